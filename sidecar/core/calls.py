@@ -1,0 +1,150 @@
+"""Calls to activities, children, timers and other instances: how each is opened and how all of them end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from sidecar.core import events
+from sidecar.core.model import (
+    NO_CALL,
+    ActorId,
+    CallId,
+    CallKind,
+    Child,
+    Ids,
+    Kind,
+    OpenCall,
+    Reminder,
+    Self,
+    State,
+)
+from sidecar.schema import taskhub_pb2 as pb
+
+
+@dataclass(slots=True)
+class Draft:
+    """What a step has decided so far. It lives only while the step is decided."""
+
+    me: Self
+    state: State
+    now: int
+    ids: Ids
+    turn: int = 0
+    ending: bool = False  # the execution ends with this step: calls are sent, and nobody waits for them
+    confirmed: list[bytes] = field(default_factory=list)
+    arrivals: list[bytes] = field(default_factory=list)
+    opened: dict[int, OpenCall] = field(default_factory=dict)
+    children: list[Child] = field(default_factory=list)
+    reminders: list[Reminder] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
+
+    @property
+    def actor(self) -> ActorId:
+        """The instance that takes the step."""
+        return self.me.workflow(self.state.instance.hub, self.state.instance.id)
+
+    def is_open(self, task: int) -> bool:
+        """Whether a call of this task waits already: a replay may name it again."""
+        return task in self.opened or task in self.state.open
+
+    def call_id(self, task: int) -> CallId:
+        """Return the identity of a call that this turn makes."""
+        return CallId(self.state.instance.execution, self.turn, task)
+
+    def remind(
+        self,
+        kind: Kind,
+        target: ActorId,
+        payload: bytes = b"",
+        *,
+        call: CallId = NO_CALL,
+        due: int | None = None,
+        name: str = "",
+        held: bool = False,
+    ) -> Reminder:
+        """Set a reminder and return it."""
+        reminder = Reminder(
+            id=self.ids.order(),
+            kind=kind,
+            owner=self.state.instance.key,
+            target=target,
+            source=self.actor,
+            call=call,
+            due=self.now if due is None else due,
+            name=name,
+            payload=payload,
+            held=held and not self.ending,
+        )
+        self.reminders.append(reminder)
+        return reminder
+
+    def open(self, call: CallId, kind: CallKind, name: str, target: ActorId, reminder: int) -> None:
+        """Remember that an answer is waited for."""
+        if not self.ending:
+            self.opened[call.task] = OpenCall(call, kind, name, target, reminder)
+
+
+def end_all(draft: Draft, *, withdraw: bool) -> None:
+    """Let go of every open call of an execution that ends.
+
+    Timers go. Undelivered calls to other apps live until they are delivered. Activities that still wait are taken
+    back if `withdraw` says so; else they run, and their results find nobody.
+    """
+    for task in sorted(draft.state.open):
+        call = draft.state.open[task]
+        if call.kind is CallKind.TIMER:
+            draft.dropped.append(call.reminder)
+        elif call.kind is CallKind.ACTIVITY and withdraw:
+            _withdraw(draft, call)
+        elif call.kind in (CallKind.ACTIVITY, CallKind.CHILD):
+            draft.released.append(call.reminder)
+
+
+def _withdraw(draft: Draft, call: OpenCall) -> None:
+    if draft.me.owns(call.target):
+        draft.dropped.append(call.reminder)
+        return
+    draft.released.append(call.reminder)
+    draft.ending = True
+    draft.remind(Kind.WITHDRAW, call.target, call=call.call)
+
+
+def answer_parent(draft: Draft, event: bytes) -> None:
+    """Send the end of an instance to the call that created it, if one did."""
+    parent = draft.state.instance.parent
+    if parent is not None:
+        draft.remind(Kind.RESULT, parent.actor, event, call=parent.call)
+
+
+def command_children(draft: Draft, kind: Kind, children: Sequence[Child], output: str | None = None) -> None:
+    """Send a command to children.
+
+    The call names the execution that created the child: it obeys no other.
+    """
+    payload = events.terminated(draft.now, output, recurse=True) if kind is Kind.TERMINATE else b""
+    for child in children:
+        draft.remind(kind, child.actor, payload, call=CallId(child.creator, 0, 0))
+
+
+def failed_child(now: int, task: int, kind: str, message: str) -> bytes:
+    """Return the failure of a child workflow for a reason that is not its own."""
+    return events.child_failed(now, task, events.failure(kind, message))
+
+
+def unreachable(draft: Draft, call: CallId, kind: CallKind, details: pb.FailureDetails) -> None:
+    """Let a call fail at once, in the next turn, without having been opened."""
+    build = events.child_failed if kind is CallKind.CHILD else events.task_failed
+    draft.arrivals.append(build(draft.now, call.task, details))
+
+
+def answer_of(reminder: Reminder, event: bytes, now: int) -> Reminder:
+    """Return the result of a call as if it came from where the call went to."""
+    return replace(
+        reminder,
+        kind=Kind.RESULT,
+        target=reminder.source,
+        source=reminder.target,
+        due=now,
+        payload=event,
+        held=False,
+    )

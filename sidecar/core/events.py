@@ -1,0 +1,194 @@
+"""Building history events and asking them questions."""
+
+from collections.abc import Iterable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.wrappers_pb2 import StringValue
+
+from sidecar.core.model import MalformedError, Row
+from sidecar.schema import taskhub_pb2 as pb
+
+# SDKs of one family set a timer for this second for a wait without a time-out; it never fires.
+NEVER_SECONDS = 253402300799
+_MICROS = 1_000_000
+_CALL_FREE = frozenset({"event_raised", "execution_suspended", "execution_resumed", "execution_terminated"})
+
+
+def timestamp(micros: int) -> Timestamp:
+    """Return the time as the protocol writes it."""
+    return Timestamp(seconds=micros // _MICROS, nanos=micros % _MICROS * 1000)
+
+
+def micros(time: Timestamp) -> int:
+    """Return the first whole microsecond that is not before `time`."""
+    return time.seconds * _MICROS - (-time.nanos // 1000)
+
+
+def never(time: Timestamp) -> bool:
+    """Whether a timer for this time is one that never fires."""
+    return time.seconds >= NEVER_SECONDS
+
+
+def text(value: str | None) -> StringValue | None:
+    """Wrap an optional text."""
+    return None if value is None else StringValue(value=value)
+
+
+def encode(event: pb.HistoryEvent) -> bytes:
+    """Return the bytes that are stored and sent; equal events give equal bytes."""
+    return event.SerializeToString(deterministic=True)
+
+
+def decode(event: bytes) -> pb.HistoryEvent:
+    """Read an event.
+
+    Raises:
+        MalformedError: the bytes are no event.
+    """
+    try:
+        return pb.HistoryEvent.FromString(event)
+    except Exception as error:
+        raise MalformedError("not a history event") from error
+
+
+def _event(now: int, event_id: int = -1) -> pb.HistoryEvent:
+    return pb.HistoryEvent(event_id=event_id, timestamp=timestamp(now))
+
+
+def confirmation(now: int, action_id: int) -> pb.HistoryEvent:
+    """Return an empty event that will confirm an action of a worker."""
+    return _event(now, action_id)
+
+
+def orchestrator_started(time: int, version: pb.WorkflowVersion | None = None) -> bytes:
+    """Return the event that opens a turn; its timestamp is the workflow's clock in that turn."""
+    event = _event(time)
+    event.orchestrator_started.SetInParent()
+    if version is not None:
+        event.orchestrator_started.version.CopyFrom(version)
+    return encode(event)
+
+
+def execution_started(now: int, started: pb.ExecutionStarted, source_app: str, target_app: str = "") -> bytes:
+    """Return the event that begins an execution."""
+    event = _event(now)
+    event.execution_started.CopyFrom(started)
+    event.router.source_app_id = source_app
+    if target_app:
+        event.router.target_app_id = target_app
+    return encode(event)
+
+
+def event_raised(now: int, name: str, data: StringValue | None) -> bytes:
+    """Return an external event."""
+    event = _event(now)
+    event.event_raised.name = name
+    if data is not None:
+        event.event_raised.input.CopyFrom(data)
+    return encode(event)
+
+
+def terminated(now: int, output: str | None, recurse: bool) -> bytes:
+    """Return the event that ends an execution from outside."""
+    event = _event(now)
+    event.execution_terminated.recurse = recurse
+    if output is not None:
+        event.execution_terminated.input.value = output
+    return encode(event)
+
+
+def suspended(now: int, reason: str | None) -> bytes:
+    """Return the event that pauses an execution."""
+    event = _event(now)
+    event.execution_suspended.CopyFrom(pb.Reason(input=text(reason)))
+    return encode(event)
+
+
+def resumed(now: int, reason: str | None) -> bytes:
+    """Return the event that ends a pause."""
+    event = _event(now)
+    event.execution_resumed.CopyFrom(pb.Reason(input=text(reason)))
+    return encode(event)
+
+
+def timer_fired(fire_at: Timestamp | None, timer_id: int, now: int) -> bytes:
+    """Return the end of a timer, with the time it was set for (Microsoft's Python SDK compares it)."""
+    event = _event(now)
+    event.timer_fired.timer_id = timer_id
+    if fire_at is not None:
+        event.timer_fired.fire_at.CopyFrom(fire_at)
+    return encode(event)
+
+
+def failure(kind: str, message: str, *, retriable: bool = True) -> pb.FailureDetails:
+    """Return failure details that a workflow can catch."""
+    return pb.FailureDetails(error_type=kind, error_message=message, is_non_retriable=not retriable)
+
+
+def task_result(now: int, response: pb.ActivityResponse) -> bytes:
+    """Return the completion or failure of an activity from its worker's answer."""
+    event = _event(now)
+    if response.HasField("failure"):
+        event.task_failed.task_scheduled_id = response.task_id
+        event.task_failed.failure.CopyFrom(response.failure)
+        return encode(event)
+    event.task_completed.task_scheduled_id = response.task_id
+    if response.HasField("result"):
+        event.task_completed.result.CopyFrom(response.result)
+    return encode(event)
+
+
+def task_failed(now: int, task: int, details: pb.FailureDetails) -> bytes:
+    """Return the failure of an activity."""
+    event = _event(now)
+    event.task_failed.CopyFrom(pb.TaskFailed(task_scheduled_id=task, failure=details))
+    return encode(event)
+
+
+def child_completed(now: int, task: int, result: StringValue | None) -> bytes:
+    """Return the result of a child workflow."""
+    event = _event(now)
+    event.child_completed.CopyFrom(pb.ChildCompleted(task_scheduled_id=task, result=result))
+    return encode(event)
+
+
+def child_failed(now: int, task: int, details: pb.FailureDetails) -> bytes:
+    """Return the failure of a child workflow."""
+    event = _event(now)
+    event.child_failed.CopyFrom(pb.ChildFailed(task_scheduled_id=task, failure=details))
+    return encode(event)
+
+
+def execution_completed(now: int, status: int, output: str | None, details: bytes | None) -> bytes:
+    """Return the event that ends a history when it is shown."""
+    event = _event(now)
+    event.execution_completed.status = status
+    if output is not None:
+        event.execution_completed.result.value = output
+    if details is not None:
+        event.execution_completed.failure.MergeFromString(details)
+    return encode(event)
+
+
+def stamped(event: bytes, now: int, source_app: str = "", target_app: str = "") -> bytes:
+    """Return the event with the time of its arrival and, when it crossed apps, the apps it came from and went to."""
+    message = decode(event)
+    message.timestamp.CopyFrom(timestamp(now))
+    if source_app:
+        message.router.CopyFrom(pb.Router(source_app_id=source_app, target_app_id=target_app))
+    return encode(message)
+
+
+def belongs_to_no_call(event: bytes) -> bool:
+    """Whether the event outlives a continue-as-new that has not seen it."""
+    return decode(event).WhichOneof("kind") in _CALL_FREE
+
+
+def clock_after(rows: Iterable[Row], floor: int) -> int:
+    """Return the earliest workflow time of a turn with these events: after each timer that fires in it."""
+    time = floor
+    for row in rows:
+        event = decode(row.event)
+        if event.HasField("timer_fired") and event.timer_fired.HasField("fire_at"):
+            time = max(time, micros(event.timer_fired.fire_at) + 1)
+    return time

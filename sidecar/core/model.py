@@ -1,0 +1,401 @@
+"""The values that the core decides over and the rest of the sidecar passes around.
+
+Times are integers: microseconds since the Unix epoch, UTC. Events are encoded `taskhub.HistoryEvent` messages in
+their neutral form; inputs, outputs and statuses are opaque text.
+"""
+
+import enum
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+ACTOR_TYPE_PREFIX = "dapr.internal"
+DEFAULT_HUB = "default"
+MAX_ID_LENGTH = 256
+_APP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Status(enum.IntEnum):
+    """Run-time status of an instance, with the numbers of the protocol."""
+
+    RUNNING = 0
+    COMPLETED = 1
+    CONTINUED_AS_NEW = 2
+    FAILED = 3
+    CANCELED = 4
+    TERMINATED = 5
+    PENDING = 6
+    SUSPENDED = 7
+    STALLED = 8
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the execution has ended."""
+        return self in TERMINAL
+
+
+TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELED, Status.TERMINATED})
+
+
+class Kind(enum.IntEnum):
+    """What a reminder asks of its actor. The numbers are stored and cross the peer link: never renumber."""
+
+    START = 1  # the scheduled start of an own instance
+    TIMER = 2  # a timer of an own instance
+    ACTIVITY = 3  # run an activity
+    CREATE = 4  # create a child workflow
+    RESULT = 5  # the answer to a call
+    EVENT = 6  # an external event for a workflow
+    TERMINATE = 7  # end a child, with its children
+    PURGE = 8  # remove a child, with its children
+    WITHDRAW = 9  # an activity that still waits is not wanted any more
+
+
+class CallKind(enum.IntEnum):
+    """What an open call waits for. Stored: never renumber."""
+
+    ACTIVITY = 1
+    CHILD = 2
+    TIMER = 3
+    EVENT = 4  # an event that was sent; never answered, kept so that a replay does not send it again
+
+
+class ActorId(NamedTuple):
+    """Address of an actor: its app, what it is ("workflow" or "activity"), its hub and its ID there."""
+
+    namespace: str
+    app: str
+    kind: str
+    hub: str
+    id: str
+
+    @property
+    def type(self) -> str:
+        """Actor type as the proposal writes it, e.g. `dapr.internal.default.orders.workflow`."""
+        return f"{ACTOR_TYPE_PREFIX}.{self.namespace}.{self.app}.{self.kind}"
+
+
+NOBODY = ActorId("", "", "", "", "")
+
+
+class CallId(NamedTuple):
+    """Identity of a call: task IDs repeat over retries and executions, this does not."""
+
+    execution: str
+    turn: int
+    task: int
+
+
+NO_CALL = CallId("", 0, 0)
+
+
+class Position(NamedTuple):
+    """Where an event stands in an instance's log. Place 0 of a turn is its start, 1 the start of an execution."""
+
+    turn: int
+    place: int
+
+
+FIRST_ARRIVAL = 2
+
+
+class Row(NamedTuple):
+    """One event of the log."""
+
+    turn: int
+    place: int
+    event: bytes
+
+    @property
+    def position(self) -> Position:
+        """Where the event stands."""
+        return Position(self.turn, self.place)
+
+
+class Parent(NamedTuple):
+    """The call that created an instance."""
+
+    actor: ActorId
+    call: CallId
+
+
+class Child(NamedTuple):
+    """A child workflow, and the execution of its parent that created it: it obeys no other."""
+
+    actor: ActorId
+    creator: str
+
+
+class OpenCall(NamedTuple):
+    """A call that has no answer yet. `reminder` is the reminder that causes it, 0 if there is none."""
+
+    call: CallId
+    kind: CallKind
+    name: str
+    target: ActorId
+    reminder: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reminder:
+    """A durable message to an actor, due at a time.
+
+    `id` is the order number: it grows with every reminder of this store and is never used again. `owner` is the key
+    of the instance that set it (0: it came from another app). `held` says that it stays after delivery, until the
+    answer to its call is in.
+    """
+
+    id: int
+    kind: Kind
+    owner: int
+    target: ActorId
+    source: ActorId
+    call: CallId
+    due: int
+    name: str
+    payload: bytes
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What is stored of a workflow instance beside its log and payloads.
+
+    `covered` is the last turn whose completion was committed; events of later turns are the inbox. `began` says
+    that the start event is in the log (before a scheduled start it is not). `revision` grows with each change.
+    """
+
+    key: int
+    hub: str
+    id: str
+    revision: int
+    name: str
+    version: str | None
+    status: Status
+    suspended: bool
+    began: bool
+    ready: bool
+    created_at: int
+    updated_at: int
+    started_at: int | None
+    completed_at: int | None
+    scheduled_at: int | None
+    execution: str
+    covered: int
+    workflow_time: int
+    custom_status: str | None
+    failure: bytes | None
+    tags: bytes
+    parent: Parent | None
+
+
+class Received(NamedTuple):
+    """A message of another sidecar's store."""
+
+    namespace: str
+    app: str
+    store: str
+    id: int
+
+
+class Delivered(NamedTuple):
+    """A reminder that another store has accepted; it goes, or stays until its answer if it is held."""
+
+    reminder: int
+    store: str
+
+
+class Forgotten(NamedTuple):
+    """The other store holds no message below this ID any more: none of them will come again."""
+
+    store: str
+    below: int
+
+
+class Lost(NamedTuple):
+    """An app whose store is another than the one that accepted our calls: they are to be sent again."""
+
+    namespace: str
+    app: str
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one step changes, committed as a whole or not at all.
+
+    The commit is refused when the instance `key` is not at revision `expected` (0: it is new), when a reminder of
+    `required` is gone, or, as a duplicate, when a message of `received` was accepted before. `instance` is the row
+    to write, None with a key and `purged` removes it; `replaces` is the key of an instance that goes at the same
+    time, at revision `replaced_at`. `key` 0: no instance takes part.
+    """
+
+    key: int = 0
+    expected: int = 0
+    instance: Instance | None = None
+    purged: bool = False
+    replaces: int = 0
+    replaced_at: int = 0
+    output: str | None = None
+    truncate: Position | None = None
+    append: tuple[Row, ...] = ()
+    opened: tuple[OpenCall, ...] = ()
+    closed: tuple[int, ...] = ()
+    close_all: bool = False  # of the calls that were open before
+    children: tuple[Child, ...] = ()
+    ended: tuple[ActorId, ...] = ()
+    set: tuple[Reminder, ...] = ()
+    dropped: tuple[int, ...] = ()
+    released: tuple[int, ...] = ()  # no longer held: gone once delivered
+    required: tuple[int, ...] = ()
+    received: tuple[Received, ...] = ()
+    delivered: tuple[Delivered, ...] = ()
+    forgotten: tuple[Forgotten, ...] = ()
+    lost: tuple[Lost, ...] = ()
+
+
+@dataclass(slots=True)
+class State:
+    """An instance with its open calls, its live children and its inbox. Only the engine changes it."""
+
+    instance: Instance
+    open: dict[int, OpenCall] = field(default_factory=dict)
+    children: dict[ActorId, Child] = field(default_factory=dict)  # those not known to have ended
+    inbox: list[Row] = field(default_factory=list)
+    tail: Position = Position(1, FIRST_ARRIVAL)  # where the next arrival goes
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn that a worker has: it covers the inbox up to turn `number`, in the order of `rows`.
+
+    `started` is the encoded OrchestratorStarted event, `time` its timestamp.
+    """
+
+    number: int
+    token: str
+    started: bytes
+    time: int
+    rows: tuple[Row, ...]
+
+
+class Outcome(enum.Enum):
+    """How a command ended; expected outcomes are results, not exceptions."""
+
+    DONE = "done"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+    MISSING = "missing"
+    EXISTS = "exists"
+    WRONG_STATE = "wrong state"
+    DENIED = "denied"
+    INVALID = "invalid"
+    UNAVAILABLE = "unavailable"
+
+
+class Reply(NamedTuple):
+    """Outcome of a command for the one who asked."""
+
+    outcome: Outcome
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to commit (None: nothing) and what to say once it is."""
+
+    changes: Changes | None
+    reply: Reply
+
+
+DONE = Reply(Outcome.DONE)
+
+
+class Ids:
+    """Sources of new numbers and IDs, handed in so that a simulation can give them from a seed.
+
+    `new_id` returns a fresh, unguessable text of 32 characters.
+    """
+
+    def __init__(self, next_key: int, next_order: int, new_id: Callable[[], str]) -> None:
+        self.next_key = next_key
+        self.next_order = next_order
+        self.new_id = new_id
+
+    def key(self) -> int:
+        """Return a key for an instance that no instance of this store ever had."""
+        self.next_key += 1
+        return self.next_key - 1
+
+    def order(self) -> int:
+        """Return the next order number for a reminder."""
+        self.next_order += 1
+        return self.next_order - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Self:
+    """Who this sidecar is, and which app a call without a target goes to."""
+
+    namespace: str
+    app: str
+    reuse_ended: bool = True
+
+    def workflow(self, hub: str, instance_id: str) -> ActorId:
+        """Return the address of an own instance."""
+        return ActorId(self.namespace, self.app, "workflow", hub, instance_id)
+
+    def activity(self, hub: str, activity_id: str) -> ActorId:
+        """Return the address of an activity that runs here."""
+        return ActorId(self.namespace, self.app, "activity", hub, activity_id)
+
+    def owns(self, actor: ActorId) -> bool:
+        """Whether the actor is one of this app."""
+        return actor.app == self.app and actor.namespace == self.namespace
+
+
+class UnsupportedActionError(Exception):
+    """The worker asked for something that this sidecar cannot do."""
+
+
+class MalformedError(Exception):
+    """The bytes are not what they should be; the text says what."""
+
+
+def invalid_app_id(app: str) -> str | None:
+    """Say what is wrong with an app ID, or return None when it may exist."""
+    if _APP_ID.match(app):
+        return None
+    return f"invalid app ID {app[:80]!r}: use 1 to 64 letters, digits, '-' or '_'"
+
+
+def invalid_instance_id(instance_id: str) -> str | None:
+    """Say what is wrong with an instance ID, or return None."""
+    if not instance_id:
+        return "the instance ID is empty"
+    if len(instance_id) > MAX_ID_LENGTH:
+        return f"the instance ID has {len(instance_id)} characters; at most {MAX_ID_LENGTH} are allowed"
+    if _CONTROL.search(instance_id):
+        return f"the instance ID {instance_id[:80]!r} contains control characters"
+    return None
+
+
+def invalid_name(what: str, name: str) -> str | None:
+    """Say what is wrong with the name of a workflow, an activity or an event, or return None."""
+    if not name:
+        return f"the {what} name is empty"
+    if len(name) > MAX_ID_LENGTH:
+        return f"the {what} name has {len(name)} characters; at most {MAX_ID_LENGTH} are allowed"
+    return None
+
+
+def events_from(rows: Iterable[Row]) -> list[bytes]:
+    """Return the events of rows, in order."""
+    return [row.event for row in rows]
+
+
+def live_children(children: Mapping[ActorId, Child]) -> list[Child]:
+    """Return the children in a fixed order, so that equal states give equal changes."""
+    return [children[actor] for actor in sorted(children)]

@@ -1,0 +1,257 @@
+"""What clients ask for: each command as a decision over the state of one instance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from google.protobuf.wrappers_pb2 import StringValue
+
+from sidecar.core import calls, events, state as states
+from sidecar.core.calls import Draft
+from sidecar.core.model import (
+    DEFAULT_HUB,
+    DONE,
+    NO_CALL,
+    Changes,
+    Child,
+    Decision,
+    Ids,
+    Instance,
+    Kind,
+    Outcome,
+    Parent,
+    Received,
+    Reminder,
+    Reply,
+    Row,
+    Self,
+    State,
+    Status,
+    live_children,
+)
+from sidecar.schema import taskhub_pb2 as pb
+
+MISSING = Reply(Outcome.MISSING, "no such instance exists")
+
+
+class Identity(NamedTuple):
+    """Hub, ID and execution ID of an instance to create."""
+
+    hub: str
+    id: str
+    execution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A client's wish to start an instance. `replaceable` None: the client gave no policy."""
+
+    identity: Identity
+    started: pb.ExecutionStarted
+    scheduled_at: int | None
+    replaceable: frozenset[int] | None = None
+    ignore_existing: bool = False
+    unique: bool = False
+
+
+def start(me: Self, state: State | None, wish: Start, now: int, ids: Ids) -> Decision:
+    """Decide a start: the ID may be taken, and what then happens is up to the reuse policy."""
+    if state is not None:
+        refusal = _refuse_reuse(me, state.instance, wish)
+        if refusal is not None:
+            return Decision(None, refusal)
+    event = events.execution_started(now, wish.started, me.app)
+    changes = created(state, wish.started, event, wish.identity, now, ids, None)
+    if wish.scheduled_at is None or wish.scheduled_at <= now or changes.instance is None:
+        return Decision(changes, DONE)
+    actor = me.workflow(wish.identity.hub, wish.identity.id)
+    reminder = Reminder(
+        ids.order(), Kind.START, changes.key, actor, actor, NO_CALL, wish.scheduled_at, "", event
+    )
+    waiting = replace(changes.instance, began=False, ready=False, scheduled_at=wish.scheduled_at)
+    return Decision(replace(changes, instance=waiting, append=(), set=(reminder,)), DONE)
+
+
+def _refuse_reuse(me: Self, existing: Instance, wish: Start) -> Reply | None:
+    if wish.replaceable is not None and not wish.unique:
+        if existing.status in wish.replaceable:
+            return Reply(Outcome.DUPLICATE) if wish.ignore_existing else None
+    elif existing.status.terminal and me.reuse_ended and not wish.unique:
+        return None
+    state = "a" if existing.status.terminal else "an active"
+    return Reply(Outcome.EXISTS, f"{state} workflow with ID '{existing.id}' already exists")
+
+
+def created(
+    state: State | None,
+    started: pb.ExecutionStarted,
+    event: bytes,
+    identity: Identity,
+    now: int,
+    ids: Ids,
+    parent: Parent | None,
+) -> Changes:
+    """Return the changes that create an instance, in the place of `state` if there is one."""
+    instance = Instance(
+        key=ids.key(),
+        hub=identity.hub or DEFAULT_HUB,
+        id=identity.id,
+        revision=1,
+        name=started.name,
+        version=started.version.value if started.HasField("version") else None,
+        status=Status.PENDING,
+        suspended=False,
+        began=True,
+        ready=True,
+        created_at=now,
+        updated_at=now,
+        started_at=None,
+        completed_at=None,
+        scheduled_at=None,
+        execution=identity.execution,
+        covered=0,
+        workflow_time=0,
+        custom_status=None,
+        failure=None,
+        tags=pb.ExecutionStarted(tags=started.tags).SerializeToString(deterministic=True),
+        parent=parent,
+    )
+    old = None if state is None else state.instance
+    open_reminders = () if state is None else tuple(state.open[task].reminder for task in sorted(state.open))
+    return Changes(
+        key=instance.key,
+        instance=instance,
+        append=(Row(1, 1, event),),
+        replaces=old.key if old else 0,
+        replaced_at=old.revision if old else 0,
+        dropped=open_reminders,
+    )
+
+
+def consuming(changes: Changes, consumed: tuple[int, ...], received: tuple[Received, ...]) -> Changes:
+    """Return changes that also use up a reminder or a message."""
+    return replace(changes, dropped=changes.dropped + consumed, required=consumed, received=received)
+
+
+def raise_event(state: State | None, name: str, data: StringValue | None, now: int) -> Decision:
+    """Decide an external event; one for an instance that has ended is accepted and dropped."""
+    if state is None:
+        return Decision(None, MISSING)
+    if state.instance.status.terminal:
+        return Decision(None, DONE)
+    rows = states.arrive(state, [events.event_raised(now, name, data)])
+    return Decision(_step(state, rows, now), DONE)
+
+
+def _step(state: State, rows: tuple[Row, ...], now: int, **fields: Any) -> Changes:
+    return Changes(
+        key=state.instance.key,
+        expected=state.instance.revision,
+        instance=states.touched(state, now, len(rows), **fields),
+        append=rows,
+    )
+
+
+def suspend(state: State | None, reason: str | None, now: int) -> Decision:
+    """Decide a pause: it holds from its commit, whatever a worker is doing."""
+    if state is None:
+        return Decision(None, MISSING)
+    if state.instance.status.terminal or state.instance.suspended:
+        return Decision(None, DONE)
+    rows = states.arrive(state, [events.suspended(now, reason)])
+    return Decision(_step(state, rows, now, suspended=True, status=Status.SUSPENDED), DONE)
+
+
+def resume(state: State | None, reason: str | None, now: int) -> Decision:
+    """Decide the end of a pause."""
+    if state is None:
+        return Decision(None, MISSING)
+    if state.instance.status.terminal or not state.instance.suspended:
+        return Decision(None, DONE)
+    rows = states.arrive(state, [events.resumed(now, reason)])
+    status = states.live_status(state.instance)
+    return Decision(_step(state, rows, now, suspended=False, status=status), DONE)
+
+
+def terminate(
+    me: Self, state: State | None, output: str | None, recurse: bool, now: int, ids: Ids
+) -> Decision:
+    """Decide a client's terminate; one for an instance that has ended is an accepted no-op."""
+    if state is None:
+        return Decision(None, MISSING)
+    if state.instance.status.terminal:
+        return Decision(None, DONE)
+    return terminated(Draft(me, state, now, ids), output, recurse)
+
+
+def terminated(
+    draft: Draft,
+    output: str | None,
+    recurse: bool,
+    consumed: tuple[int, ...] = (),
+    received: tuple[Received, ...] = (),
+) -> Decision:
+    """Return the decision that ends an execution from outside, and tells its parent and children."""
+    state = draft.state
+    calls.end_all(draft, withdraw=True)
+    if recurse:
+        calls.command_children(draft, Kind.TERMINATE, live_children(state.children), output)
+    if state.instance.parent is not None:
+        message = f"child workflow '{state.instance.id}' was terminated"
+        task = state.instance.parent.call.task
+        calls.answer_parent(draft, calls.failed_child(draft.now, task, "WorkflowTerminated", message))
+    rows = states.arrive(state, [events.terminated(draft.now, output, recurse)])
+    fields: dict[str, Any] = {"status": Status.TERMINATED, "suspended": False, "completed_at": draft.now}
+    changes = replace(
+        _step(state, rows, draft.now, **fields),
+        output=output,
+        close_all=True,
+        set=tuple(draft.reminders),
+        dropped=tuple(draft.dropped),
+        released=tuple(draft.released),
+        required=consumed,
+        received=received,
+    )
+    return Decision(changes, DONE)
+
+
+def purge(
+    me: Self, state: State | None, children: Sequence[Child], force: bool, now: int, ids: Ids
+) -> Decision:
+    """Decide a client's purge: only of an instance that has ended, unless it is forced."""
+    if state is None:
+        return Decision(None, MISSING)
+    if not state.instance.status.terminal and not force:
+        text = f"workflow '{state.instance.id}' is {state.instance.status.name}: terminate it first, or purge by force"
+        return Decision(None, Reply(Outcome.WRONG_STATE, text))
+    return purged(Draft(me, state, now, ids), children)
+
+
+def purged(
+    draft: Draft,
+    children: Sequence[Child],
+    consumed: tuple[int, ...] = (),
+    received: tuple[Received, ...] = (),
+) -> Decision:
+    """Return the decision that removes an instance and tells these children to go.
+
+    Undelivered messages of the instance stay until they are delivered.
+    """
+    state = draft.state
+    calls.end_all(draft, withdraw=True)
+    calls.command_children(draft, Kind.PURGE, children)
+    if state.instance.parent is not None and not state.instance.status.terminal:
+        message = f"child workflow '{state.instance.id}' was purged"
+        task = state.instance.parent.call.task
+        calls.answer_parent(draft, calls.failed_child(draft.now, task, "WorkflowPurged", message))
+    changes = Changes(
+        key=state.instance.key,
+        expected=state.instance.revision,
+        purged=True,
+        set=tuple(draft.reminders),
+        dropped=tuple(draft.dropped),
+        released=tuple(draft.released),
+        required=consumed,
+        received=received,
+    )
+    return Decision(changes, DONE)

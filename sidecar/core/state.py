@@ -1,0 +1,94 @@
+"""How committed changes move the state of an instance that is held in memory."""
+
+from dataclasses import replace
+from typing import Any
+
+from sidecar.core.model import FIRST_ARRIVAL, Changes, Instance, Position, Row, State, Status
+
+
+def new(instance: Instance) -> State:
+    """Return the state of an instance that has only just been created."""
+    return State(instance)
+
+
+def load(instance: Instance, state: State, rows: list[Row]) -> State:
+    """Put the inbox of a stored instance into its state and find where the next arrival goes."""
+    state.inbox = rows
+    if rows:
+        state.tail = Position(rows[-1].turn, max(rows[-1].place + 1, FIRST_ARRIVAL))
+    else:
+        state.tail = Position(instance.covered + 1, FIRST_ARRIVAL)
+    return state
+
+
+def apply(state: State | None, changes: Changes) -> State | None:
+    """Move the state by changes that are about to be committed; the caller drops it if they are not.
+
+    Returns the state, which is changed in place, or None when the instance is gone.
+    """
+    if changes.purged:
+        return None
+    if changes.instance is None:
+        return state
+    if state is None or changes.replaces or not changes.expected:
+        state = new(changes.instance)
+    state.instance = changes.instance
+    _calls(state, changes)
+    _log(state, changes)
+    return state
+
+
+def _calls(state: State, changes: Changes) -> None:
+    if changes.close_all:
+        state.open.clear()
+    for task in changes.closed:
+        state.open.pop(task, None)
+    for call in changes.opened:
+        state.open[call.call.task] = call
+    for actor in changes.ended:
+        state.children.pop(actor, None)
+    for child in changes.children:
+        state.children[child.actor] = child
+
+
+def _log(state: State, changes: Changes) -> None:
+    covered = state.instance.covered
+    if changes.truncate is not None:
+        cut = changes.truncate
+        state.inbox = [row for row in state.inbox if row.position < cut]
+    if state.inbox and state.inbox[0].turn <= covered:
+        state.inbox = [row for row in state.inbox if row.turn > covered]
+    fresh = [row for row in changes.append if row.turn > covered]
+    if fresh:
+        start = [row for row in fresh if row.place < FIRST_ARRIVAL]
+        state.inbox = start + state.inbox + fresh[len(start) :] if start else state.inbox + fresh
+        state.tail = max(state.tail, Position(fresh[-1].turn, max(fresh[-1].place + 1, FIRST_ARRIVAL)))
+
+
+def ready(state: State, instance: Instance, arrivals: int) -> bool:
+    """Whether a turn can be handed out once `arrivals` more events are in the inbox."""
+    waiting = arrivals or any(row.turn > instance.covered for row in state.inbox)
+    runnable = instance.began and not instance.suspended
+    return bool(waiting and runnable and not instance.status.terminal)
+
+
+def arrive(state: State, events: list[bytes]) -> tuple[Row, ...]:
+    """Return the rows under which events join the inbox."""
+    turn, place = state.tail
+    return tuple(Row(turn, place + offset, event) for offset, event in enumerate(events))
+
+
+def touched(state: State, now: int, arrivals: int, **fields: Any) -> Instance:
+    """Return the instance's row after a step: revision and time moved, readiness found anew."""
+    instance = replace(
+        state.instance,
+        revision=state.instance.revision + 1,
+        updated_at=max(now, state.instance.updated_at),
+        **fields,
+    )
+    return replace(instance, ready=ready(state, instance, arrivals))
+
+
+def live_status(instance: Instance) -> Status:
+    """Return the status of an instance that is neither ended nor suspended."""
+    return Status.PENDING if instance.started_at is None else Status.RUNNING
