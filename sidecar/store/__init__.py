@@ -1,0 +1,1 @@
+"""Where the state of an app's workflows is kept."""

@@ -1,0 +1,93 @@
+"""What the sidecar needs of a store: one write, a few reads, one error.
+
+A store knows nothing of workflows. It never looks inside an event or decides anything: what is to change, and what
+the change assumes, is said by `Changes`.
+"""
+
+import enum
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from sidecar.core.model import CallId, Changes, Child, Position, Reminder, State
+
+
+class Refusal(enum.Enum):
+    """Why changes were left out; nothing of them was written."""
+
+    CONFLICT = "the instance is at another revision: load it again and decide anew"
+    GONE = "a reminder that was to be used up is gone"
+    DUPLICATE = "the message was accepted before"
+
+
+class UnavailableError(Exception):
+    """The store did not answer or failed; the outcome is unknown until the instance is loaded again."""
+
+
+class Ready(NamedTuple):
+    """An instance that has something for a worker: key, hub, ID, and the name and version that filters look at."""
+
+    key: int
+    hub: str
+    id: str
+    name: str
+    version: str | None
+
+
+class Store(Protocol):
+    """The state of one app. Every method may raise UnavailableError."""
+
+    @property
+    def identity(self) -> str:
+        """ID of this store and its generation: another one means that accepted work may be gone."""
+
+    @property
+    def next_key(self) -> int:
+        """First instance key that was never used."""
+
+    @property
+    def next_order(self) -> int:
+        """First order number that was never used."""
+
+    async def commit(self, batch: Sequence[Changes]) -> list[Refusal | None]:
+        """Write changes durably in one transaction, in order; each of them whole or not at all.
+
+        Returns, for each, None or why it was left out. One that is left out does no harm to the others, unless
+        they build on it: then the revision that they assume is not there. Batches that are handed in at the same
+        time may share the transaction.
+        """
+
+    async def load(self, hub: str, instance_id: str) -> State | None:
+        """Return an instance with its open calls, live children and inbox, or None."""
+
+    async def events(self, key: int, after: Position, upto_turn: int) -> list[bytes]:
+        """Return the log from behind `after` to the end of turn `upto_turn`, in order."""
+
+    async def payloads(self, key: int) -> tuple[bytes | None, str | None]:
+        """Return the event that started (or will start) the running execution, and the output."""
+
+    async def children(self, key: int) -> list[Child]:
+        """Return all children of an instance that were not purged with it, ended ones too."""
+
+    async def ready(self, after: int, limit: int) -> list[Ready]:
+        """Return instances that are ready for a turn, by key, from behind `after`."""
+
+    async def due(self, before: int, after: Position, limit: int) -> list[Reminder]:
+        """Return reminders of own workflows due before a time, by (due, ID), from behind `after`."""
+
+    async def activities(self, after: int, limit: int) -> list[Reminder]:
+        """Return activities for this app's workers, by ID, from behind `after`."""
+
+    async def outbound(self, namespace: str, app: str, after: int, limit: int) -> list[Reminder]:
+        """Return reminders for another app that are not delivered, by ID, from behind `after`."""
+
+    async def destinations(self) -> Sequence[tuple[str, str]]:
+        """Return namespace and app of every other app that a reminder is for or an answer is awaited from."""
+
+    async def reminder(self, reminder_id: int) -> Reminder | None:
+        """Return one reminder, or None when it is gone."""
+
+    async def foreign_activity(self, namespace: str, app: str, call: CallId) -> Reminder | None:
+        """Return the activity that was taken in for a call of another app, if it is not done."""
+
+    async def close(self) -> None:
+        """Finish what was handed in and release the file."""

@@ -1,0 +1,105 @@
+"""How the values of the core are written as rows of the schema, and read back. Pure."""
+
+from typing import Any
+
+from sidecar.core.model import (
+    ActorId,
+    CallId,
+    CallKind,
+    Child,
+    Instance,
+    Kind,
+    OpenCall,
+    Parent,
+    Reminder,
+    Self,
+    Status,
+)
+
+INSTANCE = (
+    "key hub id revision name version status suspended began ready created_at updated_at started_at completed_at "
+    "scheduled_at execution covered workflow_time custom_status failure tags parent_namespace parent_app "
+    "parent_hub parent_id parent_execution parent_turn parent_task"
+).split()
+CALL = (
+    "key task turn execution kind name target_namespace target_app target_kind target_hub target_id reminder"
+).split()
+REMINDER = (
+    "id kind owner target_namespace target_app target_kind target_hub target_id source_namespace source_app "
+    "source_kind source_hub source_id execution turn task due name payload held place"
+).split()
+
+OWN_WORKFLOW, OWN_WORKER, OTHER_APP = 0, 1, 2
+Values = tuple[Any, ...]
+
+
+def place(me: Self, reminder: Reminder) -> int:
+    """Return who takes a reminder: an own workflow, the own workers, or another app's sidecar."""
+    if not me.owns(reminder.target):
+        return OTHER_APP
+    return OWN_WORKER if reminder.kind is Kind.ACTIVITY else OWN_WORKFLOW
+
+
+def from_instance(instance: Instance) -> Values:
+    """Return the row of an instance."""
+    parent: Values = (None,) * 7
+    if instance.parent is not None:
+        actor, call = instance.parent
+        parent = (actor.namespace, actor.app, actor.hub, actor.id, call.execution, call.turn, call.task)
+    return (
+        instance.key, instance.hub, instance.id, instance.revision, instance.name, instance.version,
+        int(instance.status), instance.suspended, instance.began, instance.ready, instance.created_at,
+        instance.updated_at, instance.started_at, instance.completed_at, instance.scheduled_at, instance.execution,
+        instance.covered, instance.workflow_time, instance.custom_status, instance.failure, instance.tags,
+        *parent,
+    )  # fmt: skip
+
+
+def to_instance(row: Values) -> Instance:
+    """Read the row of an instance."""
+    parent = None
+    if row[22] is not None:
+        namespace, app, hub, id_, execution, turn, task = row[21:28]
+        parent = Parent(ActorId(namespace, app, "workflow", hub, id_), CallId(execution, turn, task))
+    flags = (Status(row[6]), bool(row[7]), bool(row[8]), bool(row[9]))
+    fields: Values = (*row[:6], *flags, *row[10:21], parent)
+    return Instance(*fields)
+
+
+def from_call(key: int, call: OpenCall) -> Values:
+    """Return the row of an open call."""
+    execution, turn, task = call.call
+    return (key, task, turn, execution, int(call.kind), call.name, *call.target, call.reminder)
+
+
+def to_call(row: Values) -> OpenCall:
+    """Read the row of an open call."""
+    return OpenCall(CallId(row[3], row[2], row[1]), CallKind(row[4]), row[5], ActorId(*row[6:11]), row[11])
+
+
+def from_child(key: int, child: Child) -> Values:
+    """Return the row of a child."""
+    actor = child.actor
+    return (key, actor.namespace, actor.app, actor.hub, actor.id, child.creator)
+
+
+def to_child(row: Values) -> Child:
+    """Read the row of a child, without its key."""
+    namespace, app, hub, id_, creator = row
+    return Child(ActorId(namespace, app, "workflow", hub, id_), creator)
+
+
+def from_reminder(me: Self, reminder: Reminder) -> Values:
+    """Return the row of a reminder."""
+    return (
+        reminder.id, int(reminder.kind), reminder.owner, *reminder.target, *reminder.source, *reminder.call,
+        reminder.due, reminder.name, reminder.payload, reminder.held, place(me, reminder),
+    )  # fmt: skip
+
+
+def to_reminder(row: Values) -> Reminder:
+    """Read the row of a reminder."""
+    return Reminder(
+        row[0], Kind(row[1]), row[2], ActorId(*row[3:8]), ActorId(*row[8:13]), CallId(*row[13:16]), row[16], row[17],
+        row[18], bool(row[19]),
+    )  # fmt: skip
