@@ -1,0 +1,13 @@
+"""Entry point of the `sidecar` command and of `python -m sidecar`."""
+
+import sys
+
+from sidecar import cli
+
+
+def main() -> None:
+    sys.exit(cli.main())
+
+
+if __name__ == "__main__":
+    main()

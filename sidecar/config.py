@@ -1,0 +1,338 @@
+"""The settings of one sidecar: read from flags, environment and file, checked once, then frozen.
+
+Owns every option's names, default and rules. Reads the config file and nothing else; must not know who uses a
+setting.
+"""
+
+import difflib
+import ipaddress
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from sidecar import values
+
+_CONFIG_VARIABLE = "SIDECAR_CONFIG"
+# Kubernetes sets these for a Service whose name starts with "sidecar"; nobody meant them as settings.
+_SERVICE_LINK = re.compile(r"SIDECAR_(?:\w+_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT_\d+_(?:TCP|UDP|SCTP)\w*)")
+
+
+class ConfigError(Exception):
+    """A setting is missing or wrong. The text is one line: where it was given, what is wrong, what to do."""
+
+
+class StartError(Exception):
+    """The settings are sound, but the start failed (a taken port, a locked data directory). One line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Checked settings. Durations are seconds, sizes bytes; port 0 means any free port."""
+
+    app_id: str
+    namespace: str = "default"
+    grpc_port: tuple[int, ...] = (50001, 4001)
+    http_port: int = 3500
+    peer_port: int = 50002
+    peer_host: str = "127.0.0.1"  # an IPv6 address stands here without brackets
+    insecure_peers: bool = False
+    data_dir: Path = Path("sidecar-data")
+    peers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    log_format: Literal["console", "json"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    reuse: Literal["terminal", "never"] = "terminal"
+    max_message_bytes: int = 64 * 2**20
+    turn_timeout: float = 120.0
+    activity_timeout: float | None = None
+    drain_timeout: float = 5.0
+    unknown_app: Literal["wait", "fail"] = "wait"
+
+
+class Option(NamedTuple):
+    """How one field of `Settings` is named and read. `parse` raises ValueError whose text is the reason."""
+
+    field: str
+    parse: Callable[[object], object]
+    metavar: str
+    help: str
+    repeats: bool = False
+    word: str = ""
+
+    @property
+    def flag(self) -> str:
+        return "--" + (self.word or self.field).replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return "SIDECAR_" + (self.word or self.field).upper()
+
+
+class Resolved(NamedTuple):
+    """Settings, and for each field where its value came from ("default" if nobody gave one)."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+class _Given(NamedTuple):
+    raw: object
+    source: str
+
+
+def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
+    """The settings from `flags` (by field name, and "config"; None or an empty list = not given), then the
+    SIDECAR_* variables of `environ` (an empty one = not given), then the config file, then the defaults.
+
+    The stronger source replaces the whole value, also of a list. Raises ConfigError.
+    """
+    return resolve(flags, environ).settings
+
+
+def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> Resolved:
+    """As `load`, with the source of each value. Raises ConfigError."""
+    given = _given(flags, environ)
+    parsed: dict[str, Any] = {name: _parsed(BY_FIELD[name], item) for name, item in given.items()}
+    if "app_id" not in parsed:
+        raise ConfigError("no app ID: give --app-id, SIDECAR_APP_ID, or app_id in the config file")
+    parsed.setdefault("log_format", "console" if sys.stderr.isatty() else "json")
+    sources = {name: given[name].source if name in given else "default" for name in BY_FIELD}
+    settings = Settings(**parsed)
+    _check_ports(settings, sources)
+    _check_peers(settings, sources)
+    return Resolved(settings, sources)
+
+
+def http_port(flags: Mapping[str, object], environ: Mapping[str, str]) -> int:
+    """The HTTP port alone, so that a health check needs no other setting. Raises ConfigError."""
+    given = _given(flags, environ).get("http_port")
+    port: int = DEFAULTS.http_port if given is None else _parsed(BY_FIELD["http_port"], given)
+    return port
+
+
+def shown(value: object) -> str:
+    """A setting's value as a person would write it."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}s"
+        case tuple():
+            return ",".join(str(item) for item in value)
+        case Mapping():
+            return ",".join(f"{app}={','.join(addresses)}" for app, addresses in value.items())
+    return str(value)
+
+
+def version() -> str:
+    """The version of the installed package; "0.0.0" when run from a tree that is not installed."""
+    from importlib import metadata  # noqa: PLC0415 - slow to import, and only some callers ask
+
+    try:
+        return metadata.version("multiapp-workflow-sidecar")
+    except metadata.PackageNotFoundError:
+        return "0.0.0"
+
+
+def _given(flags: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, _Given]:
+    given: dict[str, _Given] = {}
+    if flags.get("config") is not None:
+        given |= _from_file(Path(str(flags["config"])), "--config")
+    elif environ.get(_CONFIG_VARIABLE):
+        given |= _from_file(Path(environ[_CONFIG_VARIABLE]), _CONFIG_VARIABLE)
+    return given | _from_environment(environ) | _from_flags(flags)
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[str, _Given]:
+    given: dict[str, _Given] = {}
+    for name, raw in flags.items():
+        if name not in BY_FIELD and name != "config":
+            raise ConfigError(f"{values.quoted(name)} is not a setting{_did_you_mean(name, BY_FIELD)}")
+        if name != "config" and raw not in (None, [], ()):
+            given[name] = _Given(raw, BY_FIELD[name].flag)
+    return given
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+    known = {option.variable: option for option in OPTIONS}
+    given: dict[str, _Given] = {}
+    for name, raw in environ.items():
+        if option := known.get(name):
+            if raw:
+                given[option.field] = _Given(raw, name)
+        elif name.startswith("SIDECAR_") and name != _CONFIG_VARIABLE and not _SERVICE_LINK.fullmatch(name):
+            hint = _did_you_mean(name, [*known, _CONFIG_VARIABLE])
+            raise ConfigError(f"{values.quoted(name)} is not a variable of the sidecar{hint}")
+    return given
+
+
+def _from_file(path: Path, origin: str) -> dict[str, _Given]:
+    given: dict[str, _Given] = {}
+    for key, raw in _read(path, origin).items():
+        if key not in BY_FIELD:
+            hint = _did_you_mean(str(key), BY_FIELD)
+            raise ConfigError(f"{path}: {values.quoted(key)} is not a setting{hint}")
+        if raw is not None:
+            given[key] = _Given(raw, f"{path}: {key}")
+    return given
+
+
+def _read(path: Path, origin: str) -> dict[Any, Any]:
+    parse = {".yaml": _parse_yaml, ".yml": _parse_yaml, ".toml": _parse_toml}.get(path.suffix.lower())
+    if parse is None:
+        raise ConfigError(f"{origin}: {path}: the name of a config file ends in .yaml, .yml or .toml")
+    try:
+        content = parse(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"{origin}: cannot read {path}: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not isinstance(content, dict | None):
+        raise ConfigError(f"{path}: not a list of settings: write one `key: value` a line")
+    return content or {}
+
+
+def _parse_toml(text: str) -> object:
+    import tomllib  # noqa: PLC0415 - most starts have no such file
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reason = str(error).replace("Cannot overwrite a value", "a key is given twice")
+        raise ValueError(f"not valid TOML: {reason}") from error
+
+
+def _parse_yaml(text: str) -> object:
+    import yaml  # noqa: PLC0415 - most starts have no such file
+
+    class UniqueKeys(yaml.SafeLoader):
+        """The safe loader, but a key given twice is an error instead of the last one winning."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[object] = set()
+            for key, _ in node.value:
+                name = key.value if isinstance(key, yaml.ScalarNode) else key
+                if name in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {name!r} is given twice", problem_mark=key.start_mark
+                    )
+                seen.add(name)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, UniqueKeys)  # noqa: S506 - derived from SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f" (at line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise ValueError(f"not valid YAML: {error.problem}{line}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    by_lower = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), by_lower, n=1)
+    return f": did you mean {by_lower[close[0]]}?" if close else ": `sidecar run --help` lists them all"
+
+
+def _parsed(option: Option, given: _Given) -> Any:
+    try:
+        return option.parse(given.raw)
+    except ValueError as error:
+        raise ConfigError(f"{given.source}: {error}") from error
+
+
+def _check_ports(settings: Settings, sources: Mapping[str, str]) -> None:
+    users: dict[int, str] = {}
+    uses = [("grpc_port", port) for port in settings.grpc_port]
+    for name, port in [*uses, ("http_port", settings.http_port), ("peer_port", settings.peer_port)]:
+        if port and port in users:
+            first, second = (f"{user} ({sources[user]})" for user in (users[port], name))
+            raise ConfigError(
+                f"port {port} is given twice, by {first} and {second}: give each listener its own"
+            )
+        users[port] = name
+
+
+def _check_peers(settings: Settings, sources: Mapping[str, str]) -> None:
+    own = settings.app_id
+    for app in settings.peers:
+        if app.lower() == own.lower():
+            raise ConfigError(
+                f"{sources['peers']}: {app!r} is this sidecar's own app ID: leave it out of the peers"
+            )
+    if not settings.insecure_peers and not _is_loopback(settings.peer_host):
+        raise ConfigError(
+            f"{sources['peer_host']}: {settings.peer_host!r} is not loopback, and the peer link has no "
+            "encryption yet: certificates come with a later version; --insecure-peers accepts plaintext peers"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("app_id", values.app_id, "ID", "This app's ID: letters, digits, '-' and '_'; required."),
+    Option("namespace", values.app_id, "NAME", "Namespace of the app and of its peers."),
+    Option(
+        "grpc_port",
+        values.ports,
+        "PORT",
+        "Loopback port for the app's workflow SDK; repeatable.",
+        repeats=True,
+    ),
+    Option("http_port", values.port, "PORT", "Loopback port for health and metadata."),
+    Option("peer_port", values.port, "PORT", "Port for the sidecars of other apps."),
+    Option("peer_host", values.host, "HOST", "Address that the peer port listens on."),
+    Option("insecure_peers", values.switch, "", "Accept plaintext peers on an address that is not loopback."),
+    Option("data_dir", values.directory, "DIR", "Directory of the database; sidecars may share one."),
+    Option(
+        "peers",
+        values.peers,
+        "APP=HOST:PORT",
+        "Where another app's sidecar listens; repeatable, also separated by commas.",
+        repeats=True,
+        word="peer",
+    ),
+    Option("log_format", values.choice("console", "json"), "console|json", "How log lines look."),
+    Option(
+        "log_level",
+        values.choice("debug", "info", "warning", "error"),
+        "LEVEL",
+        "debug, info, warning, error.",
+    ),
+    Option(
+        "reuse",
+        values.choice("terminal", "never"),
+        "terminal|never",
+        "When an instance ID may be used again if the client states no policy: once it has ended, or never.",
+    ),
+    Option("max_message_bytes", values.size, "SIZE", "Largest gRPC message: bytes, or such as 64MiB."),
+    Option(
+        "turn_timeout",
+        values.seconds,
+        "SECONDS",
+        "A turn that a worker has not answered is handed out again.",
+    ),
+    Option("activity_timeout", values.seconds_or_none, "SECONDS", "The same for an activity."),
+    Option("drain_timeout", values.seconds, "SECONDS", "How long a stop waits for work that was handed out."),
+    Option(
+        "unknown_app",
+        values.choice("wait", "fail"),
+        "wait|fail",
+        "What a call does whose app is not among the peers: wait for it to appear, or fail.",
+    ),
+)
+BY_FIELD: Mapping[str, Option] = MappingProxyType({option.field: option for option in OPTIONS})
+DEFAULTS = Settings(app_id="")

@@ -1,0 +1,191 @@
+"""The HTTP surface of one app: health for probes, metadata for tools and SDKs that look for Dapr.
+
+Owns the listening sockets on loopback, the routes and their JSON. Knows the sidecar only as a `View`. A
+browser on the machine reaches the port too, so a request must name a local host: that stops DNS rebinding.
+"""
+
+import errno
+import logging
+import os
+import re
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+import structlog
+from aiohttp import web
+
+from sidecar.config import StartError
+
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+_NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
+_HOST_HEADER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")
+_BACKLOG = 128
+_STOP_SECONDS = 1.0
+_SHOWN_CHARACTERS = 200
+
+_log = structlog.get_logger()
+# aiohttp would log a traceback for each malformed request, and anyone on the machine can send those.
+_silent = logging.getLogger("sidecar.http.wire")
+_silent.disabled = True
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class View(Protocol):
+    """What the surface shows of the sidecar; asked anew for each request."""
+
+    def ready(self) -> bool:
+        """Whether calls of the app are answered: started, and not stopping."""
+
+    def metadata(self) -> dict[str, object]:
+        """The reply of GET /v1.0/metadata; `metadata` of this module gives its form."""
+
+
+def metadata(
+    *, app_id: str, namespace: str, version: str, active_actors: Mapping[str, int], workers: int, ready: bool
+) -> dict[str, object]:
+    """The metadata of a sidecar under the names that Dapr gives them, and its namespace.
+
+    `active_actors` counts by actor type, empty while no worker is connected; `workers` is how many are.
+    """
+    actors = [{"type": kind, "count": count} for kind, count in active_actors.items()]
+    return {
+        "id": app_id,
+        "namespace": namespace,
+        "runtimeVersion": version,
+        "actors": actors,
+        "extended": {"appNamespace": namespace},
+        "actorRuntime": {"runtimeStatus": "RUNNING", "activeActors": actors, "hostReady": ready},
+        "workflows": {"connectedWorkers": workers},
+    }
+
+
+class HttpSurface:
+    """Serves a view from `start` to `stop`; start it once."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._hosts = _LOCAL_HOSTS
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listens and returns the port, a free one for port 0. 127.0.0.1 brings ::1 along if there is one.
+
+        Raises StartError, naming the port, when it cannot listen there.
+        """
+        self._hosts = _LOCAL_HOSTS | {host.lower()}
+        try:
+            listening = _listen(host, port)
+        except OSError as error:
+            raise StartError(_refusal(host, port, error)) from error
+        bound: int = listening[0].getsockname()[1]
+        application = web.Application(middlewares=[self._guard, _json_errors])
+        application.add_routes(self._routes())
+        self._runner = web.AppRunner(
+            application, access_log=None, logger=_silent, shutdown_timeout=_STOP_SECONDS
+        )
+        await self._runner.setup()
+        for each in listening:
+            await web.SockSite(self._runner, each, backlog=_BACKLOG).start()
+        return bound
+
+    async def stop(self) -> None:
+        """Closes the port and what is still connected, within about a second. Does nothing if not started."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def _routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1.0/healthz", self._ready),
+            web.get("/v1.0/healthz/outbound", self._outbound_ready),
+            web.get("/v1.0/metadata", self._metadata),
+            web.get("/healthz", self._ready),
+            web.get("/readyz", self._ready),
+            web.get("/livez", self._live),
+        ]
+
+    async def _ready(self, _request: web.Request) -> web.StreamResponse:
+        return self._health("ERR_HEALTH_NOT_READY")
+
+    async def _outbound_ready(self, _request: web.Request) -> web.StreamResponse:
+        return self._health("ERR_OUTBOUND_HEALTH_NOT_READY")
+
+    def _health(self, code: str) -> web.StreamResponse:
+        if self._view.ready():
+            return web.Response(status=204)
+        return _error(500, code, "the sidecar is not ready: it is starting or stopping")
+
+    async def _live(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(status=204)
+
+    async def _metadata(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._view.metadata())
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        named = request.headers.getall("Host", [])
+        if len(named) == 1 and _host_of(named[0]) in self._hosts:
+            return await handler(request)
+        return _error(403, "ERR_HOST_FORBIDDEN", "the Host header must be localhost, 127.0.0.1 or [::1]")
+
+
+@web.middleware
+async def _json_errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        shown = request.path[:_SHOWN_CHARACTERS]
+        return _error(404, "ERR_NOT_FOUND", f"there is nothing at {shown}")
+    except web.HTTPMethodNotAllowed as refused:
+        response = _error(
+            405, "ERR_METHOD_NOT_ALLOWED", f"{request.method[:_SHOWN_CHARACTERS]} is not allowed"
+        )
+        response.headers["Allow"] = refused.headers["Allow"]
+        return response
+    except Exception:
+        _log.exception("http_request_failed", path=request.path)
+        return _error(500, "ERR_INTERNAL", "the sidecar failed to answer; its log has the reason")
+
+
+def _error(status: int, code: str, message: str) -> web.Response:
+    return web.json_response({"errorCode": code, "message": message}, status=status)
+
+
+def _host_of(header: str) -> str:
+    """The host in a Host header, lower case and without port and brackets; empty if malformed."""
+    match = _HOST_HEADER.fullmatch(header)
+    return (match[1] or match[2]).lower() if match else ""
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """A socket on the host, and one on ::1 with the same port if the host is 127.0.0.1. Raises OSError."""
+    while True:
+        first = _bound(host, port)
+        if host not in ("127.0.0.1", "localhost"):
+            return [first]
+        try:
+            return [first, _bound("::1", first.getsockname()[1])]
+        except OSError as error:
+            if error.errno in _NO_IPV6:
+                _log.info("ipv6_unavailable", surface="http")
+                return [first]
+            first.close()
+            # A port that was free on one address may be taken on the other; another free one will do.
+            if port or error.errno != errno.EADDRINUSE:
+                raise
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listening.setblocking(False)
+    return listening
+
+
+def _refusal(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is taken: stop what listens there, or choose another with --http-port"
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"cannot listen on {host}, port {port} (--http-port): {reason.lower()}"

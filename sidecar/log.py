@@ -1,0 +1,112 @@
+"""How the sidecar logs: one line an event on stderr, for people or as JSON, `logging` of libraries included.
+
+Owns the look of a line and what may not be in one: values under secret names, and client texts that are long
+or could forge a line. Events are constant texts; what varies is a field.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from typing import Literal
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+MAX_CHARACTERS = 256
+_MAX_EVENT_CHARACTERS = 1024
+_MAX_TRACE_LINES = 200
+_MAX_DEPTH = 4
+_HANDLER = "sidecar"
+_HIDDEN = re.compile(r"token|secret|password|authorization|input|output|payload", re.IGNORECASE)
+_REDACTED = "[redacted]"
+
+
+def configure(
+    format: Literal["console", "json"], level: Literal["debug", "info", "warning", "error"]
+) -> None:
+    """Sends the log of this process to stderr in `format`, from `level` up. A second call replaces the first.
+
+    Times are UTC, ISO 8601. A logger that was already used keeps the level it had then.
+    """
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.set_name(_HANDLER)
+    handler.setFormatter(_formatter(format, shared))
+    root = logging.getLogger()
+    root.handlers = [known for known in root.handlers if known.get_name() != _HANDLER] + [handler]
+    root.setLevel(threshold)
+
+
+def safe(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A copy of an event that may be written: secrets and payloads hidden, long texts cut, and whatever does
+    not print escaped, so that no value can forge a line. A traceback stays in lines, indented.
+    """
+    return {key: _safe_field(key, value) for key, value in event.items()}
+
+
+def _formatter(format: str, shared: list[Processor]) -> logging.Formatter:
+    render: Processor = structlog.processors.JSONRenderer()
+    if format == "console":
+        render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            # Here and not in the console renderer, which prints local variables, and those hold payloads.
+            structlog.processors.format_exc_info,
+            safe,
+            render,
+        ],
+    )
+
+
+def _safe_field(key: str, value: object) -> object:
+    if key == "exception":
+        lines = str(value).splitlines()[-_MAX_TRACE_LINES:]
+        return "\n".join(f"    {_safe_text(line, MAX_CHARACTERS)}" for line in lines)
+    if _HIDDEN.search(key):
+        return _REDACTED
+    if key == "event":
+        return _safe_text(str(value), _MAX_EVENT_CHARACTERS)
+    return _safe_value(value, _MAX_DEPTH)
+
+
+def _safe_value(value: object, depth: int) -> object:
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case bytes() | bytearray() | memoryview():
+            return f"<{len(value)} bytes>"
+        case Mapping() if depth:
+            return {
+                _safe_text(str(key), MAX_CHARACTERS): _REDACTED
+                if _HIDDEN.search(str(key))
+                else _safe_value(item, depth - 1)
+                for key, item in value.items()
+            }
+        case list() | tuple() | set() | frozenset() if depth:
+            return [_safe_value(item, depth - 1) for item in value]
+    return _safe_text(str(value), MAX_CHARACTERS)
+
+
+def _safe_text(text: str, limit: int) -> str:
+    cut = text[:limit]
+    if not cut.isprintable():
+        cut = "".join(mark if mark.isprintable() else _escaped(mark) for mark in cut)
+    return cut if len(text) <= limit else f"{cut}… ({len(text)} characters)"
+
+
+def _escaped(mark: str) -> str:
+    return mark.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,190 @@
+"""What a setting may look like: one parser for each kind of value.
+
+A parser takes what a flag (text or a list of texts), a variable (text) or a config file (any value) gave. It
+returns the checked value, or raises ValueError whose text says what is wrong and what to write instead. It
+must not know which setting it reads or where the value came from.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_ADDRESS = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+):([0-9]{1,5})")
+_AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_ADDRESS_EXAMPLE = "write host:port, such as 127.0.0.1:50012 or [::1]:50012"
+
+_MAX_PORT = 65535
+_MIN_MESSAGE_BYTES = 64 * 1024
+_MAX_MESSAGE_BYTES = 2**31 - 1
+_MAX_SECONDS = 366 * 86400.0
+_QUOTED_CHARACTERS = 80
+_SIZES = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_DURATIONS = {"": 1.0, "MS": 0.001, "S": 1.0, "M": 60.0, "H": 3600.0}
+_SWITCH_WORDS = {"true", "1", "yes", "on", "false", "0", "no", "off"}
+_SWITCHED_ON = {"true", "1", "yes", "on"}
+
+
+def quoted(raw: object) -> str:
+    """`raw` for an error text: one line, control characters escaped, cut."""
+    text = repr(raw)
+    return text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…"
+
+
+def app_id(raw: object) -> str:
+    """An app ID or a namespace."""
+    if not isinstance(raw, str):
+        raise ValueError(f"{quoted(raw)} is not text: put it in quotes")
+    if not _ID.fullmatch(raw):
+        allowed = "letters (a-z, A-Z), digits, '-' and '_'"
+        raise ValueError(f"{quoted(raw)} is not allowed: use only {allowed}, 1 to 64 characters")
+    return raw
+
+
+def port(raw: object) -> int:
+    """A port to listen on, 0 to 65535."""
+    digits = str(raw) if isinstance(raw, int | str) and not isinstance(raw, bool) else ""
+    if not re.fullmatch(r"[0-9]{1,5}", digits) or int(digits) > _MAX_PORT:
+        hint = f"give a number from 0 to {_MAX_PORT}, 0 for any free one"
+        raise ValueError(f"{quoted(raw)} is not a port: {hint}")
+    return int(digits)
+
+
+def ports(raw: object) -> tuple[int, ...]:
+    """One port or several, in a list or separated by commas."""
+    if found := tuple(port(item) for item in _items(raw)):
+        return found
+    raise ValueError("the list is empty: name at least one port, 0 for any free one")
+
+
+def host(raw: object) -> str:
+    """A host name or an IP address; IPv6 comes back without brackets."""
+    text = raw if isinstance(raw, str) else ""
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        if re.fullmatch(r"[0-9.]*", text) or not _HOST_NAME.fullmatch(text):
+            hint = "give a name or an IP address, without a port"
+            raise ValueError(f"{quoted(raw)} is not a host: {hint}") from None
+    return text
+
+
+def peers(raw: object) -> Mapping[str, tuple[str, ...]]:
+    """App ID → addresses (host:port), read-only.
+
+    From `{app: address or list of addresses}`, or from the flag's form: items `app=address`, in a list or
+    separated by commas, where an item without `app=` is a further address of the app before it.
+    """
+    found: dict[str, list[str]] = {}
+    spelling: dict[str, str] = {}
+    for app, address in _peer_pairs(raw):
+        first = spelling.setdefault(app.lower(), app)
+        if first != app:
+            raise ValueError(f"{first!r} and {app!r} differ only in case: keep one of them")
+        try:
+            found.setdefault(app, []).append(_address(address))
+        except ValueError as error:
+            raise ValueError(f"{app}: {error}") from None
+    return MappingProxyType({app: tuple(dict.fromkeys(addresses)) for app, addresses in found.items()})
+
+
+def choice(*allowed: str) -> Callable[[object], str]:
+    """A parser that takes one of these lower-case words, in any case."""
+
+    def parse(raw: object) -> str:
+        word = raw.lower() if isinstance(raw, str) else ""
+        if word not in allowed:
+            raise ValueError(f"{quoted(raw)} is not one of {', '.join(allowed)}")
+        return word
+
+    return parse
+
+
+def switch(raw: object) -> bool:
+    """True or false, also as 1/0, yes/no, on/off."""
+    word = str(raw).lower()
+    if word not in _SWITCH_WORDS:
+        raise ValueError(f"{quoted(raw)} is neither true nor false")
+    return word in _SWITCHED_ON
+
+
+def size(raw: object) -> int:
+    """The size of a message in bytes, also with a unit: 64MiB."""
+    found = _amount(raw, _SIZES)
+    if found is None or not _MIN_MESSAGE_BYTES <= found <= _MAX_MESSAGE_BYTES:
+        hint = "give bytes or such as 64MiB, from 64KiB to under 2GiB"
+        raise ValueError(f"{quoted(raw)} is not a message size: {hint}")
+    return int(found)
+
+
+def seconds(raw: object) -> float:
+    """A duration over zero in seconds, also with a unit: 500ms, 90s, 2m, 1h."""
+    found = _amount(raw, _DURATIONS)
+    if found is None or not 0 < found <= _MAX_SECONDS:
+        hint = "give seconds over 0 or such as 500ms, 90s, 2m, 1h, at most 366 days"
+        raise ValueError(f"{quoted(raw)} is not a duration: {hint}")
+    return found
+
+
+def seconds_or_none(raw: object) -> float | None:
+    """As `seconds`; the word none means no limit."""
+    return None if raw == "none" else seconds(raw)
+
+
+def directory(raw: object) -> Path:
+    """A directory that need not exist yet; `~` is the home directory."""
+    if not isinstance(raw, str | Path) or not str(raw) or not str(raw).isprintable():
+        raise ValueError(f"{quoted(raw)} is not the name of a directory")
+    return Path(raw).expanduser()
+
+
+def _items(raw: object) -> list[object]:
+    """The parts of a list, of a comma-separated text, or of a list of such texts."""
+    if isinstance(raw, str):
+        return [part.strip() for part in raw.split(",")]
+    if isinstance(raw, list | tuple):
+        return [part for item in raw for part in (_items(item) if isinstance(item, str) else [item])]
+    return [raw]
+
+
+def _peer_pairs(raw: object) -> Iterable[tuple[str, object]]:
+    if isinstance(raw, Mapping):
+        for key, addresses in raw.items():
+            app = app_id(key)
+            yield from ((app, address) for address in _items(addresses) or [None])
+        return
+    app = ""
+    for item in _items(raw):
+        name, equals, address = item.partition("=") if isinstance(item, str) else ("", "", "")
+        if equals:
+            app = app_id(name.strip())
+        elif not app:
+            raise ValueError(f"{quoted(item)} names no app: write app=host:port, such as ml=127.0.0.1:50012")
+        yield app, address.strip() if equals else item
+
+
+def _address(raw: object) -> str:
+    match = _ADDRESS.fullmatch(raw) if isinstance(raw, str) else None
+    if match is None:
+        raise ValueError(f"{quoted(raw)} is not an address: {_ADDRESS_EXAMPLE}")
+    name, number = match[1], int(match[2])
+    try:
+        bracketed = ":" in host(name)
+    except ValueError:
+        raise ValueError(f"{quoted(raw)} is not an address: {_ADDRESS_EXAMPLE}") from None
+    if not 1 <= number <= _MAX_PORT or bracketed != name.startswith("["):
+        raise ValueError(f"{quoted(raw)} is not an address: {_ADDRESS_EXAMPLE}, port 1 to {_MAX_PORT}")
+    return f"{name}:{number}"
+
+
+def _amount(raw: object, units: Mapping[str, float]) -> float | None:
+    """A number with one of `units` (or none) behind it, in base units; None if it is not that."""
+    match = _AMOUNT.fullmatch(str(raw)) if isinstance(raw, int | float | str) else None
+    if match is None or isinstance(raw, bool) or match[2].upper() not in units:
+        return None
+    return float(match[1]) * units[match[2].upper()]

@@ -1,0 +1,557 @@
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar import config
+from sidecar.config import ConfigError, Settings
+
+APP = {"app_id": "orders"}
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - only read as text
+
+
+def refusal(flags: dict[str, object] | None = None, environ: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.load(flags or {}, environ or {})
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def written(directory: Path, name: str, text: str) -> dict[str, object]:
+    path = directory / name
+    path.write_text(text)
+    return {"config": str(path)}
+
+
+# Precedence
+
+
+def test_without_any_source_the_defaults_stand() -> None:
+    settings = config.load(APP, {})
+    assert settings == Settings(app_id="orders", log_format=settings.log_format)
+    assert settings.grpc_port == (50001, 4001)
+    assert (settings.http_port, settings.peer_port, settings.peer_host) == (3500, 50002, "127.0.0.1")
+    assert settings.max_message_bytes == 67108864
+    assert settings.data_dir == Path("./sidecar-data")
+
+
+@pytest.mark.parametrize(("terminal", "expected"), [(True, "console"), (False, "json")])
+def test_the_log_is_for_people_on_a_terminal_only(
+    terminal: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert config.load(APP, {}).log_format == expected
+
+
+def test_a_flag_beats_a_variable() -> None:
+    assert config.load({**APP, "http_port": "1001"}, {"SIDECAR_HTTP_PORT": "1002"}).http_port == 1001
+
+
+def test_a_flag_beats_the_file(tmp_path: Path) -> None:
+    flags = {**APP, "http_port": "1001", **written(tmp_path, "s.yaml", "http_port: 1003")}
+    assert config.load(flags, {}).http_port == 1001
+
+
+def test_a_variable_beats_the_file(tmp_path: Path) -> None:
+    flags = {**APP, **written(tmp_path, "s.yaml", "http_port: 1003")}
+    assert config.load(flags, {"SIDECAR_HTTP_PORT": "1002"}).http_port == 1002
+
+
+def test_the_file_beats_the_default(tmp_path: Path) -> None:
+    assert config.load({**APP, **written(tmp_path, "s.yaml", "http_port: 1003")}, {}).http_port == 1003
+
+
+def test_the_config_flag_beats_the_config_variable(tmp_path: Path) -> None:
+    written(tmp_path, "variable.yaml", "http_port: 1002")
+    flags = {**APP, **written(tmp_path, "flag.yaml", "http_port: 1001")}
+    assert config.load(flags, {"SIDECAR_CONFIG": str(tmp_path / "variable.yaml")}).http_port == 1001
+
+
+def test_the_config_variable_names_a_file(tmp_path: Path) -> None:
+    written(tmp_path, "s.toml", 'app_id = "orders"\nhttp_port = 1004')
+    settings = config.load({}, {"SIDECAR_CONFIG": str(tmp_path / "s.toml")})
+    assert (settings.app_id, settings.http_port) == ("orders", 1004)
+
+
+def test_a_stronger_source_replaces_the_whole_list(tmp_path: Path) -> None:
+    text = "grpc_port: [1, 2]\npeers: {ml: 127.0.0.1:1}"
+    flags = {**APP, "grpc_port": ["3"], "peers": ["ship=h:2"], **written(tmp_path, "s.yaml", text)}
+    settings = config.load(flags, {})
+    assert settings.grpc_port == (3,)
+    assert dict(settings.peers) == {"ship": ("h:2",)}
+
+
+def test_a_bad_value_that_is_overridden_does_no_harm() -> None:
+    assert config.load({**APP, "http_port": "1"}, {"SIDECAR_HTTP_PORT": "x"}).http_port == 1
+
+
+def test_flags_that_were_not_given_count_as_absent() -> None:
+    flags = {"app_id": None, "grpc_port": [], "insecure_peers": None, "config": None}
+    settings = config.load(flags, {"SIDECAR_APP_ID": "ml", "SIDECAR_GRPC_PORT": "7"})
+    assert (settings.app_id, settings.grpc_port) == ("ml", (7,))
+
+
+def test_an_empty_variable_and_an_empty_key_count_as_absent(tmp_path: Path) -> None:
+    flags = {**APP, **written(tmp_path, "s.yaml", "peers:\nhttp_port: 9")}
+    settings = config.load(flags, {"SIDECAR_HTTP_PORT": ""})
+    assert (dict(settings.peers), settings.http_port) == ({}, 9)
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert config.load({**APP, **written(tmp_path, "s.yaml", "# nothing yet\n")}, {}).http_port == 3500
+
+
+def test_each_value_knows_its_source(tmp_path: Path) -> None:
+    flags = {**APP, **written(tmp_path, "s.yaml", "peer_port: 9")}
+    sources = config.resolve(flags, {"SIDECAR_HTTP_PORT": "8", "SIDECAR_PEER": "ml=h:1"}).sources
+    assert sources["app_id"] == "--app-id"
+    assert sources["http_port"] == "SIDECAR_HTTP_PORT"
+    assert sources["peers"] == "SIDECAR_PEER"
+    assert sources["peer_port"] == f"{tmp_path / 's.yaml'}: peer_port"
+    assert sources["namespace"] == "default"
+    assert set(sources) == set(Settings.__dataclass_fields__)
+
+
+def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
+    texts = {
+        "app_id": "orders",
+        "namespace": "shop",
+        "grpc_port": "1,2",
+        "http_port": "3",
+        "peer_port": "4",
+        "peer_host": EVERYWHERE,
+        "insecure_peers": "true",
+        "data_dir": "/var/lib/s",
+        "peers": "ml=127.0.0.1:5,[::1]:6,ship=h:7",
+        "log_format": "console",
+        "log_level": "debug",
+        "reuse": "never",
+        "max_message_bytes": "1MiB",
+        "turn_timeout": "2m",
+        "activity_timeout": "30",
+        "drain_timeout": "500ms",
+        "unknown_app": "fail",
+    }
+    expected = Settings(
+        app_id="orders",
+        namespace="shop",
+        grpc_port=(1, 2),
+        http_port=3,
+        peer_port=4,
+        peer_host=EVERYWHERE,
+        insecure_peers=True,
+        data_dir=Path("/var/lib/s"),
+        peers={"ml": ("127.0.0.1:5", "[::1]:6"), "ship": ("h:7",)},
+        log_format="console",
+        log_level="debug",
+        reuse="never",
+        max_message_bytes=2**20,
+        turn_timeout=120.0,
+        activity_timeout=30.0,
+        drain_timeout=0.5,
+        unknown_app="fail",
+    )
+    assert set(texts) == set(Settings.__dataclass_fields__)
+    variables = {config.BY_FIELD[name].variable: text for name, text in texts.items()}
+    file = written(tmp_path, "s.yaml", "".join(f'{name}: "{text}"\n' for name, text in texts.items()))
+    assert config.load(texts, {}) == expected
+    assert config.load({}, variables) == expected
+    assert config.load(file, {}) == expected
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = config.load({**APP, "peers": ["ml=h:1"]}, {})
+    with pytest.raises(AttributeError):
+        settings.http_port = 1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        settings.peers["ml"] = ()  # type: ignore[index]
+
+
+# App IDs
+
+
+def test_a_missing_app_id_says_how_to_give_it() -> None:
+    assert refusal() == "no app ID: give --app-id, SIDECAR_APP_ID, or app_id in the config file"
+
+
+@pytest.mark.parametrize("bad", ["or ders", "a/b", "a.b", "a:b", "bücher", "", "x" * 65, "a\nb"])
+def test_a_forbidden_app_id_is_named_with_the_characters_that_are_allowed(bad: str) -> None:
+    text = refusal({"app_id": bad})
+    assert text.startswith(f"--app-id: {bad!r} is not allowed")
+    assert text.endswith("use only letters (a-z, A-Z), digits, '-' and '_', 1 to 64 characters")
+
+
+def test_the_longest_app_id_is_accepted() -> None:
+    assert config.load({"app_id": "a-B_" * 16}, {}).app_id == "a-B_" * 16
+
+
+def test_a_namespace_obeys_the_same_rule() -> None:
+    assert refusal(APP, {"SIDECAR_NAMESPACE": "a.b"}).startswith("SIDECAR_NAMESPACE: 'a.b' is not allowed")
+
+
+def test_an_app_id_that_yaml_reads_as_something_else_must_be_quoted(tmp_path: Path) -> None:
+    text = refusal(written(tmp_path, "s.yaml", "app_id: no"))
+    assert text == f"{tmp_path / 's.yaml'}: app_id: False is not text: put it in quotes"
+
+
+# Ports and hosts
+
+
+@pytest.mark.parametrize("bad", ["65536", "-1", "http", "", "1.5", "\u0661", "99999999999999"])
+def test_a_bad_port_is_refused_by_each_port_option(bad: str) -> None:
+    for name in ("grpc_port", "http_port", "peer_port"):
+        flag = config.BY_FIELD[name].flag
+        hint = "give a number from 0 to 65535, 0 for any free one"
+        assert refusal({**APP, name: bad}) == f"{flag}: {bad!r} is not a port: {hint}"
+
+
+def test_the_source_of_a_bad_value_is_named(tmp_path: Path) -> None:
+    assert refusal({**APP, "grpc_port": ["x"]}).startswith("--grpc-port: 'x' is not")
+    assert refusal(APP, {"SIDECAR_GRPC_PORT": "1,x"}).startswith("SIDECAR_GRPC_PORT: 'x' is not")
+    file = written(tmp_path, "sidecar.yaml", "grpc_port: [1, true]")
+    assert refusal({**APP, **file}).startswith(f"{tmp_path}/sidecar.yaml: grpc_port: True is not")
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [(["1", "2"], (1, 2)), ("1, 2", (1, 2)), (["1,2", "3"], (1, 2, 3)), (7, (7,)), ([0, 0], (0, 0))],
+)
+def test_grpc_ports_come_as_a_list_or_with_commas(raw: object, expected: tuple[int, ...]) -> None:
+    assert config.load({**APP, "grpc_port": raw}, {}).grpc_port == expected
+
+
+def test_an_empty_list_of_grpc_ports_in_the_file_is_refused(tmp_path: Path) -> None:
+    text = refusal({**APP, **written(tmp_path, "s.yaml", "grpc_port: []")})
+    assert text.endswith("grpc_port: the list is empty: name at least one port, 0 for any free one")
+
+
+@pytest.mark.parametrize(
+    ("given", "first", "second"),
+    [
+        ({"http_port": "4001"}, "grpc_port (default)", "http_port (--http-port)"),
+        ({"peer_port": "3500"}, "http_port (default)", "peer_port (--peer-port)"),
+        ({"grpc_port": "7,7"}, "grpc_port (--grpc-port)", "grpc_port (--grpc-port)"),
+    ],
+)
+def test_two_listeners_cannot_have_one_port(given: dict[str, object], first: str, second: str) -> None:
+    assert f"is given twice, by {first} and {second}" in refusal({**APP, **given})
+
+
+def test_any_number_of_listeners_may_ask_for_a_free_port() -> None:
+    flags = {**APP, "grpc_port": ["0", "0"], "http_port": "0", "peer_port": "0"}
+    assert config.load(flags, {}).grpc_port == (0, 0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
+def test_a_loopback_peer_host_needs_no_permission(host: str) -> None:
+    assert config.load({**APP, "peer_host": host}, {}).peer_host == host.strip("[]")
+
+
+@pytest.mark.parametrize("host", [EVERYWHERE, "::", "10.0.0.7", "orders-sidecar"])
+def test_another_peer_host_is_refused_until_plaintext_is_accepted(host: str) -> None:
+    text = refusal(APP, {"SIDECAR_PEER_HOST": host})
+    assert text.startswith(f"SIDECAR_PEER_HOST: {host!r} is not loopback")
+    assert "certificates come with a later version; --insecure-peers accepts plaintext peers" in text
+    assert config.load({**APP, "peer_host": host, "insecure_peers": True}, {}).peer_host == host
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1:5", "http://x", "300.1.1.1", "a b", "[::1"])
+def test_a_peer_host_that_cannot_exist_is_refused(host: str) -> None:
+    assert refusal({**APP, "peer_host": host}).startswith(f"--peer-host: {host!r} is not a host")
+
+
+# Peers
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        ["ml=127.0.0.1:50012,[::1]:50013", "ship=ship-sidecar:50002"],
+        ["ml=127.0.0.1:50012", "ship=ship-sidecar:50002", "ml=[::1]:50013"],
+        "ml=127.0.0.1:50012, [::1]:50013, ship=ship-sidecar:50002",
+        {"ml": ["127.0.0.1:50012", "[::1]:50013"], "ship": "ship-sidecar:50002"},
+        {"ml": "127.0.0.1:50012,[::1]:50013", "ship": ["ship-sidecar:50002"]},
+    ],
+)
+def test_peers_have_one_meaning_in_all_their_forms(raw: object) -> None:
+    expected = {"ml": ("127.0.0.1:50012", "[::1]:50013"), "ship": ("ship-sidecar:50002",)}
+    assert dict(config.load({**APP, "peers": raw}, {}).peers) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s.yaml", "peers:\n  ml: 127.0.0.1:50012\n  ship: [a:1, '[::1]:2']\n"),
+        ("t.yaml", "peers: ['ml=127.0.0.1:50012', 'ship=a:1,[::1]:2']\n"),
+        ("s.toml", '[peers]\nml = "127.0.0.1:50012"\nship = ["a:1", "[::1]:2"]\n'),
+    ],
+)
+def test_peers_come_from_a_file(tmp_path: Path, text: str, expected: str) -> None:
+    peers = config.load({**APP, **written(tmp_path, text, expected)}, {}).peers
+    assert dict(peers) == {"ml": ("127.0.0.1:50012",), "ship": ("a:1", "[::1]:2")}
+
+
+def test_an_address_given_twice_counts_once() -> None:
+    assert config.load({**APP, "peers": "ml=a:1,a:1,b:2"}, {}).peers["ml"] == ("a:1", "b:2")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "a:",
+        ":5",
+        "a:0",
+        "a:65536",
+        "::1:5",
+        "[::1]",
+        "[a]:5",
+        "[1.2.3.4]:5",
+        "a:b",
+        "a b:5",
+        "1.2.3:5",
+    ],
+)
+def test_a_bad_peer_address_is_named_with_an_example(address: str) -> None:
+    text = refusal({**APP, "peers": [f"ml={address}"]})
+    assert text.startswith(
+        f"--peer: ml: {address!r} is not an address: write host:port, such as 127.0.0.1:50012"
+    )
+
+
+def test_a_peer_without_an_app_is_refused() -> None:
+    text = refusal(APP, {"SIDECAR_PEER": "127.0.0.1:50012"})
+    assert text.startswith("SIDECAR_PEER: '127.0.0.1:50012' names no app: write app=host:port")
+
+
+def test_a_peer_without_an_address_is_refused(tmp_path: Path) -> None:
+    assert "is not an address" in refusal({**APP, "peers": ["ml="]})
+    assert "is not an address" in refusal({**APP, **written(tmp_path, "s.yaml", "peers: {ml: []}")})
+
+
+def test_a_peer_with_a_forbidden_app_id_is_refused() -> None:
+    assert refusal({**APP, "peers": ["m l=a:1"]}).startswith("--peer: 'm l' is not allowed: use only letters")
+
+
+def test_two_peers_that_differ_only_in_case_are_refused() -> None:
+    text = refusal({**APP, "peers": ["ml=a:1", "ML=a:2"]})
+    assert text == "--peer: 'ml' and 'ML' differ only in case: keep one of them"
+
+
+@pytest.mark.parametrize("own", ["orders", "Orders"])
+def test_the_own_app_is_no_peer(own: str) -> None:
+    text = refusal({**APP, "peers": [f"{own}=a:1"]})
+    assert text == f"--peer: {own!r} is this sidecar's own app ID: leave it out of the peers"
+
+
+# Words, sizes, durations
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("log_format", "console, json"),
+        ("log_level", "debug, info, warning, error"),
+        ("reuse", "terminal, never"),
+        ("unknown_app", "wait, fail"),
+    ],
+)
+def test_a_word_that_is_not_offered_is_refused_with_those_that_are(name: str, allowed: str) -> None:
+    option = config.BY_FIELD[name]
+    assert refusal(APP, {option.variable: "maybe"}) == f"{option.variable}: 'maybe' is not one of {allowed}"
+
+
+def test_the_case_of_a_word_does_not_matter() -> None:
+    assert config.load({**APP, "log_level": "WARNING"}, {}).log_level == "warning"
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [("64MiB", 67108864), ("1 MB", 1000000), ("65536", 65536), (70000, 70000), ("1gib", 2**30)],
+)
+def test_a_size_may_have_a_unit(raw: object, expected: int) -> None:
+    assert config.load({**APP, "max_message_bytes": raw}, {}).max_message_bytes == expected
+
+
+@pytest.mark.parametrize("bad", ["64 apples", "65535", "2GiB", "-1", "", "MiB", True])
+def test_a_bad_size_is_refused(bad: object) -> None:
+    hint = "give bytes or such as 64MiB, from 64KiB to under 2GiB"
+    text = refusal({**APP, "max_message_bytes": bad})
+    assert text == f"--max-message-bytes: {bad!r} is not a message size: {hint}"
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [("120", 120.0), (1.5, 1.5), ("500ms", 0.5), ("90s", 90.0), ("2m", 120.0), ("1h", 3600.0)],
+)
+def test_a_duration_is_seconds_or_has_a_unit(raw: object, expected: float) -> None:
+    assert config.load({**APP, "drain_timeout": raw}, {}).drain_timeout == expected
+
+
+@pytest.mark.parametrize("bad", ["0", "-1", "soon", "nan", "inf", float("inf"), "9" * 400, "8785h", "1d", ""])
+@pytest.mark.parametrize("name", ["turn_timeout", "activity_timeout", "drain_timeout"])
+def test_a_bad_duration_is_refused(name: str, bad: object) -> None:
+    flag = config.BY_FIELD[name].flag
+    assert refusal({**APP, name: bad}).startswith(f"{flag}: {repr(bad)[:80]}")
+
+
+def test_an_activity_may_take_for_ever(tmp_path: Path) -> None:
+    flags = {**APP, **written(tmp_path, "s.yaml", "activity_timeout: 30")}
+    assert config.load(flags, {}).activity_timeout == 30.0
+    assert config.load(flags, {"SIDECAR_ACTIVITY_TIMEOUT": "none"}).activity_timeout is None
+
+
+@pytest.mark.parametrize(("raw", "expected"), [("yes", True), ("0", False), (True, True), ("OFF", False)])
+def test_a_switch_has_the_usual_words(raw: object, expected: bool) -> None:
+    assert config.load({**APP, "insecure_peers": raw}, {}).insecure_peers is expected
+
+
+def test_a_switch_refuses_other_words() -> None:
+    text = refusal(APP, {"SIDECAR_INSECURE_PEERS": "perhaps"})
+    assert text == "SIDECAR_INSECURE_PEERS: 'perhaps' is neither true nor false"
+
+
+@pytest.mark.parametrize("bad", ["", "a\0b", "a\nb", 5])
+def test_a_data_dir_that_is_no_name_is_refused(bad: Any) -> None:
+    assert refusal({**APP, "data_dir": bad}) == f"--data-dir: {bad!r} is not the name of a directory"
+
+
+def test_a_tilde_in_the_data_dir_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert config.load({**APP, "data_dir": "~/s"}, {}).data_dir == Path("/home/someone/s")
+
+
+def test_a_long_bad_value_is_cut_in_the_error() -> None:
+    assert len(refusal({"app_id": "/" * 10_000})) < 250
+
+
+# Unknown names
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("grpc_prot", "grpc_port"), ("grpc-port", "grpc_port"), ("App_Id", "app_id"), ("peer", "peers")],
+)
+def test_an_unknown_key_in_the_file_is_refused_with_what_was_meant(
+    tmp_path: Path, key: str, meant: str
+) -> None:
+    text = refusal({**APP, **written(tmp_path, "s.yaml", f"{key}: 1")})
+    assert text == f"{tmp_path / 's.yaml'}: {key!r} is not a setting: did you mean {meant}?"
+
+
+def test_an_unknown_key_unlike_any_other_points_at_the_list(tmp_path: Path) -> None:
+    text = refusal({**APP, **written(tmp_path, "s.yaml", "7: 1")})
+    assert text == f"{tmp_path / 's.yaml'}: 7 is not a setting: `sidecar run --help` lists them all"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SIDECAR_GRCP_PORT", "SIDECAR_GRPC_PORT"),
+        ("SIDECAR_PEERS", "SIDECAR_PEER"),
+        ("SIDECAR_CONFG", "SIDECAR_CONFIG"),
+        ("SIDECAR_app_id", "SIDECAR_APP_ID"),
+    ],
+)
+def test_an_unknown_sidecar_variable_is_refused_with_what_was_meant(name: str, meant: str) -> None:
+    assert refusal(APP, {name: "1"}) == f"{name!r} is not a variable of the sidecar: did you mean {meant}?"
+
+
+def test_other_variables_are_nobodys_business() -> None:
+    config.load(APP, {"PATH": "/bin", "MY_SIDECAR_PORT": "1", "SIDECARS": "2"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SIDECAR_SERVICE_HOST",
+        "SIDECAR_SERVICE_PORT_HTTP",
+        "SIDECAR_ML_SERVICE_PORT",
+        "SIDECAR_PORT_80_TCP_ADDR",
+    ],
+)
+def test_what_kubernetes_sets_for_a_service_named_sidecar_is_passed_over(name: str) -> None:
+    config.load(APP, {name: "10.0.0.1"})
+
+
+def test_an_unknown_flag_name_is_refused() -> None:
+    assert refusal({**APP, "http_prot": "1"}) == "'http_prot' is not a setting: did you mean http_port?"
+
+
+# The file itself
+
+
+def test_a_file_that_is_not_there_is_named_with_who_asked_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "none.yaml"
+    problem = f"cannot read {path}: no such file or directory"
+    assert refusal({**APP, "config": str(path)}) == f"--config: {problem}"
+    assert refusal(APP, {"SIDECAR_CONFIG": str(path)}) == f"SIDECAR_CONFIG: {problem}"
+
+
+def test_a_directory_is_no_config_file(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").mkdir()
+    assert refusal({**APP, "config": str(tmp_path / "s.yaml")}).endswith("s.yaml: is a directory")
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    text = refusal({**APP, **written(tmp_path, "s.json", "{}")})
+    assert text.endswith("s.json: the name of a config file ends in .yaml, .yml or .toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        (
+            "s.yaml",
+            "app_id: a\nhttp_port: [1",
+            "not valid YAML: expected ',' or ']', but got '<stream end>' (at line 2)",
+        ),
+        (
+            "s.yaml",
+            "a: 1\n\tb: 2",
+            "not valid YAML: found character '\\t' that cannot start any token (at line 2)",
+        ),
+        ("s.yaml", "http_port: \x01", "not valid YAML: unacceptable character #x0001"),
+        ("s.yaml", "http_port: !!python/name:os.system", "not valid YAML: could not determine a constructor"),
+        (
+            "s.yaml",
+            "http_port: 1\nhttp_port: 2",
+            "not valid YAML: the key 'http_port' is given twice (at line 2)",
+        ),
+        ("s.yaml", "peers:\n  ml: a:1\n  ml: a:2", "not valid YAML: the key 'ml' is given twice (at line 3)"),
+        ("s.yaml", "- http_port", "not a list of settings: write one `key: value` a line"),
+        ("s.yaml", "just text", "not a list of settings: write one `key: value` a line"),
+        ("s.toml", "http_port = ", "not valid TOML: Invalid value (at end of document)"),
+        (
+            "s.toml",
+            "http_port = 1\nhttp_port = 2\n",
+            "not valid TOML: a key is given twice (at line 2, column 14)",
+        ),
+    ],
+)
+def test_a_broken_file_is_refused_in_one_line(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    assert refusal({**APP, **written(tmp_path, name, text)}).startswith(f"{tmp_path / name}: {reason}")
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_bytes(b"app_id: \xff")
+    text = refusal({"config": str(tmp_path / "s.yaml")})
+    assert text == f"{tmp_path / 's.yaml'}: not UTF-8 text (byte 8)"
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_bytes(b"\xef\xbb\xbfapp_id: orders")
+    assert config.load({"config": str(tmp_path / "s.yaml")}, {}).app_id == "orders"
+
+
+# The port for a health check
+
+
+def test_the_health_port_needs_no_app_id() -> None:
+    assert config.http_port({}, {}) == 3500
+    assert config.http_port({}, {"SIDECAR_HTTP_PORT": "7"}) == 7
+    assert config.http_port({"http_port": "8"}, {"SIDECAR_HTTP_PORT": "7"}) == 8
+    with pytest.raises(ConfigError, match="--http-port: 'x' is not a port"):
+        config.http_port({"http_port": "x"}, {})

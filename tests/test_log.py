@@ -1,0 +1,296 @@
+import io
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import structlog
+
+from sidecar import log
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    level = root.level
+    yield
+    for handler in installed():
+        root.removeHandler(handler)
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def installed() -> list[Any]:
+    return [handler for handler in logging.getLogger().handlers if handler.get_name() == "sidecar"]
+
+
+class Lines:
+    """The JSON lines that were written so far."""
+
+    def __init__(self, written: io.StringIO) -> None:
+        self._written = written
+
+    def all(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._written.getvalue().splitlines()]
+
+    def one(self) -> dict[str, Any]:
+        [line] = self.all()
+        return line
+
+
+@pytest.fixture
+def lines() -> Lines:
+    written = io.StringIO()
+    log.configure("json", "info")
+    [handler] = installed()
+    handler.setStream(written)  # what the test run puts into sys.stderr now is closed before the test starts
+    return Lines(written)
+
+
+def logger() -> Any:
+    return structlog.get_logger()
+
+
+def test_json_lines_hold_the_event_its_level_its_fields_and_the_time_in_utc(lines: Lines) -> None:
+    logger().warning("peer_lost", app="ml", attempts=3, ok=False, delay=1.5, address=None)
+    line = lines.one()
+    written = datetime.fromisoformat(line.pop("timestamp"))
+    assert written.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - written) < timedelta(seconds=10)
+    assert line == {
+        "event": "peer_lost",
+        "level": "warning",
+        "app": "ml",
+        "attempts": 3,
+        "ok": False,
+        "delay": 1.5,
+        "address": None,
+    }
+
+
+def test_the_standard_library_logs_in_the_same_look(lines: Lines) -> None:
+    logging.getLogger("some.library").error("lost %s", "it")
+    line = lines.one()
+    assert (line["event"], line["level"]) == ("lost it", "error")
+    assert line["timestamp"].endswith("Z")
+    assert set(line) == {"event", "level", "timestamp"}
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        ("debug", ["debug", "info", "warning", "error"]),
+        ("info", ["info", "warning", "error"]),
+        ("warning", ["warning", "error"]),
+        ("error", ["error"]),
+    ],
+)
+def test_lines_under_the_level_are_left_out_for_both_kinds_of_logger(
+    level: Any, expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure("json", level)
+    for name in ("debug", "info", "warning", "error"):
+        getattr(logger(), name)("ours")
+        getattr(logging.getLogger("library"), name)("theirs")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    written = [json.loads(line) for line in captured.err.splitlines()]
+    assert [line["level"] for line in written if line["event"] == "ours"] == expected
+    assert [line["level"] for line in written if line["event"] == "theirs"] == expected
+
+
+def test_a_second_configure_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("console", "debug")
+    log.configure("json", "info")
+    logger().debug("left out")
+    logger().info("once")
+    [line] = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["event"] == "once"
+
+
+def test_bound_context_is_on_every_line(lines: Lines) -> None:
+    with structlog.contextvars.bound_contextvars(app_id="orders"):
+        logger().info("inside")
+    logger().info("outside")
+    inside, outside = lines.all()
+    assert inside["app_id"] == "orders"
+    assert "app_id" not in outside
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "token",
+        "completionToken",
+        "client_secret",
+        "PASSWORD",
+        "authorization",
+        "input",
+        "output",
+        "payload_head",
+    ],
+)
+def test_values_under_secret_names_never_reach_the_log(key: str, lines: Lines) -> None:
+    logger().info("call", **{key: "canary"}, nested={"list": [{key: "canary"}]})
+    logging.getLogger("library").info("call")
+    ours, _ = lines.all()
+    assert "canary" not in json.dumps(ours)
+    assert ours[key] == "[redacted]"
+    assert ours["nested"] == {"list": [{key: "[redacted]"}]}
+
+
+def test_secret_names_are_hidden_in_bound_context_too(lines: Lines) -> None:
+    with structlog.contextvars.bound_contextvars(api_token="canary"):
+        logging.getLogger("library").info("call")
+    assert lines.one()["api_token"] == "[redacted]"
+
+
+def test_long_texts_are_cut_and_say_how_long_they_were(lines: Lines) -> None:
+    logger().info("call", instance="x" * 10_000, short="y" * 256)
+    line = lines.one()
+    assert line["instance"] == "x" * 256 + "… (10000 characters)"
+    assert line["short"] == "y" * 256
+
+
+def test_long_events_of_libraries_are_cut(lines: Lines) -> None:
+    logging.getLogger("library").info("z" * 100_000)
+    assert lines.one()["event"] == "z" * 1024 + "… (100000 characters)"
+
+
+@pytest.mark.parametrize(
+    ("mark", "escaped"),
+    [
+        ("\n", "\\n"),
+        ("\r", "\\r"),
+        ("\t", "\\t"),
+        ("\x1b", "\\x1b"),
+        ("\0", "\\x00"),
+        ("\x7f", "\\x7f"),
+        ("\x9b", "\\x9b"),
+        ("\u2028", "\\u2028"),
+        ("\u202e", "\\u202e"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_marks_that_do_not_print_are_escaped(mark: str, escaped: str, lines: Lines) -> None:
+    text = f"a{mark}b"
+    logger().info(text, value=text, nested={text: [text]})
+    line = lines.one()
+    expected = f"a{escaped}b"
+    assert (line["event"], line["value"], line["nested"]) == (expected, expected, {expected: [expected]})
+
+
+def test_text_in_other_scripts_stays_as_it_is(lines: Lines) -> None:
+    logger().info("call", name="Bücher 注文 🚀")
+    assert lines.one()["name"] == "Bücher 注文 🚀"
+
+
+def test_bytes_are_counted_and_not_shown(lines: Lines) -> None:
+    logger().info("call", message=b"canary", nested=[bytearray(b"canary")])
+    line = lines.one()
+    assert (line["message"], line["nested"]) == ("<6 bytes>", ["<6 bytes>"])
+
+
+def test_deep_and_recursive_values_end_as_text(lines: Lines) -> None:
+    loop: dict[str, Any] = {}
+    loop["loop"] = loop
+    logger().info("call", value=loop)
+    assert isinstance(lines.one()["value"]["loop"]["loop"]["loop"]["loop"], str)
+
+
+def test_an_exception_is_logged_with_its_traceback_but_without_local_variables(lines: Lines) -> None:
+    def fail() -> None:
+        payload = "".join(["can", "ary"])
+        raise ValueError(len(payload))
+
+    for target in (logger(), logging.getLogger("library")):
+        try:
+            fail()
+        except ValueError:
+            target.exception("failed")
+    ours, theirs = lines.all()
+    for line in (ours, theirs):
+        assert line["exception"].splitlines()[-1] == "    ValueError: 6"
+        assert "in fail" in line["exception"]
+        assert "canary" not in line["exception"]
+        assert "exc_info" not in line
+
+
+def test_the_text_of_an_exception_is_cut_and_escaped_like_any_other(lines: Lines) -> None:
+    try:
+        raise ValueError("\x1b[31m" + "x" * 10_000 + "\ny" * 1000)
+    except ValueError:
+        logger().exception("failed")
+    trace = lines.one()["exception"]
+    assert "\x1b" not in trace
+    assert len(trace) < 60_000
+    assert max(len(line) for line in trace.splitlines()) < 300
+    assert len(trace.splitlines()) == 200
+
+
+def console(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err
+
+
+def test_the_console_shows_one_readable_line_an_event(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("console", "info")
+    logger().info("listening", port=50001)
+    logging.getLogger("library").warning("theirs")
+    first, second = console(capsys).splitlines()
+    assert "[info     ] listening" in first
+    assert first.endswith("port=50001")
+    assert "[warning  ] theirs" in second
+    assert first[:4] == second[:4] == str(datetime.now(UTC).year)
+
+
+def test_the_console_has_no_colours_when_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("console", "info")
+    logger().error("failed", app="ml")
+    assert "\x1b" not in console(capsys)
+
+
+def test_the_console_shows_no_local_variables_of_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("console", "info")
+    try:
+        payload = "".join(["can", "ary"])
+        raise ValueError(len(payload))
+    except ValueError:
+        logger().exception("failed")
+    written = console(capsys)
+    assert "ValueError: 6" in written
+    assert "canary" not in written
+
+
+def test_no_client_text_can_forge_a_line_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("console", "info")
+    forged = "\n2026-01-01T00:00:00Z [info     ] all is well"
+    logger().info("call", instance=forged, token="canary")
+    try:
+        raise ValueError(forged)
+    except ValueError:
+        logger().exception("failed")
+    written = console(capsys)
+    assert "canary" not in written
+    own = [line for line in written.splitlines() if not line.startswith("    ")]
+    assert len(own) == 2
+    assert not any(line.startswith("2026-01-01") for line in own)
+
+
+def test_a_process_writes_its_log_to_stderr_even_in_a_poor_locale() -> None:
+    code = (
+        "import structlog; from sidecar import log; log.configure('console', 'info');"
+        "structlog.get_logger().info('started', name='\\u6ce8')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=True,
+        env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    )
+    assert ended.stdout == b""
+    assert b"started" in ended.stderr
+    assert b"Traceback" not in ended.stderr
