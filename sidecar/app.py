@@ -1,0 +1,271 @@
+"""Builds a sidecar from its settings, runs it, and stops it in order: the only module that knows all the others."""
+
+import asyncio
+import gc
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+import uvloop
+
+from sidecar import config, log
+from sidecar.config import Settings, StartError
+from sidecar.core.model import Ids, Self
+from sidecar.directory import Directory
+from sidecar.dispatch import Dispatch
+from sidecar.edge import http, peer
+from sidecar.edge.grpc_aio import GrpcChannel, GrpcServer
+from sidecar.edge.health import Health
+from sidecar.edge.peer import Peers
+from sidecar.edge.streams import Streams
+from sidecar.edge.taskhub import TaskHub
+from sidecar.edge.transport import AddressInUse, Handlers
+from sidecar.engine import Engine
+from sidecar.router import Link, Router
+from sidecar.service import Service
+from sidecar.store import sqlite
+from sidecar.timers import Clock
+
+_LOOPBACK = ("127.0.0.1", "::1")
+_CLOSE_SECONDS = 1.0
+_PEER_HEADROOM = 1024 * 1024
+_log = structlog.get_logger(__name__)
+
+
+class _Links:
+    """The router is built before the links that it looks for."""
+
+    peers: Peers
+
+    def link(self, namespace: str, app: str) -> Link | None:
+        return self.peers.link(namespace, app)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a sidecar listens."""
+
+    grpc: list[int]
+    http: int
+    peer: int
+
+
+class Sidecar:
+    """One sidecar: made by `create`, then `start`, `serve` and `stop`, each once."""
+
+    def __init__(self, settings: Settings, store: sqlite.Sqlite) -> None:
+        self.settings = settings
+        self.store = store
+        self._serving = False
+        clock = Clock()
+        me = store.me
+        limit = settings.max_message_bytes
+        self.engine = Engine(me, store, clock, Ids(store.next_key, store.next_order, clock.new_id))
+        self.directory = Directory(me.namespace, settings.peers)
+        links = _Links()
+        self.router = Router(
+            self.engine,
+            self.directory,
+            links,
+            most_bytes=limit - _PEER_HEADROOM,
+            unknown_app_fails=settings.unknown_app == "fail",
+        )
+        self.dispatch = Dispatch(
+            self.engine,
+            self.router,
+            turn_timeout=settings.turn_timeout,
+            activity_timeout=settings.activity_timeout,
+        )
+        self.engine.effects = self.dispatch
+        self.service = Service(self.engine, self.dispatch)
+        self.peers = links.peers = Peers(
+            self.service,
+            self.directory,
+            lambda address: GrpcChannel(address, max_receive_bytes=limit),
+            self.router.link_up,
+        )
+        self.taskhub = TaskHub(self.service, Streams(self.dispatch, limit))
+        app_handlers = _merged(self.taskhub.handlers(), Health(self.ready).handlers())
+        self.app_server = GrpcServer(app_handlers, max_receive_bytes=limit)
+        self.peer_server = GrpcServer(
+            Handlers(duplex={peer.METHOD: self.peers.accept}), max_receive_bytes=limit
+        )
+        self.http = http.HttpSurface(self)
+
+    # ------------------------------------------------------------ what it shows
+
+    def ready(self) -> bool:
+        """Whether calls are answered."""
+        return self._serving
+
+    def metadata(self) -> dict[str, object]:
+        """Return what `GET /v1.0/metadata` shows."""
+        workers = len(self.dispatch.pool.workers)
+        me = self.store.me
+        actors: Mapping[str, int] = {}
+        if workers:
+            workflow, activity = self.dispatch.active()
+            actors = {me.workflow("", "").type: workflow, me.activity("", "").type: activity}
+        return http.metadata(
+            app_id=me.app,
+            namespace=me.namespace,
+            version=config.version(),
+            active_actors=actors,
+            workers=workers,
+            ready=self.ready(),
+        )
+
+    # ------------------------------------------------------------ life
+
+    async def start(self) -> Ports:
+        """Listen, take up stored work and serve.
+
+        Raises:
+            StartError: a port is taken.
+        """
+        settings = self.settings
+        grpc_ports = [await _listen_locally(self.app_server, port) for port in settings.grpc_port]
+        peer_port = await _listen(self.peer_server, settings.peer_host, settings.peer_port)
+        http_port = await self.http.start(_LOOPBACK[0], settings.http_port)
+        await self.router.start()
+        await self.dispatch.refill()
+        await self.app_server.start()
+        await self.peer_server.start()
+        self.peers.start()
+        return Ports(grpc_ports, http_port, peer_port)
+
+    async def serve(self, until: asyncio.Event) -> None:
+        """Do the work until the event is set; a side task that dies ends it loudly."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self.dispatch.timers.run(), name="timers"),
+                group.create_task(self.dispatch.sweep(), name="sweep"),
+            ]
+            self._serving = True
+            await until.wait()
+            self._serving = False
+            await self._drain()
+            for task in tasks:
+                task.cancel()
+
+    async def _drain(self) -> None:
+        """Hand out nothing more, and take the answers of workers while they may still come."""
+        self.taskhub.stopping.set()
+        self.dispatch.pool.open = False
+        try:
+            async with asyncio.timeout(self.settings.drain_timeout):
+                while self.dispatch.busy():
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            _log.info("workers did not finish in time: their work is handed out again after the next start")
+
+    async def stop(self) -> None:
+        """Close the listeners, then the streams and links, then the store."""
+        self.taskhub.stopping.set()
+        closing = [
+            asyncio.create_task(self.app_server.stop(_CLOSE_SECONDS)),
+            asyncio.create_task(self.peer_server.stop(0.0)),
+        ]
+        # Streams end only when nobody can connect again: workers then back off instead of spinning.
+        await asyncio.sleep(0.05)
+        self.taskhub.closing.set()
+        await self.router.stop()
+        await self.peers.stop()
+        await asyncio.gather(*closing)
+        await self.http.stop()
+        await self.engine.drain()
+        await self.store.close()
+
+
+def _merged(*parts: Handlers) -> Handlers:
+    return Handlers(
+        unary={path: handler for part in parts for path, handler in part.unary.items()},
+        stream={path: handler for part in parts for path, handler in part.stream.items()},
+        duplex={path: handler for part in parts for path, handler in part.duplex.items()},
+    )
+
+
+async def _listen(server: GrpcServer, host: str, port: int) -> int:
+    try:
+        return await server.listen(host, port)
+    except AddressInUse as error:
+        raise StartError(f"{error}: stop what listens there, or choose another port") from error
+
+
+async def _listen_locally(server: GrpcServer, port: int) -> int:
+    """Listen on both loopback addresses under one port number; without IPv6 on the first alone."""
+    bound = await _listen(server, _LOOPBACK[0], port)
+    if _has_ipv6():
+        await _listen(server, _LOOPBACK[1], bound)
+    else:
+        _log.info("no IPv6 on this machine: listening on 127.0.0.1 only", port=bound)
+    return bound
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind((_LOOPBACK[1], 0))
+    except OSError:
+        return False
+    return True
+
+
+async def create(settings: Settings) -> Sidecar:
+    """Open the store and build a sidecar over it.
+
+    Raises:
+        StartError: the store cannot be opened.
+    """
+    me = Self(settings.namespace, settings.app_id, reuse_ended=settings.reuse == "terminal")
+    try:
+        store = await sqlite.open_store(me, settings.data_dir)
+    except sqlite.OpenError as error:
+        raise StartError(str(error)) from error
+    sqlite.warn_if_affected()
+    return Sidecar(settings, store)
+
+
+async def _main(settings: Settings) -> None:
+    until = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, until.set)
+    sidecar = await create(settings)
+    try:
+        ports = await sidecar.start()
+        _announce(settings, ports)
+        gc.freeze()
+        await sidecar.serve(until)
+    finally:
+        await sidecar.stop()
+    _log.info("stopped")
+
+
+def _announce(settings: Settings, ports: Ports) -> None:
+    if settings.insecure_peers:
+        _log.warning(
+            "peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in"
+        )
+    _log.info(
+        "ready",
+        app_id=settings.app_id,
+        namespace=settings.namespace,
+        grpc_ports=ports.grpc,
+        http_port=ports.http,
+        peer=f"{settings.peer_host}:{ports.peer}",
+        data_dir=str(settings.data_dir),
+    )
+
+
+def run(settings: Settings) -> int:
+    """Run a sidecar in the foreground until SIGTERM or SIGINT; return the exit code.
+
+    Raises:
+        StartError: it could not start; the text says why.
+    """
+    log.configure(settings.log_format, settings.log_level)
+    uvloop.run(_main(settings))
+    return 0

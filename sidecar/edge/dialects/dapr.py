@@ -1,0 +1,31 @@
+"""Neutral bytes to what Dapr's SDKs read. Pure."""
+
+from sidecar.schema import taskhub_pb2 as pb
+
+# Tags of the fields of our own that have a slot in this family: an event without them is sent as it is stored.
+_ROUTER, _TASK_EXECUTION, _REQUEST_EXECUTION = b"\xb2\x40", b"\xf2\x3e", b"\x82\x3f"
+
+
+def event(neutral: bytes) -> bytes:
+    """Return a history event with its router and the ID of its task execution where this family looks for them."""
+    if _ROUTER not in neutral and _TASK_EXECUTION not in neutral:
+        return neutral
+    message = pb.HistoryEvent.FromString(neutral)
+    if message.HasField("router"):
+        message.slot_30 = message.router.SerializeToString(deterministic=True)
+        message.ClearField("router")
+    if message.task_scheduled.task_execution_id:
+        message.task_scheduled.slot_5[:] = [message.task_scheduled.task_execution_id.encode()]
+        message.task_scheduled.task_execution_id = ""
+    return message.SerializeToString(deterministic=True)
+
+
+def activity(neutral: bytes) -> bytes:
+    """Return a request to run an activity with the ID of the task execution where this family looks for it."""
+    if _REQUEST_EXECUTION not in neutral:
+        return neutral
+    message = pb.ActivityRequest.FromString(neutral)
+    if message.task_execution_id:
+        message.slot_7[:] = [message.task_execution_id.encode()]
+        message.task_execution_id = ""
+    return message.SerializeToString(deterministic=True)

@@ -1,0 +1,54 @@
+"""The few pieces of the protobuf wire format that are written and read by hand, to join kept bytes. Pure."""
+
+
+def varint(number: int) -> bytes:
+    """Return a number of at least 0 as protobuf writes it."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def frame(tag: int, value: bytes) -> bytes:
+    """Return a length-delimited field."""
+    return varint(tag << 3 | 2) + varint(len(value)) + value
+
+
+def has_timestamp(message: bytes, tag: int) -> bool:
+    """Whether field `tag` of a message is a non-empty Timestamp: a message that begins with its seconds."""
+    value = field(message, tag)
+    return value is not None and value[:1] == b"\x08"
+
+
+def field(message: bytes, tag: int) -> bytes | None:
+    """Return the first length-delimited field with this tag, or None; stops at what it cannot read."""
+    position = 0
+    while position < len(message):
+        key, position = _read(message, position)
+        kind = key & 7
+        if kind == 2:
+            size, position = _read(message, position)
+            if key >> 3 == tag:
+                return message[position : position + size]
+            position += size
+        elif kind == 0:
+            _, position = _read(message, position)
+        elif kind in (1, 5):
+            position += 8 if kind == 1 else 4
+        else:
+            return None
+    return None
+
+
+def _read(message: bytes, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while position < len(message) and shift < 64:
+        byte = message[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, position
+        shift += 7
+    return number, len(message)

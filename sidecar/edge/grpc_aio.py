@@ -1,0 +1,378 @@
+"""The transport on grpc.aio: servers and channels that move bytes, with no generated code.
+
+It owns the translation between grpc's ways and the contracts of `transport`, and every option given to grpc.
+It must not know what a message means or which methods exist. grpc's exceptions never leave it.
+"""
+
+import asyncio
+import urllib.parse
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NoReturn, TypeAlias, cast
+
+import grpc
+import structlog
+
+from sidecar.edge import transport
+from sidecar.edge.outflow import Queue
+from sidecar.edge.transport import Call, Closed, Metadata, Refused, Status
+
+MIB = 1024 * 1024
+MAX_RECEIVE_BYTES = 64 * MIB
+MAX_MESSAGE_BYTES = 2_000
+KEEPALIVE_SECONDS = 20.0
+SETTLE_SECONDS = 0.01
+WATCH_SECONDS = 0.25
+RETIREMENT_SECONDS = 1e8
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+_COMMON_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 64 * 1024),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+_SERVER_OPTIONS = (
+    *_COMMON_OPTIONS,
+    ("grpc.keepalive_time_ms", int(KEEPALIVE_SECONDS * 1000)),
+    # Workers ping as often as they like; by default that ends their connection.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    # Otherwise a second server binds a taken port without an error.
+    ("grpc.so_reuseport", 0),
+    # By default a burst of a thousand calls loses some.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 200_000),
+)
+
+_CHANNEL_OPTIONS = (
+    *_COMMON_OPTIONS,
+    # Each channel has its own connection, so that closing one is felt by its peer.
+    ("grpc.use_local_subchannel_pool", 1),
+    # Peers are reached directly, whatever proxy the environment names for other traffic.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+_EOF = cast(Any, grpc.aio.EOF)
+
+_Context = grpc.aio.ServicerContext[bytes, bytes]
+_Method: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+_Start = Callable[[Call, transport.Outflow], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+
+class GrpcServer:
+    """`transport.Server`; its outflows are full above `high_water_bytes` or `high_water_messages`."""
+
+    def __init__(
+        self,
+        handlers: transport.Handlers,
+        *,
+        max_receive_bytes: int = MAX_RECEIVE_BYTES,
+        high_water_bytes: int = 4 * MIB,
+        high_water_messages: int = 1_000,
+    ) -> None:
+        self._marks = (high_water_bytes, high_water_messages)
+        self._running: set[asyncio.Task[Any]] = set()
+        methods = {
+            **{method: self._unary(method, handler) for method, handler in handlers.unary.items()},
+            **{method: self._stream(method, handler) for method, handler in handlers.stream.items()},
+            **{method: self._duplex(method, handler) for method, handler in handlers.duplex.items()},
+        }
+        self._methods = _Methods(methods)
+        self._options = [*_SERVER_OPTIONS, ("grpc.max_receive_message_length", max_receive_bytes)]
+        self._addresses: list[str] = []
+        self._current = self._build()
+        self._retired: dict[grpc.aio.Server, asyncio.Task[None]] = {}
+        self._watching: asyncio.Task[None] | None = None
+
+    async def listen(self, host: str, port: int) -> int:
+        name = f"[{host}]" if ":" in host else host
+        bound = _bind(self._current, f"{name}:{port}")
+        self._addresses.append(f"{name}:{bound}")
+        return bound
+
+    async def start(self) -> None:
+        await self._current.start()
+        self._watching = asyncio.create_task(self._watch_server(), name="grpc server watch")
+
+    async def stop(self, grace: float) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        await asyncio.gather(*(server.stop(grace) for server in (self._current, *self._retired)))
+        await asyncio.gather(*self._retired.values())
+        # grpc is done when the calls are; their handlers may still be tidying up.
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def _build(self) -> grpc.aio.Server:
+        return grpc.aio.server(handlers=[self._methods], options=self._options)
+
+    async def _watch_server(self) -> None:
+        """Put a new server in the place of one that has died.
+
+        A single call whose path is not UTF-8 ends the loop in which grpc accepts calls. Those that run go on.
+        """
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                # Raises what the server died of; what it returns has changed its meaning between versions.
+                await self._current.wait_for_termination(0.001)
+            except Exception as error:
+                log.error("grpc_server_died", exc_info=error)
+                await self._replace()
+
+    async def _replace(self) -> None:
+        old, self._current = self._current, self._build()
+        self._retired[old] = asyncio.create_task(old.stop(RETIREMENT_SECONDS), name="grpc server retirement")
+        self._retired[old].add_done_callback(lambda _: self._retired.pop(old))
+        for address in self._addresses:
+            while True:
+                try:
+                    _bind(self._current, address)
+                    break
+                except transport.AddressInUse as error:
+                    log.warning("grpc_server_waits_for_address", error=str(error))
+                    await asyncio.sleep(WATCH_SECONDS)
+        await self._current.start()
+
+    def _unary(self, method: str, handler: transport.Unary) -> _Method:
+        async def serve(request: bytes, context: _Context) -> bytes:
+            self._track()
+            try:
+                return await handler(_call(method, context), request)
+            except (Exception, asyncio.CancelledError) as error:
+                await _end(method, context, error)
+
+        return grpc.unary_unary_rpc_method_handler(cast(Any, serve))
+
+    def _stream(self, method: str, handler: transport.Stream) -> _Method:
+        async def serve(request: bytes, context: _Context) -> None:
+            await self._flow(method, context, lambda call, outflow: handler(call, request, outflow))
+
+        return grpc.unary_stream_rpc_method_handler(cast(Any, serve))
+
+    def _duplex(self, method: str, handler: transport.Duplex) -> _Method:
+        async def serve(_requests: object, context: _Context) -> None:
+            await self._flow(method, context, lambda call, outflow: handler(call, _Inflow(context), outflow))
+
+        return grpc.stream_stream_rpc_method_handler(cast(Any, serve))
+
+    async def _flow(self, method: str, context: _Context, start: _Start) -> None:
+        """Run a handler beside the writer of its outflow, until both are done or the client is gone."""
+        self._track()
+        outflow = Queue(*self._marks)
+        handling = asyncio.create_task(_run(method, context, start, outflow), name=method)
+        handling.add_done_callback(lambda _: outflow.close())
+        try:
+            # Without headers at once, a client cannot tell a quiet stream from one that was not accepted.
+            await context.send_initial_metadata(())
+            await outflow.pump(context.write)
+        except (Exception, asyncio.CancelledError) as error:
+            outflow.close()
+            await _abandon(method, handling)
+            if isinstance(error, grpc.aio.BaseError):
+                raise asyncio.CancelledError from error
+            await _end(method, context, error)
+        try:
+            handling.result()
+        except (Exception, asyncio.CancelledError) as error:
+            await _end(method, context, error)
+
+    def _track(self) -> None:
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> int:
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise transport.AddressInUse(f"cannot listen on {address}: in use, or not ours") from error
+
+
+class _Methods(grpc.GenericRpcHandler):
+    """Finds the handler of a method by its exact path."""
+
+    def __init__(self, methods: dict[str, _Method]) -> None:
+        self._methods = methods
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> _Method:
+        method = handler_call_details.method
+        return self._methods.get(method) or _unknown(method)
+
+
+def _unknown(method: str) -> _Method:
+    async def serve(_requests: object, context: _Context) -> None:
+        await _abort(context, Refused(Status.UNIMPLEMENTED, f"unknown method {method}"))
+
+    # A handler of this kind answers before it has read anything, so it suits callers of every kind.
+    return grpc.stream_stream_rpc_method_handler(cast(Any, serve))
+
+
+class _Inflow:
+    """The requests of a duplex call."""
+
+    def __init__(self, context: _Context) -> None:
+        self._context = context
+
+    def __aiter__(self) -> "_Inflow":
+        return self
+
+    async def __anext__(self) -> bytes:
+        message = await self._context.read()
+        if message is _EOF:
+            # A cancelled call first reads like a half-closed one; a moment later grpc knows, and cancels.
+            await asyncio.sleep(SETTLE_SECONDS)
+            await self._context.read()
+            raise StopAsyncIteration
+        return message
+
+
+def _call(method: str, context: _Context) -> Call:
+    names = context.auth_context().get("x509_subject_alternative_name", ())
+    return Call(
+        method=method,
+        metadata=dict(cast(Metadata, context.invocation_metadata() or ())),
+        deadline=context.time_remaining(),
+        peer=urllib.parse.unquote(context.peer()),
+        identity=tuple(name.decode() for name in names),
+    )
+
+
+async def _run(method: str, context: _Context, start: _Start, outflow: transport.Outflow) -> None:
+    await start(_call(method, context), outflow)
+
+
+async def _abandon(method: str, handling: "asyncio.Task[None]") -> None:
+    """Cancel a stream's handler whose client is gone, and wait for it."""
+    handling.cancel()
+    await asyncio.wait([handling])
+    if not handling.cancelled():
+        _report(method, handling.exception())
+
+
+async def _end(method: str, context: _Context, error: BaseException) -> NoReturn:
+    """End a call as its handler's error asks for. Raises what grpc expects."""
+    if isinstance(error, asyncio.CancelledError) and _cancelled_by(context):
+        raise error
+    _report(method, error)
+    if context.cancelled():
+        raise asyncio.CancelledError from error
+    refused = error if isinstance(error, Refused) else Refused(Status.INTERNAL, "internal error")
+    await _abort(context, refused)
+
+
+def _cancelled_by(context: _Context) -> bool:
+    # A handler that waits for something cancelled raises the same error with its caller still there.
+    return context.cancelled() or _this_task_is_cancelled()
+
+
+def _this_task_is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _report(method: str, error: BaseException | None) -> None:
+    if error is not None and not isinstance(error, Refused | Closed):
+        log.error("handler_failed", method=method, exc_info=error)
+
+
+async def _abort(context: _Context, refused: Refused) -> NoReturn:
+    message = refused.message.encode("utf-8", "replace")[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore")
+    await context.abort(_CODES[refused.status], message, refused.trailers)
+
+
+class GrpcChannel:
+    """`transport.Channel` in plaintext to `target`, "host:port".
+
+    keepalive is the number of seconds between pings, None for no pings.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        max_receive_bytes: int = MAX_RECEIVE_BYTES,
+        keepalive: float | None = KEEPALIVE_SECONDS,
+    ) -> None:
+        options = [*_CHANNEL_OPTIONS, ("grpc.max_receive_message_length", max_receive_bytes)]
+        if keepalive is not None:
+            options.append(("grpc.keepalive_time_ms", int(keepalive * 1000)))
+        self._channel = grpc.aio.insecure_channel(target, options=options)
+
+    async def unary(
+        self, method: str, request: bytes, metadata: Metadata = (), timeout: float | None = None
+    ) -> bytes:
+        try:
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
+            return await call(request, metadata=metadata, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise _refused(error.code(), error.details(), error.trailing_metadata()) from error
+        except grpc.aio.UsageError as error:
+            raise Refused(Status.CANCELLED, "the channel is closed") from error
+        except asyncio.CancelledError as error:
+            if _this_task_is_cancelled():
+                raise
+            raise Refused(Status.CANCELLED, "the call was cancelled") from error
+
+    def duplex(self, method: str, metadata: Metadata = ()) -> transport.DuplexCall:
+        try:
+            return _DuplexCall(self._channel.stream_stream(method)(metadata=metadata))
+        except grpc.aio.UsageError as error:
+            raise Refused(Status.CANCELLED, "the channel is closed") from error
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class _DuplexCall:
+    def __init__(self, call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> None:
+        self._call = call
+
+    async def send(self, message: bytes) -> None:
+        await self._sending(self._call.write(message))
+
+    async def done_sending(self) -> None:
+        await self._sending(self._call.done_writing())
+
+    async def receive(self) -> bytes | None:
+        try:
+            message = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise _refused(error.code(), error.details(), error.trailing_metadata()) from error
+        except asyncio.CancelledError as error:
+            if _this_task_is_cancelled():
+                raise
+            raise await self._ended() from error
+        return None if message is _EOF else cast(bytes, message)
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    async def _ended(self) -> Refused:
+        call = self._call
+        return _refused(await call.code(), await call.details(), await call.trailing_metadata())
+
+    async def _sending(self, operation: Coroutine[Any, Any, None]) -> None:
+        try:
+            await operation
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError) as error:
+            raise Closed("the call has ended, or is done sending") from error
+        except asyncio.CancelledError as error:
+            if _this_task_is_cancelled():
+                raise
+            raise Closed("the call was cancelled") from error
+
+
+def _refused(code: grpc.StatusCode, details: str | None, trailers: Any) -> Refused:
+    return Refused(Status(code.value[0]), details or "", tuple((key, value) for key, value in trailers or ()))

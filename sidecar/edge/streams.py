@@ -1,0 +1,110 @@
+"""The `GetWorkItems` streams: each is a worker, and each is written in its own dialect."""
+
+import asyncio
+import itertools
+
+import structlog
+
+from sidecar.dispatch import Dispatch
+from sidecar.edge import dialects
+from sidecar.edge.dialects import Family, Profile
+from sidecar.edge.transport import Call, Closed, Outflow
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.workers import ActivityItem, Filter, TurnItem, Worker
+
+log = structlog.get_logger(__name__)
+
+
+class Stream:
+    """One open stream: turns items into the bytes that its worker reads."""
+
+    def __init__(self, profile: Profile, out: Outflow) -> None:
+        self.family = profile.family
+        self.profile = profile
+        self.filled = asyncio.Event()
+        self.out = out
+
+    def send(self, item: TurnItem | ActivityItem) -> None:
+        """Write an item; one for a stream that has just ended goes back to the queue when its worker is removed."""
+        if isinstance(item, TurnItem):
+            message = dialects.encode_turn(self.family, item)
+        else:
+            message = dialects.encode_activity(self.family, item)
+        try:
+            self.out.send(message)
+        except Closed:
+            return
+        if self.out.full:
+            self.filled.set()
+
+    async def idle(self, closing: asyncio.Event) -> bool:
+        """Wait until there is something to do: room to make, or a ping to send. False when closing."""
+        waiting = [asyncio.ensure_future(self.filled.wait()), asyncio.ensure_future(closing.wait())]
+        try:
+            await asyncio.wait(waiting, timeout=dialects.PING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in waiting:
+                future.cancel()
+        return not closing.is_set()
+
+
+class Streams:
+    """All streams of one sidecar."""
+
+    def __init__(self, dispatch: Dispatch, most_bytes: int) -> None:
+        self._dispatch = dispatch
+        self._most_bytes = most_bytes
+        self._numbers = itertools.count(1)
+        self._by_peer: dict[str, list[Stream]] = {}
+
+    def learn(self, peer: str, family: Family | None) -> None:
+        """Take note of the family that the answers over a connection have shown."""
+        if family is not None:
+            for stream in self._by_peer.get(peer, ()):
+                stream.family = family
+
+    async def serve(
+        self, call: Call, request: pb.GetWorkItemsRequest, out: Outflow, closing: asyncio.Event
+    ) -> None:
+        """Be a worker until the stream ends; returns, which ends it with OK, when the sidecar closes."""
+        profile = dialects.detect(call.metadata, request, self._most_bytes)
+        stream = Stream(profile, out)
+        worker = _worker(f"worker {next(self._numbers)}", call.peer, request, stream)
+        log.info("worker connected", worker=worker.name, peer=call.peer, dialect=profile.family.name)
+        self._by_peer.setdefault(call.peer, []).append(stream)
+        self._dispatch.add_worker(worker)
+        try:
+            while await stream.idle(closing):
+                if out.full:
+                    stream.filled.clear()
+                    await out.drained()
+                    self._dispatch.pump()
+                elif profile.ping:
+                    out.send(dialects.encode_ping(profile))
+        finally:
+            self._by_peer[call.peer].remove(stream)
+            if not self._by_peer[call.peer]:
+                del self._by_peer[call.peer]
+            self._dispatch.remove_worker(worker)
+            log.info("worker disconnected", worker=worker.name, peer=call.peer)
+
+
+def _worker(name: str, peer: str, request: pb.GetWorkItemsRequest, stream: Stream) -> Worker:
+    """Return the worker that a stream is, with the limits that it asked for (0: it did not say)."""
+    in_flight = stream.profile.in_flight
+    filters = request.filters if request.HasField("filters") else None
+    return Worker(
+        name=name,
+        peer=peer,
+        max_turns=request.max_orchestrations if request.max_orchestrations > 0 else in_flight,
+        max_activities=request.max_activities if request.max_activities > 0 else in_flight,
+        max_bytes=stream.profile.max_bytes,
+        turn_filter=Filter() if filters is None else _filter(list(filters.orchestrations)),
+        activity_filter=Filter() if filters is None else _filter(list(filters.activities)),
+        is_full=lambda: stream.out.full,
+        send=stream.send,
+    )
+
+
+def _filter(entries: list[pb.WorkItemFilter]) -> Filter:
+    return Filter({entry.name: frozenset(entry.versions) for entry in entries})

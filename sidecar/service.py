@@ -1,0 +1,267 @@
+"""What clients, workers and peers may ask of a sidecar, whatever the protocol they ask it in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from google.protobuf.wrappers_pb2 import StringValue
+
+from sidecar.core import delivery, events, operations, turn as turns
+from sidecar.core.model import (
+    DONE,
+    Child,
+    Decision,
+    Instance,
+    Kind,
+    MalformedError,
+    Outcome,
+    Parent,
+    Position,
+    Received,
+    Reminder,
+    Reply,
+    State,
+)
+from sidecar.dispatch import Dispatch
+from sidecar.engine import Address, Engine
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.store.protocol import Refusal, UnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An instance as a client sees it."""
+
+    instance: Instance
+    input: str | None
+    output: str | None
+
+    @property
+    def parent(self) -> Parent | None:
+        """The call that created it."""
+        return self.instance.parent
+
+
+class Service:
+    """The operations of one sidecar."""
+
+    def __init__(self, engine: Engine, dispatch: Dispatch) -> None:
+        self.engine = engine
+        self.dispatch = dispatch
+
+    # ------------------------------------------------------------ clients
+
+    async def start(self, wish: operations.Start) -> Reply:
+        """Start an instance."""
+        engine = self.engine
+        address = (wish.identity.hub, wish.identity.id)
+        return await engine.submit(
+            address, lambda state, now: operations.start(engine.me, state, wish, now, engine.ids)
+        )
+
+    async def instance(self, address: Address) -> Instance | None:
+        """Return the row of an instance, or None."""
+        seen: list[Instance] = []
+
+        def look(state: State | None, now: int) -> Decision:
+            if state is not None:
+                seen.append(state.instance)
+            return Decision(None, DONE)
+
+        await self.engine.submit(address, look)
+        return seen[0] if seen else None
+
+    async def view(self, address: Address, payloads: bool) -> View | None:
+        """Return an instance, with its input and output if asked for, or None."""
+        instance = await self.instance(address)
+        if instance is None or not payloads:
+            return None if instance is None else View(instance, None, None)
+        started, output = await self.engine.store.payloads(instance.key)
+        return View(instance, _input_of(started), output)
+
+    async def wait(self, address: Address, *, ended: bool, payloads: bool) -> View | None:
+        """Wait until an instance has ended, or has begun, and return it; None at once when there is none."""
+        while True:
+            changed = self.engine.watch(address)
+            try:
+                instance = await self.instance(address)
+                if instance is None or _reached(instance, ended):
+                    return await self.view(address, payloads)
+                await changed
+            finally:
+                changed.cancel()
+
+    async def raise_event(self, address: Address, name: str, data: StringValue | None) -> Reply:
+        """Send an external event to an instance."""
+        return await self.engine.submit(
+            address, lambda state, now: operations.raise_event(state, name, data, now)
+        )
+
+    async def suspend(self, address: Address, reason: str | None) -> Reply:
+        """Pause an instance."""
+        return await self.engine.submit(address, lambda state, now: operations.suspend(state, reason, now))
+
+    async def resume(self, address: Address, reason: str | None) -> Reply:
+        """Let a paused instance go on."""
+        return await self.engine.submit(address, lambda state, now: operations.resume(state, reason, now))
+
+    async def terminate(self, address: Address, output: str | None, recurse: bool) -> Reply:
+        """End an instance."""
+        engine = self.engine
+        return await engine.submit(
+            address,
+            lambda state, now: operations.terminate(engine.me, state, output, recurse, now, engine.ids),
+        )
+
+    async def purge(self, address: Address, recursive: bool, force: bool) -> tuple[Reply, int]:
+        """Remove an instance that has ended, and its children; return how many instances of this app went."""
+        engine = self.engine
+        instance = await self.instance(address)
+        if instance is None or not (instance.status.terminal or force):
+            return await self._purge_one(address, (), force), 0
+        children = await engine.store.children(instance.key) if recursive else []
+        count = 0
+        for child in children:
+            if engine.me.owns(child.actor) and await self._is_child(child, instance):
+                reply, gone = await self.purge((child.actor.hub, child.actor.id), recursive, force)
+                count += gone
+                if reply.outcome is Outcome.WRONG_STATE:
+                    return reply, count
+        remote = [child for child in children if not engine.me.owns(child.actor)]
+        reply = await self._purge_one(address, remote, force)
+        return reply, count + (reply.outcome is Outcome.DONE)
+
+    async def _purge_one(self, address: Address, children: Sequence[Child], force: bool) -> Reply:
+        engine = self.engine
+        return await engine.submit(
+            address, lambda state, now: operations.purge(engine.me, state, children, force, now, engine.ids)
+        )
+
+    async def _is_child(self, child: Child, of: Instance) -> bool:
+        found = await self.instance((child.actor.hub, child.actor.id))
+        parent = None if found is None else found.parent
+        return parent is not None and parent.actor.id == of.id and parent.call.execution == child.creator
+
+    async def history(self, address: Address) -> list[bytes] | None:
+        """Return the log of an instance as its worker saw it, with its end, or None."""
+        instance = await self.instance(address)
+        if instance is None:
+            return None
+        log = await self.engine.store.events(instance.key, Position(0, -1), instance.covered + (1 << 40))
+        if instance.status.terminal and instance.completed_at is not None:
+            _, output = await self.engine.store.payloads(instance.key)
+            end = events.execution_completed(instance.completed_at, instance.status, output, instance.failure)
+            log.append(end)
+        return log
+
+    # ------------------------------------------------------------ workers
+
+    async def complete_turn(self, hub: str, peer: str, response: pb.OrchestratorResponse) -> Reply:
+        """Take a worker's answer to a turn, in neutral form; an answer that comes too late changes nothing."""
+        engine, dispatch = self.engine, self.dispatch
+        address = (_hub_of(response.completion_token, hub), response.instance_id)
+        actor = engine.actor(address)
+
+        def decide(state: State | None, now: int) -> Decision:
+            turn = dispatch.take_turn(actor, response.completion_token, peer)
+            if turn is None or state is None:
+                return Decision(None, Reply(Outcome.STALE))
+            changes = turns.complete(engine.me, state, turn, response, now, engine.ids)
+            dispatch.turn_done(actor, turn, changes)
+            return Decision(changes, DONE)
+
+        return await engine.submit(address, decide)
+
+    async def complete_activity(self, peer: str, response: pb.ActivityResponse) -> Reply:
+        """Take a worker's answer to an activity; the first one counts, whoever it comes from."""
+        engine, dispatch = self.engine, self.dispatch
+        reminder_id = _activity_id(response.completion_token)
+        if reminder_id is None and not response.completion_token:
+            reminder_id = dispatch.activity_by_task(peer, response.instance_id, response.task_id)
+        reminder = None if reminder_id is None else await dispatch.activity(reminder_id)
+        if reminder is None:
+            return Reply(Outcome.STALE)
+        response.task_id = reminder.call.task
+        event = events.task_result(engine.clock.now(), response)
+        try:
+            if reminder.owner:
+                return await engine.submit(
+                    (reminder.source.hub, reminder.source.id),
+                    lambda state, now: delivery.activity_done(
+                        engine.me, state, reminder, event, now, engine.ids
+                    ),
+                )
+            now = engine.clock.now()
+            changes = delivery.foreign_activity_done(engine.me, reminder, event, now, engine.ids)
+            return Reply(Outcome.DONE if await engine.commit(changes) is None else Outcome.STALE)
+        except UnavailableError:
+            dispatch.give_back_activity(reminder.id)
+            raise
+
+    def abandon_turn(self, token: str) -> None:
+        """Take back a turn that a worker does not want."""
+        for actor in self.dispatch.holders():
+            if actor.turn is not None and token.startswith(f"{actor.turn.token}."):
+                self.dispatch.give_back_turn(actor)
+                return
+
+    def abandon_activity(self, token: str) -> None:
+        """Take back an activity that a worker does not want."""
+        reminder_id = _activity_id(token)
+        if reminder_id is not None:
+            self.dispatch.give_back_activity(reminder_id)
+
+    # ------------------------------------------------------------ peers
+
+    async def deliver(self, message: Reminder, received: Received) -> Reply:
+        """Take a message of another app: done, or a final answer.
+
+        Raises:
+            UnavailableError: try again.
+        """
+        engine = self.engine
+        try:
+            if message.kind is Kind.ACTIVITY:
+                changes = delivery.accept_activity(engine.me, message, engine.clock.now(), engine.ids)
+                await engine.commit(changes)
+                return DONE
+            if message.kind is Kind.WITHDRAW:
+                return await self._withdraw(message)
+            children = await self.dispatch.children(message) if message.kind is Kind.PURGE else ()
+            arrival = delivery.Arrival(message, received=(received,), children=children)
+            return await engine.submit(
+                (message.target.hub, message.target.id),
+                lambda state, now: delivery.arrive(engine.me, state, arrival, now, engine.ids),
+            )
+        except MalformedError as error:
+            return Reply(Outcome.INVALID, str(error))
+
+    async def _withdraw(self, message: Reminder) -> Reply:
+        found = await self.engine.store.foreign_activity(*message.source[:2], message.call)
+        if found is not None:
+            outcome = await self.engine.commit(delivery.withdrawn(found))
+            return DONE if outcome is not Refusal.CONFLICT else Reply(Outcome.STALE)
+        return DONE
+
+
+def _reached(instance: Instance, ended: bool) -> bool:
+    return instance.status.terminal or (not ended and instance.started_at is not None)
+
+
+def _input_of(started: bytes | None) -> str | None:
+    if started is None:
+        return None
+    begun = events.decode(started).execution_started
+    return begun.input.value if begun.HasField("input") else None
+
+
+def _activity_id(token: str) -> int | None:
+    kind, _, number = token.partition(".")
+    return (
+        int(number) if kind == "a" and number.isascii() and number.isdecimal() and len(number) < 19 else None
+    )
+
+
+def _hub_of(token: str, hub: str) -> str:
+    """Return the hub that the token names: a worker answers where it got the item."""
+    parts = token.split(".", 2)
+    return parts[2] if len(parts) == 3 else hub

@@ -1,0 +1,131 @@
+"""Time and chance, and the reminders for own workflows that are due soon.
+
+The clock here is the only place that reads time or makes IDs; everything else is handed both. The heap is a hint: it
+holds what is due within the horizon, may be dropped, and is filled again from the store.
+"""
+
+import asyncio
+import heapq
+import random
+import time
+import uuid
+from collections.abc import Callable
+
+import structlog
+
+from sidecar.core.model import Position, Reminder
+from sidecar.store.protocol import Store, UnavailableError
+
+HORIZON_MICROS = 600_000_000
+PAGE = 5_000
+LIMIT = 50_000
+_LONGEST_NAP = (
+    1.0  # wall time is looked at this often, in seconds: a monotonic clock stands still during sleep
+)
+log = structlog.get_logger(__name__)
+
+
+class Clock:
+    """Wall time in microseconds, monotonic time in seconds, and fresh IDs."""
+
+    def now(self) -> int:
+        """Return the wall time, in microseconds since the epoch."""
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        """Return a time in seconds that never goes back; only differences mean anything."""
+        return time.monotonic()
+
+    def new_id(self) -> str:
+        """Return a fresh text of 32 characters that nobody can guess."""
+        return uuid.uuid4().hex
+
+    def jitter(self, seconds: float) -> float:
+        """Return a time between half of `seconds` and all of it."""
+        return seconds * random.uniform(0.5, 1.0)  # noqa: S311 (spreads retries, guards nothing)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+class Timers:
+    """Hands each reminder to `deliver` when it is due, in order of due time and order number."""
+
+    def __init__(self, store: Store, clock: Clock, deliver: Callable[[Reminder], None]) -> None:
+        self._store = store
+        self._clock = clock
+        self._deliver = deliver
+        self._heap: list[tuple[int, int, Reminder]] = []
+        self._known: set[int] = set()
+        self._complete_until = 0  # every stored reminder due before this is in the heap
+        self._changed = asyncio.Event()
+
+    def add(self, reminder: Reminder) -> None:
+        """Take a reminder that was committed."""
+        if reminder.id in self._known or reminder.due >= self._complete_until:
+            return
+        self._known.add(reminder.id)
+        heapq.heappush(self._heap, (reminder.due, reminder.id, reminder))
+        if self._heap[0][1] == reminder.id:
+            self._changed.set()
+
+    def discard(self, reminder_id: int) -> None:
+        """Forget a reminder that was dropped."""
+        self._known.discard(reminder_id)
+
+    def reload(self) -> None:
+        """Forget everything and read it from the store again."""
+        self._heap.clear()
+        self._known.clear()
+        self._complete_until = 0
+        self._changed.set()
+
+    def pop_due(self, now: int) -> list[Reminder]:
+        """Take the reminders that are due."""
+        due = []
+        while self._heap and self._heap[0][0] <= now:
+            reminder = heapq.heappop(self._heap)[2]
+            if reminder.id in self._known:
+                self._known.discard(reminder.id)
+                due.append(reminder)
+        return due
+
+    async def run(self) -> None:
+        """Deliver what is due, for ever."""
+        while True:
+            self._changed.clear()
+            now = self._clock.now()
+            if now + HORIZON_MICROS // 2 > self._complete_until:
+                await self._fill(now)
+            for reminder in self.pop_due(self._clock.now()):
+                self._deliver(reminder)
+            await self._nap()
+
+    async def _nap(self) -> None:
+        wait = _LONGEST_NAP
+        if self._heap:
+            wait = min(wait, max(0.0, (self._heap[0][0] - self._clock.now()) / 1e6))
+        try:
+            async with asyncio.timeout(wait):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _fill(self, now: int) -> None:
+        """Read what is due within the horizon, or as much of it as may be held at once."""
+        until = now + HORIZON_MICROS
+        self._complete_until = until + 1  # what is committed from now on is added by its committer
+        position = Position(-1, 0)
+        try:
+            while len(self._heap) < LIMIT:
+                page = await self._store.due(until, position, PAGE)
+                for reminder in page:
+                    self.add(reminder)
+                if len(page) < PAGE:
+                    return
+                position = Position(page[-1].due, page[-1].id)
+            self._complete_until = position.turn
+        except UnavailableError as error:
+            log.warning("cannot read reminders", error=str(error))
+            self._complete_until = 0

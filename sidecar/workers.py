@@ -1,0 +1,205 @@
+"""Connected workers and the work that waits for them.
+
+Plain methods, no I/O: state in, list of assignments out. The queues are hints over the store; when one overflows it
+says so, and is filled again by a scan.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+QUEUE_LIMIT = 20_000
+
+Key = tuple[str, str] | int
+K = TypeVar("K", bound=Key)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Names that a worker takes, each with the versions it takes (none listed: all). None takes everything."""
+
+    names: dict[str, frozenset[str]] | None = None
+
+    def accepts(self, name: str, version: str) -> bool:
+        """Whether the worker takes work of this name and version."""
+        if self.names is None:
+            return True
+        versions = self.names.get(name)
+        return versions is not None and (not versions or version in versions)
+
+
+class Past:
+    """Events that a worker has seen, and the frames that were made of them for each dialect."""
+
+    def __init__(self, events: list[bytes]) -> None:
+        self.events = events
+        self.size = sum(map(len, events))
+        self._frames: dict[str, tuple[int, bytearray]] = {}
+
+    def add(self, events: Iterable[bytes]) -> None:
+        """Append the events of a turn that was completed."""
+        fresh = list(events)
+        self.events.extend(fresh)
+        self.size += sum(map(len, fresh))
+
+    def frames(self, profile: str, frame: Callable[[bytes], bytes]) -> bytearray:
+        """Return all events framed for a dialect profile; each event is framed once."""
+        done, joined = self._frames.get(profile, (0, bytearray()))
+        for event in self.events[done:]:
+            joined += frame(event)
+        self._frames[profile] = (len(self.events), joined)
+        return joined
+
+
+@dataclass(frozen=True, slots=True)
+class TurnItem:
+    """A turn for a worker, in neutral form."""
+
+    instance_id: str
+    execution: str
+    past: Past
+    new: list[bytes]
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityItem:
+    """An activity for a worker: an encoded `taskhub.ActivityRequest` in neutral form."""
+
+    request: bytes
+    token: str
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One `GetWorkItems` stream: what it takes, how much at once, and what it has."""
+
+    name: str
+    peer: str
+    max_turns: int
+    max_activities: int
+    max_bytes: int  # the largest message that it can receive
+    turn_filter: Filter
+    activity_filter: Filter
+    is_full: Callable[[], bool]
+    send: Callable[[TurnItem | ActivityItem], None]
+    turns: set[tuple[str, str]] = field(default_factory=set)
+    activities: set[int] = field(default_factory=set)
+
+
+class Assignment(NamedTuple):
+    """Work that was given to a worker; its slot is taken."""
+
+    worker: Worker
+    item: Key
+
+
+class Backlog(Generic[K]):
+    """Work of one kind that waits, in the order it came, grouped by name and version."""
+
+    def __init__(self, limit: int = QUEUE_LIMIT) -> None:
+        self.limit = limit
+        self.complete = True  # it holds all that the store has
+        self._groups: dict[tuple[str, str], dict[K, None]] = {}
+        self._where: dict[K, tuple[str, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, item: K) -> bool:
+        return item in self._where
+
+    def offer(self, item: K, name: str, version: str) -> None:
+        """Queue an item, unless it waits already or there are too many."""
+        if item in self._where:
+            return
+        if len(self._where) >= self.limit:
+            self.complete = False
+            return
+        group = (name, version)
+        self._groups.setdefault(group, {})[item] = None
+        self._where[item] = group
+
+    def discard(self, item: K) -> None:
+        """Take an item out."""
+        group = self._where.pop(item, None)
+        if group is not None:
+            del self._groups[group][item]
+            if not self._groups[group]:
+                del self._groups[group]
+
+    @property
+    def wants_refill(self) -> bool:
+        """Whether the store has more, and there is room for it."""
+        return not self.complete and len(self._where) < self.limit // 2
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._groups.clear()
+        self._where.clear()
+        self.complete = True
+
+    def groups(self) -> Iterator[tuple[str, str]]:
+        """Return names and versions of which something waits."""
+        return iter(list(self._groups))
+
+    def first(self, group: tuple[str, str]) -> K | None:
+        """Return the oldest item of a group, or None."""
+        return next(iter(self._groups.get(group, ())), None)
+
+
+class Pool:
+    """All workers of one sidecar, and their work."""
+
+    def __init__(self) -> None:
+        self.workers: list[Worker] = []
+        self.turns: Backlog[tuple[str, str]] = Backlog()
+        self.activities: Backlog[int] = Backlog()
+        self.open = True
+
+    def assign(self) -> list[Assignment]:
+        """Give waiting work to free workers, one of each name in turn, always to the least busy worker."""
+        if not self.open or not self.workers:
+            return []
+        return self._assign_turns() + self._assign_activities()
+
+    def _assign_turns(self) -> list[Assignment]:
+        def free(worker: Worker, name: str, version: str) -> int:
+            room = worker.max_turns - len(worker.turns)
+            return room if worker.turn_filter.accepts(name, version) else 0
+
+        return self._spread(self.turns, free, lambda worker, item: worker.turns.add(item))
+
+    def _assign_activities(self) -> list[Assignment]:
+        def free(worker: Worker, name: str, version: str) -> int:
+            room = worker.max_activities - len(worker.activities)
+            return room if worker.activity_filter.accepts(name, version) else 0
+
+        return self._spread(self.activities, free, lambda worker, item: worker.activities.add(item))
+
+    def _spread(
+        self, backlog: Backlog[K], free: Callable[[Worker, str, str], int], take: Callable[[Worker, K], None]
+    ) -> list[Assignment]:
+        given: list[Assignment] = []
+        groups = list(backlog.groups())
+        while groups:
+            served = []
+            for group in groups:
+                ready = [
+                    worker for worker in self.workers if free(worker, *group) > 0 and not worker.is_full()
+                ]
+                item = backlog.first(group)
+                if not ready or item is None:
+                    continue
+                worker = max(ready, key=lambda candidate: free(candidate, *group))
+                backlog.discard(item)
+                take(worker, item)
+                given.append(Assignment(worker, item))
+                served.append(group)
+            groups = served
+        return given
+
+    def remove(self, worker: Worker) -> None:
+        """Forget a worker; the caller gives its work back."""
+        if worker in self.workers:
+            self.workers.remove(worker)
