@@ -89,9 +89,7 @@ class Sidecar:
         self.taskhub = TaskHub(self.service, Streams(self.dispatch, limit))
         app_handlers = _merged(self.taskhub.handlers(), Health(self.ready).handlers())
         self.app_server = GrpcServer(app_handlers, max_receive_bytes=limit)
-        self.peer_server = GrpcServer(
-            Handlers(duplex={peer.METHOD: self.peers.accept}), max_receive_bytes=limit
-        )
+        self.peer_server = GrpcServer(Handlers(duplex={peer.METHOD: self.peers.accept}), max_receive_bytes=limit)
         self.http = http.HttpSurface(self)
 
     # ------------------------------------------------------------ what it shows
@@ -156,7 +154,7 @@ class Sidecar:
         self.dispatch.pool.open = False
         try:
             async with asyncio.timeout(self.settings.drain_timeout):
-                while self.dispatch.busy():
+                while self.dispatch.busy():  # noqa: ASYNC110 (looked at for 5 s in the life of a process)
                     await asyncio.sleep(0.02)
         except TimeoutError:
             _log.info("workers did not finish in time: their work is handed out again after the next start")
@@ -221,7 +219,7 @@ async def create(settings: Settings) -> Sidecar:
     """
     me = Self(settings.namespace, settings.app_id, reuse_ended=settings.reuse == "terminal")
     try:
-        store = await sqlite.open_store(me, settings.data_dir)
+        store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
     except sqlite.OpenError as error:
         raise StartError(str(error)) from error
     sqlite.warn_if_affected()
@@ -246,9 +244,7 @@ async def _main(settings: Settings) -> None:
 
 def _announce(settings: Settings, ports: Ports) -> None:
     if settings.insecure_peers:
-        _log.warning(
-            "peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in"
-        )
+        _log.warning("peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in")
     _log.info(
         "ready",
         app_id=settings.app_id,

@@ -221,9 +221,7 @@ def _parse_yaml(text: str) -> object:
             for key, _ in node.value:
                 name = key.value if isinstance(key, yaml.ScalarNode) else key
                 if name in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {name!r} is given twice", problem_mark=key.start_mark
-                    )
+                    raise yaml.MarkedYAMLError(problem=f"the key {name!r} is given twice", problem_mark=key.start_mark)
                 seen.add(name)
             return super().construct_mapping(node, deep)
 
@@ -255,9 +253,7 @@ def _check_ports(settings: Settings, sources: Mapping[str, str]) -> None:
     for name, port in [*uses, ("http_port", settings.http_port), ("peer_port", settings.peer_port)]:
         if port and port in users:
             first, second = (f"{user} ({sources[user]})" for user in (users[port], name))
-            raise ConfigError(
-                f"port {port} is given twice, by {first} and {second}: give each listener its own"
-            )
+            raise ConfigError(f"port {port} is given twice, by {first} and {second}: give each listener its own")
         users[port] = name
 
 
@@ -265,9 +261,7 @@ def _check_peers(settings: Settings, sources: Mapping[str, str]) -> None:
     own = settings.app_id
     for app in settings.peers:
         if app.lower() == own.lower():
-            raise ConfigError(
-                f"{sources['peers']}: {app!r} is this sidecar's own app ID: leave it out of the peers"
-            )
+            raise ConfigError(f"{sources['peers']}: {app!r} is this sidecar's own app ID: leave it out of the peers")
     if not settings.insecure_peers and not _is_loopback(settings.peer_host):
         raise ConfigError(
             f"{sources['peer_host']}: {settings.peer_host!r} is not loopback, and the peer link has no "

@@ -6,32 +6,32 @@ Owns which worker has which turn and which activity. All of it is a hint over th
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
+from sidecar.activities import Activities
 from sidecar.core import turn as turns
 from sidecar.core.delivery import Arrival, arrive
+from sidecar.core.items import Past, TurnItem
 from sidecar.core.model import (
     Changes,
     Child,
-    Decision,
     Instance,
     Kind,
     Outcome,
     Position,
     Reminder,
     Reply,
+    State,
     Turn,
 )
 from sidecar.engine import Actor, Address, Engine
 from sidecar.store.protocol import UnavailableError
 from sidecar.timers import Timers
-from sidecar.workers import ActivityItem, Assignment, Key, Past, Pool, TurnItem, Worker
+from sidecar.workers import Pool, Worker
 
 PAST_BYTES = 128 * 1024 * 1024
-SMALL_PAYLOAD = 64 * 1024
 _RETRY_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
@@ -49,34 +49,21 @@ class Outbox(Protocol):
         """Read what is to be sent from the store again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """An activity that a worker has, since a monotonic time."""
-
-    worker: Worker
-    reminder: Reminder
-    since: float
-
-
 class Dispatch:
     """Implements `engine.Effects`."""
 
-    def __init__(
-        self, engine: Engine, outbox: Outbox, *, turn_timeout: float, activity_timeout: float | None
-    ) -> None:
+    def __init__(self, engine: Engine, outbox: Outbox, *, turn_timeout: float, activity_timeout: float | None) -> None:
         self.engine = engine
         self.pool = Pool()
+        self.activities = Activities(engine.store, engine.clock, self.pool, self.spawn, self.pump)
         self.timers = Timers(engine.store, engine.clock, self.deliver)
         self.outbox = outbox
         self.on_change: Callable[[], None] = lambda: None  # a worker came or went
         self._turn_timeout = turn_timeout
         self._activity_timeout = activity_timeout
         self._out: dict[Address, Actor] = {}
-        self._waiting: dict[int, Reminder] = {}  # activities in the queue whose payload is at hand
-        self._leases: dict[int, Lease] = {}
         self._pasts: OrderedDict[Address, int] = OrderedDict()
         self._past_bytes = 0
-        self._held: dict[Key, int] = {}  # items that are too large for every worker so far, with their sizes
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumping = False
         self._recovering = False
@@ -88,7 +75,7 @@ class Dispatch:
         if not self.engine.me.owns(reminder.target):
             self.outbox.offer(reminder)
         elif reminder.kind is Kind.ACTIVITY:
-            self._queue_activity(reminder)
+            self.activities.queue(reminder)
         else:
             self.timers.add(reminder)
 
@@ -96,9 +83,7 @@ class Dispatch:
         """See `Effects`."""
         self.timers.discard(reminder_id)
         self.outbox.discard(reminder_id)
-        self._waiting.pop(reminder_id, None)
-        self.pool.activities.discard(reminder_id)
-        self._end_lease(reminder_id)
+        self.activities.discard(reminder_id)
 
     def committed(self, actor: Actor, changes: Changes) -> None:
         """See `Effects`."""
@@ -134,17 +119,9 @@ class Dispatch:
     # ------------------------------------------------------------ queues
 
     def _queue_turn(self, actor: Actor, instance: Instance) -> None:
-        if instance.ready and actor.turn is None and actor.holder is None and actor.address not in self._held:
+        if instance.ready and actor.turn is None and actor.holder is None and actor.address not in self.pool.held:
             self.pool.turns.offer(actor.address, instance.name, instance.version or "")
             self.pump()
-
-    def _queue_activity(self, reminder: Reminder) -> None:
-        if reminder.id in self._leases:
-            return
-        self.pool.activities.offer(reminder.id, reminder.name, "")
-        if reminder.id in self.pool.activities and len(reminder.payload) <= SMALL_PAYLOAD:
-            self._waiting[reminder.id] = reminder
-        self.pump()
 
     async def refill(self) -> None:
         """Read waiting work from the store: at the start, after a failure, and when a queue had overflowed."""
@@ -156,11 +133,11 @@ class Dispatch:
                 actor = self.engine.actor((key.hub, key.id))
                 if actor.turn is None and actor.holder is None:
                     pool.turns.offer(actor.address, key.name, key.version or "")
-            limit = pool.activities.limit + len(self._leases)
+            limit = pool.activities.limit + len(self.activities.leases)
             reminders = await self.engine.store.activities(0, limit)
             pool.activities.complete = len(reminders) < limit
             for reminder in reminders:
-                self._queue_activity(reminder)
+                self.activities.queue(reminder)
         except UnavailableError as error:
             log.warning("cannot read waiting work", error=str(error))
             self.store_failed()
@@ -174,21 +151,20 @@ class Dispatch:
 
     def _pump(self) -> None:
         self._pumping = False
-        for assignment in self.pool.assign():
-            if isinstance(assignment.item, int):
-                self._hand_out_activity(assignment.worker, assignment.item)
+        for worker, item in self.pool.assign():
+            if isinstance(item, int):
+                self.activities.hand_out(worker, item)
             else:
-                self._assign_turn(assignment)
+                self._assign_turn(item, worker)
         if self.pool.turns.wants_refill or self.pool.activities.wants_refill:
             self.pool.turns.complete = self.pool.activities.complete = True
             self.spawn(self.refill(), "refill")
 
     # ------------------------------------------------------------ turns
 
-    def _assign_turn(self, assignment: Assignment) -> None:
-        assert not isinstance(assignment.item, int)
-        actor = self.engine.actor(assignment.item)
-        actor.holder = assignment.worker
+    def _assign_turn(self, address: Address, worker: Worker) -> None:
+        actor = self.engine.actor(address)
+        actor.holder = worker
         self.engine.wake(actor)
 
     def before_commands(self, actor: Actor) -> asyncio.Future[None] | None:
@@ -199,21 +175,16 @@ class Dispatch:
             self.recall(actor)
             return None
         if actor.past is None:
-            return asyncio.ensure_future(self._read_past(actor))
-        self._hand_out_turn(actor, actor.holder)
+            return asyncio.ensure_future(self._read_past(actor, actor.state.instance))
+        self._hand_out_turn(actor, actor.state, actor.past, actor.holder)
         return None
 
-    async def _read_past(self, actor: Actor) -> None:
-        assert actor.state is not None
-        instance = actor.state.instance
+    async def _read_past(self, actor: Actor, instance: Instance) -> None:
         actor.past = Past(await self.engine.store.events(instance.key, Position(0, -1), instance.covered))
 
-    def _hand_out_turn(self, actor: Actor, worker: Worker) -> None:
-        state, past = actor.state, actor.past
-        assert state is not None
-        assert past is not None
+    def _hand_out_turn(self, actor: Actor, state: State, past: Past, worker: Worker) -> None:
         size = past.size + sum(len(row.event) for row in state.inbox)
-        if not self._fits(actor.address, size, worker):
+        if not self.pool.fits(actor.address, size, worker):
             self.recall(actor)
             return
         instance, clock = state.instance, self.engine.clock
@@ -225,19 +196,6 @@ class Dispatch:
         new = [turn.started, *(row.event for row in turn.rows)]
         token = f"{turn.token}.{actor.address[0]}"
         worker.send(TurnItem(instance.id, instance.execution, past, new, token))
-
-    def _fits(self, item: Key, size: int, worker: Worker) -> bool:
-        """Whether a worker can receive an item; one that it cannot would break its stream each time."""
-        if size <= worker.max_bytes:
-            return True
-        log.warning(
-            "work item is too large for the connected worker: it waits for one with a higher receive limit",
-            item=str(item),
-            bytes=size,
-            limit=worker.max_bytes,
-        )
-        self._held[item] = size
-        return False
 
     def take_turn(self, actor: Actor, token: str, peer: str) -> Turn | None:
         """Take the turn that a worker answers, if it is the one that is out; its slot is free again.
@@ -297,82 +255,18 @@ class Dispatch:
         actor.past = None
         self._past_bytes -= self._pasts.pop(actor.address, 0)
 
-    # ------------------------------------------------------------ activities
-
-    def _hand_out_activity(self, worker: Worker, reminder_id: int) -> None:
-        reminder = self._waiting.pop(reminder_id, None)
-        if reminder is None:
-            self.spawn(self._fetch_activity(worker, reminder_id), "fetch activity")
-        else:
-            self._send_activity(worker, reminder)
-
-    async def _fetch_activity(self, worker: Worker, reminder_id: int) -> None:
-        try:
-            reminder = await self.engine.store.reminder(reminder_id)
-        except UnavailableError:
-            worker.activities.discard(reminder_id)
-            self.store_failed()
-            return
-        if reminder is None:
-            worker.activities.discard(reminder_id)
-        elif worker in self.pool.workers:
-            self._send_activity(worker, reminder)
-        else:
-            self._queue_activity(reminder)
-
-    def _send_activity(self, worker: Worker, reminder: Reminder) -> None:
-        if not self._fits(reminder.id, len(reminder.payload), worker):
-            worker.activities.discard(reminder.id)
-            return
-        self._leases[reminder.id] = Lease(worker, reminder, self.engine.clock.monotonic())
-        worker.send(ActivityItem(reminder.payload, f"a.{reminder.id}"))
-
-    def activity_by_task(self, peer: str, instance_id: str, task: int) -> int | None:
-        """Return the activity that a worker of this address has, for an SDK that echoes no token."""
-        for reminder_id, lease in self._leases.items():
-            call = lease.reminder
-            if lease.worker.peer == peer and call.source.id == instance_id and call.call.task == task:
-                return reminder_id
-        return None
-
-    async def activity(self, reminder_id: int) -> Reminder | None:
-        """Return an activity that is not done, or None."""
-        lease = self._leases.get(reminder_id)
-        if lease is not None:
-            return lease.reminder
-        reminder = self._waiting.get(reminder_id) or await self.engine.store.reminder(reminder_id)
-        return reminder if reminder is not None and reminder.kind is Kind.ACTIVITY else None
-
-    def give_back_activity(self, reminder_id: int) -> None:
-        """Queue the activity of a worker that is gone or gave it up."""
-        lease = self._leases.get(reminder_id)
-        if lease is not None:
-            self._end_lease(reminder_id)
-            self._queue_activity(lease.reminder)
-
-    def _end_lease(self, reminder_id: int) -> None:
-        lease = self._leases.pop(reminder_id, None)
-        if lease is not None:
-            lease.worker.activities.discard(reminder_id)
-            self.pump()
-
     # ------------------------------------------------------------ workers
 
     def add_worker(self, worker: Worker) -> None:
         """Take a worker in; it gets work at once."""
         self.pool.workers.append(worker)
-        self._try_held(worker)
-        self.on_change()
-        self.pump()
-
-    def _try_held(self, worker: Worker) -> None:
-        """Queue what was too large for others and is not for this worker."""
-        for item in [item for item, size in self._held.items() if size <= worker.max_bytes]:
-            del self._held[item]
+        for item in self.pool.release(worker):
             if isinstance(item, int):
                 self.pool.activities.offer(item, "", "")
             else:
                 self.give_back_turn(self.engine.actor(item))
+        self.on_change()
+        self.pump()
 
     def remove_worker(self, worker: Worker) -> None:
         """Let a worker go; all that it had goes back to the queues."""
@@ -380,20 +274,20 @@ class Dispatch:
         for address in list(worker.turns):
             self.give_back_turn(self.engine.actor(address))
         for reminder_id in list(worker.activities):
-            self.give_back_activity(reminder_id)
+            self.activities.give_back(reminder_id)
         self.on_change()
 
     def active(self) -> tuple[int, int]:
         """Return how many workflows have a turn out or waiting, and how many activities run or wait."""
         turns_, activities = (
             len(self._out) + len(self.pool.turns),
-            len(self._leases) + len(self.pool.activities),
+            len(self.activities.leases) + len(self.pool.activities),
         )
         return turns_, activities
 
     def busy(self) -> bool:
         """Whether a worker has anything."""
-        return bool(self._out or self._leases)
+        return bool(self._out or self.activities.leases)
 
     async def sweep(self) -> None:
         """Once a second, for ever: hand out again what took longer than it may."""
@@ -405,14 +299,9 @@ class Dispatch:
                 log.warning("turn timed out", instance=actor.address[1], seconds=self._turn_timeout)
                 self.give_back_turn(actor)
             limit = self._activity_timeout
-            late = [
-                id_ for id_, lease in self._leases.items() if limit is not None and now - lease.since > limit
-            ]
-            for reminder_id in late:
-                log.warning(
-                    "activity timed out", activity=self._leases[reminder_id].reminder.name, seconds=limit
-                )
-                self.give_back_activity(reminder_id)
+            for lease in [] if limit is None else self.activities.late(limit):
+                log.warning("activity timed out", activity=lease.reminder.name, seconds=limit)
+                self.activities.give_back(lease.reminder.id)
 
     # ------------------------------------------------------------ own workflows
 
@@ -438,10 +327,7 @@ class Dispatch:
         engine = self.engine
         arrival = Arrival(reminder, consumed=(reminder.id,), children=children)
 
-        def decide(state: object, now: int) -> Decision:
-            return arrive(engine.me, state, arrival, now, engine.ids)  # type: ignore[arg-type]
-
-        future = engine.enqueue((reminder.target.hub, reminder.target.id), decide)
+        future = engine.enqueue((reminder.target.hub, reminder.target.id), lambda at, state: arrive(at, state, arrival))
         future.add_done_callback(lambda done: self._delivered(reminder, done))
 
     def _delivered(self, reminder: Reminder, done: asyncio.Future[Reply]) -> None:
@@ -449,9 +335,7 @@ class Dispatch:
             return
         error = done.exception()
         if error is not None:
-            log.warning(
-                "delivery failed", kind=reminder.kind.name, instance=reminder.target.id, error=str(error)
-            )
+            log.warning("delivery failed", kind=reminder.kind.name, instance=reminder.target.id, error=str(error))
             self.store_failed()
         elif done.result().outcome in (Outcome.MISSING, Outcome.DENIED, Outcome.INVALID):
             log.info(

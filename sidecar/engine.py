@@ -14,13 +14,14 @@ from typing import Protocol
 import structlog
 
 from sidecar.core import state as states
-from sidecar.core.model import Changes, Decision, Ids, Outcome, Reminder, Reply, Self, State, Turn
+from sidecar.core.items import Past
+from sidecar.core.model import Changes, Context, Decision, Ids, Outcome, Reminder, Reply, Self, State, Turn
 from sidecar.store.protocol import Refusal, Store, UnavailableError
 from sidecar.timers import Clock
-from sidecar.workers import Past, Worker
+from sidecar.workers import Worker
 
 Address = tuple[str, str]  # hub and instance ID
-Decide = Callable[[State | None, int], Decision]
+Decide = Callable[[Context, State | None], Decision]
 IDLE_ACTORS = 5_000
 _MOST_TRIES = 8
 log = structlog.get_logger(__name__)
@@ -135,6 +136,10 @@ class Engine:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def context(self) -> Context:
+        """Return what a decision that is taken now may know."""
+        return Context(self.me, self.clock.now(), self.ids)
+
     async def commit(self, changes: Changes) -> Refusal | None:
         """Commit changes that belong to no instance, and act on them."""
         (outcome,) = await self.store.commit([changes])
@@ -207,7 +212,7 @@ class Engine:
     def _decide(self, actor: Actor, command: Command) -> Decision | None:
         """Take one decision on the state that those before it leave; a mistake in it harms nobody else."""
         try:
-            decision = command.decide(actor.state, self.clock.now())
+            decision = command.decide(self.context(), actor.state)
         except Exception as error:
             if not command.done.done():
                 command.done.set_exception(error)
@@ -219,9 +224,7 @@ class Engine:
     async def _commit(self, batch: Sequence[Changes]) -> list[Refusal | None]:
         return await self.store.commit(batch) if batch else []
 
-    def _settle(
-        self, actor: Actor, decided: list[tuple[Command, Decision]], outcomes: list[Refusal | None]
-    ) -> None:
+    def _settle(self, actor: Actor, decided: list[tuple[Command, Decision]], outcomes: list[Refusal | None]) -> None:
         results = iter(outcomes)
         refused = any(outcome is not None for outcome in outcomes)
         if refused:

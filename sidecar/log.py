@@ -22,9 +22,7 @@ _HIDDEN = re.compile(r"token|secret|password|authorization|input|output|payload"
 _REDACTED = "[redacted]"
 
 
-def configure(
-    format: Literal["console", "json"], level: Literal["debug", "info", "warning", "error"]
-) -> None:
+def configure(format: Literal["console", "json"], level: Literal["debug", "info", "warning", "error"]) -> None:
     """Sends the log of this process to stderr in `format`, from `level` up. A second call replaces the first.
 
     Times are UTC, ISO 8601. A logger that was already used keeps the level it had then.

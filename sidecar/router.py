@@ -14,7 +14,7 @@ import structlog
 
 from sidecar.core import calls, events
 from sidecar.core.delivery import Arrival, arrive
-from sidecar.core.model import ActorId, Changes, Decision, Delivered, Kind, Lost, Outcome, Reminder, Reply
+from sidecar.core.model import ActorId, Changes, Delivered, Kind, Lost, Outcome, Reminder, Reply
 from sidecar.directory import Directory
 from sidecar.engine import Engine
 from sidecar.store.protocol import UnavailableError
@@ -111,9 +111,7 @@ class Router:
         self._most_bytes = most_bytes
         self._unknown_app_fails = unknown_app_fails
         self._where: dict[int, Peer] = {}
-        self._spawn = spawn or (
-            lambda queue: asyncio.create_task(self._run(queue), name=f"router {queue.peer[1]}")
-        )
+        self._spawn = spawn or (lambda queue: asyncio.create_task(self._run(queue), name=f"router {queue.peer[1]}"))
 
     # ------------------------------------------------------------ Outbox
 
@@ -221,7 +219,9 @@ class Router:
     async def _send(self, queue: Queue, link: Link, batch: list[Reminder]) -> None:
         large = [reminder for reminder in batch if len(reminder.payload) > self._most_bytes]
         for reminder in large:
-            text = f"the message has {len(reminder.payload)} bytes; at most {self._most_bytes} may be sent to another app"
+            text = (
+                f"the message has {len(reminder.payload)} bytes; at most {self._most_bytes} may be sent to another app"
+            )
             await self._final(queue, reminder, Reply(Outcome.INVALID, text))
         batch = [reminder for reminder in batch if reminder not in large]
         if not batch:
@@ -268,10 +268,7 @@ class Router:
         result = calls.answer_of(reminder, build(now, reminder.call.task, details), now)
         arrival = Arrival(result, consumed=(reminder.id,))
 
-        def decide(state: object, when: int) -> Decision:
-            return arrive(engine.me, state, arrival, when, engine.ids)  # type: ignore[arg-type]
-
-        await engine.submit((reminder.source.hub, reminder.source.id), decide)
+        await engine.submit((reminder.source.hub, reminder.source.id), lambda at, state: arrive(at, state, arrival))
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

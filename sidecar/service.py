@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import delivery, events, operations, turn as turns
+from sidecar.core import delivery, events, operations
+from sidecar.core import turn as turns
 from sidecar.core.model import (
     DONE,
     Child,
+    Context,
     Decision,
     Instance,
     Kind,
@@ -25,6 +27,8 @@ from sidecar.dispatch import Dispatch
 from sidecar.engine import Address, Engine
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal, UnavailableError
+
+_LONGEST_NUMBER = 18  # digits of an order number: any such number fits a column
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +58,13 @@ class Service:
         """Start an instance."""
         engine = self.engine
         address = (wish.identity.hub, wish.identity.id)
-        return await engine.submit(
-            address, lambda state, now: operations.start(engine.me, state, wish, now, engine.ids)
-        )
+        return await engine.submit(address, lambda at, state: operations.start(at, state, wish))
 
     async def instance(self, address: Address) -> Instance | None:
         """Return the row of an instance, or None."""
         seen: list[Instance] = []
 
-        def look(state: State | None, now: int) -> Decision:
+        def look(at: Context, state: State | None) -> Decision:
             if state is not None:
                 seen.append(state.instance)
             return Decision(None, DONE)
@@ -92,24 +94,22 @@ class Service:
 
     async def raise_event(self, address: Address, name: str, data: StringValue | None) -> Reply:
         """Send an external event to an instance."""
-        return await self.engine.submit(
-            address, lambda state, now: operations.raise_event(state, name, data, now)
-        )
+        return await self.engine.submit(address, lambda at, state: operations.raise_event(at, state, name, data))
 
     async def suspend(self, address: Address, reason: str | None) -> Reply:
         """Pause an instance."""
-        return await self.engine.submit(address, lambda state, now: operations.suspend(state, reason, now))
+        return await self.engine.submit(address, lambda at, state: operations.suspend(at, state, reason))
 
     async def resume(self, address: Address, reason: str | None) -> Reply:
         """Let a paused instance go on."""
-        return await self.engine.submit(address, lambda state, now: operations.resume(state, reason, now))
+        return await self.engine.submit(address, lambda at, state: operations.resume(at, state, reason))
 
     async def terminate(self, address: Address, output: str | None, recurse: bool) -> Reply:
         """End an instance."""
         engine = self.engine
         return await engine.submit(
             address,
-            lambda state, now: operations.terminate(engine.me, state, output, recurse, now, engine.ids),
+            lambda at, state: operations.terminate(at, state, output, recurse),
         )
 
     async def purge(self, address: Address, recursive: bool, force: bool) -> tuple[Reply, int]:
@@ -132,9 +132,7 @@ class Service:
 
     async def _purge_one(self, address: Address, children: Sequence[Child], force: bool) -> Reply:
         engine = self.engine
-        return await engine.submit(
-            address, lambda state, now: operations.purge(engine.me, state, children, force, now, engine.ids)
-        )
+        return await engine.submit(address, lambda at, state: operations.purge(at, state, children, force))
 
     async def _is_child(self, child: Child, of: Instance) -> bool:
         found = await self.instance((child.actor.hub, child.actor.id))
@@ -161,11 +159,11 @@ class Service:
         address = (_hub_of(response.completion_token, hub), response.instance_id)
         actor = engine.actor(address)
 
-        def decide(state: State | None, now: int) -> Decision:
+        def decide(at: Context, state: State | None) -> Decision:
             turn = dispatch.take_turn(actor, response.completion_token, peer)
             if turn is None or state is None:
                 return Decision(None, Reply(Outcome.STALE))
-            changes = turns.complete(engine.me, state, turn, response, now, engine.ids)
+            changes = turns.complete(at, state, turn, response)
             dispatch.turn_done(actor, turn, changes)
             return Decision(changes, DONE)
 
@@ -176,8 +174,8 @@ class Service:
         engine, dispatch = self.engine, self.dispatch
         reminder_id = _activity_id(response.completion_token)
         if reminder_id is None and not response.completion_token:
-            reminder_id = dispatch.activity_by_task(peer, response.instance_id, response.task_id)
-        reminder = None if reminder_id is None else await dispatch.activity(reminder_id)
+            reminder_id = dispatch.activities.by_task(peer, response.instance_id, response.task_id)
+        reminder = None if reminder_id is None else await dispatch.activities.find(reminder_id)
         if reminder is None:
             return Reply(Outcome.STALE)
         response.task_id = reminder.call.task
@@ -186,15 +184,12 @@ class Service:
             if reminder.owner:
                 return await engine.submit(
                     (reminder.source.hub, reminder.source.id),
-                    lambda state, now: delivery.activity_done(
-                        engine.me, state, reminder, event, now, engine.ids
-                    ),
+                    lambda at, state: delivery.activity_done(at, state, reminder, event),
                 )
-            now = engine.clock.now()
-            changes = delivery.foreign_activity_done(engine.me, reminder, event, now, engine.ids)
+            changes = delivery.foreign_activity_done(engine.context(), reminder, event)
             return Reply(Outcome.DONE if await engine.commit(changes) is None else Outcome.STALE)
         except UnavailableError:
-            dispatch.give_back_activity(reminder.id)
+            dispatch.activities.give_back(reminder.id)
             raise
 
     def abandon_turn(self, token: str) -> None:
@@ -208,7 +203,7 @@ class Service:
         """Take back an activity that a worker does not want."""
         reminder_id = _activity_id(token)
         if reminder_id is not None:
-            self.dispatch.give_back_activity(reminder_id)
+            self.dispatch.activities.give_back(reminder_id)
 
     # ------------------------------------------------------------ peers
 
@@ -221,7 +216,7 @@ class Service:
         engine = self.engine
         try:
             if message.kind is Kind.ACTIVITY:
-                changes = delivery.accept_activity(engine.me, message, engine.clock.now(), engine.ids)
+                changes = delivery.accept_activity(engine.context(), message)
                 await engine.commit(changes)
                 return DONE
             if message.kind is Kind.WITHDRAW:
@@ -230,7 +225,7 @@ class Service:
             arrival = delivery.Arrival(message, received=(received,), children=children)
             return await engine.submit(
                 (message.target.hub, message.target.id),
-                lambda state, now: delivery.arrive(engine.me, state, arrival, now, engine.ids),
+                lambda at, state: delivery.arrive(at, state, arrival),
             )
         except MalformedError as error:
             return Reply(Outcome.INVALID, str(error))
@@ -256,12 +251,12 @@ def _input_of(started: bytes | None) -> str | None:
 
 def _activity_id(token: str) -> int | None:
     kind, _, number = token.partition(".")
-    return (
-        int(number) if kind == "a" and number.isascii() and number.isdecimal() and len(number) < 19 else None
-    )
+    valid = kind == "a" and number.isascii() and number.isdecimal() and len(number) <= _LONGEST_NUMBER
+    return int(number) if valid else None
 
 
 def _hub_of(token: str, hub: str) -> str:
     """Return the hub that the token names: a worker answers where it got the item."""
-    parts = token.split(".", 2)
-    return parts[2] if len(parts) == 3 else hub
+    kind, _, rest = token.partition(".")
+    _, found, named = rest.partition(".")
+    return named if kind == "t" and found else hub

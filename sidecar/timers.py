@@ -19,9 +19,7 @@ from sidecar.store.protocol import Store, UnavailableError
 HORIZON_MICROS = 600_000_000
 PAGE = 5_000
 LIMIT = 50_000
-_LONGEST_NAP = (
-    1.0  # wall time is looked at this often, in seconds: a monotonic clock stands still during sleep
-)
+_LONGEST_NAP = 1.0  # wall time is looked at this often, in seconds: a monotonic clock stands still during sleep
 log = structlog.get_logger(__name__)
 
 

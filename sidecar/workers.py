@@ -4,14 +4,19 @@ Plain methods, no I/O: state in, list of assignments out. The queues are hints o
 says so, and is filled again by a scan.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
+
+import structlog
+
+from sidecar.core.items import WorkItem
 
 QUEUE_LIMIT = 20_000
 
 Key = tuple[str, str] | int
 K = TypeVar("K", bound=Key)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,48 +33,6 @@ class Filter:
         return versions is not None and (not versions or version in versions)
 
 
-class Past:
-    """Events that a worker has seen, and the frames that were made of them for each dialect."""
-
-    def __init__(self, events: list[bytes]) -> None:
-        self.events = events
-        self.size = sum(map(len, events))
-        self._frames: dict[str, tuple[int, bytearray]] = {}
-
-    def add(self, events: Iterable[bytes]) -> None:
-        """Append the events of a turn that was completed."""
-        fresh = list(events)
-        self.events.extend(fresh)
-        self.size += sum(map(len, fresh))
-
-    def frames(self, profile: str, frame: Callable[[bytes], bytes]) -> bytearray:
-        """Return all events framed for a dialect profile; each event is framed once."""
-        done, joined = self._frames.get(profile, (0, bytearray()))
-        for event in self.events[done:]:
-            joined += frame(event)
-        self._frames[profile] = (len(self.events), joined)
-        return joined
-
-
-@dataclass(frozen=True, slots=True)
-class TurnItem:
-    """A turn for a worker, in neutral form."""
-
-    instance_id: str
-    execution: str
-    past: Past
-    new: list[bytes]
-    token: str
-
-
-@dataclass(frozen=True, slots=True)
-class ActivityItem:
-    """An activity for a worker: an encoded `taskhub.ActivityRequest` in neutral form."""
-
-    request: bytes
-    token: str
-
-
 @dataclass(slots=True, eq=False)
 class Worker:
     """One `GetWorkItems` stream: what it takes, how much at once, and what it has."""
@@ -82,7 +45,7 @@ class Worker:
     turn_filter: Filter
     activity_filter: Filter
     is_full: Callable[[], bool]
-    send: Callable[[TurnItem | ActivityItem], None]
+    send: Callable[[WorkItem], None]
     turns: set[tuple[str, str]] = field(default_factory=set)
     activities: set[int] = field(default_factory=set)
 
@@ -155,6 +118,7 @@ class Pool:
         self.workers: list[Worker] = []
         self.turns: Backlog[tuple[str, str]] = Backlog()
         self.activities: Backlog[int] = Backlog()
+        self.held: dict[Key, int] = {}  # items that are too large for every worker so far, with their sizes
         self.open = True
 
     def assign(self) -> list[Assignment]:
@@ -185,9 +149,7 @@ class Pool:
         while groups:
             served = []
             for group in groups:
-                ready = [
-                    worker for worker in self.workers if free(worker, *group) > 0 and not worker.is_full()
-                ]
+                ready = [worker for worker in self.workers if free(worker, *group) > 0 and not worker.is_full()]
                 item = backlog.first(group)
                 if not ready or item is None:
                     continue
@@ -198,6 +160,26 @@ class Pool:
                 served.append(group)
             groups = served
         return given
+
+    def fits(self, item: Key, size: int, worker: Worker) -> bool:
+        """Whether a worker can receive an item; one that it cannot would break its stream each time, so it waits."""
+        if size <= worker.max_bytes:
+            return True
+        log.warning(
+            "work item is too large for the connected worker: it waits for one with a higher receive limit",
+            item=str(item),
+            bytes=size,
+            limit=worker.max_bytes,
+        )
+        self.held[item] = size
+        return False
+
+    def release(self, worker: Worker) -> list[Key]:
+        """Return, and hold no longer, the items that were too large for others and are not for this worker."""
+        found = [item for item, size in self.held.items() if size <= worker.max_bytes]
+        for item in found:
+            del self.held[item]
+        return found
 
     def remove(self, worker: Worker) -> None:
         """Forget a worker; the caller gives its work back."""

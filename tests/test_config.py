@@ -316,9 +316,7 @@ def test_an_address_given_twice_counts_once() -> None:
 )
 def test_a_bad_peer_address_is_named_with_an_example(address: str) -> None:
     text = refusal({**APP, "peers": [f"ml={address}"]})
-    assert text.startswith(
-        f"--peer: ml: {address!r} is not an address: write host:port, such as 127.0.0.1:50012"
-    )
+    assert text.startswith(f"--peer: ml: {address!r} is not an address: write host:port, such as 127.0.0.1:50012")
 
 
 def test_a_peer_without_an_app_is_refused() -> None:
@@ -434,9 +432,7 @@ def test_a_long_bad_value_is_cut_in_the_error() -> None:
     ("key", "meant"),
     [("grpc_prot", "grpc_port"), ("grpc-port", "grpc_port"), ("App_Id", "app_id"), ("peer", "peers")],
 )
-def test_an_unknown_key_in_the_file_is_refused_with_what_was_meant(
-    tmp_path: Path, key: str, meant: str
-) -> None:
+def test_an_unknown_key_in_the_file_is_refused_with_what_was_meant(tmp_path: Path, key: str, meant: str) -> None:
     text = refusal({**APP, **written(tmp_path, "s.yaml", f"{key}: 1")})
     assert text == f"{tmp_path / 's.yaml'}: {key!r} is not a setting: did you mean {meant}?"
 

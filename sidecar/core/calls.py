@@ -10,7 +10,7 @@ from sidecar.core.model import (
     CallId,
     CallKind,
     Child,
-    Ids,
+    Context,
     Kind,
     OpenCall,
     Reminder,
@@ -24,10 +24,8 @@ from sidecar.schema import taskhub_pb2 as pb
 class Draft:
     """What a step has decided so far. It lives only while the step is decided."""
 
-    me: Self
+    at: Context
     state: State
-    now: int
-    ids: Ids
     turn: int = 0
     ending: bool = False  # the execution ends with this step: calls are sent, and nobody waits for them
     confirmed: list[bytes] = field(default_factory=list)
@@ -37,6 +35,16 @@ class Draft:
     reminders: list[Reminder] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
+
+    @property
+    def me(self) -> Self:
+        """The app that decides."""
+        return self.at.me
+
+    @property
+    def now(self) -> int:
+        """The time of the decision."""
+        return self.at.now
 
     @property
     def actor(self) -> ActorId:
@@ -64,7 +72,7 @@ class Draft:
     ) -> Reminder:
         """Set a reminder and return it."""
         reminder = Reminder(
-            id=self.ids.order(),
+            id=self.at.ids.order(),
             kind=kind,
             owner=self.state.instance.key,
             target=target,

@@ -4,22 +4,25 @@
 store that it accepts. One of the two makes each delivery count once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sidecar.core import calls, events, operations, state as states
+from google.protobuf.message import DecodeError
+
+from sidecar.core import calls, events, operations
+from sidecar.core import state as states
 from sidecar.core.calls import Draft
 from sidecar.core.model import (
     DONE,
     NO_CALL,
     ActorId,
-    CallId,
     CallKind,
     Changes,
     Child,
+    Context,
     Decision,
-    Ids,
     Kind,
+    MalformedError,
     OpenCall,
     Outcome,
     Parent,
@@ -49,34 +52,29 @@ class Arrival:
         return Decision(Changes(dropped=self.consumed, required=self.consumed, received=self.received), reply)
 
 
-def arrive(me: Self, state: State | None, arrival: Arrival, now: int, ids: Ids) -> Decision:
+def arrive(at: Context, state: State | None, arrival: Arrival) -> Decision:
     """Decide what a reminder for a workflow instance changes."""
     kind = arrival.reminder.kind
     if kind is Kind.CREATE:
-        return _create(me, state, arrival, now, ids)
+        return _create(at, state, arrival)
     if state is None:
         return arrival.nothing(Reply(Outcome.MISSING, "no such instance exists"))
     if kind is Kind.START:
-        return _start(state, arrival, now)
+        return _start(at, state, arrival)
     if kind in (Kind.TIMER, Kind.RESULT):
-        return _resolve(me, state, arrival, now)
+        return _resolve(at, state, arrival)
     if kind is Kind.EVENT:
-        return _event(state, arrival, now)
-    return _command(me, state, arrival, now, ids)
+        return _event(at, state, arrival)
+    return _command(at, state, arrival)
 
 
 def _append(
-    state: State,
-    arrival: Arrival,
-    rows: tuple[Row, ...],
-    now: int,
-    row: dict[str, Any] | None = None,
-    **fields: Any,
+    at: Context, state: State, arrival: Arrival, rows: tuple[Row, ...], *, began: bool = True, **fields: Any
 ) -> Changes:
     return Changes(
         key=state.instance.key,
         expected=state.instance.revision,
-        instance=states.touched(state, now, len(rows), **(row or {})),
+        instance=states.touched(state, at.now, len(rows), began=began),
         append=rows,
         required=arrival.consumed,
         received=arrival.received,
@@ -84,12 +82,12 @@ def _append(
     )
 
 
-def _start(state: State, arrival: Arrival, now: int) -> Decision:
+def _start(at: Context, state: State, arrival: Arrival) -> Decision:
     other = arrival.reminder.owner != state.instance.key
     if other or state.instance.began or state.instance.status.terminal:
         return arrival.nothing(Reply(Outcome.DUPLICATE))
-    row = Row(1, 1, events.stamped(arrival.reminder.payload, now))
-    return Decision(_append(state, arrival, (row,), now, row={"began": True}), DONE)
+    row = Row(1, 1, events.stamped(arrival.reminder.payload, at.now))
+    return Decision(_append(at, state, arrival, (row,)), DONE)
 
 
 def _waits_for(state: State, reminder: Reminder) -> OpenCall | None:
@@ -101,20 +99,20 @@ def _waits_for(state: State, reminder: Reminder) -> OpenCall | None:
     return call if same else None
 
 
-def _resolve(me: Self, state: State, arrival: Arrival, now: int) -> Decision:
+def _resolve(at: Context, state: State, arrival: Arrival) -> Decision:
     reminder = arrival.reminder
     call = _waits_for(state, reminder)
     if call is None or state.instance.status.terminal or not _answers(reminder.payload, call):
         return arrival.nothing(Reply(Outcome.DUPLICATE))
-    if me.owns(reminder.source):
-        event = events.stamped(reminder.payload, now)
+    if at.me.owns(reminder.source):
+        event = events.stamped(reminder.payload, at.now)
     else:
-        event = events.stamped(reminder.payload, now, *_apps(me, call))
+        event = events.stamped(reminder.payload, at.now, *_apps(at.me, call))
     changes = _append(
+        at,
         state,
         arrival,
         states.arrive(state, [event]),
-        now,
         closed=(call.call.task,),
         ended=(call.target,) if call.kind is CallKind.CHILD else (),
         dropped=(*arrival.consumed, call.reminder),
@@ -142,23 +140,21 @@ def _answers(payload: bytes, call: OpenCall) -> bool:
     return number is not None and getattr(getattr(event, kind), number) == call.call.task
 
 
-def _event(state: State, arrival: Arrival, now: int) -> Decision:
+def _event(at: Context, state: State, arrival: Arrival) -> Decision:
     if state.instance.status.terminal:
         return arrival.nothing(DONE)
     event = events.decode(arrival.reminder.payload)
     if event.WhichOneof("kind") != "event_raised":
         return arrival.nothing(Reply(Outcome.INVALID, "an external event was expected"))
-    rows = states.arrive(state, [events.stamped(arrival.reminder.payload, now)])
-    return Decision(_append(state, arrival, rows, now), DONE)
+    rows = states.arrive(state, [events.stamped(arrival.reminder.payload, at.now)])
+    return Decision(_append(at, state, arrival, rows, began=state.instance.began), DONE)
 
 
-def _command(me: Self, state: State, arrival: Arrival, now: int, ids: Ids) -> Decision:
+def _command(at: Context, state: State, arrival: Arrival) -> Decision:
     reminder = arrival.reminder
-    if not _may_command(me, state, reminder):
-        return arrival.nothing(
-            Reply(Outcome.DENIED, "only the execution that created this instance may do that")
-        )
-    draft = Draft(me, state, now, ids)
+    if not _may_command(at.me, state, reminder):
+        return arrival.nothing(Reply(Outcome.DENIED, "only the execution that created this instance may do that"))
+    draft = Draft(at, state)
     draft.dropped.extend(arrival.consumed)
     if reminder.kind is Kind.PURGE:
         return operations.purged(draft, arrival.children, arrival.consumed, arrival.received)
@@ -179,37 +175,29 @@ def _may_command(me: Self, state: State, reminder: Reminder) -> bool:
     return parent.actor.id == reminder.source.id and parent.call.execution == reminder.call.execution
 
 
-def _create(me: Self, state: State | None, arrival: Arrival, now: int, ids: Ids) -> Decision:
+def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
     reminder = arrival.reminder
     started = events.decode(reminder.payload).execution_started
     if not started.name or not started.instance.execution_id.value:
         return arrival.nothing(Reply(Outcome.INVALID, "a child needs a name and an execution ID"))
     if state is not None and state.instance.execution == started.instance.execution_id.value:
         return arrival.nothing(Reply(Outcome.DUPLICATE))
-    if state is not None and not (state.instance.status.terminal and me.reuse_ended):
-        return _occupied(me, state, arrival, now, ids)
+    if state is not None and not (state.instance.status.terminal and at.me.reuse_ended):
+        return _occupied(at, state, arrival)
     actor = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
-    parent = Parent(actor, CallId(reminder.call.execution, reminder.call.turn, reminder.call.task))
-    event = events.stamped(reminder.payload, now, reminder.source.app, me.app)
-    hub, child_id = reminder.target.hub, reminder.target.id
-    changes = operations.created(
-        state,
-        started,
-        event,
-        operations.Identity(hub, child_id, started.instance.execution_id.value),
-        now,
-        ids,
-        parent,
-    )
+    parent = Parent(actor, reminder.call)
+    event = events.stamped(reminder.payload, at.now, reminder.source.app, at.me.app)
+    identity = operations.Identity(reminder.target.hub, reminder.target.id, started.instance.execution_id.value, parent)
+    changes = operations.created(at, state, identity, started, event)
     return Decision(operations.consuming(changes, arrival.consumed, arrival.received), DONE)
 
 
-def _occupied(me: Self, state: State, arrival: Arrival, now: int, ids: Ids) -> Decision:
+def _occupied(at: Context, state: State, arrival: Arrival) -> Decision:
     """Tell the parent that the child's ID is taken; the occupant is not touched."""
     reminder = arrival.reminder
-    draft = Draft(me, state, now, ids)
-    message = f"an active workflow with ID '{reminder.target.id}' already exists in app '{me.app}'"
-    answer = calls.failed_child(now, reminder.call.task, "WorkflowInstanceAlreadyExists", message)
+    draft = Draft(at, state)
+    message = f"an active workflow with ID '{reminder.target.id}' already exists in app '{at.me.app}'"
+    answer = calls.failed_child(at.now, reminder.call.task, "WorkflowInstanceAlreadyExists", message)
     target = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
     draft.remind(Kind.RESULT, target, answer, call=reminder.call)
     changes = Changes(
@@ -221,37 +209,31 @@ def _occupied(me: Self, state: State, arrival: Arrival, now: int, ids: Ids) -> D
     return Decision(changes, Reply(Outcome.EXISTS, message))
 
 
-def activity_done(
-    me: Self, state: State | None, reminder: Reminder, event: bytes, now: int, ids: Ids
-) -> Decision:
+def activity_done(at: Context, state: State | None, reminder: Reminder, event: bytes) -> Decision:
     """Decide what the worker's answer to an own activity changes at the instance that asked for it."""
-    result = calls.answer_of(reminder, event, now)
-    return arrive(me, state, Arrival(result, consumed=(reminder.id,)), now, ids)
+    result = calls.answer_of(reminder, event, at.now)
+    return arrive(at, state, Arrival(result, consumed=(reminder.id,)))
 
 
-def foreign_activity_done(me: Self, reminder: Reminder, event: bytes, now: int, ids: Ids) -> Changes:
+def foreign_activity_done(at: Context, reminder: Reminder, event: bytes) -> Changes:
     """Return the changes that turn an activity of another app into its result, on the way home."""
     home = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
-    result = Reminder(ids.order(), Kind.RESULT, 0, home, reminder.target, reminder.call, now, "", event)
+    result = Reminder(at.ids.order(), Kind.RESULT, 0, home, reminder.target, reminder.call, at.now, "", event)
     return Changes(set=(result,), dropped=(reminder.id,), required=(reminder.id,))
 
 
-def accept_activity(me: Self, message: Reminder, now: int, ids: Ids) -> Changes:
-    """Return the changes that take an activity of another app in; the store ignores one that it has."""
-    pb.ActivityRequest.FromString(message.payload)
-    target = ActorId(me.namespace, me.app, "activity", message.target.hub, message.target.id)
-    reminder = Reminder(
-        ids.order(),
-        Kind.ACTIVITY,
-        0,
-        target,
-        message.source,
-        message.call,
-        now,
-        message.name,
-        message.payload,
-    )
-    return Changes(set=(reminder,))
+def accept_activity(at: Context, message: Reminder) -> Changes:
+    """Return the changes that take an activity of another app in; the store ignores one that it has.
+
+    Raises:
+        MalformedError: the payload is no request to run an activity.
+    """
+    try:
+        pb.ActivityRequest.FromString(message.payload)
+    except DecodeError as error:
+        raise MalformedError("the payload is no request to run an activity") from error
+    target = at.me.activity(message.target.hub, message.target.id)
+    return Changes(set=(replace(message, id=at.ids.order(), owner=0, target=target, due=at.now),))
 
 
 def withdrawn(reminder: Reminder) -> Changes:

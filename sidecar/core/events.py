@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
@@ -47,7 +48,7 @@ def decode(event: bytes) -> pb.HistoryEvent:
     """
     try:
         return pb.HistoryEvent.FromString(event)
-    except Exception as error:
+    except DecodeError as error:
         raise MalformedError("not a history event") from error
 
 
@@ -112,7 +113,7 @@ def resumed(now: int, reason: str | None) -> bytes:
 
 
 def timer_fired(fire_at: Timestamp | None, timer_id: int, now: int) -> bytes:
-    """Return the end of a timer, with the time it was set for (Microsoft's Python SDK compares it)."""
+    """Return the end of a timer, with exactly the time it was set for: some SDKs compare it."""
     event = _event(now)
     event.timer_fired.timer_id = timer_id
     if fire_at is not None:

@@ -5,16 +5,12 @@ their neutral form; inputs, outputs and statuses are opaque text.
 """
 
 import enum
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 ACTOR_TYPE_PREFIX = "dapr.internal"
 DEFAULT_HUB = "default"
-MAX_ID_LENGTH = 256
-_APP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Status(enum.IntEnum):
@@ -33,10 +29,7 @@ class Status(enum.IntEnum):
     @property
     def terminal(self) -> bool:
         """Whether the execution has ended."""
-        return self in TERMINAL
-
-
-TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELED, Status.TERMINATED})
+        return self in (Status.COMPLETED, Status.FAILED, Status.CANCELED, Status.TERMINATED)
 
 
 class Kind(enum.IntEnum):
@@ -99,6 +92,7 @@ class Position(NamedTuple):
 
 
 FIRST_ARRIVAL = 2
+_FIRST = Position(1, FIRST_ARRIVAL)
 
 
 class Row(NamedTuple):
@@ -264,7 +258,7 @@ class State:
     open: dict[int, OpenCall] = field(default_factory=dict)
     children: dict[ActorId, Child] = field(default_factory=dict)  # those not known to have ended
     inbox: list[Row] = field(default_factory=list)
-    tail: Position = Position(1, FIRST_ARRIVAL)  # where the next arrival goes
+    tail: Position = _FIRST  # where the next arrival goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,44 +350,21 @@ class Self:
         return actor.app == self.app and actor.namespace == self.namespace
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where and when a decision is taken: all that a step may know beside the instance and what came to it."""
+
+    me: Self
+    now: int
+    ids: Ids
+
+
 class UnsupportedActionError(Exception):
     """The worker asked for something that this sidecar cannot do."""
 
 
 class MalformedError(Exception):
     """The bytes are not what they should be; the text says what."""
-
-
-def invalid_app_id(app: str) -> str | None:
-    """Say what is wrong with an app ID, or return None when it may exist."""
-    if _APP_ID.match(app):
-        return None
-    return f"invalid app ID {app[:80]!r}: use 1 to 64 letters, digits, '-' or '_'"
-
-
-def invalid_instance_id(instance_id: str) -> str | None:
-    """Say what is wrong with an instance ID, or return None."""
-    if not instance_id:
-        return "the instance ID is empty"
-    if len(instance_id) > MAX_ID_LENGTH:
-        return f"the instance ID has {len(instance_id)} characters; at most {MAX_ID_LENGTH} are allowed"
-    if _CONTROL.search(instance_id):
-        return f"the instance ID {instance_id[:80]!r} contains control characters"
-    return None
-
-
-def invalid_name(what: str, name: str) -> str | None:
-    """Say what is wrong with the name of a workflow, an activity or an event, or return None."""
-    if not name:
-        return f"the {what} name is empty"
-    if len(name) > MAX_ID_LENGTH:
-        return f"the {what} name has {len(name)} characters; at most {MAX_ID_LENGTH} are allowed"
-    return None
-
-
-def events_from(rows: Iterable[Row]) -> list[bytes]:
-    """Return the events of rows, in order."""
-    return [row.event for row in rows]
 
 
 def live_children(children: Mapping[ActorId, Child]) -> list[Child]:

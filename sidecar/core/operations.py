@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import calls, events, state as states
+from sidecar.core import calls, events
+from sidecar.core import state as states
 from sidecar.core.calls import Draft
 from sidecar.core.model import (
     DEFAULT_HUB,
@@ -14,8 +15,8 @@ from sidecar.core.model import (
     NO_CALL,
     Changes,
     Child,
+    Context,
     Decision,
-    Ids,
     Instance,
     Kind,
     Outcome,
@@ -35,11 +36,12 @@ MISSING = Reply(Outcome.MISSING, "no such instance exists")
 
 
 class Identity(NamedTuple):
-    """Hub, ID and execution ID of an instance to create."""
+    """Hub, ID and execution ID of an instance to create, and the call that creates it if one does."""
 
     hub: str
     id: str
     execution: str
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +56,18 @@ class Start:
     unique: bool = False
 
 
-def start(me: Self, state: State | None, wish: Start, now: int, ids: Ids) -> Decision:
+def start(at: Context, state: State | None, wish: Start) -> Decision:
     """Decide a start: the ID may be taken, and what then happens is up to the reuse policy."""
     if state is not None:
-        refusal = _refuse_reuse(me, state.instance, wish)
+        refusal = _refuse_reuse(at.me, state.instance, wish)
         if refusal is not None:
             return Decision(None, refusal)
-    event = events.execution_started(now, wish.started, me.app)
-    changes = created(state, wish.started, event, wish.identity, now, ids, None)
-    if wish.scheduled_at is None or wish.scheduled_at <= now or changes.instance is None:
+    event = events.execution_started(at.now, wish.started, at.me.app)
+    changes = created(at, state, wish.identity, wish.started, event)
+    if wish.scheduled_at is None or wish.scheduled_at <= at.now or changes.instance is None:
         return Decision(changes, DONE)
-    actor = me.workflow(wish.identity.hub, wish.identity.id)
-    reminder = Reminder(
-        ids.order(), Kind.START, changes.key, actor, actor, NO_CALL, wish.scheduled_at, "", event
-    )
+    actor = at.me.workflow(wish.identity.hub, wish.identity.id)
+    reminder = Reminder(at.ids.order(), Kind.START, changes.key, actor, actor, NO_CALL, wish.scheduled_at, "", event)
     waiting = replace(changes.instance, began=False, ready=False, scheduled_at=wish.scheduled_at)
     return Decision(replace(changes, instance=waiting, append=(), set=(reminder,)), DONE)
 
@@ -83,17 +83,25 @@ def _refuse_reuse(me: Self, existing: Instance, wish: Start) -> Reply | None:
 
 
 def created(
-    state: State | None,
-    started: pb.ExecutionStarted,
-    event: bytes,
-    identity: Identity,
-    now: int,
-    ids: Ids,
-    parent: Parent | None,
+    at: Context, state: State | None, identity: Identity, started: pb.ExecutionStarted, event: bytes
 ) -> Changes:
     """Return the changes that create an instance, in the place of `state` if there is one."""
-    instance = Instance(
-        key=ids.key(),
+    instance = _fresh(started, identity, at.now, at.ids.key())
+    old = None if state is None else state.instance
+    open_reminders = () if state is None else tuple(state.open[task].reminder for task in sorted(state.open))
+    return Changes(
+        key=instance.key,
+        instance=instance,
+        append=(Row(1, 1, event),),
+        replaces=old.key if old else 0,
+        replaced_at=old.revision if old else 0,
+        dropped=open_reminders,
+    )
+
+
+def _fresh(started: pb.ExecutionStarted, identity: Identity, now: int, key: int) -> Instance:
+    return Instance(
+        key=key,
         hub=identity.hub or DEFAULT_HUB,
         id=identity.id,
         revision=1,
@@ -114,17 +122,7 @@ def created(
         custom_status=None,
         failure=None,
         tags=pb.ExecutionStarted(tags=started.tags).SerializeToString(deterministic=True),
-        parent=parent,
-    )
-    old = None if state is None else state.instance
-    open_reminders = () if state is None else tuple(state.open[task].reminder for task in sorted(state.open))
-    return Changes(
-        key=instance.key,
-        instance=instance,
-        append=(Row(1, 1, event),),
-        replaces=old.key if old else 0,
-        replaced_at=old.revision if old else 0,
-        dropped=open_reminders,
+        parent=identity.parent,
     )
 
 
@@ -133,14 +131,14 @@ def consuming(changes: Changes, consumed: tuple[int, ...], received: tuple[Recei
     return replace(changes, dropped=changes.dropped + consumed, required=consumed, received=received)
 
 
-def raise_event(state: State | None, name: str, data: StringValue | None, now: int) -> Decision:
+def raise_event(at: Context, state: State | None, name: str, data: StringValue | None) -> Decision:
     """Decide an external event; one for an instance that has ended is accepted and dropped."""
     if state is None:
         return Decision(None, MISSING)
     if state.instance.status.terminal:
         return Decision(None, DONE)
-    rows = states.arrive(state, [events.event_raised(now, name, data)])
-    return Decision(_step(state, rows, now), DONE)
+    rows = states.arrive(state, [events.event_raised(at.now, name, data)])
+    return Decision(_step(state, rows, at.now), DONE)
 
 
 def _step(state: State, rows: tuple[Row, ...], now: int, **fields: Any) -> Changes:
@@ -152,36 +150,34 @@ def _step(state: State, rows: tuple[Row, ...], now: int, **fields: Any) -> Chang
     )
 
 
-def suspend(state: State | None, reason: str | None, now: int) -> Decision:
+def suspend(at: Context, state: State | None, reason: str | None) -> Decision:
     """Decide a pause: it holds from its commit, whatever a worker is doing."""
     if state is None:
         return Decision(None, MISSING)
     if state.instance.status.terminal or state.instance.suspended:
         return Decision(None, DONE)
-    rows = states.arrive(state, [events.suspended(now, reason)])
-    return Decision(_step(state, rows, now, suspended=True, status=Status.SUSPENDED), DONE)
+    rows = states.arrive(state, [events.suspended(at.now, reason)])
+    return Decision(_step(state, rows, at.now, suspended=True, status=Status.SUSPENDED), DONE)
 
 
-def resume(state: State | None, reason: str | None, now: int) -> Decision:
+def resume(at: Context, state: State | None, reason: str | None) -> Decision:
     """Decide the end of a pause."""
     if state is None:
         return Decision(None, MISSING)
     if state.instance.status.terminal or not state.instance.suspended:
         return Decision(None, DONE)
-    rows = states.arrive(state, [events.resumed(now, reason)])
+    rows = states.arrive(state, [events.resumed(at.now, reason)])
     status = states.live_status(state.instance)
-    return Decision(_step(state, rows, now, suspended=False, status=status), DONE)
+    return Decision(_step(state, rows, at.now, suspended=False, status=status), DONE)
 
 
-def terminate(
-    me: Self, state: State | None, output: str | None, recurse: bool, now: int, ids: Ids
-) -> Decision:
+def terminate(at: Context, state: State | None, output: str | None, recurse: bool) -> Decision:
     """Decide a client's terminate; one for an instance that has ended is an accepted no-op."""
     if state is None:
         return Decision(None, MISSING)
     if state.instance.status.terminal:
         return Decision(None, DONE)
-    return terminated(Draft(me, state, now, ids), output, recurse)
+    return terminated(Draft(at, state), output, recurse)
 
 
 def terminated(
@@ -215,16 +211,14 @@ def terminated(
     return Decision(changes, DONE)
 
 
-def purge(
-    me: Self, state: State | None, children: Sequence[Child], force: bool, now: int, ids: Ids
-) -> Decision:
+def purge(at: Context, state: State | None, children: Sequence[Child], force: bool) -> Decision:
     """Decide a client's purge: only of an instance that has ended, unless it is forced."""
     if state is None:
         return Decision(None, MISSING)
     if not state.instance.status.terminal and not force:
         text = f"workflow '{state.instance.id}' is {state.instance.status.name}: terminate it first, or purge by force"
         return Decision(None, Reply(Outcome.WRONG_STATE, text))
-    return purged(Draft(me, state, now, ids), children)
+    return purged(Draft(at, state), children)
 
 
 def purged(

@@ -9,7 +9,8 @@ from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import calls, events, state as states
+from sidecar.core import calls, events
+from sidecar.core import state as states
 from sidecar.core.calls import Draft
 from sidecar.core.model import (
     FIRST_ARRIVAL,
@@ -17,7 +18,7 @@ from sidecar.core.model import (
     CallKind,
     Changes,
     Child,
-    Ids,
+    Context,
     Instance,
     Kind,
     Position,
@@ -27,14 +28,11 @@ from sidecar.core.model import (
     Status,
     Turn,
     UnsupportedActionError,
-    invalid_app_id,
-    invalid_instance_id,
 )
+from sidecar.core.names import invalid_app_id, invalid_instance_id
 from sidecar.schema import taskhub_pb2 as pb
 
-_ENDS = frozenset(
-    {Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED, Status.CONTINUED_AS_NEW}
-)
+_ENDS = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED, Status.CONTINUED_AS_NEW})
 
 
 def begin(state: State, now: int, token: str) -> Turn:
@@ -49,14 +47,12 @@ def after(state: State, turn: Turn) -> Position:
     return max(state.tail, Position(turn.number + 1, FIRST_ARRIVAL))
 
 
-def complete(
-    me: Self, state: State, turn: Turn, response: pb.OrchestratorResponse, now: int, ids: Ids
-) -> Changes:
+def complete(at: Context, state: State, turn: Turn, response: pb.OrchestratorResponse) -> Changes:
     """Return what a worker's answer to a turn changes.
 
     `response` is in neutral form. An answer that cannot be carried out ends the instance as failed, saying why.
     """
-    draft = Draft(me, state, now, ids, turn.number)
+    draft = Draft(at, state, turn.number)
     ending = next((action for action in response.actions if action.WhichOneof("kind") == "complete"), None)
     try:
         if ending is not None and ending.complete.status not in _ENDS:
@@ -66,7 +62,7 @@ def complete(
             if action is not ending:
                 _carry_out(draft, action)
     except UnsupportedActionError as error:
-        draft = Draft(me, state, now, ids, turn.number, ending=True)
+        draft = Draft(at, state, turn.number, ending=True)
         ending = _failed_by_us(str(error))
     if ending is None:
         return _go_on(draft, turn, response)
@@ -84,9 +80,7 @@ def _carry_out(draft: Draft, action: pb.Action) -> None:
     kind = action.WhichOneof("kind")
     handler = HANDLERS.get(kind or "")
     if handler is None:
-        raise UnsupportedActionError(
-            f"this sidecar cannot carry out the action {kind or 'without a kind'!r} yet"
-        )
+        raise UnsupportedActionError(f"this sidecar cannot carry out the action {kind or 'without a kind'!r} yet")
     if not draft.is_open(action.id):
         handler(draft, action)
 
@@ -114,9 +108,7 @@ def _route(draft: Draft, event: pb.HistoryEvent, target: ActorId) -> None:
 def _schedule_task(draft: Draft, action: pb.Action) -> None:
     task = action.schedule_task
     call = draft.call_id(action.id)
-    target, wrong = _target(
-        draft, action, "activity", f"{draft.state.instance.id}::{action.id}::{draft.turn}"
-    )
+    target, wrong = _target(draft, action, "activity", f"{draft.state.instance.id}::{action.id}::{draft.turn}")
     event = events.confirmation(draft.now, action.id)
     fields: dict[str, Any] = {
         "name": task.name,
@@ -130,17 +122,13 @@ def _schedule_task(draft: Draft, action: pb.Action) -> None:
     _route(draft, event, target)
     draft.confirmed.append(events.encode(event))
     if wrong:
-        calls.unreachable(
-            draft, call, CallKind.ACTIVITY, events.failure("InvalidAppId", wrong, retriable=False)
-        )
+        calls.unreachable(draft, call, CallKind.ACTIVITY, events.failure("InvalidAppId", wrong, retriable=False))
         return
     instance = pb.WorkflowInstance(instance_id=draft.state.instance.id, app_id=draft.me.app)
     instance.execution_id.value = draft.state.instance.execution
     request = pb.ActivityRequest(task_id=action.id, instance=instance, **fields)
     payload = request.SerializeToString(deterministic=True)
-    reminder = draft.remind(
-        Kind.ACTIVITY, target, payload, call=call, name=task.name, held=not draft.me.owns(target)
-    )
+    reminder = draft.remind(Kind.ACTIVITY, target, payload, call=call, name=task.name, held=not draft.me.owns(target))
     draft.open(call, CallKind.ACTIVITY, task.name, target, reminder.id)
 
 
@@ -155,20 +143,16 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
         "name": child.name,
         "version": child.version if child.HasField("version") else None,
         "input": child.input if child.HasField("input") else None,
-        "parent_trace_context": child.parent_trace_context
-        if child.HasField("parent_trace_context")
-        else None,
+        "parent_trace_context": child.parent_trace_context if child.HasField("parent_trace_context") else None,
         "tags": child.tags,
     }
     event.child_created.CopyFrom(pb.ChildCreated(instance_id=child_id, **fields))
     _route(draft, event, target)
     draft.confirmed.append(events.encode(event))
     if wrong:
-        calls.unreachable(
-            draft, call, CallKind.CHILD, events.failure("InvalidAddress", wrong, retriable=False)
-        )
+        calls.unreachable(draft, call, CallKind.CHILD, events.failure("InvalidAddress", wrong, retriable=False))
         return
-    execution = draft.ids.new_id()
+    execution = draft.at.ids.new_id()
     started = pb.ExecutionStarted(parent=_as_parent(draft, action.id), **fields)
     started.instance.CopyFrom(pb.WorkflowInstance(instance_id=child_id, app_id=target.app))
     started.instance.execution_id.value = execution
@@ -212,7 +196,7 @@ def _create_timer(draft: Draft, action: pb.Action) -> None:
 
 
 def _origin(timer: pb.CreateTimer) -> bytes:
-    """Return the timer's name and origin as TimerCreated numbers them: Java, Go and .NET of Dapr look for it."""
+    """Return the timer's name and origin as TimerCreated numbers them: some SDKs look for it there."""
     origin = pb.TimerOrigin(
         name=timer.name,
         create_timer=timer.origin_create_timer if timer.HasField("origin_create_timer") else None,
@@ -312,9 +296,7 @@ def _end(draft: Draft, turn: Turn, complete_: pb.Complete, response: pb.Orchestr
     calls.end_all(draft, withdraw=complete_.status == Status.TERMINATED)
     result = complete_.result if complete_.HasField("result") else None
     calls.answer_parent(draft, _answer(draft, complete_))
-    details = (
-        complete_.failure.SerializeToString(deterministic=True) if complete_.HasField("failure") else None
-    )
+    details = complete_.failure.SerializeToString(deterministic=True) if complete_.HasField("failure") else None
     fields = _base(draft, response, turn) | {
         "status": Status(complete_.status),
         "completed_at": draft.now,
@@ -333,9 +315,7 @@ def _answer(draft: Draft, complete_: pb.Complete) -> bytes:
     parent = draft.state.instance.parent
     task = parent.call.task if parent else 0
     if complete_.status == Status.COMPLETED:
-        return events.child_completed(
-            draft.now, task, complete_.result if complete_.HasField("result") else None
-        )
+        return events.child_completed(draft.now, task, complete_.result if complete_.HasField("result") else None)
     if complete_.HasField("failure"):
         return events.child_failed(draft.now, task, complete_.failure)
     name = Status(complete_.status).name.lower()
@@ -343,19 +323,15 @@ def _answer(draft: Draft, complete_: pb.Complete) -> bytes:
     return calls.failed_child(draft.now, task, f"Workflow{name.capitalize()}", message)
 
 
-def _continue_as_new(
-    draft: Draft, turn: Turn, complete_: pb.Complete, response: pb.OrchestratorResponse
-) -> Changes:
+def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response: pb.OrchestratorResponse) -> Changes:
     calls.end_all(draft, withdraw=True)
-    instance = replace(draft.state.instance, execution=draft.ids.new_id())
+    instance = replace(draft.state.instance, execution=draft.at.ids.new_id())
     if complete_.HasField("new_version"):
         instance = replace(instance, version=complete_.new_version.value)
     waiting = [row.event for row in draft.state.inbox if row.turn > turn.number]
     carried = [events.stamped(events.encode(event), draft.now) for event in complete_.carryover_events]
     carried += [event for event in waiting if events.belongs_to_no_call(event)]
-    begun = restart_event(
-        draft.me, instance, complete_.result if complete_.HasField("result") else None, draft.now
-    )
+    begun = restart_event(draft.me, instance, complete_.result if complete_.HasField("result") else None, draft.now)
     rows = [Row(turn.number + 1, 1, begun)]
     rows += [Row(turn.number + 1, FIRST_ARRIVAL + offset, event) for offset, event in enumerate(carried)]
     fields = _base(draft, response, turn) | {

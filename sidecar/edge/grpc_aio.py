@@ -311,7 +311,11 @@ class GrpcChannel:
         self._channel = grpc.aio.insecure_channel(target, options=options)
 
     async def unary(
-        self, method: str, request: bytes, metadata: Metadata = (), timeout: float | None = None
+        self,
+        method: str,
+        request: bytes,
+        metadata: Metadata = (),
+        timeout: float | None = None,  # noqa: ASYNC109 - the other side must learn of it
     ) -> bytes:
         try:
             call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)

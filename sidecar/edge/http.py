@@ -82,9 +82,7 @@ class HttpSurface:
         bound: int = listening[0].getsockname()[1]
         application = web.Application(middlewares=[self._guard, _json_errors])
         application.add_routes(self._routes())
-        self._runner = web.AppRunner(
-            application, access_log=None, logger=_silent, shutdown_timeout=_STOP_SECONDS
-        )
+        self._runner = web.AppRunner(application, access_log=None, logger=_silent, shutdown_timeout=_STOP_SECONDS)
         await self._runner.setup()
         for each in listening:
             await web.SockSite(self._runner, each, backlog=_BACKLOG).start()
@@ -139,9 +137,7 @@ async def _json_errors(request: web.Request, handler: _Handler) -> web.StreamRes
         shown = request.path[:_SHOWN_CHARACTERS]
         return _error(404, "ERR_NOT_FOUND", f"there is nothing at {shown}")
     except web.HTTPMethodNotAllowed as refused:
-        response = _error(
-            405, "ERR_METHOD_NOT_ALLOWED", f"{request.method[:_SHOWN_CHARACTERS]} is not allowed"
-        )
+        response = _error(405, "ERR_METHOD_NOT_ALLOWED", f"{request.method[:_SHOWN_CHARACTERS]} is not allowed")
         response.headers["Allow"] = refused.headers["Allow"]
         return response
     except Exception:

@@ -24,9 +24,8 @@ from sidecar.core.model import (
     Reminder,
     Reply,
     Self,
-    invalid_app_id,
-    invalid_instance_id,
 )
+from sidecar.core.names import invalid_app_id, invalid_instance_id
 from sidecar.directory import Directory
 from sidecar.edge.transport import Call, Channel, Closed, Outflow, Refused, Status
 from sidecar.router import LONGEST_PAUSE, SHORTEST_PAUSE, Link, LinkBrokenError, Peer
@@ -104,9 +103,7 @@ class PeerLink:
         sequence = self._sequence
         answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
         self._answers[sequence] = answer
-        frame = pb.Frame(
-            batch=pb.Batch(sequence=sequence, floor=floor, messages=[_message(r) for r in batch])
-        )
+        frame = pb.Frame(batch=pb.Batch(sequence=sequence, floor=floor, messages=[_message(r) for r in batch]))
         try:
             await self._wire.send(frame.SerializeToString())
             replies = await answer
@@ -159,9 +156,7 @@ class PeerLink:
         replies = await asyncio.gather(*(self._accept_one(message) for message in batch.messages))
         answers = pb.Answers(sequence=batch.sequence)
         for message, reply in zip(batch.messages, replies, strict=True):
-            answers.answers.append(
-                pb.Answer(id=message.id, verdict=_VERDICTS[reply.outcome], text=reply.text[:500])
-            )
+            answers.answers.append(pb.Answer(id=message.id, verdict=_VERDICTS[reply.outcome], text=reply.text[:500]))
         try:
             await self._wire.send(pb.Frame(answers=answers).SerializeToString())
             if batch.floor:
@@ -386,6 +381,4 @@ def _check_hello(me: Self, hello: pb.Hello, expected: str | None) -> None:
     if expected is not None and hello.app_id != expected:
         raise MalformedError(f"the peer at this address is app '{hello.app_id}', not '{expected}'")
     if hello.app_id.lower() == me.app.lower():
-        raise MalformedError(
-            f"the peer says that it is app '{hello.app_id}' too: two sidecars have one app ID"
-        )
+        raise MalformedError(f"the peer says that it is app '{hello.app_id}' too: two sidecars have one app ID")

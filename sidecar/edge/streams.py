@@ -5,12 +5,13 @@ import itertools
 
 import structlog
 
+from sidecar.core.items import TurnItem, WorkItem
 from sidecar.dispatch import Dispatch
 from sidecar.edge import dialects
 from sidecar.edge.dialects import Family, Profile
 from sidecar.edge.transport import Call, Closed, Outflow
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.workers import ActivityItem, Filter, TurnItem, Worker
+from sidecar.workers import Filter, Worker
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +25,7 @@ class Stream:
         self.filled = asyncio.Event()
         self.out = out
 
-    def send(self, item: TurnItem | ActivityItem) -> None:
+    def send(self, item: WorkItem) -> None:
         """Write an item; one for a stream that has just ended goes back to the queue when its worker is removed."""
         if isinstance(item, TurnItem):
             message = dialects.encode_turn(self.family, item)
@@ -63,9 +64,7 @@ class Streams:
             for stream in self._by_peer.get(peer, ()):
                 stream.family = family
 
-    async def serve(
-        self, call: Call, request: pb.GetWorkItemsRequest, out: Outflow, closing: asyncio.Event
-    ) -> None:
+    async def serve(self, call: Call, request: pb.GetWorkItemsRequest, out: Outflow, closing: asyncio.Event) -> None:
         """Be a worker until the stream ends; returns, which ends it with OK, when the sidecar closes."""
         profile = dialects.detect(call.metadata, request, self._most_bytes)
         stream = Stream(profile, out)

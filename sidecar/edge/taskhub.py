@@ -18,10 +18,8 @@ from sidecar.core.model import (
     MalformedError,
     Outcome,
     Reply,
-    invalid_app_id,
-    invalid_instance_id,
-    invalid_name,
 )
+from sidecar.core.names import invalid_app_id, invalid_instance_id, invalid_name
 from sidecar.core.operations import Identity, Start
 from sidecar.edge import dialects
 from sidecar.edge.dialects import completion, wire
@@ -110,9 +108,7 @@ class TaskHub:
 
     def _address(self, instance_id: str, router: pb.Router) -> Address:
         """Return whom a client means; an ID or app that cannot exist is refused, naming it."""
-        wrong = invalid_instance_id(instance_id) or (
-            router.target_app_id and invalid_app_id(router.target_app_id)
-        )
+        wrong = invalid_instance_id(instance_id) or (router.target_app_id and invalid_app_id(router.target_app_id))
         if wrong:
             raise Refused(Status.INVALID_ARGUMENT, wrong)
         if router.target_app_id not in ("", self._me.app):
@@ -185,9 +181,7 @@ class TaskHub:
 
     async def _purge(self, call: Call, request: pb.PurgeInstancesRequest) -> bytes:
         if not request.HasField("instance_id"):
-            raise Refused(
-                Status.UNIMPLEMENTED, "purge by filter or batch is not supported yet: give an instance ID"
-            )
+            raise Refused(Status.UNIMPLEMENTED, "purge by filter or batch is not supported yet: give an instance ID")
         address = self._address(request.instance_id, request.router)
         reply, count = await self._service.purge(address, request.recursive, request.force)
         if reply.outcome is not Outcome.MISSING:
@@ -249,9 +243,7 @@ def _parse(kind: type[M], body: bytes) -> M:
     try:
         return kind.FromString(body)
     except DecodeError as error:
-        raise Refused(
-            Status.INVALID_ARGUMENT, f"the request is not a valid {kind.DESCRIPTOR.name}"
-        ) from error
+        raise Refused(Status.INVALID_ARGUMENT, f"the request is not a valid {kind.DESCRIPTOR.name}") from error
 
 
 def _done(reply: Reply) -> bytes:

@@ -36,7 +36,7 @@ class Status(enum.IntEnum):
     UNAUTHENTICATED = 16
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - an outcome of a call, not always an error
     """A call ended with a status other than OK. Handlers raise it to end theirs; client calls raise it.
 
     A message of more than 2,000 bytes of UTF-8 is cut on its way: clients drop a reply whose headers are
@@ -52,11 +52,11 @@ class Refused(Exception):
         self.trailers = tuple(trailers)
 
 
-class Closed(Exception):
+class Closed(Exception):  # noqa: N818 - a state
     """Nothing more can be sent: the call has ended, or this side has said that it is done sending."""
 
 
-class AddressInUse(OSError):
+class AddressInUse(OSError):  # noqa: N818 - says it as the system does
     """An address cannot be listened on; the message names it as host:port."""
 
 
@@ -157,7 +157,11 @@ class Channel(Protocol):
     """A connection to one server, made when needed and when lost. Built inside the running loop."""
 
     async def unary(
-        self, method: str, request: bytes, metadata: Metadata = (), timeout: float | None = None
+        self,
+        method: str,
+        request: bytes,
+        metadata: Metadata = (),
+        timeout: float | None = None,  # noqa: ASYNC109 - the other side must learn of it
     ) -> bytes:
         """Return the reply, which must come within `timeout` seconds. Raises Refused.
 

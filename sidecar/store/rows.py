@@ -16,18 +16,21 @@ from sidecar.core.model import (
     Status,
 )
 
-INSTANCE = (
-    "key hub id revision name version status suspended began ready created_at updated_at started_at completed_at "
-    "scheduled_at execution covered workflow_time custom_status failure tags parent_namespace parent_app "
-    "parent_hub parent_id parent_execution parent_turn parent_task"
-).split()
-CALL = (
-    "key task turn execution kind name target_namespace target_app target_kind target_hub target_id reminder"
-).split()
-REMINDER = (
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+INSTANCE = _names(
+    "key hub id revision name version status suspended began ready created_at updated_at started_at "
+    "completed_at scheduled_at execution covered workflow_time custom_status failure tags parent_namespace "
+    "parent_app parent_hub parent_id parent_execution parent_turn parent_task"
+)
+CALL = _names("key task turn execution kind name target_namespace target_app target_kind target_hub target_id reminder")
+REMINDER = _names(
     "id kind owner target_namespace target_app target_kind target_hub target_id source_namespace source_app "
     "source_kind source_hub source_id execution turn task due name payload held place"
-).split()
+)
 
 OWN_WORKFLOW, OWN_WORKER, OTHER_APP = 0, 1, 2
 Values = tuple[Any, ...]

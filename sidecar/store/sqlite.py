@@ -6,7 +6,6 @@ its page in one call. So no read sees half a transaction, and the races that nee
 
 import asyncio
 import sqlite3
-import uuid
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -28,9 +27,7 @@ log = structlog.get_logger(__name__)
 # The WAL-reset race of older versions needs two connections; this store has one, and says so all the same.
 _FIXED = ((3, 51, 3), (3, 44, 6), (3, 50, 7))
 _PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "mmap_size": 0, "busy_timeout": 5000}
-_EVENTS = (
-    "SELECT event FROM history WHERE key = ? AND (turn, place) > (?, ?) AND turn <= ? ORDER BY turn, place"
-)
+_EVENTS = "SELECT event FROM history WHERE key = ? AND (turn, place) > (?, ?) AND turn <= ? ORDER BY turn, place"
 _STARTED = (
     "SELECT event FROM history WHERE key = ? AND place = 1 ORDER BY turn LIMIT 1",
     "SELECT payload FROM reminders WHERE owner = ? AND kind = 1 LIMIT 1",
@@ -66,16 +63,14 @@ class Sqlite:
             raise UnavailableError(f"{self.path.name}: {error}") from error
         return result
 
-    async def start(self) -> None:
+    async def start(self, fresh: str) -> None:
         """Check the file, bring its schema up to date and read who it belongs to.
 
         Raises:
             OpenError: it is damaged, newer than this version, or another app's.
         """
         try:
-            self.identity, self.next_key, self.next_order = await self._call(
-                _prepare, self.me, str(self.path)
-            )
+            self.identity, self.next_key, self.next_order = await self._call(_prepare, self.me, str(self.path))
         except UnavailableError as error:
             raise OpenError(f"cannot open {self.path}: {error.__cause__}") from error
 
@@ -194,9 +189,7 @@ def _load(connection: sqlite3.Connection, hub: str, instance_id: str) -> State |
     calls = [rows.to_call(row) for row in connection.execute(writes.SELECT_CALLS, key)]
     children = [rows.to_child(row) for row in connection.execute(writes.SELECT_CHILDREN, key)]
     inbox = [Row(*row) for row in connection.execute(writes.SELECT_INBOX, (instance.key, instance.covered))]
-    state = State(
-        instance, {call.call.task: call for call in calls}, {child.actor: child for child in children}
-    )
+    state = State(instance, {call.call.task: call for call in calls}, {child.actor: child for child in children})
     return load_state(instance, state, inbox)
 
 
@@ -211,7 +204,7 @@ def _payloads(connection: sqlite3.Connection, key: int) -> tuple[bytes | None, s
 # ---------------------------------------------------------------- opening
 
 
-def _prepare(connection: sqlite3.Connection, me: Self, path: str) -> tuple[str, int, int]:
+def _prepare(connection: sqlite3.Connection, me: Self, fresh: str) -> tuple[str, int, int]:
     connection.isolation_level = None
     if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
         connection.execute("PRAGMA auto_vacuum = incremental")
@@ -224,15 +217,13 @@ def _prepare(connection: sqlite3.Connection, me: Self, path: str) -> tuple[str, 
     if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise sqlite3.DatabaseError("the file is damaged; restore a backup of it")
     _migrate(connection)
-    return (_identity(connection, me, path), _next(connection, "instances"), _next(connection, "reminders"))
+    return (_identity(connection, me, fresh), _next(connection, "instances"), _next(connection, "reminders"))
 
 
 def migrations() -> list[tuple[int, str]]:
     """Return the numbered schema changes, in order."""
     folder = resources.files("sidecar.store") / "schema"
-    files = sorted(
-        (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name
-    )
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return [(int(file.name.split("_")[0]), file.read_text()) for file in files]
 
 
@@ -240,18 +231,16 @@ def _migrate(connection: sqlite3.Connection) -> None:
     found = connection.execute("PRAGMA user_version").fetchone()[0]
     known = migrations()
     if found > known[-1][0]:
-        raise sqlite3.DatabaseError(
-            f"the file has schema {found}, this version knows {known[-1][0]}: upgrade it"
-        )
+        raise sqlite3.DatabaseError(f"the file has schema {found}, this version knows {known[-1][0]}: upgrade it")
     for number, statements in known:
         if number > found:
             connection.executescript(f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {number}; COMMIT;")
 
 
-def _identity(connection: sqlite3.Connection, me: Self, path: str) -> str:
+def _identity(connection: sqlite3.Connection, me: Self, fresh: str) -> str:
     """Return the store's ID and generation; a store of another app is refused."""
     connection.execute("BEGIN IMMEDIATE")
-    wanted = {"app": me.app, "namespace": me.namespace, "store": uuid.uuid4().hex, "generation": "1"}
+    wanted = {"app": me.app, "namespace": me.namespace, "store": fresh, "generation": "1"}
     connection.executemany("INSERT OR IGNORE INTO meta (name, value) VALUES (?, ?)", list(wanted.items()))
     meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
     connection.execute("COMMIT")
@@ -279,26 +268,34 @@ def warn_if_affected() -> None:
         )
 
 
-async def open_store(me: Self, directory: Path) -> Sqlite:
+def _lock(path: Path, me: Self) -> FileLock:
+    """Make the directory and take the lock that only one sidecar can have."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock")
+        lock.acquire(timeout=0)
+        path.touch(mode=0o600)
+    except Timeout:
+        raise OpenError(f"another sidecar of app {me.app!r} has {path} open: stop it first") from None
+    except OSError as error:
+        raise OpenError(f"cannot use the data directory {path.parent}: {error.strerror or error}") from error
+    return lock
+
+
+async def open_store(me: Self, directory: Path, fresh: str) -> Sqlite:
     """Open, or make, the database of an app: `<namespace>.<app>.db` in the directory.
+
+    `fresh` becomes the identity of a store that is made anew.
 
     Raises:
         OpenError: the directory cannot be used, another sidecar has the database, or it cannot be read.
     """
     path = directory / f"{me.namespace}.{me.app}.db"
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise OpenError(f"another sidecar of app {me.app!r} has {path} open: stop it first") from None
-    except OSError as error:
-        raise OpenError(f"cannot use the data directory {directory}: {error.strerror or error}") from error
+    lock = _lock(path, me)
     connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
-    path.chmod(0o600)
     store = Sqlite(me, path, connection, lock)
     try:
-        await store.start()
+        await store.start(fresh)
     except OpenError:
         await connection.close()
         lock.release()

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterable
 
-from sidecar.core.model import Changes, Self
+from sidecar.core.model import Changes, Instance, Self
 from sidecar.store import rows
 from sidecar.store.protocol import Refusal
 
@@ -16,9 +16,7 @@ def _columns(names: Iterable[str]) -> tuple[str, str]:
 _INSTANCE, _INSTANCE_MARKS = _columns(rows.INSTANCE)
 _CALL, _CALL_MARKS = _columns(rows.CALL)
 _REMINDER, _REMINDER_MARKS = _columns(rows.REMINDER)
-_SET_INSTANCE = ", ".join(
-    f"{name} = excluded.{name}" for name in rows.INSTANCE if name not in ("key", "hub", "id")
-)
+_SET_INSTANCE = ", ".join(f"{name} = excluded.{name}" for name in rows.INSTANCE if name not in ("key", "hub", "id"))
 
 # ruff: noqa: S608 (every statement is built from constants of this package)
 SELECT_INSTANCE = f"SELECT {_INSTANCE} FROM instances WHERE hub = ? AND id = ?"
@@ -30,12 +28,14 @@ _REVISION = "SELECT revision FROM instances WHERE key = ?"
 _TAKEN = "SELECT 1 FROM instances WHERE hub = ? AND id = ? AND key <> ?"
 _HAS_REMINDER = "SELECT 1 FROM reminders WHERE id = ?"
 _RECEIVED = "SELECT 1 FROM received WHERE store = ? AND message = ?"
-_WRITE_INSTANCE = f"INSERT INTO instances ({_INSTANCE}) VALUES ({_INSTANCE_MARKS}) ON CONFLICT (key) DO UPDATE SET {_SET_INSTANCE}"
-_WRITE_CALL = f"INSERT OR REPLACE INTO open_calls ({_CALL}) VALUES ({_CALL_MARKS})"
-_WRITE_CHILD = "INSERT OR REPLACE INTO children (key, namespace, app, hub, id, creator, ended) VALUES (?, ?, ?, ?, ?, ?, 0)"
-_END_CHILD = (
-    "UPDATE children SET ended = 1 WHERE key = ? AND namespace = ? AND app = ? AND hub = ? AND id = ?"
+_WRITE_INSTANCE = (
+    f"INSERT INTO instances ({_INSTANCE}) VALUES ({_INSTANCE_MARKS}) ON CONFLICT (key) DO UPDATE SET {_SET_INSTANCE}"
 )
+_WRITE_CALL = f"INSERT OR REPLACE INTO open_calls ({_CALL}) VALUES ({_CALL_MARKS})"
+_WRITE_CHILD = (
+    "INSERT OR REPLACE INTO children (key, namespace, app, hub, id, creator, ended) VALUES (?, ?, ?, ?, ?, ?, 0)"
+)
+_END_CHILD = "UPDATE children SET ended = 1 WHERE key = ? AND namespace = ? AND app = ? AND hub = ? AND id = ?"
 _APPEND = "INSERT INTO history (key, turn, place, event) VALUES (?, ?, ?, ?)"
 _TRUNCATE = "DELETE FROM history WHERE key = ? AND (turn, place) >= (?, ?)"
 _WRITE_REMINDER = f"INSERT OR IGNORE INTO reminders ({_REMINDER}) VALUES ({_REMINDER_MARKS})"
@@ -58,9 +58,7 @@ _RESEND = (
     "UPDATE reminders SET accepted_by = '' WHERE place = 2 AND target_namespace = ? AND target_app = ? "
     "AND accepted_by NOT IN ('', ?)"
 )
-_OF_KEY = tuple(
-    f"DELETE FROM {table} WHERE key = ?" for table in ("outputs", "history", "open_calls", "children")
-)
+_OF_KEY = tuple(f"DELETE FROM {table} WHERE key = ?" for table in ("outputs", "history", "open_calls", "children"))
 
 
 def commit(connection: sqlite3.Connection, me: Self, batch: list[Changes]) -> list[Refusal | None]:
@@ -87,7 +85,7 @@ def _one(connection: sqlite3.Connection, me: Self, changes: Changes) -> Refusal 
         if changes.purged:
             _purge(connection, changes.key)
         if changes.instance is not None:
-            _write_instance(connection, changes)
+            _write_instance(connection, changes, changes.instance)
         _write_reminders(connection, me, changes)
         _write_links(connection, changes)
     return refusal
@@ -119,16 +117,13 @@ def _purge(connection: sqlite3.Connection, key: int) -> None:
     connection.execute("DELETE FROM instances WHERE key = ?", (key,))
 
 
-def _write_instance(connection: sqlite3.Connection, changes: Changes) -> None:
+def _write_instance(connection: sqlite3.Connection, changes: Changes, instance: Instance) -> None:
     key = changes.key
-    assert changes.instance is not None
-    connection.execute(_WRITE_INSTANCE, rows.from_instance(changes.instance))
+    connection.execute(_WRITE_INSTANCE, rows.from_instance(instance))
     if changes.close_all:
         connection.execute("DELETE FROM open_calls WHERE key = ?", (key,))
     if changes.closed:
-        connection.executemany(
-            "DELETE FROM open_calls WHERE key = ? AND task = ?", [(key, t) for t in changes.closed]
-        )
+        connection.executemany("DELETE FROM open_calls WHERE key = ? AND task = ?", [(key, t) for t in changes.closed])
     if changes.opened:
         connection.executemany(_WRITE_CALL, [rows.from_call(key, call) for call in changes.opened])
     if changes.ended:
@@ -141,9 +136,7 @@ def _write_instance(connection: sqlite3.Connection, changes: Changes) -> None:
     if changes.append:
         connection.executemany(_APPEND, [(key, *row) for row in changes.append])
     if changes.output is not None:
-        connection.execute(
-            "INSERT OR REPLACE INTO outputs (key, output) VALUES (?, ?)", (key, changes.output)
-        )
+        connection.execute("INSERT OR REPLACE INTO outputs (key, output) VALUES (?, ?)", (key, changes.output))
 
 
 def _write_reminders(connection: sqlite3.Connection, me: Self, changes: Changes) -> None:

@@ -184,9 +184,7 @@ async def test_a_request_that_names_no_host_is_refused(port: int) -> None:
     assert (await ask(port, "/livez", host=None, protocol="1.1")).status == 400
 
 
-async def test_malformed_requests_leave_nothing_in_the_log(
-    port: int, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_malformed_requests_leave_nothing_in_the_log(port: int, caplog: pytest.LogCaptureFixture) -> None:
     reply = await ask(port, "/livez", host="a b\x00")
     assert reply.status == 400
     assert caplog.records == []
@@ -208,9 +206,7 @@ async def test_the_host_that_it_listens_on_is_served(view: Shown) -> None:
         await surface.stop()
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/v1.0/healthz/", "/v1.0/../livez", "//livez", "/livez%2f", "/v1.0/metadata/x"]
-)
+@pytest.mark.parametrize("path", ["/", "/v1.0/healthz/", "/v1.0/../livez", "//livez", "/livez%2f", "/v1.0/metadata/x"])
 async def test_an_unknown_path_is_answered_404_in_json(port: int, path: str) -> None:
     reply = await ask(port, path)
     assert reply.status == 404
@@ -264,9 +260,7 @@ async def test_a_machine_without_ipv6_is_served_on_ipv4(
         await surface.stop()
 
 
-@pytest.mark.parametrize(
-    "taken", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.skipif("not has_ipv6()"))]
-)
+@pytest.mark.parametrize("taken", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.skipif("not has_ipv6()"))])
 async def test_a_taken_port_is_named_and_nothing_is_left_open(view: Shown, taken: str) -> None:
     family = socket.AF_INET6 if ":" in taken else socket.AF_INET
     other = "127.0.0.1" if ":" in taken else "::1"
@@ -302,9 +296,7 @@ async def test_a_free_port_is_looked_for_again_when_it_is_taken_on_ipv6(
 
 
 async def test_an_address_that_is_not_this_machines_is_refused_in_one_line(view: Shown) -> None:
-    with pytest.raises(
-        StartError, match=r"^cannot listen on 192\.0\.2\.1, port 5 \(--http-port\): \w[^\n]*$"
-    ):
+    with pytest.raises(StartError, match=r"^cannot listen on 192\.0\.2\.1, port 5 \(--http-port\): \w[^\n]*$"):
         await http.HttpSurface(view).start("192.0.2.1", 5)
 
 

@@ -7,12 +7,13 @@ moves into the family's slot when it is sent. An item in neutral form is read by
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from sidecar.core.items import ActivityItem, TurnItem
 from sidecar.edge.dialects import dapr, microsoft, wire
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.workers import ActivityItem, TurnItem
 
 PING_SECONDS = 25.0
 SMALL_LIMIT = 4 * 1024 * 1024  # what most SDKs accept in one message
+_DAPR_PINGS = 3  # the capability of workers that understand a ping on field 6
 _HEADROOM = 64 * 1024  # for what is around the events of an item
 
 
@@ -58,19 +59,13 @@ def detect(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest,
     if "taskhub" in metadata or str(metadata.get("x-user-agent", "")).startswith("durabletask-"):
         return Profile(MICROSOFT, 4, 100, small)
     if request.dapr_capabilities:
-        pings = 3 in request.dapr_capabilities
+        pings = _DAPR_PINGS in request.dapr_capabilities
         return Profile(DAPR, 6 if pings else 0, 200, limit - _HEADROOM if pings else small)
     if "dapr-js-sdk/workflow" in agent or "durabletask-js" in agent:
         return Profile(NEUTRAL, 0, 100, limit - _HEADROOM)
-    if any(
-        name in agent for name in ("dapr-sdk-java/", "dapr-sdk-dotnet/", "dapr-sdk-go/", "dapr-durabletask/")
-    ):
+    if any(name in agent for name in ("dapr-sdk-java/", "dapr-sdk-dotnet/", "dapr-sdk-go/", "dapr-durabletask/")):
         return Profile(DAPR, 0, 100, limit - _HEADROOM if "dotnet" in agent else small)
-    known = (
-        request.HasField("filters")
-        or request.worker_instance_id
-        or set(request.microsoft_capabilities) & {2, 3}
-    )
+    known = request.HasField("filters") or request.worker_instance_id or set(request.microsoft_capabilities) & {2, 3}
     if known or request.max_entities:
         return Profile(MICROSOFT, 4, 100, small)
     sized = request.max_orchestrations or request.max_activities

@@ -25,9 +25,7 @@ def read(body: bytes) -> tuple[pb.OrchestratorResponse, Family | None]:
         response = pb.OrchestratorResponse.FromString(body)
         families = [_read_response(response), *(_read_action(action) for action in response.actions)]
     except (DecodeError, UnicodeDecodeError) as error:
-        raise MalformedError(
-            "the completion of the turn cannot be read: it is not a valid message"
-        ) from error
+        raise MalformedError("the completion of the turn cannot be read: it is not a valid message") from error
     family = next((found for found in families if found is not None), None)
     if family is DAPR:
         _drop_beside_continue_as_new(response)
@@ -49,9 +47,7 @@ def _read_response(response: pb.OrchestratorResponse) -> Family | None:
 
 def _read_action(action: pb.Action) -> Family | None:
     kind = action.WhichOneof("kind")
-    family = {"send_entity_message": MICROSOFT, "version_not_available": DAPR, "create_detached": DAPR}.get(
-        kind or ""
-    )
+    family = {"send_entity_message": MICROSOFT, "version_not_available": DAPR, "create_detached": DAPR}.get(kind or "")
     if action.HasField("slot_9"):
         if kind is None:
             return MICROSOFT

@@ -1,0 +1,47 @@
+# syntax=docker/dockerfile:1
+# The sidecar. Give a digest for a build that can be repeated to the byte:
+#   docker build --build-arg PYTHON_IMAGE=python:3.13-slim-bookworm@sha256:… .
+ARG PYTHON_IMAGE=python:3.13-slim-bookworm
+
+# --- a wheel of this project, built with locked tools ----------------------------------------------------------------
+FROM ${PYTHON_IMAGE} AS wheel
+WORKDIR /src
+COPY requirements-build.lock ./
+RUN pip install --no-cache-dir --require-hashes -r requirements-build.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY sidecar ./sidecar
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
+
+# --- an environment with exactly what the lock says, and that wheel --------------------------------------------------
+FROM ${PYTHON_IMAGE} AS environment
+WORKDIR /src
+COPY requirements.lock ./
+RUN python -m venv --without-pip /opt/sidecar \
+    && pip --python /opt/sidecar install --no-cache-dir --require-hashes -r requirements.lock
+COPY --from=wheel /wheels /wheels
+RUN pip --python /opt/sidecar install --no-cache-dir --no-deps --no-index /wheels/*.whl
+
+# --- what runs -------------------------------------------------------------------------------------------------------
+FROM ${PYTHON_IMAGE}
+ARG VERSION=dev
+LABEL org.opencontainers.image.title="multi-app workflow sidecar" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.description="Durable workflows that span several apps, for unchanged durabletask SDKs" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# The one place that is written to; a new named volume takes over its owner.
+RUN install -d -o 65532 -g 65532 -m 0700 /data
+COPY --from=environment /opt/sidecar /opt/sidecar
+ENV PATH=/opt/sidecar/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    SIDECAR_DATA_DIR=/data \
+    SIDECAR_LOG_FORMAT=json
+USER 65532:65532
+WORKDIR /data
+VOLUME /data
+# 50001 and 4001: apps. 3500: health. 50002: other sidecars. All on loopback unless told otherwise.
+EXPOSE 50001 4001 3500 50002
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 CMD ["sidecar", "health"]
+ENTRYPOINT ["sidecar"]
+CMD ["run"]

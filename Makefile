@@ -1,0 +1,130 @@
+# `make` prints what there is. Needs Python 3.11 or newer (with venv and pip) and make, nothing else.
+
+PYTHON      ?= python3
+VENV        := .venv
+BIN         := $(VENV)/bin
+PIP_INSTALL := -m pip --disable-pip-version-check install --progress-bar off
+UV_VERSION  := 0.13.9
+UV          := .venvs/lock/bin/uv
+
+SETUP       := $(VENV)/.installed
+SDKS        := microsoft dapr
+SETUP_SDKS  := $(SDKS:%=.venvs/%/.installed)
+
+PROTO_DIR   := proto
+PROTOS      := $(wildcard $(PROTO_DIR)/sidecar/schema/*.proto)
+PROTOC      := $(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy -I$(PROTO_DIR)
+
+LINTED      := sidecar tests examples .ci
+# More options for pytest, such as PYTEST_ARGS="-k router -x".
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test demo lock lock-check \
+        image-lint clean
+
+help: ## print this list
+	@echo "usage: make TARGET"; echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- environments ----------------------------------------------------------------------------------------------------
+
+setup: $(SETUP) ## make .venv with the `sidecar` command and the tools, from the lock
+
+setup-sdks: $(SETUP_SDKS) ## make an environment for each workflow SDK that tests and examples use
+
+define create_venv
+@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit( \
+    "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": try make PYTHON=python3.12 setup")'
+$(PYTHON) -m venv $(@D)
+endef
+
+$(SETUP): requirements-dev.lock pyproject.toml
+	$(create_venv)
+	$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements-dev.lock
+	$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venvs/%/.installed: tests/blackbox/requirements-%.lock
+	$(create_venv)
+	$(@D)/bin/python $(PIP_INSTALL) --require-hashes -r $<
+	@touch $@
+
+# --- generated code --------------------------------------------------------------------------------------------------
+
+proto: $(SETUP) ## generate sidecar/schema from proto/
+	$(PROTOC) --python_out=. --mypy_out=. $(PROTOS)
+
+proto-check: $(SETUP) ## fail if sidecar/schema is not what `make proto` would write
+	rm -rf build/proto && mkdir -p build/proto
+	$(PROTOC) --python_out=build/proto --mypy_out=build/proto $(PROTOS)
+	diff -rq --exclude=__init__.py --exclude=__pycache__ build/proto/sidecar/schema sidecar/schema \
+	    || { echo "sidecar/schema is not current: run 'make proto'"; exit 1; }
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+fmt: $(SETUP) ## format the code and repair what the linter can
+	$(BIN)/ruff check --fix --exit-zero --quiet $(LINTED)
+	$(BIN)/ruff format $(LINTED)
+
+fmt-check: $(SETUP)
+	$(BIN)/ruff format --check $(LINTED)
+
+lint: $(SETUP) ## lint
+	$(BIN)/ruff check $(LINTED)
+
+types: $(SETUP) ## strict types
+	$(BIN)/mypy
+
+imports: $(SETUP) ## which module may import which
+	$(BIN)/lint-imports
+
+check: fmt-check lint types imports ## format, lint, types, import rules and the fast tests, in under a minute
+	$(BIN)/pytest -m "not blackbox and not slow" $(PYTEST_ARGS)
+
+test: $(SETUP) $(SETUP_SDKS) ## all tests
+	@mkdir -p build
+	$(BIN)/pytest --junitxml=build/tests.xml $(PYTEST_ARGS) tests
+
+demo: $(SETUP) $(SETUP_SDKS) ## one workflow across three apps, with a crash in the middle
+	@$(BIN)/python examples/demo.py
+
+image-lint: $(SETUP) ## check the container files as far as that goes without an engine
+	$(BIN)/pytest tests/test_containers.py
+
+# --- locks -----------------------------------------------------------------------------------------------------------
+
+# `make lock` keeps the versions that still fit; `make lock UPGRADE=1` takes the newest.
+COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+           --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+
+LOCKS   := requirements.lock requirements-dev.lock requirements-build.lock \
+           $(SDKS:%=tests/blackbox/requirements-%.lock)
+SOURCES := pyproject.toml $(SDKS:%=tests/blackbox/requirements-%.in)
+
+$(UV):
+	$(PYTHON) -m venv .venvs/lock
+	.venvs/lock/bin/python $(PIP_INSTALL) uv==$(UV_VERSION)
+
+lock: $(UV) ## resolve the dependencies again and write the locks, with hashes
+	$(UV) $(COMPILE) pyproject.toml -o requirements.lock
+	$(UV) $(COMPILE) pyproject.toml -c requirements.lock --group dev -o requirements-dev.lock
+	$(UV) $(COMPILE) -c requirements-dev.lock --group pyproject.toml:build -o requirements-build.lock
+	$(foreach sdk,$(SDKS),$(UV) $(COMPILE) tests/blackbox/requirements-$(sdk).in \
+	    -o tests/blackbox/requirements-$(sdk).lock &&) true
+
+# Hashes are left out: an index may add files to a version, and so hashes, but it cannot change a file.
+lock-check: $(UV) ## fail if a lock is not what `make lock` would write
+	rm -rf build/lock && mkdir -p build/lock/tests/blackbox
+	for file in $(SOURCES) $(LOCKS); do cp $$file build/lock/$$file || exit 1; done
+	$(MAKE) --directory=build/lock --file=$(CURDIR)/Makefile UV=$(CURDIR)/$(UV) lock
+	for lock in $(LOCKS); do \
+	    grep -v -e '--hash=' $$lock > build/lock/committed; \
+	    grep -v -e '--hash=' build/lock/$$lock | diff -u --label "$$lock" --label "make lock" build/lock/committed - \
+	    || exit 1; \
+	done
+
+clean: ## remove what was built, but not the environments
+	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

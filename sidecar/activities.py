@@ -1,0 +1,126 @@
+"""Activities for the own workers: those that wait, and those that a worker has.
+
+One delivery at a time. All of it is a hint over the store: an activity that is not known here is read from there.
+"""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+import structlog
+
+from sidecar.core.items import ActivityItem
+from sidecar.core.model import Kind, Reminder
+from sidecar.store.protocol import Store, UnavailableError
+from sidecar.timers import Clock
+from sidecar.workers import Pool, Worker
+
+SMALL_PAYLOAD = 64 * 1024  # payloads up to this size are kept while their activity waits
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An activity that a worker has, since a monotonic time."""
+
+    worker: Worker
+    reminder: Reminder
+    since: float
+
+
+class Activities:
+    """Hands activities to workers and takes them back. `spawn` runs something on the side."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        pool: Pool,
+        spawn: Callable[[Coroutine[object, object, None], str], None],
+        pump: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._pool = pool
+        self._spawn = spawn
+        self._pump = pump
+        self._at_hand: dict[int, Reminder] = {}
+        self.leases: dict[int, Lease] = {}
+
+    def queue(self, reminder: Reminder) -> None:
+        """Take an activity that was committed, or that came back from a worker."""
+        if reminder.id in self.leases:
+            return
+        self._pool.activities.offer(reminder.id, reminder.name, "")
+        if reminder.id in self._pool.activities and len(reminder.payload) <= SMALL_PAYLOAD:
+            self._at_hand[reminder.id] = reminder
+        self._pump()
+
+    def discard(self, reminder_id: int) -> None:
+        """Forget an activity that is gone from the store."""
+        self._at_hand.pop(reminder_id, None)
+        self._pool.activities.discard(reminder_id)
+        self._end(reminder_id)
+
+    def hand_out(self, worker: Worker, reminder_id: int) -> None:
+        """Send an activity to the worker that it was assigned to."""
+        reminder = self._at_hand.pop(reminder_id, None)
+        if reminder is None:
+            self._spawn(self._fetch(worker, reminder_id), "fetch activity")
+        else:
+            self._send(worker, reminder)
+
+    async def _fetch(self, worker: Worker, reminder_id: int) -> None:
+        try:
+            reminder = await self._store.reminder(reminder_id)
+        except UnavailableError as error:
+            log.warning("cannot read an activity", error=str(error))
+            worker.activities.discard(reminder_id)
+            self._pool.activities.complete = False
+            return
+        if reminder is None:
+            worker.activities.discard(reminder_id)
+        elif worker in self._pool.workers:
+            self._send(worker, reminder)
+        else:
+            self.queue(reminder)
+
+    def _send(self, worker: Worker, reminder: Reminder) -> None:
+        if not self._pool.fits(reminder.id, len(reminder.payload), worker):
+            worker.activities.discard(reminder.id)
+            return
+        self.leases[reminder.id] = Lease(worker, reminder, self._clock.monotonic())
+        worker.send(ActivityItem(reminder.payload, f"a.{reminder.id}"))
+
+    async def find(self, reminder_id: int) -> Reminder | None:
+        """Return an activity that is not done, or None."""
+        lease = self.leases.get(reminder_id)
+        if lease is not None:
+            return lease.reminder
+        reminder = self._at_hand.get(reminder_id) or await self._store.reminder(reminder_id)
+        return reminder if reminder is not None and reminder.kind is Kind.ACTIVITY else None
+
+    def by_task(self, peer: str, instance_id: str, task: int) -> int | None:
+        """Return the activity that a worker at this address has, for an SDK that echoes no token."""
+        for reminder_id, lease in self.leases.items():
+            found = lease.reminder
+            if lease.worker.peer == peer and found.source.id == instance_id and found.call.task == task:
+                return reminder_id
+        return None
+
+    def give_back(self, reminder_id: int) -> None:
+        """Queue the activity of a worker that is gone, gave it up, or took too long."""
+        lease = self.leases.get(reminder_id)
+        if lease is not None:
+            self._end(reminder_id)
+            self.queue(lease.reminder)
+
+    def late(self, seconds: float) -> list[Lease]:
+        """Return the activities that a worker has had for longer."""
+        now = self._clock.monotonic()
+        return [lease for lease in self.leases.values() if now - lease.since > seconds]
+
+    def _end(self, reminder_id: int) -> None:
+        lease = self.leases.pop(reminder_id, None)
+        if lease is not None:
+            lease.worker.activities.discard(reminder_id)
+            self._pump()

@@ -1,0 +1,34 @@
+"""Which names and IDs may exist. Each check says what is wrong, or returns None."""
+
+import re
+
+MAX_ID_LENGTH = 256
+_APP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def invalid_app_id(app: str) -> str | None:
+    """Say what is wrong with an app ID, or return None when it may exist."""
+    if _APP_ID.match(app):
+        return None
+    return f"invalid app ID {app[:80]!r}: use 1 to 64 letters, digits, '-' or '_'"
+
+
+def invalid_instance_id(instance_id: str) -> str | None:
+    """Say what is wrong with an instance ID, or return None."""
+    if not instance_id:
+        return "the instance ID is empty"
+    if len(instance_id) > MAX_ID_LENGTH:
+        return f"the instance ID has {len(instance_id)} characters; at most {MAX_ID_LENGTH} are allowed"
+    if _CONTROL.search(instance_id):
+        return f"the instance ID {instance_id[:80]!r} contains control characters"
+    return None
+
+
+def invalid_name(what: str, name: str) -> str | None:
+    """Say what is wrong with the name of a workflow, an activity or an event, or return None."""
+    if not name:
+        return f"the {what} name is empty"
+    if len(name) > MAX_ID_LENGTH:
+        return f"the {what} name has {len(name)} characters; at most {MAX_ID_LENGTH} are allowed"
+    return None

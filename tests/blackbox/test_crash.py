@@ -1,0 +1,175 @@
+"""Sidecars are killed with -9 at random moments under a mixed load; what was accepted comes out right.
+
+All outputs are sums of what the activities return, so that a result that was counted twice or lost shows.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from .harness import App, CallError, Deployment, Sidecar, attempt
+
+KILLS = 32
+MORE = 20
+_LOAD_PAUSE = 0.12
+_DRAIN_SECONDS = 90.0
+
+
+class Work(NamedTuple):
+    """A workflow to start, and the output it must have."""
+
+    workflow: str
+    input: Any
+    output: Any
+
+
+class Started(NamedTuple):
+    app: App
+    id: str
+    work: Work
+
+
+def anywhere(chance: random.Random) -> Work:
+    """Work for an app of either dialect."""
+    n = chance.randint(2, 8)
+    return chance.choice(
+        [
+            Work("chain", {"start": n, "steps": 5}, n + 5),
+            Work("fan_out", 10 * n, 10 * n * (10 * n - 1)),
+            Work("sum_up", {"left": n}, n * (n + 1)),
+            Work("timers", [0.1 * i for i in range(n)], n),
+            Work("family", {"depth": 2, "width": n // 2}, (n // 2) ** 2),
+            Work("call_child", {"name": "fan_out", "value": n}, n * (n - 1)),
+            Work("wait_events", ["go"], ["went"]),
+        ]
+    )
+
+
+def across(chance: random.Random) -> Work:
+    """Work for an app that can call the other one."""
+    if chance.random() < 0.6:
+        return anywhere(chance)
+    n = chance.randint(2, 8)
+    return chance.choice(
+        [
+            Work("mixed_load", {"app": "ml", "width": n}, 2 * n * (n - 1)),
+            Work("remote_call", {"app": "ml", "name": "double", "value": n}, 2 * n),
+            Work("remote_child", {"app": "ml", "name": "sum_up", "value": {"left": n}}, n * (n + 1)),
+        ]
+    )
+
+
+class Load:
+    """Starts workflows in one app, one after the other, until it is stopped; remembers what was accepted."""
+
+    def __init__(self, app: App, choose: Callable[[random.Random], Work], seed: int) -> None:
+        self.started: list[Started] = []
+        self._app = app
+        self._choose = choose
+        self._chance = random.Random(seed)
+        self._stopping = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name=f"load {app.label}")
+        self._thread.start()
+
+    def stop(self) -> list[Started]:
+        self._stopping.set()
+        self._thread.join()
+        if self._error:
+            raise self._error
+        return self.started
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.wait(_LOAD_PAUSE):
+                self.started.append(begin(self._app, self._choose(self._chance), len(self.started)))
+        except Exception as error:
+            self._error = error
+
+
+def begin(app: App, work: Work, number: int) -> Started:
+    id = f"{app.label}-{work.workflow}-{number}"
+    attempt(app, "start", workflow=work.workflow, input=work.input, id=id)
+    if work.workflow == "wait_events":
+        attempt(app, "raise", id=id, name="go", value="went")
+    return Started(app, id, work)
+
+
+def kill_at_random(sidecars: list[Sidecar], chance: random.Random) -> dict[str, int]:
+    """How often each was killed. All are started again; one in five is killed once more while it starts."""
+    kills = {sidecar.app: 0 for sidecar in sidecars}
+    while sum(kills.values()) < KILLS:
+        time.sleep(chance.uniform(0.1, 3.5))
+        sidecar = chance.choice(sidecars)
+        sidecar.kill9()
+        kills[sidecar.app] += 1
+        if chance.random() < 0.2:
+            sidecar.launch()
+            time.sleep(chance.uniform(0.1, 1.0))
+            sidecar.kill9()
+            kills[sidecar.app] += 1
+        sidecar.start()
+    return kills
+
+
+def wrong(started: list[Started], seconds: float) -> list[str]:
+    """What has not come out as it must."""
+    end = time.monotonic() + seconds
+    found = []
+    for app, id, work in started:
+        try:
+            state = attempt(app, "wait", seconds=1, id=id, timeout=max(end - time.monotonic(), 1))
+        except CallError as error:
+            found.append(f"{id}: {error}, {app.call('get', id=id)}")
+            continue
+        if state is None:
+            found.append(f"{id}: is gone")
+        elif (state["status"], state["output"]) != ("COMPLETED", work.output):
+            found.append(f"{id}: {state}, not {work.output}")
+    return found
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    deployment = Deployment(tmp_path, ("orders", "ml"))
+    try:
+        for sidecar in deployment.sidecars.values():
+            sidecar.start()
+        deployment.app("orders", "dapr").start_process()
+        deployment.app("ml", "microsoft").start_process()
+        yield deployment
+    finally:
+        deployment.end()
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Writes to the terminal, whatever is captured."""
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    return lambda text: reporter.write_line(f"\n{text}") if reporter else None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_nothing_is_lost_or_counted_twice_when_sidecars_are_killed(
+    deployment: Deployment, tell: Callable[[str], None]
+) -> None:
+    seed = random.randrange(10**6)
+    tell(f"kill -9 at random moments, seed {seed}")
+    orders, ml = deployment.apps["orders"], deployment.apps["ml"]
+    loads = [Load(orders, across, seed), Load(ml, anywhere, seed + 1)]
+    try:
+        kills = kill_at_random(list(deployment.sidecars.values()), random.Random(seed))
+    finally:
+        started = [each for load in loads for each in load.stop()]
+    tell(f"{sum(kills.values())} kills {kills}, {len(started)} workflows accepted")
+    assert wrong(started, _DRAIN_SECONDS) == []
+    chance = random.Random(seed + 2)
+    more = [begin(app, anywhere(chance), 100_000 + n) for n in range(MORE // 2) for app in (orders, ml)]
+    assert wrong(more, 30) == []
+    assert sum(kills.values()) >= 30
