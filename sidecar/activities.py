@@ -59,6 +59,7 @@ class Activities:
         """Forget an activity that is gone from the store."""
         self._at_hand.pop(reminder_id, None)
         self._pool.activities.discard(reminder_id)
+        self._pool.held.pop(reminder_id, None)
         self._end(reminder_id)
 
     def hand_out(self, worker: Worker, reminder_id: int) -> None:

@@ -226,7 +226,8 @@ async def create(settings: Settings) -> Sidecar:
     return Sidecar(settings, store)
 
 
-async def _main(settings: Settings) -> None:
+async def main(settings: Settings) -> None:
+    """Run a sidecar until SIGTERM or SIGINT."""
     until = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -263,5 +264,5 @@ def run(settings: Settings) -> int:
         StartError: it could not start; the text says why.
     """
     log.configure(settings.log_format, settings.log_level)
-    uvloop.run(_main(settings))
+    uvloop.run(main(settings))
     return 0

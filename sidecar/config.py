@@ -100,6 +100,8 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> Resolved
         raise ConfigError("no app ID: give --app-id, SIDECAR_APP_ID, or app_id in the config file")
     parsed.setdefault("log_format", "console" if sys.stderr.isatty() else "json")
     sources = {name: given[name].source if name in given else "default" for name in BY_FIELD}
+    if "peers" in parsed:
+        parsed["peers"] = _without(parsed["peers"], parsed["app_id"])
     settings = Settings(**parsed)
     _check_ports(settings, sources)
     _check_peers(settings, sources)
@@ -257,11 +259,16 @@ def _check_ports(settings: Settings, sources: Mapping[str, str]) -> None:
         users[port] = name
 
 
+def _without(peers: Mapping[str, tuple[str, ...]], own: str) -> Mapping[str, tuple[str, ...]]:
+    """The peers but for this app, so that one list can be given to every sidecar of a deployment."""
+    return MappingProxyType({app: addresses for app, addresses in peers.items() if app != own})
+
+
 def _check_peers(settings: Settings, sources: Mapping[str, str]) -> None:
     own = settings.app_id
     for app in settings.peers:
         if app.lower() == own.lower():
-            raise ConfigError(f"{sources['peers']}: {app!r} is this sidecar's own app ID: leave it out of the peers")
+            raise ConfigError(f"{sources['peers']}: {app!r} and this sidecar's app ID {own!r} differ only in case")
     if not settings.insecure_peers and not _is_loopback(settings.peer_host):
         raise ConfigError(
             f"{sources['peer_host']}: {settings.peer_host!r} is not loopback, and the peer link has no "

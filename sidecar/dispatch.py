@@ -90,6 +90,7 @@ class Dispatch:
         instance = changes.instance
         if instance is None or changes.replaces or instance.suspended or instance.status.terminal:
             self.recall(actor)
+            self.pool.held.pop(actor.address, None)
         if instance is not None:
             self._queue_turn(actor, instance)
 

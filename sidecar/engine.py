@@ -200,12 +200,11 @@ class Engine:
         batch = [decision.changes for _, decision in decided if decision.changes is not None]
         try:
             outcomes = await self._commit(batch)
-        except UnavailableError as error:
-            self.drop(actor)
-            for command, _ in decided:
-                if not command.done.done():
-                    command.done.set_exception(UnavailableError(str(error)))
-            self.effects.store_failed()
+        except Exception as error:
+            actor.commands.extendleft(command for command, _ in reversed(decided))
+            self._fail(actor, error)
+            if isinstance(error, UnavailableError):
+                self.effects.store_failed()
             return
         self._settle(actor, decided, outcomes)
 

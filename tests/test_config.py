@@ -338,10 +338,13 @@ def test_two_peers_that_differ_only_in_case_are_refused() -> None:
     assert text == "--peer: 'ml' and 'ML' differ only in case: keep one of them"
 
 
-@pytest.mark.parametrize("own", ["orders", "Orders"])
-def test_the_own_app_is_no_peer(own: str) -> None:
-    text = refusal({**APP, "peers": [f"{own}=a:1"]})
-    assert text == f"--peer: {own!r} is this sidecar's own app ID: leave it out of the peers"
+def test_the_own_app_may_stand_in_a_list_that_all_sidecars_share() -> None:
+    assert dict(config.load({**APP, "peers": ["orders=a:1", "ml=b:2"]}, {}).peers) == {"ml": ("b:2",)}
+
+
+def test_a_peer_that_differs_from_the_own_app_only_in_case_is_refused() -> None:
+    text = refusal({**APP, "peers": ["Orders=a:1"]})
+    assert text == "--peer: 'Orders' and this sidecar's app ID 'orders' differ only in case"
 
 
 # Words, sizes, durations

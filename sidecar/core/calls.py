@@ -113,7 +113,6 @@ def _withdraw(draft: Draft, call: OpenCall) -> None:
         draft.dropped.append(call.reminder)
         return
     draft.released.append(call.reminder)
-    draft.ending = True
     draft.remind(Kind.WITHDRAW, call.target, call=call.call)
 
 

@@ -186,10 +186,27 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
         return _occupied(at, state, arrival)
     actor = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
     parent = Parent(actor, reminder.call)
-    event = events.stamped(reminder.payload, at.now, reminder.source.app, at.me.app)
+    event = _start_of_child(at, reminder)
     identity = operations.Identity(reminder.target.hub, reminder.target.id, started.instance.execution_id.value, parent)
     changes = operations.created(at, state, identity, started, event)
     return Decision(operations.consuming(changes, arrival.consumed, arrival.received), DONE)
+
+
+def _start_of_child(at: Context, reminder: Reminder) -> bytes:
+    """Return the start event of a child, with its parent as the link has proved it, not as the payload says."""
+    event = events.decode(events.stamped(reminder.payload, at.now, reminder.source.app, at.me.app))
+    started = event.execution_started
+    started.instance.instance_id, started.instance.app_id = reminder.target.id, at.me.app
+    parent = started.parent
+    parent.app_id, parent.app_namespace, parent.hub = (
+        reminder.source.app,
+        reminder.source.namespace,
+        reminder.source.hub,
+    )
+    parent.instance.instance_id, parent.instance.app_id = reminder.source.id, reminder.source.app
+    parent.instance.execution_id.value = reminder.call.execution
+    parent.task_scheduled_id, parent.turn = reminder.call.task, reminder.call.turn
+    return events.encode(event)
 
 
 def _occupied(at: Context, state: State, arrival: Arrival) -> Decision:

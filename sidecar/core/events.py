@@ -21,8 +21,9 @@ def timestamp(micros: int) -> Timestamp:
 
 
 def micros(time: Timestamp) -> int:
-    """Return the first whole microsecond that is not before `time`."""
-    return time.seconds * _MICROS - (-time.nanos // 1000)
+    """Return the first whole microsecond that is not before `time`, within what a store can hold."""
+    seconds = max(-NEVER_SECONDS, min(time.seconds, NEVER_SECONDS))
+    return seconds * _MICROS - (-time.nanos // 1000)
 
 
 def never(time: Timestamp) -> bool:

@@ -213,12 +213,14 @@ def _reminder(me: Self, peer: Peer, message: pb.Message) -> Reminder:
     wrong = None if kind in (Kind.ACTIVITY, Kind.WITHDRAW) else invalid_instance_id(target.id)
     if wrong:
         raise MalformedError(wrong)
+    # Only the answer to a call finds its way to another hub: the one that made the call.
+    hub = target.hub if kind is Kind.RESULT else DEFAULT_HUB
     call = message.call
     return Reminder(
         id=message.id,
         kind=kind,
         owner=0,
-        target=ActorId(me.namespace, me.app, target.kind, target.hub or DEFAULT_HUB, target.id),
+        target=ActorId(me.namespace, me.app, target.kind, hub, target.id),
         source=ActorId(*peer, message.source.kind, message.source.hub, message.source.id),
         call=CallId(call.execution_id, call.turn, call.task_id),
         due=0,

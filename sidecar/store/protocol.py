@@ -16,7 +16,7 @@ class Refusal(enum.Enum):
 
     CONFLICT = "the instance is at another revision: load it again and decide anew"
     GONE = "a reminder that was to be used up is gone"
-    DUPLICATE = "the message was accepted before"
+    DUPLICATE = "the message, or the activity of another app, was accepted before"
 
 
 class UnavailableError(Exception):

@@ -101,8 +101,20 @@ class Sqlite:
             for _, done in batches:
                 done.set_exception(UnavailableError(str(error)))
             return
+        except Exception as error:
+            await self._commit_apart(batches, error)
+            return
         for batch, done in batches:
             done.set_result([next(outcomes) for _ in batch])
+
+    async def _commit_apart(self, batches: list[_Waiting], error: Exception) -> None:
+        """Write batches one by one: something in one of them cannot be stored, and only that one shall fail."""
+        if len(batches) == 1:
+            log.error("changes cannot be stored", error=str(error))
+            batches[0][1].set_exception(error)
+            return
+        for batch in batches:
+            await self._commit_together([batch])
 
     # ------------------------------------------------------------ reads
 

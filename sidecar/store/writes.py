@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterable
 
-from sidecar.core.model import Changes, Instance, Self
+from sidecar.core.model import Changes, Instance, Reminder, Self
 from sidecar.store import rows
 from sidecar.store.protocol import Refusal
 
@@ -38,9 +38,13 @@ _WRITE_CHILD = (
 _END_CHILD = "UPDATE children SET ended = 1 WHERE key = ? AND namespace = ? AND app = ? AND hub = ? AND id = ?"
 _APPEND = "INSERT INTO history (key, turn, place, event) VALUES (?, ?, ?, ?)"
 _TRUNCATE = "DELETE FROM history WHERE key = ? AND (turn, place) >= (?, ?)"
-_WRITE_REMINDER = f"INSERT OR IGNORE INTO reminders ({_REMINDER}) VALUES ({_REMINDER_MARKS})"
+_WRITE_REMINDER = f"INSERT INTO reminders ({_REMINDER}) VALUES ({_REMINDER_MARKS})"
 _ANSWERED = (
     "SELECT 1 FROM reminders WHERE place = 2 AND kind = 5 AND target_namespace = ? AND target_app = ? "
+    "AND execution = ? AND turn = ? AND task = ?"
+)
+_TAKEN_IN = (
+    "SELECT 1 FROM reminders WHERE place = 1 AND owner = 0 AND source_namespace = ? AND source_app = ? "
     "AND execution = ? AND turn = ? AND task = ?"
 )
 _DROP = "DELETE FROM reminders WHERE id = ?"
@@ -78,7 +82,7 @@ def commit(connection: sqlite3.Connection, me: Self, batch: list[Changes]) -> li
 
 
 def _one(connection: sqlite3.Connection, me: Self, changes: Changes) -> Refusal | None:
-    refusal = _check(connection, changes)
+    refusal = _check(connection, me, changes)
     if refusal is None:
         if changes.replaces:
             _purge(connection, changes.replaces)
@@ -91,11 +95,13 @@ def _one(connection: sqlite3.Connection, me: Self, changes: Changes) -> Refusal 
     return refusal
 
 
-def _check(connection: sqlite3.Connection, changes: Changes) -> Refusal | None:
+def _check(connection: sqlite3.Connection, me: Self, changes: Changes) -> Refusal | None:
     """Return why the changes are refused, before anything of them is written."""
     for message in changes.received:
         if connection.execute(_RECEIVED, (message.store, message.id)).fetchone():
             return Refusal.DUPLICATE
+    if any(_taken_in(connection, me, reminder) for reminder in changes.set):
+        return Refusal.DUPLICATE
     for reminder in changes.required:
         if connection.execute(_HAS_REMINDER, (reminder,)).fetchone() is None:
             return Refusal.GONE
@@ -109,6 +115,14 @@ def _check(connection: sqlite3.Connection, changes: Changes) -> Refusal | None:
         if taken:
             return Refusal.CONFLICT
     return None
+
+
+def _taken_in(connection: sqlite3.Connection, me: Self, reminder: Reminder) -> bool:
+    """Whether an activity of another app is here already, or its result still waits to go home."""
+    if reminder.owner or rows.place(me, reminder) != rows.OWN_WORKER:
+        return False
+    call = (*reminder.source[:2], *reminder.call)
+    return any(connection.execute(statement, call).fetchone() for statement in (_ANSWERED, _TAKEN_IN))
 
 
 def _purge(connection: sqlite3.Connection, key: int) -> None:
@@ -145,11 +159,7 @@ def _write_reminders(connection: sqlite3.Connection, me: Self, changes: Changes)
     for statement in _RELEASE:
         connection.executemany(statement, [(reminder,) for reminder in changes.released])
     for reminder in changes.set:
-        row = rows.from_reminder(me, reminder)
-        foreign = not reminder.owner and rows.place(me, reminder) == rows.OWN_WORKER
-        if foreign and connection.execute(_ANSWERED, (*reminder.source[:2], *reminder.call)).fetchone():
-            continue
-        connection.execute(_WRITE_REMINDER, row)
+        connection.execute(_WRITE_REMINDER, rows.from_reminder(me, reminder))
 
 
 def _write_links(connection: sqlite3.Connection, changes: Changes) -> None:

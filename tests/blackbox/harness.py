@@ -114,6 +114,7 @@ class Sidecar(Process):
         self.port, self.http_port, self.peer_port = free_port(), free_port(), free_port()
         self.peers = dict(peers or {})
         self.options: list[str] = []
+        self.environment: dict[str, str] = {}
 
     def start(self) -> Self:
         """Starts it and waits until it is ready."""
@@ -123,7 +124,7 @@ class Sidecar(Process):
 
     def launch(self) -> None:
         """Starts it and waits for nothing."""
-        self._launch(self._command(), _environment(), stdout=subprocess.DEVNULL)
+        self._launch(self._command(), _environment(**self.environment), stdout=subprocess.DEVNULL)
 
     def restart(self) -> Self:
         self.kill9()

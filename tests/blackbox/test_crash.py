@@ -1,11 +1,13 @@
 """Sidecars are killed with -9 at random moments under a mixed load; what was accepted comes out right.
 
-All outputs are sums of what the activities return, so that a result that was counted twice or lost shows.
+All outputs are sums of what the activities return, and the histories are counted: every call that a workflow made
+is answered there, once.
 """
 
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +15,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from .harness import App, CallError, Deployment, Sidecar, attempt
+from .wire import Caller, decode
 
 KILLS = 32
 MORE = 20
 _LOAD_PAUSE = 0.12
 _DRAIN_SECONDS = 90.0
+# Events by number in a history: what is called, and what answers it (with the number of the field that says what).
+_CALLS = {6: "activity", 9: "child"}
+_ANSWERS = {7: ("activity", 1), 8: ("activity", 1), 10: ("child", 1), 11: ("child", 1), 13: ("timer", 2)}
 
 
 class Work(NamedTuple):
@@ -67,11 +73,14 @@ def across(chance: random.Random) -> Work:
 class Load:
     """Starts workflows in one app, one after the other, until it is stopped; remembers what was accepted."""
 
-    def __init__(self, app: App, choose: Callable[[random.Random], Work], seed: int) -> None:
+    def __init__(
+        self, app: App, choose: Callable[[random.Random], Work], seed: int, pause: float = _LOAD_PAUSE
+    ) -> None:
         self.started: list[Started] = []
         self._app = app
         self._choose = choose
         self._chance = random.Random(seed)
+        self._pause = pause
         self._stopping = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=f"load {app.label}")
@@ -86,7 +95,7 @@ class Load:
 
     def _run(self) -> None:
         try:
-            while not self._stopping.wait(_LOAD_PAUSE):
+            while not self._stopping.wait(self._pause):
                 self.started.append(begin(self._app, self._choose(self._chance), len(self.started)))
         except Exception as error:
             self._error = error
@@ -134,6 +143,32 @@ def wrong(started: list[Started], seconds: float) -> list[str]:
     return found
 
 
+def miscounted(started: list[Started]) -> list[str]:
+    """The histories in which a call is not answered exactly once, or a timer fired twice."""
+    found = []
+    for port in {app.port for app, _, _ in started}:
+        with Caller(port) as caller:
+            for id in (id for app, id, _ in started if app.port == port):
+                calls, answers = counted(caller.call("GetInstanceHistory", {1: id})[1])
+                timers = {key for key in answers if key[0] == "timer"}
+                if answers.keys() - timers != calls.keys() or set(answers.values()) > {1}:
+                    found.append(f"{id}: calls {calls}, answers {answers}")
+    return found
+
+
+def counted(history: list[bytes]) -> tuple[Counter[tuple[str, int]], Counter[tuple[str, int]]]:
+    """How often each call was made and answered: by kind and number."""
+    calls: Counter[tuple[str, int]] = Counter()
+    answers: Counter[tuple[str, int]] = Counter()
+    for event in map(decode, history):
+        for number in event.keys() & _CALLS.keys():
+            calls[_CALLS[number], event[1][0]] += 1
+        for number in event.keys() & _ANSWERS.keys():
+            kind, field = _ANSWERS[number]
+            answers[kind, decode(event[number][0])[field][0]] += 1
+    return calls, answers
+
+
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
     deployment = Deployment(tmp_path, ("orders", "ml"))
@@ -169,7 +204,9 @@ def test_nothing_is_lost_or_counted_twice_when_sidecars_are_killed(
         started = [each for load in loads for each in load.stop()]
     tell(f"{sum(kills.values())} kills {kills}, {len(started)} workflows accepted")
     assert wrong(started, _DRAIN_SECONDS) == []
+    assert miscounted(started) == []
     chance = random.Random(seed + 2)
     more = [begin(app, anywhere(chance), 100_000 + n) for n in range(MORE // 2) for app in (orders, ml)]
     assert wrong(more, 30) == []
+    assert miscounted(more) == []
     assert sum(kills.values()) >= 30

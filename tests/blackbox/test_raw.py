@@ -39,7 +39,7 @@ MALFORMED = {
     "not UTF-8": b"\x0a\x02\xff\xfe",
     "unknown wire type": b"\x0f\x01",
 }
-RUNNING, COMPLETED = 0, 1
+COMPLETED = 1
 each_client_call = pytest.mark.parametrize("method", CLIENT_CALLS)
 each_worker_call = pytest.mark.parametrize("method", WORKER_CALLS)
 
@@ -111,7 +111,7 @@ def test_hello_takes_anything_or_refuses_it(caller: Caller) -> None:
 
 @each_client_call
 def test_fields_of_a_later_version_are_ignored(caller: Caller, method: str) -> None:
-    code, _ = caller.status(method, {1: "later", **CLIENT_CALLS[method], 500: "new", 501: {1: 7}})
+    code, _ = caller.status(method, {1: f"later-{method}", **CLIENT_CALLS[method], 500: "new", 501: {1: 7}})
     assert code in ("OK", "NOT_FOUND", "FAILED_PRECONDITION")
 
 
@@ -171,7 +171,7 @@ def test_a_start_without_an_id_gets_one(caller: Caller) -> None:
 @pytest.mark.parametrize("method", [name for name in CLIENT_CALLS if name != "StartInstance"])
 def test_a_command_without_an_id(caller: Caller, method: str) -> None:
     code, _ = caller.status(method, CLIENT_CALLS[method])
-    assert code in ("INVALID_ARGUMENT", "NOT_FOUND")
+    assert code in ("INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED")  # a purge might have had a filter
 
 
 @each_client_call
@@ -205,7 +205,7 @@ def test_a_completion_with_a_token_that_nobody_knows(caller: Caller, method: str
 def test_a_completion_is_counted_once(caller: Caller) -> None:
     with caller.work() as worker:
         id = start(caller)
-        item = worker.item()
+        item = worker.turn_of(id)
         assert caller.status("CompleteOrchestratorTask", finish(item, id, '"first"')) == ("OK", "")
         assert caller.status("CompleteOrchestratorTask", finish(item, id, '"second"')) == ("OK", "")
     assert output_of(caller, id) == b'"first"'
@@ -215,13 +215,13 @@ def test_a_completion_of_a_turn_that_another_worker_has_by_now(caller: Caller, r
     with Caller(raw_sidecar.port) as elsewhere:
         with elsewhere.work() as first:
             id = start(caller)
-            lost = first.item()
+            lost = first.turn_of(id)
         with caller.work() as second:
-            item = second.item()
+            item = second.turn_of(id)
             assert item[10] != lost[10]
             late = finish(lost, id, '"of the one that left"')
             assert elsewhere.status("CompleteOrchestratorTask", late) == ("OK", "")
-            assert state_of(caller, id).get(4, [0]) == [RUNNING]
+            assert state_of(caller, id).get(4) != [COMPLETED]
             assert caller.status("CompleteOrchestratorTask", finish(item, id, '"right"')) == ("OK", "")
     assert output_of(caller, id) == b'"right"'
 
@@ -230,7 +230,7 @@ def test_a_completion_without_a_token_from_a_stranger(caller: Caller, raw_sideca
     """SDKs that echo no token are known by their connection; this one has no item."""
     with Caller(raw_sidecar.port) as stranger, caller.work() as worker:
         id = start(caller)
-        item = worker.item()
+        item = worker.turn_of(id)
         assert stranger.status("CompleteActivityTask", {1: id, 2: 1}) == ("OK", "")
         assert stranger.status("CompleteOrchestratorTask", {1: "other", 4: ""}) == ("OK", "")
         assert caller.status("CompleteOrchestratorTask", finish(item, id, '"right"')) == ("OK", "")
@@ -240,7 +240,7 @@ def test_a_completion_without_a_token_from_a_stranger(caller: Caller, raw_sideca
 def test_an_activity_answered_by_the_wrong_method(caller: Caller) -> None:
     with caller.work() as worker:
         id = start(caller)
-        item = worker.item()
+        item = worker.turn_of(id)
         assert caller.status("CompleteActivityTask", {1: id, 2: 1, 5: item[10][0]}) == ("OK", "")
         assert caller.status("CompleteOrchestratorTask", finish(item, id, '"right"')) == ("OK", "")
     assert output_of(caller, id) == b'"right"'
@@ -267,7 +267,7 @@ def test_a_turn_with_an_action_that_cannot_be(caller: Caller, action: Message | 
     """What comes of the workflow is open, but the item is not lost in silence and the sidecar lives."""
     with caller.work() as worker:
         id = start(caller)
-        item = worker.item()
+        item = worker.turn_of(id)
         answer = encode({1: id, 2: action, 4: item[10][0]})
         code, _ = caller.status("CompleteOrchestratorTask", answer)
         assert code in ("OK", "INVALID_ARGUMENT")

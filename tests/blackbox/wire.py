@@ -125,3 +125,10 @@ class Worker:
     def item(self) -> Fields:
         """The next turn or activity."""
         return next(self.items())
+
+    def turn_of(self, instance: str) -> Fields:
+        """The next turn of an instance; items of others are left alone."""
+        for item in self.items():
+            if self.TURN in item and decode(item[self.TURN][0])[1] == [instance.encode()]:
+                return item
+        raise LookupError(instance)

@@ -1,0 +1,88 @@
+"""The command as a person or a supervisor meets it: ready when it says so, on the ports that it says."""
+
+import json
+import re
+import socket
+import time
+from contextlib import closing
+
+import grpc
+import pytest
+
+from .harness import HOST, Sidecar, free_port, until
+from .wire import Caller, decode, encode
+
+SERVING = 1
+
+
+def health(address: str) -> int:
+    """What the gRPC health service says for the whole server."""
+    with grpc.insecure_channel(address) as channel:
+        answer = channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5)
+    return decode(answer)[1][0]
+
+
+def has_ipv6() -> bool:
+    with closing(socket.socket(socket.AF_INET6)) as six:
+        try:
+            six.bind(("::1", 0))
+        except OSError:
+            return False
+    return True
+
+
+def test_ready_means_serving(own_sidecar: Sidecar) -> None:
+    begin = time.monotonic()
+    own_sidecar.start()
+    assert time.monotonic() - begin < 3  # the aim is 1; the machine of a test may be busy
+    assert health(f"{HOST}:{own_sidecar.port}") == SERVING
+    assert own_sidecar.http("/v1.0/healthz") == (204, b"")
+    metadata = own_sidecar.metadata()
+    assert metadata["id"] == "orders"
+    assert metadata["workflows"]["connectedWorkers"] == 0
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_it_listens_on_both_families(own_sidecar: Sidecar) -> None:
+    own_sidecar.start()
+    assert health(f"[::1]:{own_sidecar.port}") == SERVING
+
+
+def test_several_ports(own_sidecar: Sidecar) -> None:
+    second = free_port()
+    own_sidecar.options = ["--grpc-port", str(second)]
+    own_sidecar.start()
+    for port in (own_sidecar.port, second):
+        with Caller(port) as caller:
+            assert caller.status("Hello", b"") == ("OK", "")
+
+
+def test_port_0_is_any_and_the_log_says_which(own_sidecar: Sidecar) -> None:
+    own_sidecar.port = own_sidecar.http_port = own_sidecar.peer_port = 0
+    own_sidecar.launch()
+    line = until(lambda: re.search(r'^.*"ready".*$', own_sidecar.log_tail(), re.MULTILINE), what="ready")
+    ready = json.loads(line[0])
+    [port] = ready["grpc_ports"]
+    assert health(f"{HOST}:{port}") == SERVING
+    own_sidecar.http_port = ready["http_port"]
+    assert own_sidecar.http("/v1.0/healthz")[0] == 204
+
+
+def test_a_task_hub_header_is_accepted(own_sidecar: Sidecar) -> None:
+    own_sidecar.start()
+    with grpc.insecure_channel(f"{HOST}:{own_sidecar.port}") as channel:
+        get = channel.unary_unary("/TaskHubSidecarService/GetInstance")
+        headers = (("taskhub", "mine"), ("dapr-api-token", "secret"), ("x-user-agent", "test"))
+        assert decode(get(encode({1: "nobody"}), metadata=headers, timeout=5)).get(1, [0]) == [0]
+
+
+def test_two_sidecars_share_a_directory_for_different_apps(own_sidecar: Sidecar) -> None:
+    own_sidecar.start()
+    other = Sidecar("ml", own_sidecar.data.parent)
+    try:
+        other.start()
+        names = {path.name for path in own_sidecar.data.iterdir()}
+        assert {"default.orders.db", "default.ml.db"} <= names
+        other.stop()
+    finally:
+        other.kill9()

@@ -1,0 +1,293 @@
+"""The reference store: the contract of `Store` over plain dictionaries, to be read beside it.
+
+It is what the file store is measured against, and what a simulation runs on. No step of it waits, so what it does
+depends on nothing but what it is given. Changes that no core would make, such as a row of the log where one is
+already, fail an assertion.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from sidecar.core.model import (
+    ActorId,
+    CallId,
+    Changes,
+    Child,
+    Instance,
+    Kind,
+    Lost,
+    OpenCall,
+    Position,
+    Reminder,
+    Row,
+    Self,
+    State,
+)
+from sidecar.core.state import load as load_state
+from sidecar.store.protocol import Ready, Refusal, UnavailableError
+
+
+@dataclass
+class Data:
+    """All that is stored. `log`, `calls` and `children` are by the key of their instance."""
+
+    instances: dict[int, Instance] = field(default_factory=dict)
+    outputs: dict[int, str] = field(default_factory=dict)
+    log: dict[int, dict[Position, bytes]] = field(default_factory=dict)
+    calls: dict[int, dict[int, OpenCall]] = field(default_factory=dict)
+    children: dict[int, dict[ActorId, tuple[Child, bool]]] = field(default_factory=dict)  # True: it has ended
+    reminders: dict[int, Reminder] = field(default_factory=dict)
+    accepted: dict[int, str] = field(default_factory=dict)  # held reminder -> the store that has accepted it
+    received: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)  # (store, ID) -> its app
+    last_key: int = 0
+    last_order: int = 0
+
+
+class MemoryStore:
+    """A `Store` in memory. Give its `data` to a new one, and that is the store opened again."""
+
+    def __init__(self, me: Self, identity: str = "memory.1", data: Data | None = None) -> None:
+        self.me = me
+        self.identity = identity
+        self.data = Data() if data is None else data
+        self._open = True
+
+    @property
+    def next_key(self) -> int:
+        """See `Store.next_key`."""
+        return self.data.last_key + 1
+
+    @property
+    def next_order(self) -> int:
+        """See `Store.next_order`."""
+        return self.data.last_order + 1
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return a copy of everything stored; equal stores give equal ones. Instances that have none are left out."""
+        everything = {one.name: copy.deepcopy(getattr(self.data, one.name)) for one in fields(self.data)}
+        for name in ("log", "calls", "children"):
+            everything[name] = {key: found for key, found in everything[name].items() if found}
+        return everything
+
+    async def commit(self, batch: Sequence[Changes]) -> list[Refusal | None]:
+        """See `Store.commit`."""
+        self._check_open()
+        outcomes = []
+        for changes in batch:
+            refusal = self._refusal(changes)
+            if refusal is None:
+                self._write(changes)
+            outcomes.append(refusal)
+        return outcomes
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        self._open = False
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise UnavailableError("closed")
+
+    # ------------------------------------------------------------ what a commit does
+
+    def _refusal(self, changes: Changes) -> Refusal | None:
+        data = self.data
+        if any((message.store, message.id) in data.received for message in changes.received):
+            return Refusal.DUPLICATE
+        if any(reminder not in data.reminders for reminder in changes.required):
+            return Refusal.GONE
+        if changes.key and self._revision(changes.key) != changes.expected:
+            return Refusal.CONFLICT
+        if changes.replaces and self._revision(changes.replaces) != changes.replaced_at:
+            return Refusal.CONFLICT
+        if changes.instance is not None and not changes.expected:
+            holder = self._find(changes.instance.hub, changes.instance.id)
+            if holder is not None and holder.key != changes.replaces:
+                return Refusal.CONFLICT
+        return None
+
+    def _revision(self, key: int) -> int:
+        return self.data.instances[key].revision if key in self.data.instances else 0
+
+    def _find(self, hub: str, instance_id: str) -> Instance | None:
+        found = (one for one in self.data.instances.values() if (one.hub, one.id) == (hub, instance_id))
+        return next(found, None)
+
+    def _write(self, changes: Changes) -> None:
+        self._purge(changes.replaces)
+        if changes.purged:
+            self._purge(changes.key)
+        if changes.instance is not None:
+            self._write_instance(changes, changes.instance)
+        self._write_reminders(changes)
+        self._write_links(changes)
+
+    def _purge(self, key: int) -> None:
+        data = self.data
+        for table in (data.instances, data.outputs, data.log, data.calls, data.children):
+            table.pop(key, None)
+
+    def _write_instance(self, changes: Changes, instance: Instance) -> None:
+        data, key = self.data, changes.key
+        assert instance.key == key
+        data.instances[key] = instance
+        data.last_key = max(data.last_key, key)
+        if changes.output is not None:
+            data.outputs[key] = changes.output
+        calls = data.calls.setdefault(key, {})
+        for task in list(calls) if changes.close_all else changes.closed:
+            calls.pop(task, None)
+        calls.update({call.call.task: call for call in changes.opened})
+        children = data.children.setdefault(key, {})
+        children.update({actor: (children[actor][0], True) for actor in changes.ended if actor in children})
+        children.update({child.actor: (child, False) for child in changes.children})
+        log = data.log.setdefault(key, {})
+        if changes.truncate is not None:
+            for position in [position for position in log if position >= changes.truncate]:
+                del log[position]
+        for row in changes.append:
+            assert row.position not in log, f"there is an event at {row.position} already"
+            log[row.position] = row.event
+
+    def _write_reminders(self, changes: Changes) -> None:
+        data = self.data
+        for reminder in changes.dropped:
+            self._drop(reminder)
+        for reminder in changes.released:
+            if reminder in data.accepted:
+                self._drop(reminder)
+            elif reminder in data.reminders:
+                data.reminders[reminder] = replace(data.reminders[reminder], held=False)
+        for new in changes.set:
+            if not self._known(new):
+                assert new.id not in data.reminders, f"there is a reminder {new.id} already"
+                data.reminders[new.id] = new
+                data.last_order = max(data.last_order, new.id)
+
+    def _drop(self, reminder: int) -> None:
+        self.data.reminders.pop(reminder, None)
+        self.data.accepted.pop(reminder, None)
+
+    def _known(self, reminder: Reminder) -> bool:
+        """Whether it is an activity of another app that is here already, or done and on its way home."""
+        if reminder.owner or not self._for_own_workers(reminder):
+            return False
+        home = reminder.source[:2]
+        answers = (
+            one
+            for one in self.data.reminders.values()
+            if one.kind is Kind.RESULT and self._for_others(one) and one.target[:2] == home
+        )
+        return self._foreign(*home, reminder.call) is not None or any(one.call == reminder.call for one in answers)
+
+    def _write_links(self, changes: Changes) -> None:
+        data = self.data
+        for message in changes.received:
+            data.received[message.store, message.id] = (message.namespace, message.app)
+        for delivered in changes.delivered:
+            reminder = data.reminders.get(delivered.reminder)
+            if reminder is not None and reminder.held:
+                data.accepted[reminder.id] = delivered.store
+            else:
+                self._drop(delivered.reminder)
+        for forgotten in changes.forgotten:
+            self._forget(lambda store, id_, _, told=forgotten: store == told.store and id_ < told.below)
+        for lost in changes.lost:
+            self._forget(lambda store, _, app, gone=lost: app == gone[:2] and store != gone.store)
+            self._send_again(lost)
+
+    def _forget(self, which: Callable[[str, int, tuple[str, str]], bool]) -> None:
+        received = self.data.received
+        self.data.received = {message: app for message, app in received.items() if not which(*message, app)}
+
+    def _send_again(self, lost: Lost) -> None:
+        for reminder, store in list(self.data.accepted.items()):
+            if self.data.reminders[reminder].target[:2] == lost[:2] and store != lost.store:
+                del self.data.accepted[reminder]
+
+    # ------------------------------------------------------------ reads
+
+    async def load(self, hub: str, instance_id: str) -> State | None:
+        """See `Store.load`."""
+        self._check_open()
+        instance = self._find(hub, instance_id)
+        if instance is None:
+            return None
+        key = instance.key
+        live = {actor: child for actor, (child, ended) in self.data.children.get(key, {}).items() if not ended}
+        inbox = [Row(*position, event) for position, event in self._log(key) if position.turn > instance.covered]
+        return load_state(instance, State(instance, dict(self.data.calls.get(key, {})), live), inbox)
+
+    def _log(self, key: int) -> list[tuple[Position, bytes]]:
+        return sorted(self.data.log.get(key, {}).items())
+
+    async def events(self, key: int, after: Position, upto_turn: int) -> list[bytes]:
+        """See `Store.events`."""
+        self._check_open()
+        return [event for position, event in self._log(key) if position > after and position.turn <= upto_turn]
+
+    async def payloads(self, key: int) -> tuple[bytes | None, str | None]:
+        """See `Store.payloads`."""
+        self._check_open()
+        starts = [event for position, event in self._log(key) if position.place == 1]
+        starts += [one.payload for one in self._sorted() if one.owner == key and one.kind is Kind.START]
+        return (starts[0] if starts else None, self.data.outputs.get(key))
+
+    async def children(self, key: int) -> list[Child]:
+        """See `Store.children`."""
+        self._check_open()
+        return [child for child, _ in self.data.children.get(key, {}).values()]
+
+    async def ready(self, after: int, limit: int) -> list[Ready]:
+        """See `Store.ready`."""
+        self._check_open()
+        found = [one for key, one in sorted(self.data.instances.items()) if one.ready and key > after]
+        return [Ready(one.key, one.hub, one.id, one.name, one.version) for one in found[:limit]]
+
+    async def due(self, before: int, after: Position, limit: int) -> list[Reminder]:
+        """See `Store.due`."""
+        self._check_open()
+        own = [one for one in self._sorted() if not self._for_others(one) and not self._for_own_workers(one)]
+        own.sort(key=lambda one: (one.due, one.id))
+        return [one for one in own if one.due <= before and (one.due, one.id) > after][:limit]
+
+    async def activities(self, after: int, limit: int) -> list[Reminder]:
+        """See `Store.activities`."""
+        self._check_open()
+        return [one for one in self._sorted() if self._for_own_workers(one) and one.id > after][:limit]
+
+    async def outbound(self, namespace: str, app: str, after: int, limit: int) -> list[Reminder]:
+        """See `Store.outbound`."""
+        self._check_open()
+        others = [one for one in self._sorted() if self._for_others(one) and one.target[:2] == (namespace, app)]
+        return [one for one in others if one.id not in self.data.accepted and one.id > after][:limit]
+
+    async def destinations(self) -> list[tuple[str, str]]:
+        """See `Store.destinations`."""
+        self._check_open()
+        return sorted({one.target[:2] for one in self._sorted() if self._for_others(one)})
+
+    async def reminder(self, reminder_id: int) -> Reminder | None:
+        """See `Store.reminder`."""
+        self._check_open()
+        return self.data.reminders.get(reminder_id)
+
+    async def foreign_activity(self, namespace: str, app: str, call: CallId) -> Reminder | None:
+        """See `Store.foreign_activity`."""
+        self._check_open()
+        return self._foreign(namespace, app, call)
+
+    def _foreign(self, namespace: str, app: str, call: CallId) -> Reminder | None:
+        taken_in = (one for one in self._sorted() if self._for_own_workers(one) and not one.owner)
+        return next((one for one in taken_in if (*one.source[:2], one.call) == (namespace, app, call)), None)
+
+    def _sorted(self) -> Iterable[Reminder]:
+        return [reminder for _, reminder in sorted(self.data.reminders.items())]
+
+    def _for_others(self, reminder: Reminder) -> bool:
+        return not self.me.owns(reminder.target)
+
+    def _for_own_workers(self, reminder: Reminder) -> bool:
+        return self.me.owns(reminder.target) and reminder.kind is Kind.ACTIVITY
