@@ -75,11 +75,11 @@ class Activities:
             reminder = await self._store.reminder(reminder_id)
         except UnavailableError as error:
             log.warning("cannot read an activity", error=str(error))
-            worker.activities.discard(reminder_id)
+            worker.activities.pop(reminder_id, None)
             self._pool.activities.complete = False
             return
         if reminder is None:
-            worker.activities.discard(reminder_id)
+            worker.activities.pop(reminder_id, None)
         elif worker in self._pool.workers:
             self._send(worker, reminder)
         else:
@@ -87,7 +87,7 @@ class Activities:
 
     def _send(self, worker: Worker, reminder: Reminder) -> None:
         if not self._pool.fits(reminder.id, len(reminder.payload), worker):
-            worker.activities.discard(reminder.id)
+            worker.activities.pop(reminder.id, None)
             return
         self.leases[reminder.id] = Lease(worker, reminder, self._clock.monotonic())
         worker.send(ActivityItem(reminder.payload, f"a.{reminder.id}"))
@@ -123,5 +123,5 @@ class Activities:
     def _end(self, reminder_id: int) -> None:
         lease = self.leases.pop(reminder_id, None)
         if lease is not None:
-            lease.worker.activities.discard(reminder_id)
+            lease.worker.activities.pop(reminder_id, None)
             self._pump()

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -21,11 +21,12 @@ from sidecar.edge.health import Health
 from sidecar.edge.peer import Peers
 from sidecar.edge.streams import Streams
 from sidecar.edge.taskhub import TaskHub
-from sidecar.edge.transport import AddressInUse, Handlers
+from sidecar.edge.transport import AddressInUse, Channel, Handlers
 from sidecar.engine import Engine
 from sidecar.router import Link, Router
 from sidecar.service import Service
 from sidecar.store import sqlite
+from sidecar.store.protocol import Store
 from sidecar.timers import Clock
 
 _LOOPBACK = ("127.0.0.1", "::1")
@@ -52,6 +53,36 @@ class Ports:
     peer: int
 
 
+@dataclass(frozen=True, slots=True)
+class Middle:
+    """All of a sidecar but its listeners and its store."""
+
+    engine: Engine
+    dispatch: Dispatch
+    service: Service
+    router: Router
+    peers: Peers
+
+
+def assemble(settings: Settings, me: Self, store: Store, clock: Clock, connect: Callable[[str], Channel]) -> Middle:
+    """Wire the parts of a sidecar over a store; `connect` opens a channel to the address of a peer."""
+    engine = Engine(me, store, clock, Ids(store.next_key, store.next_order, clock.new_id))
+    directory = Directory(me.namespace, settings.peers)
+    links = _Links()
+    router = Router(
+        engine,
+        directory,
+        links,
+        most_bytes=settings.max_message_bytes - _PEER_HEADROOM,
+        unknown_app_fails=settings.unknown_app == "fail",
+    )
+    dispatch = Dispatch(engine, router, turn_timeout=settings.turn_timeout, activity_timeout=settings.activity_timeout)
+    engine.effects = dispatch
+    service = Service(engine, dispatch)
+    links.peers = Peers(service, directory, connect, router.link_up)
+    return Middle(engine, dispatch, service, router, links.peers)
+
+
 class Sidecar:
     """One sidecar: made by `create`, then `start`, `serve` and `stop`, each once."""
 
@@ -59,33 +90,12 @@ class Sidecar:
         self.settings = settings
         self.store = store
         self._serving = False
-        clock = Clock()
-        me = store.me
         limit = settings.max_message_bytes
-        self.engine = Engine(me, store, clock, Ids(store.next_key, store.next_order, clock.new_id))
-        self.directory = Directory(me.namespace, settings.peers)
-        links = _Links()
-        self.router = Router(
-            self.engine,
-            self.directory,
-            links,
-            most_bytes=limit - _PEER_HEADROOM,
-            unknown_app_fails=settings.unknown_app == "fail",
+        middle = assemble(
+            settings, store.me, store, Clock(), lambda address: GrpcChannel(address, max_receive_bytes=limit)
         )
-        self.dispatch = Dispatch(
-            self.engine,
-            self.router,
-            turn_timeout=settings.turn_timeout,
-            activity_timeout=settings.activity_timeout,
-        )
-        self.engine.effects = self.dispatch
-        self.service = Service(self.engine, self.dispatch)
-        self.peers = links.peers = Peers(
-            self.service,
-            self.directory,
-            lambda address: GrpcChannel(address, max_receive_bytes=limit),
-            self.router.link_up,
-        )
+        self.engine, self.dispatch, self.service = middle.engine, middle.dispatch, middle.service
+        self.router, self.peers = middle.router, middle.peers
         self.taskhub = TaskHub(self.service, Streams(self.dispatch, limit))
         app_handlers = _merged(self.taskhub.handlers(), Health(self.ready).handlers())
         self.app_server = GrpcServer(app_handlers, max_receive_bytes=limit)

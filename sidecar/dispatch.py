@@ -230,7 +230,7 @@ class Dispatch:
     def recall(self, actor: Actor) -> None:
         """Void the turn that is out, or assigned, and free its slot."""
         if actor.holder is not None:
-            actor.holder.turns.discard(actor.address)
+            actor.holder.turns.pop(actor.address, None)
             self.pump()
         actor.turn = actor.holder = None
         self._out.pop(actor.address, None)

@@ -74,7 +74,7 @@ class Actor:
     holder: Worker | None = None  # the worker that has it, or is to get it
     deadline: float = 0.0  # monotonic time at which it is handed out again
     past: Past | None = None
-    watchers: set["asyncio.Future[None]"] = field(default_factory=set)
+    watchers: dict["asyncio.Future[None]", None] = field(default_factory=dict)
 
     @property
     def idle(self) -> bool:
@@ -151,7 +151,7 @@ class Engine:
         """Forget what is in memory of an instance; a turn that is out is void."""
         actor.state, actor.loaded, actor.past = None, False, None
         self.effects.forgotten(actor)
-        for watcher in actor.watchers:
+        for watcher in list(actor.watchers):
             if not watcher.done():
                 watcher.set_result(None)
 
@@ -261,7 +261,7 @@ class Engine:
             self.effects.reminder_set(reminder)
         if actor is not None and changes.key:
             self.effects.committed(actor, changes)
-            watchers, actor.watchers = actor.watchers, set()
+            watchers, actor.watchers = actor.watchers, {}
             for watcher in watchers:
                 if not watcher.done():
                     watcher.set_result(None)
@@ -270,8 +270,8 @@ class Engine:
         """Return a future that is done when the instance was changed."""
         actor = self.actor(address)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        actor.watchers.add(future)
-        future.add_done_callback(actor.watchers.discard)
+        actor.watchers[future] = None
+        future.add_done_callback(lambda done: actor.watchers.pop(future, None))
         return future
 
     async def drain(self) -> None:

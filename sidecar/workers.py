@@ -46,8 +46,8 @@ class Worker:
     activity_filter: Filter
     is_full: Callable[[], bool]
     send: Callable[[WorkItem], None]
-    turns: set[tuple[str, str]] = field(default_factory=set)
-    activities: set[int] = field(default_factory=set)
+    turns: dict[tuple[str, str], None] = field(default_factory=dict)
+    activities: dict[int, None] = field(default_factory=dict)
 
 
 class Assignment(NamedTuple):
@@ -132,14 +132,14 @@ class Pool:
             room = worker.max_turns - len(worker.turns)
             return room if worker.turn_filter.accepts(name, version) else 0
 
-        return self._spread(self.turns, free, lambda worker, item: worker.turns.add(item))
+        return self._spread(self.turns, free, lambda worker, item: worker.turns.update({item: None}))
 
     def _assign_activities(self) -> list[Assignment]:
         def free(worker: Worker, name: str, version: str) -> int:
             room = worker.max_activities - len(worker.activities)
             return room if worker.activity_filter.accepts(name, version) else 0
 
-        return self._spread(self.activities, free, lambda worker, item: worker.activities.add(item))
+        return self._spread(self.activities, free, lambda worker, item: worker.activities.update({item: None}))
 
     def _spread(
         self, backlog: Backlog[K], free: Callable[[Worker, str, str], int], take: Callable[[Worker, K], None]

@@ -220,11 +220,12 @@ class Lost(NamedTuple):
 class Changes:
     """What one step changes, committed as a whole or not at all.
 
-    The commit is refused when the instance `key` is not at revision `expected` (0: it is new), when a reminder of
-    `required` is gone, or, as a duplicate, when a message of `received` was accepted before, or `set` takes in an activity of
-    another app that is here already or whose result is on its way home. `instance` is the row
-    to write, None with a key and `purged` removes it; `replaces` is the key of an instance that goes at the same
-    time, at revision `replaced_at`. `key` 0: no instance takes part.
+    The commit is refused when the instance `key` is not at revision `expected` (0: it is new) or when a reminder of
+    `required` is gone. It is refused as a duplicate when a message of `received` was accepted before, or when `set`
+    takes in an activity of another app that is here already or whose result is on its way home.
+
+    `instance` is the row to write; None with a key and `purged` removes it. `replaces` is the key of an instance that
+    goes at the same time, at revision `replaced_at`. `key` 0: no instance takes part.
     """
 
     key: int = 0
