@@ -3,6 +3,7 @@
 One delivery at a time. All of it is a hint over the store: an activity that is not known here is read from there.
 """
 
+import itertools
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
@@ -20,11 +21,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """An activity that a worker has, since a monotonic time."""
+    """An activity that a worker has, since a monotonic time; `number` tells this delivery from others of it."""
 
     worker: Worker
     reminder: Reminder
     since: float
+    number: int
 
 
 class Activities:
@@ -44,6 +46,7 @@ class Activities:
         self._spawn = spawn
         self._pump = pump
         self._at_hand: dict[int, Reminder] = {}
+        self._numbers = itertools.count(1)
         self.leases: dict[int, Lease] = {}
 
     def queue(self, reminder: Reminder) -> None:
@@ -89,8 +92,9 @@ class Activities:
         if not self._pool.fits(reminder.id, len(reminder.payload), worker):
             worker.activities.pop(reminder.id, None)
             return
-        self.leases[reminder.id] = Lease(worker, reminder, self._clock.monotonic())
-        worker.send(ActivityItem(reminder.payload, f"a.{reminder.id}"))
+        number = next(self._numbers)
+        self.leases[reminder.id] = Lease(worker, reminder, self._clock.monotonic(), number)
+        worker.send(ActivityItem(reminder.payload, f"a.{reminder.id}.{number}"))
 
     async def find(self, reminder_id: int) -> Reminder | None:
         """Return an activity that is not done, or None."""
@@ -108,10 +112,13 @@ class Activities:
                 return reminder_id
         return None
 
-    def give_back(self, reminder_id: int) -> None:
-        """Queue the activity of a worker that is gone, gave it up, or took too long."""
+    def give_back(self, reminder_id: int, number: int | None = None) -> None:
+        """Queue the activity of a worker that is gone, gave it up, or took too long.
+
+        With a number only if that delivery is the one that is out: an earlier one has nothing to give back.
+        """
         lease = self.leases.get(reminder_id)
-        if lease is not None:
+        if lease is not None and number in (None, lease.number):
             self._end(reminder_id)
             self.queue(lease.reminder)
 

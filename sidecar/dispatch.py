@@ -91,6 +91,8 @@ class Dispatch:
         if instance is None or changes.replaces or instance.suspended or instance.status.terminal:
             self.recall(actor)
             self.pool.held.pop(actor.address, None)
+        if instance is None or changes.replaces:
+            self._forget_past(actor)
         if instance is not None:
             self._queue_turn(actor, instance)
 

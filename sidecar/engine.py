@@ -142,7 +142,11 @@ class Engine:
 
     async def commit(self, changes: Changes) -> Refusal | None:
         """Commit changes that belong to no instance, and act on them."""
-        (outcome,) = await self.store.commit([changes])
+        try:
+            (outcome,) = await self.store.commit([changes])
+        except UnavailableError:
+            self.effects.store_failed()
+            raise
         if outcome is None:
             self._act(changes)
         return outcome

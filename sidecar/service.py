@@ -16,6 +16,7 @@ from sidecar.core.model import (
     Kind,
     MalformedError,
     Outcome,
+    OvertakenError,
     Parent,
     Position,
     Received,
@@ -137,7 +138,7 @@ class Service:
     async def _is_child(self, child: Child, of: Instance) -> bool:
         found = await self.instance((child.actor.hub, child.actor.id))
         parent = None if found is None else found.parent
-        return parent is not None and parent.actor.id == of.id and parent.call.execution == child.creator
+        return parent is not None and parent.actor.id == of.id and parent.call == child.call
 
     async def history(self, address: Address) -> list[bytes] | None:
         """Return the log of an instance as its worker saw it, with its end, or None."""
@@ -163,7 +164,10 @@ class Service:
             turn = dispatch.take_turn(actor, response.completion_token, peer)
             if turn is None or state is None:
                 return Decision(None, Reply(Outcome.STALE))
-            changes = turns.complete(at, state, turn, response)
+            try:
+                changes = turns.complete(at, state, turn, response)
+            except OvertakenError:
+                return Decision(None, Reply(Outcome.STALE))
             dispatch.turn_done(actor, turn, changes)
             return Decision(changes, DONE)
 
@@ -172,25 +176,31 @@ class Service:
     async def complete_activity(self, peer: str, response: pb.ActivityResponse) -> Reply:
         """Take a worker's answer to an activity; the first one counts, whoever it comes from."""
         engine, dispatch = self.engine, self.dispatch
-        reminder_id = _activity_id(response.completion_token)
+        reminder_id, number = _delivery(response.completion_token)
         if reminder_id is None and not response.completion_token:
             reminder_id = dispatch.activities.by_task(peer, response.instance_id, response.task_id)
         reminder = None if reminder_id is None else await dispatch.activities.find(reminder_id)
         if reminder is None:
             return Reply(Outcome.STALE)
         response.task_id = reminder.call.task
-        event = events.task_result(engine.clock.now(), response)
         try:
-            if reminder.owner:
-                return await engine.submit(
-                    (reminder.source.hub, reminder.source.id),
-                    lambda at, state: delivery.activity_done(at, state, reminder, event),
-                )
-            changes = delivery.foreign_activity_done(engine.context(), reminder, event)
-            return Reply(Outcome.DONE if await engine.commit(changes) is None else Outcome.STALE)
+            reply = await self._settle_activity(reminder, events.task_result(engine.clock.now(), response))
         except UnavailableError:
-            dispatch.activities.give_back(reminder.id)
+            dispatch.activities.give_back(reminder.id, number)
             raise
+        # Done by this answer or before it: either way nobody may have it any more.
+        dispatch.activities.discard(reminder.id)
+        return reply
+
+    async def _settle_activity(self, reminder: Reminder, event: bytes) -> Reply:
+        engine = self.engine
+        if reminder.owner:
+            return await engine.submit(
+                (reminder.source.hub, reminder.source.id),
+                lambda at, state: delivery.activity_done(at, state, reminder, event),
+            )
+        refusal = await engine.commit(delivery.foreign_activity_done(engine.context(), reminder, event))
+        return Reply(Outcome.DONE if refusal is None else Outcome.STALE)
 
     def abandon_turn(self, token: str) -> None:
         """Take back a turn that a worker does not want."""
@@ -201,9 +211,9 @@ class Service:
 
     def abandon_activity(self, token: str) -> None:
         """Take back an activity that a worker does not want."""
-        reminder_id = _activity_id(token)
+        reminder_id, number = _delivery(token)
         if reminder_id is not None:
-            self.dispatch.activities.give_back(reminder_id)
+            self.dispatch.activities.give_back(reminder_id, number)
 
     # ------------------------------------------------------------ peers
 
@@ -249,10 +259,17 @@ def _input_of(started: bytes | None) -> str | None:
     return begun.input.value if begun.HasField("input") else None
 
 
-def _activity_id(token: str) -> int | None:
-    kind, _, number = token.partition(".")
-    valid = kind == "a" and number.isascii() and number.isdecimal() and len(number) <= _LONGEST_NUMBER
-    return int(number) if valid else None
+def _delivery(token: str) -> tuple[int | None, int | None]:
+    """Return the activity and the number of its delivery that a completion token names."""
+    kind, _, rest = token.partition(".")
+    activity, _, number = rest.partition(".")
+    if kind != "a" or not all(_is_number(text) for text in (activity, number)):
+        return None, None
+    return int(activity), int(number)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER
 
 
 def _hub_of(token: str, hub: str) -> str:

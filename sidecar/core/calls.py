@@ -123,14 +123,13 @@ def answer_parent(draft: Draft, event: bytes) -> None:
         draft.remind(Kind.RESULT, parent.actor, event, call=parent.call)
 
 
-def command_children(draft: Draft, kind: Kind, children: Sequence[Child], output: str | None = None) -> None:
+def command_children(draft: Draft, kind: Kind, children: Sequence[Child], payload: bytes) -> None:
     """Send a command to children.
 
-    The call names the execution that created the child: it obeys no other.
+    The reminder names the call that created the child: it obeys nothing else.
     """
-    payload = events.terminated(draft.now, output, recurse=True) if kind is Kind.TERMINATE else b""
     for child in children:
-        draft.remind(kind, child.actor, payload, call=CallId(child.creator, 0, 0))
+        draft.remind(kind, child.actor, payload, call=child.call)
 
 
 def failed_child(now: int, task: int, kind: str, message: str) -> bytes:

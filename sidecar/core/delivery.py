@@ -114,7 +114,7 @@ def _resolve(at: Context, state: State, arrival: Arrival) -> Decision:
         arrival,
         states.arrive(state, [event]),
         closed=(call.call.task,),
-        ended=(call.target,) if call.kind is CallKind.CHILD else (),
+        ended=(call.call,) if call.kind is CallKind.CHILD else (),
         dropped=(*arrival.consumed, call.reminder),
     )
     return Decision(changes, DONE)
@@ -157,7 +157,11 @@ def _command(at: Context, state: State, arrival: Arrival) -> Decision:
     draft = Draft(at, state)
     draft.dropped.extend(arrival.consumed)
     if reminder.kind is Kind.PURGE:
-        return operations.purged(draft, arrival.children, arrival.consumed, arrival.received)
+        if not state.instance.status.terminal and reminder.payload != operations.BY_FORCE:
+            return arrival.nothing(Reply(Outcome.WRONG_STATE, "a child that runs is purged only by force"))
+        return operations.purged(
+            draft, arrival.children, reminder.payload, consumed=arrival.consumed, received=arrival.received
+        )
     if state.instance.status.terminal:
         return arrival.nothing(DONE)
     order = events.decode(reminder.payload).execution_terminated
@@ -166,13 +170,13 @@ def _command(at: Context, state: State, arrival: Arrival) -> Decision:
 
 
 def _may_command(me: Self, state: State, reminder: Reminder) -> bool:
-    """Whether the sender is the execution that created this instance, or an own workflow that named it itself."""
+    """Whether the sender names the call that created this instance, or is an own workflow that named it itself."""
     if me.owns(reminder.source) and reminder.kind is Kind.TERMINATE and reminder.call == NO_CALL:
         return True
     parent = state.instance.parent
     if parent is None or parent.actor[:2] != reminder.source[:2]:
         return False
-    return parent.actor.id == reminder.source.id and parent.call.execution == reminder.call.execution
+    return parent.actor.id == reminder.source.id and parent.call == reminder.call
 
 
 def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
@@ -180,12 +184,12 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
     started = events.decode(reminder.payload).execution_started
     if not started.name or not started.instance.execution_id.value:
         return arrival.nothing(Reply(Outcome.INVALID, "a child needs a name and an execution ID"))
-    if state is not None and state.instance.execution == started.instance.execution_id.value:
+    if state is not None and state.instance.origin == started.instance.execution_id.value:
         return arrival.nothing(Reply(Outcome.DUPLICATE))
     if state is not None and not (state.instance.status.terminal and at.me.reuse_ended):
         return _occupied(at, state, arrival)
     actor = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
-    parent = Parent(actor, reminder.call)
+    parent = Parent(actor, reminder.call, started.parent.name.value)
     event = _start_of_child(at, reminder)
     identity = operations.Identity(reminder.target.hub, reminder.target.id, started.instance.execution_id.value, parent)
     changes = operations.created(at, state, identity, started, event)

@@ -109,17 +109,18 @@ class Row(NamedTuple):
 
 
 class Parent(NamedTuple):
-    """The call that created an instance."""
+    """The call that created an instance, and the name of the workflow that made it."""
 
     actor: ActorId
     call: CallId
+    name: str = ""
 
 
 class Child(NamedTuple):
-    """A child workflow, and the execution of its parent that created it: it obeys no other."""
+    """A child workflow, and the call of its parent that created it: it obeys nothing else."""
 
     actor: ActorId
-    creator: str
+    call: CallId
 
 
 class OpenCall(NamedTuple):
@@ -159,6 +160,7 @@ class Instance:
 
     `covered` is the last turn whose completion was committed; events of later turns are the inbox. `began` says
     that the start event is in the log (before a scheduled start it is not). `revision` grows with each change.
+    `origin` is the execution ID that it was created with; `execution` that of now, after continue-as-new.
     """
 
     key: int
@@ -176,6 +178,7 @@ class Instance:
     started_at: int | None
     completed_at: int | None
     scheduled_at: int | None
+    origin: str
     execution: str
     covered: int
     workflow_time: int
@@ -241,7 +244,7 @@ class Changes:
     closed: tuple[int, ...] = ()
     close_all: bool = False  # of the calls that were open before
     children: tuple[Child, ...] = ()
-    ended: tuple[ActorId, ...] = ()
+    ended: tuple[CallId, ...] = ()  # the calls whose children have
     set: tuple[Reminder, ...] = ()
     dropped: tuple[int, ...] = ()
     released: tuple[int, ...] = ()  # no longer held: gone once delivered
@@ -258,7 +261,7 @@ class State:
 
     instance: Instance
     open: dict[int, OpenCall] = field(default_factory=dict)
-    children: dict[ActorId, Child] = field(default_factory=dict)  # those not known to have ended
+    children: dict[CallId, Child] = field(default_factory=dict)  # those not known to have ended
     inbox: list[Row] = field(default_factory=list)
     tail: Position = _FIRST  # where the next arrival goes
 
@@ -270,6 +273,8 @@ class Turn:
     `started` is the encoded OrchestratorStarted event, `time` its timestamp.
     """
 
+    key: int
+    execution: str
     number: int
     token: str
     started: bytes
@@ -365,10 +370,14 @@ class UnsupportedActionError(Exception):
     """The worker asked for something that this sidecar cannot do."""
 
 
+class OvertakenError(Exception):
+    """The instance has gone on without the turn that is answered: what was computed in it does not hold."""
+
+
 class MalformedError(Exception):
     """The bytes are not what they should be; the text says what."""
 
 
-def live_children(children: Mapping[ActorId, Child]) -> list[Child]:
+def live_children(children: Mapping[CallId, Child]) -> list[Child]:
     """Return the children in a fixed order, so that equal states give equal changes."""
-    return [children[actor] for actor in sorted(children)]
+    return [children[call] for call in sorted(children)]

@@ -35,6 +35,9 @@ from sidecar.schema import taskhub_pb2 as pb
 MISSING = Reply(Outcome.MISSING, "no such instance exists")
 
 
+BY_FORCE = b"force"  # payload of a reminder to purge a child even if it runs
+
+
 class Identity(NamedTuple):
     """Hub, ID and execution ID of an instance to create, and the call that creates it if one does."""
 
@@ -57,7 +60,12 @@ class Start:
 
 
 def start(at: Context, state: State | None, wish: Start) -> Decision:
-    """Decide a start: the ID may be taken, and what then happens is up to the reuse policy."""
+    """Decide a start: the ID may be taken, and what then happens is up to the reuse policy.
+
+    A start that names the execution that is there is the same one, tried again.
+    """
+    if state is not None and state.instance.origin == wish.identity.execution:
+        return Decision(None, Reply(Outcome.DUPLICATE))
     if state is not None:
         refusal = _refuse_reuse(at.me, state.instance, wish)
         if refusal is not None:
@@ -69,7 +77,7 @@ def start(at: Context, state: State | None, wish: Start) -> Decision:
     actor = at.me.workflow(wish.identity.hub, wish.identity.id)
     reminder = Reminder(at.ids.order(), Kind.START, changes.key, actor, actor, NO_CALL, wish.scheduled_at, "", event)
     waiting = replace(changes.instance, began=False, ready=False, scheduled_at=wish.scheduled_at)
-    return Decision(replace(changes, instance=waiting, append=(), set=(reminder,)), DONE)
+    return Decision(replace(changes, instance=waiting, append=(), set=(*changes.set, reminder)), DONE)
 
 
 def _refuse_reuse(me: Self, existing: Instance, wish: Start) -> Reply | None:
@@ -85,18 +93,34 @@ def _refuse_reuse(me: Self, existing: Instance, wish: Start) -> Reply | None:
 def created(
     at: Context, state: State | None, identity: Identity, started: pb.ExecutionStarted, event: bytes
 ) -> Changes:
-    """Return the changes that create an instance, in the place of `state` if there is one."""
+    """Return the changes that create an instance, in the place of `state` if there is one.
+
+    One that still ran is let go of as by a purge: its calls are taken back, and its parent is told.
+    """
     instance = _fresh(started, identity, at.now, at.ids.key())
-    old = None if state is None else state.instance
-    open_reminders = () if state is None else tuple(state.open[task].reminder for task in sorted(state.open))
-    return Changes(
-        key=instance.key,
-        instance=instance,
-        append=(Row(1, 1, event),),
-        replaces=old.key if old else 0,
-        replaced_at=old.revision if old else 0,
-        dropped=open_reminders,
+    changes = Changes(key=instance.key, instance=instance, append=(Row(1, 1, event),))
+    if state is None:
+        return changes
+    draft = Draft(at, state)
+    if not state.instance.status.terminal:
+        calls.end_all(draft, withdraw=True)
+        _tell_parent(draft, "WorkflowReplaced", "was replaced by another with its ID")
+    return replace(
+        changes,
+        replaces=state.instance.key,
+        replaced_at=state.instance.revision,
+        set=tuple(draft.reminders),
+        dropped=tuple(draft.dropped),
+        released=tuple(draft.released),
     )
+
+
+def _tell_parent(draft: Draft, kind: str, what: str) -> None:
+    """Answer the call that created an instance which will not answer it itself."""
+    instance = draft.state.instance
+    if instance.parent is not None:
+        message = f"child workflow '{instance.id}' {what}"
+        calls.answer_parent(draft, calls.failed_child(draft.now, instance.parent.call.task, kind, message))
 
 
 def _fresh(started: pb.ExecutionStarted, identity: Identity, now: int, key: int) -> Instance:
@@ -116,6 +140,7 @@ def _fresh(started: pb.ExecutionStarted, identity: Identity, now: int, key: int)
         started_at=None,
         completed_at=None,
         scheduled_at=None,
+        origin=identity.execution,
         execution=identity.execution,
         covered=0,
         workflow_time=0,
@@ -191,11 +216,9 @@ def terminated(
     state = draft.state
     calls.end_all(draft, withdraw=True)
     if recurse:
-        calls.command_children(draft, Kind.TERMINATE, live_children(state.children), output)
-    if state.instance.parent is not None:
-        message = f"child workflow '{state.instance.id}' was terminated"
-        task = state.instance.parent.call.task
-        calls.answer_parent(draft, calls.failed_child(draft.now, task, "WorkflowTerminated", message))
+        order = events.terminated(draft.now, output, recurse=True)
+        calls.command_children(draft, Kind.TERMINATE, live_children(state.children), order)
+    _tell_parent(draft, "WorkflowTerminated", "was terminated")
     rows = states.arrive(state, [events.terminated(draft.now, output, recurse)])
     fields: dict[str, Any] = {"status": Status.TERMINATED, "suspended": False, "completed_at": draft.now}
     changes = replace(
@@ -218,12 +241,14 @@ def purge(at: Context, state: State | None, children: Sequence[Child], force: bo
     if not state.instance.status.terminal and not force:
         text = f"workflow '{state.instance.id}' is {state.instance.status.name}: terminate it first, or purge by force"
         return Decision(None, Reply(Outcome.WRONG_STATE, text))
-    return purged(Draft(at, state), children)
+    return purged(Draft(at, state), children, BY_FORCE if force else b"")
 
 
 def purged(
     draft: Draft,
     children: Sequence[Child],
+    force: bytes,
+    *,
     consumed: tuple[int, ...] = (),
     received: tuple[Received, ...] = (),
 ) -> Decision:
@@ -233,11 +258,9 @@ def purged(
     """
     state = draft.state
     calls.end_all(draft, withdraw=True)
-    calls.command_children(draft, Kind.PURGE, children)
-    if state.instance.parent is not None and not state.instance.status.terminal:
-        message = f"child workflow '{state.instance.id}' was purged"
-        task = state.instance.parent.call.task
-        calls.answer_parent(draft, calls.failed_child(draft.now, task, "WorkflowPurged", message))
+    calls.command_children(draft, Kind.PURGE, children, force)
+    if not state.instance.status.terminal:
+        _tell_parent(draft, "WorkflowPurged", "was purged")
     changes = Changes(
         key=state.instance.key,
         expected=state.instance.revision,

@@ -45,10 +45,10 @@ def _calls(state: State, changes: Changes) -> None:
         state.open.pop(task, None)
     for call in changes.opened:
         state.open[call.call.task] = call
-    for actor in changes.ended:
-        state.children.pop(actor, None)
+    for call_id in changes.ended:
+        state.children.pop(call_id, None)
     for child in changes.children:
-        state.children[child.actor] = child
+        state.children[child.call] = child
 
 
 def _log(state: State, changes: Changes) -> None:

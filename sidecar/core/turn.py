@@ -21,6 +21,7 @@ from sidecar.core.model import (
     Context,
     Instance,
     Kind,
+    OvertakenError,
     Position,
     Row,
     Self,
@@ -39,7 +40,16 @@ def begin(state: State, now: int, token: str) -> Turn:
     """Close the inbox into a turn. The caller moves `state.tail` past it with `after`."""
     rows = tuple(state.inbox)
     time = events.clock_after(rows, max(now, state.instance.workflow_time))
-    return Turn(max(row.turn for row in rows), token, events.orchestrator_started(time), time, rows)
+    instance = state.instance
+    return Turn(
+        instance.key,
+        instance.execution,
+        max(row.turn for row in rows),
+        token,
+        events.orchestrator_started(time),
+        time,
+        rows,
+    )
 
 
 def after(state: State, turn: Turn) -> Position:
@@ -51,7 +61,11 @@ def complete(at: Context, state: State, turn: Turn, response: pb.OrchestratorRes
     """Return what a worker's answer to a turn changes.
 
     `response` is in neutral form. An answer that cannot be carried out ends the instance as failed, saying why.
+
+    Raises:
+        OvertakenError: the instance was terminated, suspended, replaced or continued meanwhile.
     """
+    _check_current(state.instance, turn)
     draft = Draft(at, state, turn.number)
     ending = next((action for action in response.actions if action.WhichOneof("kind") == "complete"), None)
     try:
@@ -69,6 +83,12 @@ def complete(at: Context, state: State, turn: Turn, response: pb.OrchestratorRes
     if ending.complete.status == Status.CONTINUED_AS_NEW:
         return _continue_as_new(draft, turn, ending.complete, response)
     return _end(draft, turn, ending.complete, response)
+
+
+def _check_current(instance: Instance, turn: Turn) -> None:
+    same = (instance.key, instance.execution) == (turn.key, turn.execution) and turn.number > instance.covered
+    if not same or instance.suspended or instance.status.terminal:
+        raise OvertakenError(f"turn {turn.number} was overtaken")
 
 
 def _failed_by_us(message: str) -> pb.Action:
@@ -94,7 +114,7 @@ def _target(draft: Draft, action: pb.Action, kind: str, actor_id: str) -> tuple[
     app = router.target_app_id or draft.me.app
     namespace = router.target_namespace or draft.me.namespace
     hub = draft.state.instance.hub if app == draft.me.app and namespace == draft.me.namespace else ""
-    return ActorId(namespace, app, kind, hub, actor_id), invalid_app_id(app)
+    return ActorId(namespace, app, kind, hub, actor_id), invalid_app_id(app) or invalid_app_id(namespace)
 
 
 def _route(draft: Draft, event: pb.HistoryEvent, target: ActorId) -> None:
@@ -137,6 +157,7 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
     call = draft.call_id(action.id)
     child_id = child.instance_id or f"{draft.state.instance.id}:{action.id & 0xFFFFFFFF:04x}"
     target, wrong = _target(draft, action, "workflow", child_id)
+    kind = "InvalidAppId" if wrong else "InvalidInstanceId"
     wrong = wrong or invalid_instance_id(child_id)
     event = events.confirmation(draft.now, action.id)
     fields: dict[str, Any] = {
@@ -150,7 +171,7 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
     _route(draft, event, target)
     draft.confirmed.append(events.encode(event))
     if wrong:
-        calls.unreachable(draft, call, CallKind.CHILD, events.failure("InvalidAddress", wrong, retriable=False))
+        calls.unreachable(draft, call, CallKind.CHILD, events.failure(kind, wrong, retriable=False))
         return
     execution = draft.at.ids.new_id()
     started = pb.ExecutionStarted(parent=_as_parent(draft, action.id), **fields)
@@ -160,7 +181,7 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
     held = not draft.me.owns(target)
     reminder = draft.remind(Kind.CREATE, target, payload, call=call, name=child.name, held=held)
     draft.open(call, CallKind.CHILD, child.name, target, reminder.id)
-    draft.children.append(Child(target, call.execution))
+    draft.children.append(Child(target, call))
 
 
 def _as_parent(draft: Draft, task: int) -> pb.ParentInstance:
@@ -229,7 +250,9 @@ def _send_event(draft: Draft, action: pb.Action) -> None:
 def _terminate(draft: Draft, action: pb.Action) -> None:
     order = action.terminate
     reason = order.reason.value if order.HasField("reason") else None
-    target = draft.me.workflow(draft.state.instance.hub, order.instance_id)
+    target, wrong = _target(draft, action, "workflow", order.instance_id)
+    if wrong or not draft.me.owns(target):
+        raise UnsupportedActionError(wrong or "an instance of another app is ended by its own parent or client")
     draft.remind(Kind.TERMINATE, target, events.terminated(draft.now, reason, order.recurse))
 
 
@@ -360,7 +383,7 @@ def restart_event(me: Self, instance: Instance, new_input: StringValue | None, n
     )
     started.MergeFromString(instance.tags)
     if instance.parent is not None:
-        actor, call = instance.parent
+        actor, call, name = instance.parent
         started.parent.CopyFrom(
             pb.ParentInstance(
                 task_scheduled_id=call.task,
@@ -368,6 +391,7 @@ def restart_event(me: Self, instance: Instance, new_input: StringValue | None, n
                 app_namespace=actor.namespace,
                 turn=call.turn,
                 hub=actor.hub,
+                name=events.text(name),
                 instance=pb.WorkflowInstance(
                     instance_id=actor.id, execution_id=events.text(call.execution), app_id=actor.app
                 ),

@@ -38,6 +38,7 @@ PROTOCOL = 1
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 15.0
 HANDSHAKE_SECONDS = 10.0
+ANSWER_SECONDS = 30.0  # messages without an answer are sent again: each counts once at its receiver
 log = structlog.get_logger(__name__)
 
 # The numbers cross the link: never renumber.
@@ -106,7 +107,10 @@ class PeerLink:
         frame = pb.Frame(batch=pb.Batch(sequence=sequence, floor=floor, messages=[_message(r) for r in batch]))
         try:
             await self._wire.send(frame.SerializeToString())
-            replies = await answer
+            async with asyncio.timeout(ANSWER_SECONDS):
+                replies = await answer
+        except TimeoutError as error:
+            raise LinkBrokenError(f"app '{self.peer[1]}' did not answer for {ANSWER_SECONDS:.0f} s") from error
         except (Closed, Refused) as error:
             raise LinkBrokenError(f"the link to app '{self.peer[1]}' broke: {error}") from error
         finally:

@@ -23,8 +23,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 INSTANCE = _names(
     "key hub id revision name version status suspended began ready created_at updated_at started_at "
-    "completed_at scheduled_at execution covered workflow_time custom_status failure tags parent_namespace "
-    "parent_app parent_hub parent_id parent_execution parent_turn parent_task"
+    "completed_at scheduled_at origin execution covered workflow_time custom_status failure tags parent_namespace "
+    "parent_app parent_hub parent_id parent_execution parent_turn parent_task parent_name"
 )
 CALL = _names("key task turn execution kind name target_namespace target_app target_kind target_hub target_id reminder")
 REMINDER = _names(
@@ -45,27 +45,27 @@ def place(me: Self, reminder: Reminder) -> int:
 
 def from_instance(instance: Instance) -> Values:
     """Return the row of an instance."""
-    parent: Values = (None,) * 7
+    parent: Values = (None,) * 8
     if instance.parent is not None:
-        actor, call = instance.parent
-        parent = (actor.namespace, actor.app, actor.hub, actor.id, call.execution, call.turn, call.task)
+        actor, call, name = instance.parent
+        parent = (actor.namespace, actor.app, actor.hub, actor.id, *call, name)
     return (
         instance.key, instance.hub, instance.id, instance.revision, instance.name, instance.version,
         int(instance.status), instance.suspended, instance.began, instance.ready, instance.created_at,
-        instance.updated_at, instance.started_at, instance.completed_at, instance.scheduled_at, instance.execution,
-        instance.covered, instance.workflow_time, instance.custom_status, instance.failure, instance.tags,
-        *parent,
+        instance.updated_at, instance.started_at, instance.completed_at, instance.scheduled_at, instance.origin,
+        instance.execution, instance.covered, instance.workflow_time, instance.custom_status, instance.failure,
+        instance.tags, *parent,
     )  # fmt: skip
 
 
 def to_instance(row: Values) -> Instance:
     """Read the row of an instance."""
     parent = None
-    if row[22] is not None:
-        namespace, app, hub, id_, execution, turn, task = row[21:28]
-        parent = Parent(ActorId(namespace, app, "workflow", hub, id_), CallId(execution, turn, task))
+    if row[23] is not None:
+        namespace, app, hub, id_, execution, turn, task, name = row[22:30]
+        parent = Parent(ActorId(namespace, app, "workflow", hub, id_), CallId(execution, turn, task), name)
     flags = (Status(row[6]), bool(row[7]), bool(row[8]), bool(row[9]))
-    fields: Values = (*row[:6], *flags, *row[10:21], parent)
+    fields: Values = (*row[:6], *flags, *row[10:22], parent)
     return Instance(*fields)
 
 
@@ -83,13 +83,13 @@ def to_call(row: Values) -> OpenCall:
 def from_child(key: int, child: Child) -> Values:
     """Return the row of a child."""
     actor = child.actor
-    return (key, actor.namespace, actor.app, actor.hub, actor.id, child.creator)
+    return (key, actor.namespace, actor.app, actor.hub, actor.id, *child.call)
 
 
 def to_child(row: Values) -> Child:
     """Read the row of a child, without its key."""
-    namespace, app, hub, id_, creator = row
-    return Child(ActorId(namespace, app, "workflow", hub, id_), creator)
+    namespace, app, hub, id_, *call = row
+    return Child(ActorId(namespace, app, "workflow", hub, id_), CallId(*call))
 
 
 def from_reminder(me: Self, reminder: Reminder) -> Values:

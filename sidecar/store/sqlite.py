@@ -201,7 +201,7 @@ def _load(connection: sqlite3.Connection, hub: str, instance_id: str) -> State |
     calls = [rows.to_call(row) for row in connection.execute(writes.SELECT_CALLS, key)]
     children = [rows.to_child(row) for row in connection.execute(writes.SELECT_CHILDREN, key)]
     inbox = [Row(*row) for row in connection.execute(writes.SELECT_INBOX, (instance.key, instance.covered))]
-    state = State(instance, {call.call.task: call for call in calls}, {child.actor: child for child in children})
+    state = State(instance, {call.call.task: call for call in calls}, {child.call: child for child in children})
     return load_state(instance, state, inbox)
 
 

@@ -21,8 +21,8 @@ _SET_INSTANCE = ", ".join(f"{name} = excluded.{name}" for name in rows.INSTANCE 
 # ruff: noqa: S608 (every statement is built from constants of this package)
 SELECT_INSTANCE = f"SELECT {_INSTANCE} FROM instances WHERE hub = ? AND id = ?"
 SELECT_CALLS = f"SELECT {_CALL} FROM open_calls WHERE key = ?"
-SELECT_CHILDREN = "SELECT namespace, app, hub, id, creator FROM children WHERE key = ? AND ended = 0"
-ALL_CHILDREN = "SELECT namespace, app, hub, id, creator FROM children WHERE key = ?"
+SELECT_CHILDREN = "SELECT namespace, app, hub, id, execution, turn, task FROM children WHERE key = ? AND ended = 0"
+ALL_CHILDREN = "SELECT namespace, app, hub, id, execution, turn, task FROM children WHERE key = ?"
 SELECT_INBOX = "SELECT turn, place, event FROM history WHERE key = ? AND turn > ? ORDER BY turn, place"
 _REVISION = "SELECT revision FROM instances WHERE key = ?"
 _TAKEN = "SELECT 1 FROM instances WHERE hub = ? AND id = ? AND key <> ?"
@@ -33,9 +33,10 @@ _WRITE_INSTANCE = (
 )
 _WRITE_CALL = f"INSERT OR REPLACE INTO open_calls ({_CALL}) VALUES ({_CALL_MARKS})"
 _WRITE_CHILD = (
-    "INSERT OR REPLACE INTO children (key, namespace, app, hub, id, creator, ended) VALUES (?, ?, ?, ?, ?, ?, 0)"
+    "INSERT OR REPLACE INTO children (key, namespace, app, hub, id, execution, turn, task, ended) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)"
 )
-_END_CHILD = "UPDATE children SET ended = 1 WHERE key = ? AND namespace = ? AND app = ? AND hub = ? AND id = ?"
+_END_CHILD = "UPDATE children SET ended = 1 WHERE key = ? AND execution = ? AND turn = ? AND task = ?"
 _APPEND = "INSERT INTO history (key, turn, place, event) VALUES (?, ?, ?, ?)"
 _TRUNCATE = "DELETE FROM history WHERE key = ? AND (turn, place) >= (?, ?)"
 _WRITE_REMINDER = f"INSERT INTO reminders ({_REMINDER}) VALUES ({_REMINDER_MARKS})"
@@ -141,7 +142,7 @@ def _write_instance(connection: sqlite3.Connection, changes: Changes, instance: 
     if changes.opened:
         connection.executemany(_WRITE_CALL, [rows.from_call(key, call) for call in changes.opened])
     if changes.ended:
-        ended = [(key, actor.namespace, actor.app, actor.hub, actor.id) for actor in changes.ended]
+        ended = [(key, *call) for call in changes.ended]
         connection.executemany(_END_CHILD, ended)
     if changes.children:
         connection.executemany(_WRITE_CHILD, [rows.from_child(key, child) for child in changes.children])

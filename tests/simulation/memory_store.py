@@ -5,13 +5,11 @@ depends on nothing but what it is given. Changes that no core would make, such a
 already, fail an assertion.
 """
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from sidecar.core.model import (
-    ActorId,
     CallId,
     Changes,
     Child,
@@ -37,12 +35,20 @@ class Data:
     outputs: dict[int, str] = field(default_factory=dict)
     log: dict[int, dict[Position, bytes]] = field(default_factory=dict)
     calls: dict[int, dict[int, OpenCall]] = field(default_factory=dict)
-    children: dict[int, dict[ActorId, tuple[Child, bool]]] = field(default_factory=dict)  # True: it has ended
+    children: dict[int, dict[CallId, tuple[Child, bool]]] = field(default_factory=dict)  # True: it has ended
     reminders: dict[int, Reminder] = field(default_factory=dict)
     accepted: dict[int, str] = field(default_factory=dict)  # held reminder -> the store that has accepted it
     received: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)  # (store, ID) -> its app
     last_key: int = 0
     last_order: int = 0
+
+    def copy(self) -> "Data":
+        """Return a copy that later commits do not change. The values themselves never change."""
+
+        def copied(value: Any) -> Any:
+            return {key: copied(found) for key, found in value.items()} if isinstance(value, dict) else value
+
+        return Data(**{one.name: copied(getattr(self, one.name)) for one in fields(self)})
 
 
 class MemoryStore:
@@ -65,8 +71,8 @@ class MemoryStore:
         return self.data.last_order + 1
 
     def snapshot(self) -> dict[str, Any]:
-        """Return a copy of everything stored; equal stores give equal ones. Instances that have none are left out."""
-        everything = {one.name: copy.deepcopy(getattr(self.data, one.name)) for one in fields(self.data)}
+        """Return everything stored as plain data; equal stores give equal ones. An empty log is left out."""
+        everything = {one.name: getattr(self.data.copy(), one.name) for one in fields(self.data)}
         for name in ("log", "calls", "children"):
             everything[name] = {key: found for key, found in everything[name].items() if found}
         return everything
@@ -94,7 +100,8 @@ class MemoryStore:
 
     def _refusal(self, changes: Changes) -> Refusal | None:
         data = self.data
-        if any((message.store, message.id) in data.received for message in changes.received):
+        seen = any((message.store, message.id) in data.received for message in changes.received)
+        if seen or any(self._taken_in(new) for new in changes.set):
             return Refusal.DUPLICATE
         if any(reminder not in data.reminders for reminder in changes.required):
             return Refusal.GONE
@@ -107,6 +114,18 @@ class MemoryStore:
             if holder is not None and holder.key != changes.replaces:
                 return Refusal.CONFLICT
         return None
+
+    def _taken_in(self, reminder: Reminder) -> bool:
+        """Whether it is an activity of another app that is here already, or whose result is on its way home."""
+        if reminder.owner or not self._for_own_workers(reminder):
+            return False
+        home = reminder.source[:2]
+        answers = (
+            one
+            for one in self.data.reminders.values()
+            if one.kind is Kind.RESULT and self._for_others(one) and one.target[:2] == home
+        )
+        return self._foreign(*home, reminder.call) is not None or any(one.call == reminder.call for one in answers)
 
     def _revision(self, key: int) -> int:
         return self.data.instances[key].revision if key in self.data.instances else 0
@@ -141,8 +160,8 @@ class MemoryStore:
             calls.pop(task, None)
         calls.update({call.call.task: call for call in changes.opened})
         children = data.children.setdefault(key, {})
-        children.update({actor: (children[actor][0], True) for actor in changes.ended if actor in children})
-        children.update({child.actor: (child, False) for child in changes.children})
+        children.update({call: (children[call][0], True) for call in changes.ended if call in children})
+        children.update({child.call: (child, False) for child in changes.children})
         log = data.log.setdefault(key, {})
         if changes.truncate is not None:
             for position in [position for position in log if position >= changes.truncate]:
@@ -161,26 +180,13 @@ class MemoryStore:
             elif reminder in data.reminders:
                 data.reminders[reminder] = replace(data.reminders[reminder], held=False)
         for new in changes.set:
-            if not self._known(new):
-                assert new.id not in data.reminders, f"there is a reminder {new.id} already"
-                data.reminders[new.id] = new
-                data.last_order = max(data.last_order, new.id)
+            assert new.id not in data.reminders, f"there is a reminder {new.id} already"
+            data.reminders[new.id] = new
+            data.last_order = max(data.last_order, new.id)
 
     def _drop(self, reminder: int) -> None:
         self.data.reminders.pop(reminder, None)
         self.data.accepted.pop(reminder, None)
-
-    def _known(self, reminder: Reminder) -> bool:
-        """Whether it is an activity of another app that is here already, or done and on its way home."""
-        if reminder.owner or not self._for_own_workers(reminder):
-            return False
-        home = reminder.source[:2]
-        answers = (
-            one
-            for one in self.data.reminders.values()
-            if one.kind is Kind.RESULT and self._for_others(one) and one.target[:2] == home
-        )
-        return self._foreign(*home, reminder.call) is not None or any(one.call == reminder.call for one in answers)
 
     def _write_links(self, changes: Changes) -> None:
         data = self.data
@@ -192,15 +198,16 @@ class MemoryStore:
                 data.accepted[reminder.id] = delivered.store
             else:
                 self._drop(delivered.reminder)
-        for forgotten in changes.forgotten:
-            self._forget(lambda store, id_, _, told=forgotten: store == told.store and id_ < told.below)
+        for store, below in changes.forgotten:
+            self._forget([message for message in data.received if message[0] == store and message[1] < below])
         for lost in changes.lost:
-            self._forget(lambda store, _, app, gone=lost: app == gone[:2] and store != gone.store)
+            of_app = [message for message, app in data.received.items() if app == lost[:2]]
+            self._forget([message for message in of_app if message[0] != lost.store])
             self._send_again(lost)
 
-    def _forget(self, which: Callable[[str, int, tuple[str, str]], bool]) -> None:
-        received = self.data.received
-        self.data.received = {message: app for message, app in received.items() if not which(*message, app)}
+    def _forget(self, messages: list[tuple[str, int]]) -> None:
+        for message in messages:
+            del self.data.received[message]
 
     def _send_again(self, lost: Lost) -> None:
         for reminder, store in list(self.data.accepted.items()):
@@ -216,7 +223,7 @@ class MemoryStore:
         if instance is None:
             return None
         key = instance.key
-        live = {actor: child for actor, (child, ended) in self.data.children.get(key, {}).items() if not ended}
+        live = {call: child for call, (child, ended) in self.data.children.get(key, {}).items() if not ended}
         inbox = [Row(*position, event) for position, event in self._log(key) if position.turn > instance.covered]
         return load_state(instance, State(instance, dict(self.data.calls.get(key, {})), live), inbox)
 
@@ -238,7 +245,7 @@ class MemoryStore:
     async def children(self, key: int) -> list[Child]:
         """See `Store.children`."""
         self._check_open()
-        return [child for child, _ in self.data.children.get(key, {}).values()]
+        return [child for _, (child, _) in sorted(self.data.children.get(key, {}).items())]
 
     async def ready(self, after: int, limit: int) -> list[Ready]:
         """See `Store.ready`."""
@@ -283,7 +290,7 @@ class MemoryStore:
         taken_in = (one for one in self._sorted() if self._for_own_workers(one) and not one.owner)
         return next((one for one in taken_in if (*one.source[:2], one.call) == (namespace, app, call)), None)
 
-    def _sorted(self) -> Iterable[Reminder]:
+    def _sorted(self) -> list[Reminder]:
         return [reminder for _, reminder in sorted(self.data.reminders.items())]
 
     def _for_others(self, reminder: Reminder) -> bool:

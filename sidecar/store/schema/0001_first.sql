@@ -20,6 +20,7 @@ CREATE TABLE instances (
     started_at INTEGER,
     completed_at INTEGER,
     scheduled_at INTEGER,
+    origin TEXT NOT NULL,
     execution TEXT NOT NULL,
     covered INTEGER NOT NULL,
     workflow_time INTEGER NOT NULL,
@@ -33,6 +34,7 @@ CREATE TABLE instances (
     parent_execution TEXT,
     parent_turn INTEGER,
     parent_task INTEGER,
+    parent_name TEXT,
     UNIQUE (hub, id)
 );
 CREATE INDEX instances_ready ON instances (key) WHERE ready = 1;
@@ -74,9 +76,11 @@ CREATE TABLE children (
     app TEXT NOT NULL,
     hub TEXT NOT NULL,
     id TEXT NOT NULL,
-    creator TEXT NOT NULL,
+    execution TEXT NOT NULL,
+    turn INTEGER NOT NULL,
+    task INTEGER NOT NULL,
     ended INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (key, namespace, app, hub, id)
+    PRIMARY KEY (key, execution, turn, task)
 ) WITHOUT ROWID;
 
 -- place: 0 for an own workflow, 1 for the own workers, 2 for another app.

@@ -1,0 +1,217 @@
+"""Sidecars in one process: the real parts over a simulated store, network and clock, which can die and come back."""
+
+import asyncio
+import contextvars
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+from sidecar.app import Middle, assemble
+from sidecar.config import Settings
+from sidecar.core.model import Changes, Self
+from sidecar.edge.transport import Call
+from sidecar.store.protocol import Refusal
+from tests.simulation.faulty_store import FaultyStore
+from tests.simulation.invariants import Watch
+from tests.simulation.memory_store import Data
+from tests.simulation.network import Channel, Network, Pipe
+from tests.simulation.programs import Violation
+
+BASE_MICROS = 1_800_000_000_000_000
+NAMESPACE = "default"
+
+
+class SimClock:
+    """See `timers.Clock`: simulated time, IDs from the seed. `jump` moves the wall clock alone, in seconds."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self.jump = 0.0
+
+    def now(self) -> int:
+        """See `Clock`."""
+        return BASE_MICROS + int((asyncio.get_running_loop().time() + self.jump) * 1e6)
+
+    def monotonic(self) -> float:
+        """See `Clock`."""
+        return asyncio.get_running_loop().time()
+
+    def new_id(self) -> str:
+        """See `Clock`."""
+        return f"{self._rng.getrandbits(64):016x}"
+
+    def jitter(self, seconds: float) -> float:
+        """See `Clock`."""
+        return seconds * self._rng.uniform(0.5, 1.0)
+
+    async def sleep(self, seconds: float) -> None:
+        """See `Clock`."""
+        await asyncio.sleep(seconds)
+
+
+class Life:
+    """One run of a sidecar's process: what it has started dies with it."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.over = False
+
+
+_life: contextvars.ContextVar[Life | None] = contextvars.ContextVar("life", default=None)
+
+
+def track_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Let every task be known to the process that it belongs to."""
+
+    def factory(loop_: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> "asyncio.Task[Any]":
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop_, **options)
+        life = _life.get()
+        if life is not None:
+            life.tasks[task] = None
+            task.add_done_callback(lambda done: life.tasks.pop(done, None))
+        return task
+
+    loop.set_task_factory(factory)
+
+
+class Node:
+    """A sidecar and what outlives its process: its data."""
+
+    def __init__(self, name: str, others: Sequence[str], network: Network, note: Callable[[str, str], None]) -> None:
+        self.name = name
+        self.me = Self(NAMESPACE, name)
+        self.others = others
+        self.network = network
+        self.data = Data()
+        self.identity = f"{name}.1"
+        self.watch = Watch(self.me, self.data)
+        self.clock = SimClock(network.rng)
+        self.life: Life | None = None
+        self.middle: Middle
+        self.store: FaultyStore
+        self.running: dict[str, tuple[int, str]] = {}  # activities that a connected worker has: whose, which delivery
+        self.violations: list[Violation] = []
+        self.signatures: set[tuple[Any, ...]] = set()
+        self.on_up: Callable[[], None] = lambda: None
+        self._note = note
+
+    @property
+    def up(self) -> bool:
+        """Whether its process runs."""
+        return self.life is not None
+
+    def note(self, text: str) -> None:
+        """Write a line of the trace."""
+        self._note(self.name, text)
+
+    def start(self) -> None:
+        """Start a process over the data."""
+        self.life = Life()
+        rng = self.network.rng
+        self.store = FaultyStore(self.me, self.identity, self.data, rng=rng, committed=self._committed, note=self.note)
+        self.store.on_death = self.crash
+        settings = Settings(app_id=self.name, peers={other: (other,) for other in self.others}, turn_timeout=30.0)
+        self.middle = assemble(
+            settings,
+            self.me,
+            self.store,
+            self.clock,  # type: ignore[arg-type]
+            lambda address: Channel(self.network, self.name, address),
+        )
+        self.network.endpoints[self.name] = self
+        self.note("starts")
+        self.run(self._boot(self.middle), "boot")
+
+    async def _boot(self, middle: Middle) -> None:
+        await middle.router.start()
+        await middle.dispatch.refill()
+        middle.peers.start()
+        self.on_up()
+        await asyncio.gather(middle.dispatch.timers.run(), middle.dispatch.sweep())
+
+    def run(self, work: Coroutine[Any, Any, Any], name: str) -> "asyncio.Task[Any]":
+        """Run something inside the process."""
+        context = contextvars.copy_context()
+        context.run(_life.set, self.life)
+        loop = asyncio.get_running_loop()
+        return context.run(lambda: loop.create_task(work, name=f"{self.name}: {name}"))
+
+    def accept(self, call: Call, requests: AsyncIterator[bytes], out: Pipe) -> "asyncio.Task[None]":
+        """See `network.Endpoint`."""
+        return self.run(self.middle.peers.accept(call, requests, out), f"link from {call.peer}")
+
+    def crash(self) -> None:
+        """Die as with kill -9: no more of its code changes anything that outlives it."""
+        life = self.life
+        if life is None:
+            return
+        self.note("dies")
+        self.life = None
+        self.store.dead = True
+        self.running.clear()
+        self.network.endpoints.pop(self.name, None)
+        self.network.drop_all(self.name)
+        for task in list(life.tasks):
+            task.cancel()
+
+    def lose_disk(self) -> None:
+        """Come back later with an empty store."""
+        self.crash()
+        self.note("loses its disk")
+        generation = int(self.identity.rpartition(".")[2]) + 1
+        self.data, self.identity = Data(), f"{self.name}.{generation}"
+        self.watch = Watch(self.me, self.data)
+
+    def _committed(self, batch: Sequence[Changes], outcomes: list[Refusal | None]) -> None:
+        written = []
+        for changes, outcome in zip(batch, outcomes, strict=True):
+            text = _describe(changes)
+            self.signatures.add(_signature(changes, outcome))
+            self.note(f"commit {text}" if outcome is None else f"commit refused ({outcome.name}) {text}")
+            if outcome is None:
+                written.append(changes)
+        try:
+            self.watch.check(written)
+        except Violation as violation:
+            self.note(f"VIOLATION {violation}")
+            self.violations.append(violation)
+
+
+def _describe(changes: Changes) -> str:
+    parts = []
+    if changes.instance is not None:
+        instance = changes.instance
+        parts.append(f"{instance.id} {instance.status.name} rev {instance.revision} covered {instance.covered}")
+    elif changes.purged:
+        parts.append(f"purge of {changes.key}")
+    parts += [f"+{events_of(changes)}"] if changes.append else []
+    parts += [f"set {r.kind.name} #{r.id} > {r.target.app}" for r in changes.set]
+    for name in ("dropped", "released", "received", "delivered", "forgotten", "lost"):
+        value = getattr(changes, name)
+        if value:
+            parts.append(f"{name} {[tuple(one) if isinstance(one, tuple) else one for one in value]}")
+    return ", ".join(parts) or "nothing"
+
+
+def events_of(changes: Changes) -> str:
+    """Return the kinds of the events that changes append."""
+    from sidecar.core import events  # noqa: PLC0415 (only a trace needs it)
+
+    return " ".join(events.decode(row.event).WhichOneof("kind") or "?" for row in changes.append)
+
+
+def _signature(changes: Changes, outcome: Refusal | None) -> tuple[Any, ...]:
+    """What kind of step this is: operation, outcome and state, for knowing when nothing new turns up."""
+    instance = changes.instance
+    return (
+        None if outcome is None else outcome.name,
+        None if instance is None else (instance.status.name, instance.ready, instance.began),
+        tuple(sorted({r.kind.name for r in changes.set})),
+        tuple(name for name in _FLAGS if getattr(changes, name)),
+    )
+
+
+_FLAGS = (
+    "purged", "replaces", "output", "truncate", "append", "opened", "closed", "close_all", "children", "ended",
+    "dropped", "released", "required", "received", "delivered", "forgotten", "lost",
+)  # fmt: skip

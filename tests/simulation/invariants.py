@@ -1,0 +1,120 @@
+"""What must hold of stored data after every commit, and when all work has finished."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from sidecar.core import events
+from sidecar.core.model import CallKind, Changes, Instance, Kind, OpenCall, Row, Self
+from tests.simulation.memory_store import Data
+from tests.simulation.programs import Violation
+
+_OPENS = ("task_scheduled", "child_created", "timer_created")
+_CLOSES = {
+    "task_completed": "task_scheduled_id",
+    "task_failed": "task_scheduled_id",
+    "child_completed": "task_scheduled_id",
+    "child_failed": "task_scheduled_id",
+    "timer_fired": "timer_id",
+}
+
+
+class Watch:
+    """Checks one store after each commit, on what the commit touched."""
+
+    def __init__(self, me: Self, data: Data) -> None:
+        self._me = me
+        self.data = data
+        self._covered: dict[int, tuple[str, list[Row]]] = {}
+        self._ended: dict[int, int] = {}
+
+    def check(self, changes: Iterable[Changes]) -> None:
+        """Check the instances that changes have touched. Raises Violation."""
+        for one in changes:
+            instance = self.data.instances.get(one.key)
+            if one.key and instance is not None:
+                self._check_instance(instance, one)
+
+    def _check_instance(self, instance: Instance, changes: Changes) -> None:
+        rows = _rows(self.data, instance.key)
+        self._check_status(instance)
+        self._check_prefix(instance, rows)
+        still_open = _walk(instance, rows)
+        calls = {
+            task: call
+            for task, call in self.data.calls.get(instance.key, {}).items()
+            if call.kind is not CallKind.EVENT
+        }
+        if instance.status.terminal:
+            _require(not self.data.calls.get(instance.key), instance, "has ended and has open calls")
+            return
+        _require(still_open == set(calls), instance, f"open by its log {still_open}, by its calls {set(calls)}")
+        for call in calls.values():
+            _require(self._cause(call), instance, f"nothing will ever answer {call}")
+        waiting = any(row.turn > instance.covered for row in rows)
+        runnable = instance.began and not instance.suspended and waiting
+        _require(instance.ready == runnable, instance, "its readiness is not that of its inbox")
+
+    def _check_status(self, instance: Instance) -> None:
+        before = self._ended.get(instance.key)
+        _require(before in (None, int(instance.status)), instance, f"had ended with {before}")
+        if instance.status.terminal:
+            self._ended[instance.key] = int(instance.status)
+
+    def _check_prefix(self, instance: Instance, rows: list[Row]) -> None:
+        """What workers have seen of an execution only grows."""
+        covered = [row for row in rows if row.turn <= instance.covered]
+        execution, before = self._covered.get(instance.key, ("", []))
+        if execution == instance.execution:
+            _require(covered[: len(before)] == before, instance, "the history that a worker has seen was changed")
+        self._covered[instance.key] = (instance.execution, covered)
+
+    def _cause(self, call: OpenCall) -> bool:
+        """Whether something stored here will lead to an answer: for another app's answer, the kept call."""
+        if call.reminder in self.data.reminders:
+            return True
+        answers = (r for r in self.data.reminders.values() if r.kind is Kind.RESULT and r.call == call.call)
+        if any(answers):
+            return True
+        children = (one for one in self.data.instances.values() if one.id == call.target.id)
+        return self._me.owns(call.target) and any(
+            child.parent is not None and child.parent.call == call.call and not child.status.terminal
+            for child in children
+        )
+
+
+def _rows(data: Data, key: int) -> list[Row]:
+    return [Row(*position, event) for position, event in sorted(data.log.get(key, {}).items())]
+
+
+def _require(holds: bool, instance: Instance, text: str) -> None:
+    if not holds:
+        raise Violation(f"instance {instance.id} ({instance.status.name}, covered {instance.covered}): {text}")
+
+
+def _walk(instance: Instance, rows: list[Row]) -> set[int]:
+    """Read a log as a worker would; return the calls that it leaves open."""
+    still_open: Counter[int] = Counter()
+    for row in rows:
+        event = events.decode(row.event)
+        kind = event.WhichOneof("kind") or ""
+        if kind in _OPENS:
+            if kind != "timer_created" or not events.never(event.timer_created.fire_at):
+                still_open[event.event_id] += 1
+        elif kind in _CLOSES:
+            task = getattr(getattr(event, kind), _CLOSES[kind])
+            still_open[task] -= 1
+            _require(still_open[task] >= 0, instance, f"{kind} {task} answers no open call, or a second time")
+    return {task for task, count in still_open.items() if count}
+
+
+def at_rest(name: str, data: Data) -> None:
+    """Check that nothing is left when all work has finished. Raises Violation."""
+    for instance in data.instances.values():
+        if not instance.status.terminal:
+            raise Violation(f"{name}: instance {instance.id} is still {instance.status.name}")
+    if data.reminders:
+        left = [f"{r.kind.name} {r.source.id} > {r.target.app} {r.target.id}" for r in data.reminders.values()]
+        raise Violation(f"{name}: reminders are left behind: {left[:5]}")
+    for key, calls in data.calls.items():
+        if calls:
+            raise Violation(f"{name}: instance {key} has open calls {calls}")

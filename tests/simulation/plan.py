@@ -1,0 +1,92 @@
+"""What is to happen in one simulated deployment: all of it drawn from the seed before it begins.
+
+A plan is a list of operations with their times, so that a failing one can be shortened and run again.
+"""
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulation import programs
+from tests.simulation.programs import Program
+
+SECONDS = 60.0
+_APPS = ("orders", "ml", "ship", "bank")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Something that a client or the world does at a time, in seconds."""
+
+    at: float
+    kind: str
+    app: str
+    details: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One deployment: its apps, those that host workflows, and what happens."""
+
+    seed: int
+    apps: tuple[str, ...]
+    hosts: tuple[str, ...]
+    operations: tuple[Operation, ...]
+    calm: bool = field(default=False)  # workers and network behave
+
+
+def make(seed: int, workflows: int = 70) -> Plan:
+    """Return the plan of a seed."""
+    rng = random.Random(seed)
+    apps = _APPS[: rng.randint(2, 4)]
+    hosts = apps[: rng.randint(1, len(apps))]
+    operations = [operation for number in range(workflows) for operation in _workflow(rng, apps, hosts, number)]
+    calm = rng.random() < 0.1
+    if not calm:
+        operations += [_fault(rng, apps, hosts) for _ in range(rng.randint(0, 25))]
+    operations.sort(key=lambda operation: operation.at)
+    return Plan(seed, apps, hosts, tuple(operations), calm)
+
+
+def _workflow(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...], number: int) -> list[Operation]:
+    """Return a start, the events that the program waits for, and what else may happen to an instance."""
+    steps: Program = programs.program(rng, list(apps), list(hosts))
+    app, instance_id = rng.choice(hosts), f"w{number}"
+    at = rng.uniform(0, SECONDS)
+    scheduled = rng.random() < 0.1
+    operations = [Operation(at, "start", app, (instance_id, steps, 5.0 if scheduled else 0.0))]
+    for name, value in programs.waits(steps):
+        operations.append(Operation(at + rng.expovariate(0.5), "raise", app, (instance_id, name, value)))
+    chance = rng.random()
+    if chance < 0.12:
+        pause = at + rng.expovariate(0.3)
+        operations.append(Operation(pause, "pause", app, (instance_id, rng.expovariate(0.2))))
+    elif chance < 0.2:
+        operations.append(Operation(at + rng.expovariate(0.2), "terminate", app, (instance_id, rng.random() < 0.7)))
+    elif chance < 0.24:
+        operations.append(Operation(at + rng.expovariate(0.2), "purge", app, (instance_id,)))
+    elif chance < 0.3:
+        operations.append(Operation(at + rng.expovariate(0.2), "get", app, (instance_id,)))
+    elif chance < 0.34:
+        operations.append(Operation(at + rng.expovariate(0.05), "again", app, (instance_id, steps, 0.0)))
+    return operations
+
+
+def _fault(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...]) -> Operation:
+    at, app = rng.uniform(0, SECONDS), rng.choice(apps)
+    kinds = ["crash"] * 4 + ["die in commit"] * 3 + ["bad disk", "slow disk", "cut", "break", "break", "jump"]
+    kinds += ["worker leaves"] * 3
+    targets = [one for one in apps if one not in hosts]
+    if targets:
+        kinds += ["lose disk"]
+    kind = rng.choice(kinds)
+    lasting = rng.choice([0.05, 1.0, 8.0, 20.0])
+    if kind == "lose disk":
+        return Operation(at, kind, rng.choice(targets), (lasting,))
+    if kind == "die in commit":
+        return Operation(at, kind, app, (rng.choice(["before", "after"]), lasting))
+    if kind == "cut":
+        return Operation(at, kind, app, (rng.choice([one for one in apps if one != app]), lasting))
+    if kind == "jump":
+        return Operation(at, kind, app, (rng.choice([-90.0, -5.0, 7.0, 120.0]), lasting))
+    return Operation(at, kind, app, (lasting,))

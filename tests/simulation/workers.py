@@ -1,0 +1,175 @@
+"""Workers of a simulated app: they run programs and activities, slowly, twice, late, wrongly, or not at all."""
+
+import asyncio
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.core.items import ActivityItem, TurnItem, WorkItem
+from sidecar.core.model import Outcome
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.store.protocol import UnavailableError
+from sidecar.workers import Filter, Worker
+from tests.simulation import programs
+from tests.simulation.deployment import Node
+from tests.simulation.programs import Violation
+
+
+Seen = dict[tuple[str, str, str], list[bytes]]  # by app, instance and execution: what completed turns covered
+
+
+@dataclass
+class Manners:
+    """How workers behave: chances a work item, and how long one takes, in seconds."""
+
+    pause: tuple[float, float] = (0.001, 0.02)
+    slow: float = 0.0
+    die: float = 0.0
+    twice: float = 0.0
+    wrong: float = 0.0
+    silent: float = 0.0
+
+
+class SimWorker:
+    """One worker of an app, connected from `join` to `leave`."""
+
+    def __init__(
+        self, node: Node, number: int, manners: Manners, seen: dict[tuple[str, str, str], list[bytes]]
+    ) -> None:
+        self.node = node
+        self.rng: random.Random = node.network.rng
+        self.manners = manners
+        self.joined = False
+        self._seen = seen
+        self._number = number
+        self.worker: Worker
+
+    def join(self) -> None:
+        """Connect: from now on there is work."""
+        size = self.rng.choice([1, 3, 20])
+        self.worker = Worker(
+            name=f"worker {self._number}",
+            peer=f"peer {self._number}",
+            max_turns=size,
+            max_activities=size,
+            max_bytes=1 << 20,
+            turn_filter=Filter(),
+            activity_filter=Filter(),
+            is_full=lambda: False,
+            send=self._got,
+        )
+        self.joined = True
+        self.node.note(f"{self.worker.name} joins")
+        self.node.middle.dispatch.add_worker(self.worker)
+
+    def leave(self) -> None:
+        """Hang up; what it has goes back, though it may still answer."""
+        if self.joined:
+            self.joined = False
+            self.node.note(f"{self.worker.name} leaves")
+            self.node.running = {activity: who for activity, who in self.node.running.items() if who[0] != self._number}
+            if self.node.up:
+                self.node.middle.dispatch.remove_worker(self.worker)
+
+    def _got(self, item: WorkItem) -> None:
+        try:
+            if isinstance(item, TurnItem):
+                past, new = list(item.past.events), list(item.new)
+                self.node.note(f"{self.worker.name} gets turn of {item.instance_id} ({len(past)} + {len(new)} events)")
+                self._check_past(item, past)
+                self.node.run(self._turn(item, past, new), "worker")
+            else:
+                self._check_alone(item)
+                self.node.run(self._activity(item), "worker")
+        except Violation as violation:
+            self.node.note(f"VIOLATION {violation}")
+            self.node.violations.append(violation)
+
+    def _check_past(self, item: TurnItem, past: list[bytes]) -> None:
+        before = self._seen.get((self.node.name, item.instance_id, item.execution), [])
+        if past[: len(before)] != before:
+            raise Violation(f"{item.instance_id}: the past is not what a completed turn covered")
+
+    def _check_alone(self, item: ActivityItem) -> None:
+        activity, _, number = item.token.rpartition(".")
+        if activity in self.node.running:
+            raise Violation(f"activity {activity} was handed out while a worker has it")
+        self.node.running[activity] = (self._number, number)
+        self.node.note(f"{self.worker.name} gets activity {item.token}")
+
+    # ------------------------------------------------------------ behaviour
+
+    async def _behave(self) -> int:
+        """Take time; return how often to answer: 0 when silent or dead."""
+        manners, rng = self.manners, self.rng
+        await asyncio.sleep(rng.uniform(*manners.pause))
+        if rng.random() < manners.slow:
+            await asyncio.sleep(rng.choice([1.0, 10.0, 45.0]))
+        if rng.random() < manners.die:
+            self.leave()
+            return rng.choice([0, 1])
+        if rng.random() < manners.silent:
+            return 0
+        return 2 if rng.random() < manners.twice else 1
+
+    async def _turn(self, item: TurnItem, past: list[bytes], new: list[bytes]) -> None:
+        try:
+            response = programs.Replay(item.instance_id).run(past, new)
+        except Violation as violation:
+            self.node.note(f"VIOLATION {item.instance_id}: {violation}")
+            self.node.violations.append(violation)
+            return
+        answers = await self._behave()
+        if self.rng.random() < self.manners.wrong:
+            await self._answer_turn(item, response, f"t.{self.rng.getrandbits(64):016x}.default", None)
+        for _ in range(answers):
+            await self._answer_turn(item, response, item.token, [*past, *new])
+
+    async def _answer_turn(
+        self, item: TurnItem, response: pb.OrchestratorResponse, token: str, covered: list[bytes] | None
+    ) -> None:
+        sent = pb.OrchestratorResponse()
+        sent.CopyFrom(response)
+        sent.completion_token = token
+        try:
+            reply = await self.node.middle.service.complete_turn("default", self.worker.peer, sent)
+        except UnavailableError:
+            self.node.note(f"turn of {item.instance_id}: unavailable")
+            return
+        self.node.note(f"turn of {item.instance_id}: {reply.outcome.name}")
+        if reply.outcome is Outcome.DONE:
+            if covered is None:
+                raise Violation("a token that nobody gave was accepted")
+            self._seen[self.node.name, item.instance_id, item.execution] = covered
+
+    async def _activity(self, item: ActivityItem) -> None:
+        request = pb.ActivityRequest.FromString(item.request)
+        response = work(request)
+        answers = await self._behave()
+        if not answers and self.joined:
+            # Activities have no time limit of their own: only a worker that hangs up gives one back.
+            await asyncio.sleep(5.0)
+            self.leave()
+        for _ in range(answers):
+            response.completion_token = item.token
+            activity, _, number = item.token.rpartition(".")
+            if self.node.running.get(activity) == (self._number, number):
+                del self.node.running[activity]
+            try:
+                reply = await self.node.middle.service.complete_activity(self.worker.peer, response)
+            except UnavailableError:
+                self.node.note(f"activity {item.token}: unavailable")
+                continue
+            self.node.note(f"activity {item.token}: {reply.outcome.name}")
+
+
+def work(request: pb.ActivityRequest) -> pb.ActivityResponse:
+    """Run the one activity there is."""
+    given: dict[str, Any] = json.loads(request.input.value)
+    response = pb.ActivityResponse(instance_id=request.instance.instance_id, task_id=request.task_id)
+    if given["attempt"] < given["fails"]:
+        response.failure.error_type = "Flaky"
+    else:
+        response.result.value = str(programs.activity(given["number"]))
+    return response
