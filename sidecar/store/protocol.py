@@ -51,9 +51,9 @@ class Store(Protocol):
     async def commit(self, batch: Sequence[Changes]) -> list[Refusal | None]:
         """Write changes durably in one transaction, in order; each of them whole or not at all.
 
-        Returns, for each, None or why it was left out. One that is left out does no harm to the others, unless
-        they build on it: then the revision that they assume is not there. Batches that are handed in at the same
-        time may share the transaction.
+        Returns, for each, None or why it was left out. One that is left out does no harm to the others, but for
+        those of the same instance behind it, which build on it: they are left out too. Batches that are handed in
+        at the same time may share the transaction.
         """
 
     async def load(self, hub: str, instance_id: str) -> State | None:

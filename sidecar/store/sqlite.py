@@ -93,19 +93,18 @@ class Sqlite:
             self._committing = None
 
     async def _commit_together(self, batches: list[_Waiting]) -> None:
-        everything = [changes for batch, _ in batches for changes in batch]
         try:
-            outcomes = iter(await self._call(writes.commit, self.me, everything))
+            outcomes = await self._call(writes.commit, self.me, [batch for batch, _ in batches])
         except UnavailableError as error:
-            log.error("commit failed", changes=len(everything), error=str(error))
+            log.error("commit failed", changes=sum(len(batch) for batch, _ in batches), error=str(error))
             for _, done in batches:
                 done.set_exception(UnavailableError(str(error)))
             return
         except Exception as error:
             await self._commit_apart(batches, error)
             return
-        for batch, done in batches:
-            done.set_result([next(outcomes) for _ in batch])
+        for (_, done), found in zip(batches, outcomes, strict=True):
+            done.set_result(found)
 
     async def _commit_apart(self, batches: list[_Waiting], error: Exception) -> None:
         """Write batches one by one: something in one of them cannot be stored, and only that one shall fail."""

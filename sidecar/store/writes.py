@@ -1,7 +1,7 @@
 """The one write of the SQLite store: many changes in one transaction. Runs on the connection's thread."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sidecar.core.model import Changes, Instance, Reminder, Self
 from sidecar.store import rows
@@ -66,19 +66,34 @@ _RESEND = (
 _OF_KEY = tuple(f"DELETE FROM {table} WHERE key = ?" for table in ("outputs", "history", "open_calls", "children"))
 
 
-def commit(connection: sqlite3.Connection, me: Self, batch: list[Changes]) -> list[Refusal | None]:
-    """Write a batch in one transaction; return, per changes, the reason for which it was left out.
+Outcomes = list[Refusal | None]
+
+
+def commit(connection: sqlite3.Connection, me: Self, batches: Sequence[Sequence[Changes]]) -> list[Outcomes]:
+    """Write batches in one transaction; return, per changes, the reason for which it was left out.
 
     An error of the database leaves none of the batch, as far as the database can tell.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        outcomes = [_one(connection, me, changes) for changes in batch]
+        outcomes = [_batch(connection, me, batch) for batch in batches]
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    return outcomes
+
+
+def _batch(connection: sqlite3.Connection, me: Self, batch: Sequence[Changes]) -> Outcomes:
+    """Write changes one after the other; what builds on one that was left out is left out with it."""
+    outcomes: Outcomes = []
+    broken: set[int] = set()
+    for changes in batch:
+        refusal = Refusal.CONFLICT if changes.key in broken else _one(connection, me, changes)
+        if refusal is not None and changes.key:
+            broken.add(changes.key)
+        outcomes.append(refusal)
     return outcomes
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from sidecar.app import Middle, assemble
 from sidecar.config import Settings
+from sidecar.core import events
 from sidecar.core.model import Changes, Self
 from sidecar.edge.transport import Call
+from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal
 from tests.simulation.faulty_store import FaultyStore
 from tests.simulation.invariants import Watch
@@ -19,6 +21,7 @@ from tests.simulation.programs import Violation
 
 BASE_MICROS = 1_800_000_000_000_000
 NAMESPACE = "default"
+LATE_MICROS = 2_000_000
 
 
 class SimClock:
@@ -165,7 +168,7 @@ class Node:
     def _committed(self, batch: Sequence[Changes], outcomes: list[Refusal | None]) -> None:
         written = []
         for changes, outcome in zip(batch, outcomes, strict=True):
-            text = _describe(changes)
+            text = _describe(changes, self.clock.now())
             self.signatures.add(_signature(changes, outcome))
             self.note(f"commit {text}" if outcome is None else f"commit refused ({outcome.name}) {text}")
             if outcome is None:
@@ -177,14 +180,16 @@ class Node:
             self.violations.append(violation)
 
 
-def _describe(changes: Changes) -> str:
+def _describe(changes: Changes, now: int) -> str:
     parts = []
     if changes.instance is not None:
         instance = changes.instance
         parts.append(f"{instance.id} {instance.status.name} rev {instance.revision} covered {instance.covered}")
     elif changes.purged:
         parts.append(f"purge of {changes.key}")
-    parts += [f"+{events_of(changes)}"] if changes.append else []
+    parts += [f"+{_kinds(changes, now)}"] if changes.append else []
+    parts += ["truncated"] if changes.truncate is not None else []
+    parts += [f"replaces {changes.replaces}"] if changes.replaces else []
     parts += [f"set {r.kind.name} #{r.id} > {r.target.app}" for r in changes.set]
     for name in ("dropped", "released", "received", "delivered", "forgotten", "lost"):
         value = getattr(changes, name)
@@ -193,11 +198,15 @@ def _describe(changes: Changes) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def events_of(changes: Changes) -> str:
+def _kinds(changes: Changes, now: int) -> str:
     """Return the kinds of the events that changes append."""
-    from sidecar.core import events  # noqa: PLC0415 (only a trace needs it)
+    return " ".join(_kind(events.decode(row.event), now) for row in changes.append)
 
-    return " ".join(events.decode(row.event).WhichOneof("kind") or "?" for row in changes.append)
+
+def _kind(event: pb.HistoryEvent, now: int) -> str:
+    kind = event.WhichOneof("kind") or "?"
+    late = kind == "timer_fired" and now - events.micros(event.timer_fired.fire_at) > LATE_MICROS
+    return f"{kind}(late)" if late else kind
 
 
 def _signature(changes: Changes, outcome: Refusal | None) -> tuple[Any, ...]:

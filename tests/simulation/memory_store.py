@@ -80,9 +80,12 @@ class MemoryStore:
     async def commit(self, batch: Sequence[Changes]) -> list[Refusal | None]:
         """See `Store.commit`."""
         self._check_open()
-        outcomes = []
+        outcomes: list[Refusal | None] = []
+        broken: set[int] = set()
         for changes in batch:
-            refusal = self._refusal(changes)
+            refusal = Refusal.CONFLICT if changes.key in broken else self._refusal(changes)
+            if refusal is not None and changes.key:
+                broken.add(changes.key)
             if refusal is None:
                 self._write(changes)
             outcomes.append(refusal)

@@ -15,7 +15,6 @@ from tests.simulation import programs
 from tests.simulation.deployment import Node
 from tests.simulation.programs import Violation
 
-
 Seen = dict[tuple[str, str, str], list[bytes]]  # by app, instance and execution: what completed turns covered
 
 

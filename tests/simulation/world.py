@@ -2,17 +2,21 @@
 
 import asyncio
 import json
+import logging
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
+
+import structlog
 
 from sidecar.core import events
 from sidecar.core.model import Instance, Outcome, Reply, Status
 from sidecar.core.operations import Identity, Start
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
-from tests.simulation import invariants, loop as loops, programs
+from tests.simulation import invariants, programs
+from tests.simulation import loop as loops
 from tests.simulation.deployment import Node, track_tasks
 from tests.simulation.network import Network
 from tests.simulation.plan import SECONDS, Operation, Plan
@@ -193,7 +197,7 @@ class World:
             raise DownError
         answer = task.result()
         outcome = answer.outcome.name if isinstance(answer, Reply) else type(answer).__name__
-        self.outcomes.add((what.split()[0], outcome))
+        self.outcomes.add((what.split(maxsplit=1)[0], outcome))
         self.note("client", f"{what} at {node.name}: {outcome}")
         return answer
 
@@ -223,7 +227,7 @@ class World:
             await self._do_start(node, instance_id, steps, delay)
 
     async def _started(self, instance_id: str) -> Wanted:
-        while instance_id not in self.wanted:
+        while instance_id not in self.wanted:  # noqa: ASYNC110 (simulated time costs nothing)
             await asyncio.sleep(0.5)
         return self.wanted[instance_id]
 
@@ -352,6 +356,29 @@ def simulate(plan: Plan) -> Result:
     """Run a plan from its first moment to its rest, on a loop of its own."""
 
     async def main() -> Result:
-        return await World(plan).run()
+        world = World(plan)
+        _log_to(lambda text: world.note("log", text))
+        return await world.run()
 
-    return loops.run(main())
+    before = structlog.get_config()
+    try:
+        return loops.run(main())
+    finally:
+        structlog.configure(**before)
+
+
+def _log_to(note: Callable[[str], None]) -> None:
+    """Let what the sidecars log be part of the trace."""
+
+    def line(_logger: Any, _name: str, event: Any) -> str:
+        what = event.pop("event")
+        rest = " ".join(f"{key}={value}" for key, value in sorted(event.items()) if key != "exc_info")
+        note(f"{what} {rest}")
+        raise structlog.DropEvent
+
+    structlog.configure(
+        processors=[line],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,44 @@
+"""Things that must happen sometimes in a run of simulations, recognised in the trace: else a branch is not reached."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+RARE = {
+    "a sidecar dies before a commit": r"dies before a commit",
+    "a sidecar dies after a commit, before anybody was told": r"dies after a commit",
+    "a commit fails and nothing is written": r"commit fails, nothing is written",
+    "a commit fails and yet it is written": r"commit fails, and yet it is written",
+    "a commit is refused: the reminder was used up": r"commit refused \(GONE\)",
+    "a message that was accepted before is dropped": r"commit refused \(DUPLICATE\) received",
+    "an activity that is here already is not taken in again": r"commit refused \(DUPLICATE\) set ACTIVITY",
+    "the answer to a turn comes too late": r"turn of .*: STALE",
+    "the answer to an activity comes too late": r"activity .*: STALE",
+    "a turn is taken from a worker that does not answer": r"turn timed out",
+    "a worker hangs up": r"worker \d+ leaves",
+    "a link breaks": r"link .* breaks",
+    "frames are lost": r"frame lost",
+    "a frame comes twice": r"frame comes twice",
+    "two apps are cut off from each other": r"are cut off from each other",
+    "an app comes back with another store": r"loses its disk",
+    "a timer fires late": r"timer_fired\(late\)",
+    "the wall clock jumps": r"wall clock jumps",
+    "an ID is used again": r"replaces \d+",
+    "an activity in another app is taken back": r"set WITHDRAW",
+    "a child is terminated with its parent": r"set TERMINATE",
+    "a child is purged with its parent": r"set PURGE",
+    "events are carried into a new execution": r"\+execution_started event_raised.*truncated",
+    "a start finds its ID taken": r"start .*: EXISTS",
+    "a start that was repeated is recognised": r"start .*: DUPLICATE",
+}
+_PATTERNS = {name: re.compile(pattern) for name, pattern in RARE.items()}
+
+
+def seen(trace: Iterable[str]) -> Counter[str]:
+    """Count, per rare thing, the lines of a trace that show it."""
+    found: Counter[str] = Counter()
+    for line in trace:
+        for name, pattern in _PATTERNS.items():
+            if pattern.search(line):
+                found[name] += 1
+    return found
