@@ -11,6 +11,7 @@ import structlog
 
 from sidecar.core.items import ActivityItem
 from sidecar.core.model import Kind, Reminder
+from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Store, UnavailableError
 from sidecar.timers import Clock
 from sidecar.workers import Pool, Worker
@@ -37,14 +38,17 @@ class Activities:
         store: Store,
         clock: Clock,
         pool: Pool,
+        *,
         spawn: Callable[[Coroutine[object, object, None], str], None],
         pump: Callable[[], None],
+        store_failed: Callable[[], None],
     ) -> None:
         self._store = store
         self._clock = clock
         self._pool = pool
         self._spawn = spawn
         self._pump = pump
+        self._store_failed = store_failed
         self._at_hand: dict[int, Reminder] = {}
         self._numbers = itertools.count(1)
         self.leases: dict[int, Lease] = {}
@@ -53,16 +57,19 @@ class Activities:
         """Take an activity that was committed, or that came back from a worker."""
         if reminder.id in self.leases:
             return
-        self._pool.activities.offer(reminder.id, reminder.name, "")
+        self._offer(reminder)
         if reminder.id in self._pool.activities and len(reminder.payload) <= SMALL_PAYLOAD:
             self._at_hand[reminder.id] = reminder
         self._pump()
+
+    def _offer(self, reminder: Reminder, size: int = 0) -> None:
+        version = pb.ActivityRequest.FromString(reminder.payload).version.value
+        self._pool.activities.offer(reminder.id, reminder.name, version, size)
 
     def discard(self, reminder_id: int) -> None:
         """Forget an activity that is gone from the store."""
         self._at_hand.pop(reminder_id, None)
         self._pool.activities.discard(reminder_id)
-        self._pool.held.pop(reminder_id, None)
         self._end(reminder_id)
 
     def hand_out(self, worker: Worker, reminder_id: int) -> None:
@@ -79,7 +86,7 @@ class Activities:
         except UnavailableError as error:
             log.warning("cannot read an activity", error=str(error))
             worker.activities.pop(reminder_id, None)
-            self._pool.activities.complete = False
+            self._store_failed()
             return
         if reminder is None:
             worker.activities.pop(reminder_id, None)
@@ -89,8 +96,10 @@ class Activities:
             self.queue(reminder)
 
     def _send(self, worker: Worker, reminder: Reminder) -> None:
-        if not self._pool.fits(reminder.id, len(reminder.payload), worker):
+        if len(reminder.payload) > worker.max_bytes:
             worker.activities.pop(reminder.id, None)
+            self._offer(reminder, len(reminder.payload))
+            self._pump()
             return
         number = next(self._numbers)
         self.leases[reminder.id] = Lease(worker, reminder, self._clock.monotonic(), number)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -197,8 +198,9 @@ def _merged(*parts: Handlers) -> Handlers:
 
 async def _listen(server: GrpcServer, host: str, port: int) -> int:
     try:
+        _probe(host, port)
         return await server.listen(host, port)
-    except AddressInUse as error:
+    except OSError as error:
         raise StartError(f"{error}: stop what listens there, or choose another port") from error
 
 
@@ -212,10 +214,20 @@ async def _listen_locally(server: GrpcServer, port: int) -> int:
     return bound
 
 
+def _probe(host: str, port: int) -> None:
+    """Find out that an address is taken before the transport does: it would say so in lines of its own."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise AddressInUse(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
+
+
 def _has_ipv6() -> bool:
     try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind((_LOOPBACK[1], 0))
+        _probe(_LOOPBACK[1], 0)
     except OSError:
         return False
     return True
@@ -232,7 +244,6 @@ async def create(settings: Settings) -> Sidecar:
         store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
     except sqlite.OpenError as error:
         raise StartError(str(error)) from error
-    sqlite.warn_if_affected()
     return Sidecar(settings, store)
 
 
@@ -254,6 +265,7 @@ async def main(settings: Settings) -> None:
 
 
 def _announce(settings: Settings, ports: Ports) -> None:
+    sqlite.warn_if_affected()
     if settings.insecure_peers:
         _log.warning("peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in")
     _log.info(

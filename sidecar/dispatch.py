@@ -55,7 +55,14 @@ class Dispatch:
     def __init__(self, engine: Engine, outbox: Outbox, *, turn_timeout: float, activity_timeout: float | None) -> None:
         self.engine = engine
         self.pool = Pool()
-        self.activities = Activities(engine.store, engine.clock, self.pool, self.spawn, self.pump)
+        self.activities = Activities(
+            engine.store,
+            engine.clock,
+            self.pool,
+            spawn=self.spawn,
+            pump=self.pump,
+            store_failed=self.store_failed,
+        )
         self.timers = Timers(engine.store, engine.clock, self.deliver)
         self.outbox = outbox
         self.on_change: Callable[[], None] = lambda: None  # a worker came or went
@@ -90,7 +97,6 @@ class Dispatch:
         instance = changes.instance
         if instance is None or changes.replaces or instance.suspended or instance.status.terminal:
             self.recall(actor)
-            self.pool.held.pop(actor.address, None)
         if instance is None or changes.replaces:
             self._forget_past(actor)
         if instance is not None:
@@ -122,7 +128,7 @@ class Dispatch:
     # ------------------------------------------------------------ queues
 
     def _queue_turn(self, actor: Actor, instance: Instance) -> None:
-        if instance.ready and actor.turn is None and actor.holder is None and actor.address not in self.pool.held:
+        if instance.ready and actor.turn is None and actor.holder is None:
             self.pool.turns.offer(actor.address, instance.name, instance.version or "")
             self.pump()
 
@@ -187,8 +193,9 @@ class Dispatch:
 
     def _hand_out_turn(self, actor: Actor, state: State, past: Past, worker: Worker) -> None:
         size = past.size + sum(len(row.event) for row in state.inbox)
-        if not self.pool.fits(actor.address, size, worker):
+        if size > worker.max_bytes:
             self.recall(actor)
+            self.pool.turns.offer(actor.address, state.instance.name, state.instance.version or "", size)
             return
         instance, clock = state.instance, self.engine.clock
         turn = turns.begin(state, clock.now(), f"t.{clock.new_id()}")
@@ -263,11 +270,6 @@ class Dispatch:
     def add_worker(self, worker: Worker) -> None:
         """Take a worker in; it gets work at once."""
         self.pool.workers.append(worker)
-        for item in self.pool.release(worker):
-            if isinstance(item, int):
-                self.pool.activities.offer(item, "", "")
-            else:
-                self.give_back_turn(self.engine.actor(item))
         self.on_change()
         self.pump()
 

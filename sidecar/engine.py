@@ -111,6 +111,7 @@ class Engine:
                 self._actors.move_to_end(oldest.address)
                 return
             del self._actors[oldest.address]
+            self.effects.forgotten(oldest)
 
     async def submit(self, address: Address, decide: Decide) -> Reply:
         """Take a decision for an instance and commit it.
@@ -174,6 +175,7 @@ class Engine:
                 await self._step(actor)
         except UnavailableError as error:
             self._fail(actor, error)
+            self.effects.store_failed()
         except Exception as error:
             log.exception("actor failed", instance=actor.address[1])
             self._fail(actor, error)

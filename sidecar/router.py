@@ -188,9 +188,13 @@ class Router:
         return 0.0
 
     async def _fill(self, queue: Queue) -> None:
-        queue.complete = True
-        found = await self.engine.store.outbound(*queue.peer, 0, QUEUE_LIMIT)
-        queue.complete = len(found) < QUEUE_LIMIT
+        queue.complete = True  # what is committed from now on is added by its committer
+        try:
+            found = await self.engine.store.outbound(*queue.peer, 0, QUEUE_LIMIT)
+        except UnavailableError:
+            queue.complete = False
+            raise
+        queue.complete = queue.complete and len(found) < QUEUE_LIMIT
         for reminder in found:
             self._where[reminder.id] = queue.peer
             queue.pending[reminder.id] = reminder

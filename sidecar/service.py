@@ -195,10 +195,12 @@ class Service:
     async def _settle_activity(self, reminder: Reminder, event: bytes) -> Reply:
         engine = self.engine
         if reminder.owner:
-            return await engine.submit(
+            reply = await engine.submit(
                 (reminder.source.hub, reminder.source.id),
                 lambda at, state: delivery.activity_done(at, state, reminder, event),
             )
+            # That nobody waits any more is no mistake of the worker.
+            return Reply(Outcome.STALE) if reply.outcome is Outcome.MISSING else reply
         refusal = await engine.commit(delivery.foreign_activity_done(engine.context(), reminder, event))
         return Reply(Outcome.DONE if refusal is None else Outcome.STALE)
 

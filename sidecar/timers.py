@@ -19,6 +19,8 @@ from sidecar.store.protocol import Store, UnavailableError
 HORIZON_MICROS = 600_000_000
 PAGE = 5_000
 LIMIT = 50_000
+_SLACK = 1_000  # dropped reminders that may stay in the heap
+_LAST_MOMENT_MICROS = 2_000_000
 _LONGEST_NAP = 1.0  # wall time is looked at this often, in seconds: a monotonic clock stands still during sleep
 log = structlog.get_logger(__name__)
 
@@ -65,12 +67,25 @@ class Timers:
             return
         self._known.add(reminder.id)
         heapq.heappush(self._heap, (reminder.due, reminder.id, reminder))
+        if len(self._heap) >= 2 * LIMIT:
+            self._trim()
         if self._heap[0][1] == reminder.id:
             self._changed.set()
 
     def discard(self, reminder_id: int) -> None:
         """Forget a reminder that was dropped."""
         self._known.discard(reminder_id)
+        if len(self._heap) > _SLACK + 2 * len(self._known):
+            self._heap = [entry for entry in self._heap if entry[1] in self._known]
+            heapq.heapify(self._heap)
+
+    def _trim(self) -> None:
+        """Keep the half that is due first; what comes later is read again when its time is near."""
+        live = sorted(entry for entry in self._heap if entry[1] in self._known)
+        self._heap = live[:LIMIT]
+        self._known = {entry[1] for entry in self._heap}
+        if len(live) > LIMIT:
+            self._complete_until = live[LIMIT][0]
 
     def reload(self) -> None:
         """Forget everything and read it from the store again."""
@@ -94,11 +109,16 @@ class Timers:
         while True:
             self._changed.clear()
             now = self._clock.now()
-            if now + HORIZON_MICROS // 2 > self._complete_until:
+            if self._wants_fill(now):
                 await self._fill(now)
             for reminder in self.pop_due(self._clock.now()):
                 self._deliver(reminder)
             await self._nap()
+
+    def _wants_fill(self, now: int) -> bool:
+        """Whether more must be read: soon when all there is is known, at the last moment when there is too much."""
+        left = self._complete_until - now
+        return left < HORIZON_MICROS // 2 and (len(self._heap) < LIMIT // 2 or left < _LAST_MOMENT_MICROS)
 
     async def _nap(self) -> None:
         wait = _LONGEST_NAP
@@ -111,8 +131,10 @@ class Timers:
             pass
 
     async def _fill(self, now: int) -> None:
-        """Read what is due within the horizon, or as much of it as may be held at once."""
+        """Read what is due within the horizon anew, or as much of it as may be held at once."""
         until = now + HORIZON_MICROS
+        self._heap.clear()
+        self._known.clear()
         self._complete_until = until + 1  # what is committed from now on is added by its committer
         position = Position(-1, 0)
         try:
@@ -123,7 +145,7 @@ class Timers:
                 if len(page) < PAGE:
                     return
                 position = Position(page[-1].due, page[-1].id)
-            self._complete_until = position.turn
+            self._complete_until = min(self._complete_until, position.turn)
         except UnavailableError as error:
             log.warning("cannot read reminders", error=str(error))
             self._complete_until = 0

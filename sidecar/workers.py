@@ -57,14 +57,25 @@ class Assignment(NamedTuple):
     item: Key
 
 
+class Group(NamedTuple):
+    """Work that the same workers can take: its name and version, and the bytes that a worker must be able to receive.
+
+    The size is 0 until an item proved too large for a worker: sending it would break that worker's stream each time.
+    """
+
+    name: str
+    version: str
+    size: int = 0
+
+
 class Backlog(Generic[K]):
-    """Work of one kind that waits, in the order it came, grouped by name and version."""
+    """Work of one kind that waits, in the order it came, by group."""
 
     def __init__(self, limit: int = QUEUE_LIMIT) -> None:
         self.limit = limit
         self.complete = True  # it holds all that the store has
-        self._groups: dict[tuple[str, str], dict[K, None]] = {}
-        self._where: dict[K, tuple[str, str]] = {}
+        self._groups: dict[Group, dict[K, None]] = {}
+        self._where: dict[K, Group] = {}
 
     def __len__(self) -> int:
         return len(self._where)
@@ -72,14 +83,16 @@ class Backlog(Generic[K]):
     def __contains__(self, item: K) -> bool:
         return item in self._where
 
-    def offer(self, item: K, name: str, version: str) -> None:
+    def offer(self, item: K, name: str, version: str, size: int = 0) -> None:
         """Queue an item, unless it waits already or there are too many."""
         if item in self._where:
             return
         if len(self._where) >= self.limit:
             self.complete = False
             return
-        group = (name, version)
+        if size:
+            log.warning("work item waits for a worker that can receive it", item=str(item), name=name, bytes=size)
+        group = Group(name, version, size)
         self._groups.setdefault(group, {})[item] = None
         self._where[item] = group
 
@@ -96,17 +109,11 @@ class Backlog(Generic[K]):
         """Whether the store has more, and there is room for it."""
         return not self.complete and len(self._where) < self.limit // 2
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._groups.clear()
-        self._where.clear()
-        self.complete = True
-
-    def groups(self) -> Iterator[tuple[str, str]]:
-        """Return names and versions of which something waits."""
+    def groups(self) -> Iterator[Group]:
+        """Return the groups of which something waits."""
         return iter(list(self._groups))
 
-    def first(self, group: tuple[str, str]) -> K | None:
+    def first(self, group: Group) -> K | None:
         """Return the oldest item of a group, or None."""
         return next(iter(self._groups.get(group, ())), None)
 
@@ -118,7 +125,6 @@ class Pool:
         self.workers: list[Worker] = []
         self.turns: Backlog[tuple[str, str]] = Backlog()
         self.activities: Backlog[int] = Backlog()
-        self.held: dict[Key, int] = {}  # items that are too large for every worker so far, with their sizes
         self.open = True
 
     def assign(self) -> list[Assignment]:
@@ -128,32 +134,32 @@ class Pool:
         return self._assign_turns() + self._assign_activities()
 
     def _assign_turns(self) -> list[Assignment]:
-        def free(worker: Worker, name: str, version: str) -> int:
+        def free(worker: Worker, group: Group) -> int:
             room = worker.max_turns - len(worker.turns)
-            return room if worker.turn_filter.accepts(name, version) else 0
+            return room if worker.turn_filter.accepts(group.name, group.version) else 0
 
         return self._spread(self.turns, free, lambda worker, item: worker.turns.update({item: None}))
 
     def _assign_activities(self) -> list[Assignment]:
-        def free(worker: Worker, name: str, version: str) -> int:
+        def free(worker: Worker, group: Group) -> int:
             room = worker.max_activities - len(worker.activities)
-            return room if worker.activity_filter.accepts(name, version) else 0
+            return room if worker.activity_filter.accepts(group.name, group.version) else 0
 
         return self._spread(self.activities, free, lambda worker, item: worker.activities.update({item: None}))
 
     def _spread(
-        self, backlog: Backlog[K], free: Callable[[Worker, str, str], int], take: Callable[[Worker, K], None]
+        self, backlog: Backlog[K], free: Callable[[Worker, Group], int], take: Callable[[Worker, K], None]
     ) -> list[Assignment]:
         given: list[Assignment] = []
         groups = list(backlog.groups())
         while groups:
             served = []
             for group in groups:
-                ready = [worker for worker in self.workers if free(worker, *group) > 0 and not worker.is_full()]
+                ready = [worker for worker in self.workers if _can_take(worker, group) and free(worker, group) > 0]
                 item = backlog.first(group)
                 if not ready or item is None:
                     continue
-                worker = max(ready, key=lambda candidate: free(candidate, *group))
+                worker = max(ready, key=lambda candidate: free(candidate, group))
                 backlog.discard(item)
                 take(worker, item)
                 given.append(Assignment(worker, item))
@@ -161,27 +167,11 @@ class Pool:
             groups = served
         return given
 
-    def fits(self, item: Key, size: int, worker: Worker) -> bool:
-        """Whether a worker can receive an item; one that it cannot would break its stream each time, so it waits."""
-        if size <= worker.max_bytes:
-            return True
-        log.warning(
-            "work item is too large for the connected worker: it waits for one with a higher receive limit",
-            item=str(item),
-            bytes=size,
-            limit=worker.max_bytes,
-        )
-        self.held[item] = size
-        return False
-
-    def release(self, worker: Worker) -> list[Key]:
-        """Return, and hold no longer, the items that were too large for others and are not for this worker."""
-        found = [item for item, size in self.held.items() if size <= worker.max_bytes]
-        for item in found:
-            del self.held[item]
-        return found
-
     def remove(self, worker: Worker) -> None:
         """Forget a worker; the caller gives its work back."""
         if worker in self.workers:
             self.workers.remove(worker)
+
+
+def _can_take(worker: Worker, group: Group) -> bool:
+    return not worker.is_full() and worker.max_bytes >= group.size

@@ -24,7 +24,7 @@ from sidecar.core.operations import Identity, Start
 from sidecar.edge import dialects
 from sidecar.edge.dialects import completion, wire
 from sidecar.edge.streams import Streams
-from sidecar.edge.transport import Call, Handlers, Outflow, Refused, Status, Unary
+from sidecar.edge.transport import Call, Handlers, Outflow, Refused, Status, Stream, Unary
 from sidecar.edge.views import state_of
 from sidecar.engine import Address
 from sidecar.schema import taskhub_pb2 as pb
@@ -80,7 +80,7 @@ class TaskHub:
         stream = {"GetWorkItems": self._work_items, "StreamInstanceHistory": self._stream_history}
         return Handlers(
             unary={SERVICE + name: self._guarded(name, method) for name, method in unary.items()},
-            stream={SERVICE + name: method for name, method in stream.items()},
+            stream={SERVICE + name: self._guarded_stream(method) for name, method in stream.items()},
         )
 
     # ------------------------------------------------------------ around every call
@@ -95,6 +95,15 @@ class TaskHub:
                 return await method(call, body)
             except MalformedError as error:
                 raise Refused(Status.INVALID_ARGUMENT, str(error)) from error
+            except UnavailableError as error:
+                raise Refused(Status.UNAVAILABLE, f"the store is not available: {error}") from error
+
+        return serve
+
+    def _guarded_stream(self, method: Stream) -> Stream:
+        async def serve(call: Call, body: bytes, out: Outflow) -> None:
+            try:
+                await method(call, body, out)
             except UnavailableError as error:
                 raise Refused(Status.UNAVAILABLE, f"the store is not available: {error}") from error
 

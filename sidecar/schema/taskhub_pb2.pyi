@@ -1039,12 +1039,14 @@ class ScheduleTask(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     SLOT_4_FIELD_NUMBER: _builtins.int
     SLOT_5_FIELD_NUMBER: _builtins.int
+    HISTORY_PROPAGATION_SCOPE_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     TASK_EXECUTION_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     slot_5: _builtins.bytes
     """Microsoft: trace context; Dapr: task execution ID"""
+    history_propagation_scope: _builtins.int
     task_execution_id: _builtins.str
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
@@ -1066,13 +1068,14 @@ class ScheduleTask(_message.Message):
         input: _wrappers_pb2.StringValue | None = ...,
         slot_4: _abc.Iterable[_builtins.bytes] | None = ...,
         slot_5: _builtins.bytes | None = ...,
+        history_propagation_scope: _builtins.int = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         parent_trace_context: Global___TraceContext | None = ...,
         task_execution_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5", "input", b"input", "parent_trace_context", b"parent_trace_context", "slot_5", b"slot_5", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5", "input", b"input", "name", b"name", "parent_trace_context", b"parent_trace_context", "slot_4", b"slot_4", "slot_5", b"slot_5", "tags", b"tags", "task_execution_id", b"task_execution_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5", "history_propagation_scope", b"history_propagation_scope", "input", b"input", "name", b"name", "parent_trace_context", b"parent_trace_context", "slot_4", b"slot_4", "slot_5", b"slot_5", "tags", b"tags", "task_execution_id", b"task_execution_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__slot_5: _TypeAlias = _typing.Literal["slot_5"]  # noqa: Y015
     _WhichOneofArgType__slot_5: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5"]  # noqa: Y015
@@ -1110,12 +1113,14 @@ class CreateChild(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     SLOT_5_FIELD_NUMBER: _builtins.int
     SLOT_6_FIELD_NUMBER: _builtins.int
+    RETRY_PARENT_FIELD_NUMBER: _builtins.int
     PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     name: _builtins.str
     slot_5: _builtins.bytes
     """Microsoft: trace context; Dapr up to 1.18: a router that nobody reads"""
+    retry_parent: _builtins.bytes
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
     @_builtins.property
@@ -1137,15 +1142,21 @@ class CreateChild(_message.Message):
         input: _wrappers_pb2.StringValue | None = ...,
         slot_5: _builtins.bytes | None = ...,
         slot_6: _abc.Iterable[_builtins.bytes] | None = ...,
+        retry_parent: _builtins.bytes | None = ...,
         parent_trace_context: Global___TraceContext | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5", "input", b"input", "parent_trace_context", b"parent_trace_context", "slot_5", b"slot_5", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_parent", b"_retry_parent", "_slot_5", b"_slot_5", "input", b"input", "parent_trace_context", b"parent_trace_context", "retry_parent", b"retry_parent", "slot_5", b"slot_5", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "slot_5", b"slot_5", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_parent", b"_retry_parent", "_slot_5", b"_slot_5", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "retry_parent", b"retry_parent", "slot_5", b"slot_5", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__retry_parent: _TypeAlias = _typing.Literal["retry_parent"]  # noqa: Y015
+    _WhichOneofArgType__retry_parent: _TypeAlias = _typing.Literal["_retry_parent", b"_retry_parent"]  # noqa: Y015
     _WhichOneofReturnType__slot_5: _TypeAlias = _typing.Literal["slot_5"]  # noqa: Y015
     _WhichOneofArgType__slot_5: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_parent) -> _WhichOneofReturnType__retry_parent | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__slot_5) -> _WhichOneofReturnType__slot_5 | None: ...
 
 Global___CreateChild: _TypeAlias = CreateChild  # noqa: Y015
@@ -1281,12 +1292,33 @@ Global___SendEvent: _TypeAlias = SendEvent  # noqa: Y015
 class Complete(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STATUS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     NEW_VERSION_FIELD_NUMBER: _builtins.int
     CARRYOVER_EVENTS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     status: _builtins.int
     @_builtins.property
     def result(self) -> _wrappers_pb2.StringValue: ...
@@ -1298,6 +1330,8 @@ class Complete(_message.Message):
     def carryover_events(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryEvent]: ...
     @_builtins.property
     def failure(self) -> Global___FailureDetails: ...
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -1307,10 +1341,11 @@ class Complete(_message.Message):
         new_version: _wrappers_pb2.StringValue | None = ...,
         carryover_events: _abc.Iterable[Global___HistoryEvent] | None = ...,
         failure: Global___FailureDetails | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "failure", b"failure", "new_version", b"new_version", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["carryover_events", b"carryover_events", "details", b"details", "failure", b"failure", "new_version", b"new_version", "result", b"result", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carryover_events", b"carryover_events", "details", b"details", "failure", b"failure", "new_version", b"new_version", "result", b"result", "status", b"status", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,7 +70,7 @@ class Sqlite:
             OpenError: it is damaged, newer than this version, or another app's.
         """
         try:
-            self.identity, self.next_key, self.next_order = await self._call(_prepare, self.me, str(self.path))
+            self.identity, self.next_key, self.next_order = await self._call(_prepare, self.me, fresh)
         except UnavailableError as error:
             raise OpenError(f"cannot open {self.path}: {error.__cause__}") from error
 

@@ -74,3 +74,16 @@ def start_app(tmp_path: Path) -> Iterator[Callable[..., App]]:
     yield start
     for process in started:
         process.kill9()
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Writes to the terminal, whatever is captured."""
+    plugins = request.config.pluginmanager
+    reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
+
+    def write(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            reporter.write_line(f"\n{text}")
+
+    return write

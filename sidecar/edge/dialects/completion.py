@@ -6,12 +6,14 @@ holds for every answer that the published SDKs send.
 
 from collections.abc import Iterable, MutableMapping
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from sidecar.core.model import MalformedError, Status
 from sidecar.edge.dialects import DAPR, MICROSOFT, Family, wire
 from sidecar.schema import taskhub_pb2 as pb
 
+_SCOPE = 6
 _TRACE_MARK = 0x0A  # a trace context begins with its first text field; an ID is printable
 
 
@@ -58,12 +60,16 @@ def _read_action(action: pb.Action) -> Family | None:
         family = _read_task(action.schedule_task, family)
     elif kind == "create_child":
         family = _read_child(action.create_child, family)
+    elif kind == "complete":
+        family = MICROSOFT if action.complete.tags else family
     elif kind == "create_timer":
         family = DAPR if len(action.create_timer.ListFields()) > 1 else family
     return family
 
 
 def _read_task(task: pb.ScheduleTask, family: Family | None) -> Family | None:
+    if task.history_propagation_scope:
+        family = DAPR
     if task.slot_4 and family is not DAPR:
         _add_tags(task.tags, task.slot_4)
         family = MICROSOFT
@@ -80,6 +86,9 @@ def _read_task(task: pb.ScheduleTask, family: Family | None) -> Family | None:
 
 
 def _read_child(child: pb.CreateChild, family: Family | None) -> Family | None:
+    # A number in slot 6 is not what the schema has there: it stays among the unknown fields.
+    if child.HasField("retry_parent") or _has_unknown(child, _SCOPE):
+        family = DAPR
     if _is_trace(child.slot_5):
         child.parent_trace_context.MergeFromString(child.slot_5)
         family = MICROSOFT
@@ -89,6 +98,11 @@ def _read_child(child: pb.CreateChild, family: Family | None) -> Family | None:
         family = MICROSOFT
     child.ClearField("slot_6")
     return family
+
+
+def _has_unknown(message: Message, number: int) -> bool:
+    unknown = UnknownFieldSet(message)
+    return any(unknown[index].field_number == number for index in range(len(unknown)))
 
 
 def _is_trace(slot: bytes) -> bool:
