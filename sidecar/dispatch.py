@@ -97,6 +97,7 @@ class Dispatch:
         instance = changes.instance
         if instance is None or changes.replaces or instance.suspended or instance.status.terminal:
             self.recall(actor)
+            self.pool.turns.discard(actor.address)
         if instance is None or changes.replaces:
             self._forget_past(actor)
         if instance is not None:

@@ -28,6 +28,7 @@ class Draft:
     state: State
     turn: int = 0
     ending: bool = False  # the execution ends with this step: calls are sent, and nobody waits for them
+    done: set[int] = field(default_factory=set)  # IDs of the actions that were carried out
     confirmed: list[bytes] = field(default_factory=list)
     arrivals: list[bytes] = field(default_factory=list)
     opened: dict[int, OpenCall] = field(default_factory=dict)
@@ -52,8 +53,8 @@ class Draft:
         return self.me.workflow(self.state.instance.hub, self.state.instance.id)
 
     def is_open(self, task: int) -> bool:
-        """Whether a call of this task waits already: a replay may name it again."""
-        return task in self.opened or task in self.state.open
+        """Whether a call of this task waits from an earlier turn: a replay may name it again."""
+        return task in self.state.open
 
     def call_id(self, task: int) -> CallId:
         """Return the identity of a call that this turn makes."""

@@ -95,7 +95,7 @@ def created(
 ) -> Changes:
     """Return the changes that create an instance, in the place of `state` if there is one.
 
-    One that still ran is let go of as by a purge: its calls are taken back, and its parent is told.
+    Of one that still ran the calls are taken back and the parent is told; its children live on.
     """
     instance = _fresh(started, identity, at.now, at.ids.key())
     changes = Changes(key=instance.key, instance=instance, append=(Row(1, 1, event),))

@@ -140,7 +140,10 @@ class PeerLink:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            await self._wire.send(pb.Frame(ping=True).SerializeToString())
+            try:
+                await self._wire.send(pb.Frame(ping=True).SerializeToString())
+            except (Closed, Refused):
+                return
 
     async def _handle(self, frame: pb.Frame) -> None:
         kind = frame.WhichOneof("frame")

@@ -106,4 +106,10 @@ def _worker(name: str, peer: str, request: pb.GetWorkItemsRequest, stream: Strea
 
 
 def _filter(entries: list[pb.WorkItemFilter]) -> Filter:
-    return Filter({entry.name: frozenset(entry.versions) for entry in entries})
+    names: dict[str, frozenset[str]] = {}
+    for entry in entries:
+        versions = frozenset(entry.versions)
+        before = names.get(entry.name, versions)
+        # A name without versions takes all of them, whatever else is said of it.
+        names[entry.name] = before | versions if before and versions else frozenset()
+    return Filter(names)

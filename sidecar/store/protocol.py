@@ -1,4 +1,4 @@
-"""What the sidecar needs of a store: one write, a few reads, one error.
+"""What the sidecar needs of a store: one write, a few reads, two errors.
 
 A store knows nothing of workflows. It never looks inside an event or decides anything: what is to change, and what
 the change assumes, is said by `Changes`.
@@ -21,6 +21,10 @@ class Refusal(enum.Enum):
 
 class UnavailableError(Exception):
     """The store did not answer or failed; the outcome is unknown until the instance is loaded again."""
+
+
+class RejectedError(Exception):
+    """Something in the changes can never be stored, such as a number that no column holds; nothing was written."""
 
 
 class Ready(NamedTuple):

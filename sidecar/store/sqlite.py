@@ -6,6 +6,7 @@ its page in one call. So no read sees half a transaction, and the races that nee
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 from sidecar.core.model import CallId, Changes, Child, Position, Reminder, Row, Self, State
 from sidecar.core.state import load as load_state
 from sidecar.store import rows, writes
-from sidecar.store.protocol import Ready, Refusal, UnavailableError
+from sidecar.store.protocol import Ready, Refusal, RejectedError, UnavailableError
 
 T = TypeVar("T")
 _Waiting = tuple[Sequence[Changes], asyncio.Future[list[Refusal | None]]]
@@ -27,6 +28,10 @@ log = structlog.get_logger(__name__)
 # The WAL-reset race of older versions needs two connections; this store has one, and says so all the same.
 _FIXED = ((3, 51, 3), (3, 44, 6), (3, 50, 7))
 _PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "mmap_size": 0, "busy_timeout": 5000}
+# What a value can do to a statement; anything else is the trouble of the database.
+_REJECTED = (UnicodeError, OverflowError, sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)
+_APPLICATION_ID = 0x53694361
+_SWITCH_SECONDS = 0.0005  # how long the connection's thread waits for the interpreter lock of a busy event loop
 _EVENTS = "SELECT event FROM history WHERE key = ? AND (turn, place) > (?, ?) AND turn <= ? ORDER BY turn, place"
 _STARTED = (
     "SELECT event FROM history WHERE key = ? AND place = 1 ORDER BY turn LIMIT 1",
@@ -59,6 +64,8 @@ class Sqlite:
         try:
             connection = self._connection
             result: T = await connection._execute(function, connection._conn, *args)  # type: ignore[no-untyped-call]
+        except _REJECTED as error:
+            raise RejectedError(f"{self.path.name}: {error}") from error
         except (sqlite3.Error, ValueError) as error:
             raise UnavailableError(f"{self.path.name}: {error}") from error
         return result
@@ -100,13 +107,13 @@ class Sqlite:
             for _, done in batches:
                 done.set_exception(UnavailableError(str(error)))
             return
-        except Exception as error:
+        except RejectedError as error:
             await self._commit_apart(batches, error)
             return
         for (_, done), found in zip(batches, outcomes, strict=True):
             done.set_result(found)
 
-    async def _commit_apart(self, batches: list[_Waiting], error: Exception) -> None:
+    async def _commit_apart(self, batches: list[_Waiting], error: RejectedError) -> None:
         """Write batches one by one: something in one of them cannot be stored, and only that one shall fail."""
         if len(batches) == 1:
             log.error("changes cannot be stored", error=str(error))
@@ -217,6 +224,7 @@ def _payloads(connection: sqlite3.Connection, key: int) -> tuple[bytes | None, s
 
 def _prepare(connection: sqlite3.Connection, me: Self, fresh: str) -> tuple[str, int, int]:
     connection.isolation_level = None
+    _check_ours(connection)
     if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
         connection.execute("PRAGMA auto_vacuum = incremental")
     for name, wanted in _PRAGMAS.items():
@@ -229,6 +237,14 @@ def _prepare(connection: sqlite3.Connection, me: Self, fresh: str) -> tuple[str,
         raise sqlite3.DatabaseError("the file is damaged; restore a backup of it")
     _migrate(connection)
     return (_identity(connection, me, fresh), _next(connection, "instances"), _next(connection, "reminders"))
+
+
+def _check_ours(connection: sqlite3.Connection) -> None:
+    """Refuse a database that some other program has made; it is left as it is."""
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    if tables and application != _APPLICATION_ID:
+        raise sqlite3.DatabaseError("it is the database of another program")
 
 
 def migrations() -> list[tuple[int, str]]:
@@ -245,7 +261,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"the file has schema {found}, this version knows {known[-1][0]}: upgrade it")
     for number, statements in known:
         if number > found:
-            connection.executescript(f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {number}; COMMIT;")
+            marks = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {number};"
+            connection.executescript(f"BEGIN IMMEDIATE; {statements} {marks} COMMIT;")
 
 
 def _identity(connection: sqlite3.Connection, me: Self, fresh: str) -> str:
@@ -303,7 +320,12 @@ async def open_store(me: Self, directory: Path, fresh: str) -> Sqlite:
     """
     path = directory / f"{me.namespace}.{me.app}.db"
     lock = _lock(path, me)
-    connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+    sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
+    try:
+        connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+    except sqlite3.Error as error:
+        lock.release()
+        raise OpenError(f"cannot open {path}: {error}") from error
     store = Sqlite(me, path, connection, lock)
     try:
         await store.start(fresh)

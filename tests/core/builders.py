@@ -39,8 +39,9 @@ ME = Self("default", "orders")
 ML = Self("default", "ml")
 SECOND = 1_000_000
 NOW = 1_700_000_000 * SECOND
-PARENT = Parent(ActorId("default", "front", "workflow", "default", "boss"), CallId("boss-1", 7, 3))
-OWN_PARENT = Parent(ME.workflow("default", "boss"), CallId("boss-1", 7, 3))
+MADE = CallId("boss-1", 7, 3)
+PARENT = Parent(ActorId("default", "front", "workflow", "default", "boss"), MADE, "boss-flow")
+OWN_PARENT = Parent(ME.workflow("default", "boss"), MADE, "boss-flow")
 
 
 # ---------------------------------------------------------------- actions of a worker
@@ -72,13 +73,24 @@ def timer(number: int, fire_at: int | Timestamp | None = NOW + 60 * SECOND, **fi
     return pb.Action(id=number, create_timer=pb.CreateTimer(fire_at=due, **fields))
 
 
-def send(number: int, to: str, name: str = "paid", *, app: str = "", data: str | None = None) -> pb.Action:
+def send(
+    number: int, to: str, name: str = "paid", *, app: str = "", namespace: str = "", data: str | None = None
+) -> pb.Action:
     event = pb.SendEvent(instance=pb.WorkflowInstance(instance_id=to), name=name, data=text(data))
-    return _addressed(pb.Action(id=number, send_event=event), app, "")
+    return _addressed(pb.Action(id=number, send_event=event), app, namespace)
 
 
-def kill(number: int, instance_id: str, *, reason: str | None = None, recurse: bool = False) -> pb.Action:
-    return pb.Action(id=number, terminate=pb.Terminate(instance_id=instance_id, reason=text(reason), recurse=recurse))
+def kill(
+    number: int,
+    instance_id: str,
+    *,
+    app: str = "",
+    namespace: str = "",
+    reason: str | None = None,
+    recurse: bool = False,
+) -> pb.Action:
+    order = pb.Terminate(instance_id=instance_id, reason=text(reason), recurse=recurse)
+    return _addressed(pb.Action(id=number, terminate=order), app, namespace)
 
 
 def end(status: int = Status.COMPLETED, result: str | None = None, **fields: Any) -> pb.Action:
@@ -128,17 +140,17 @@ def creation(parent: Parent = PARENT, instance_id: str = "w", execution: str = "
     started = pb.ExecutionStarted(name="order", tags={"kind": "big"})
     started.instance.instance_id = instance_id
     started.instance.execution_id.value = execution
-    started.parent.name.value = "boss-flow"
+    started.parent.name.value = parent.name
     payload = events.execution_started(NOW, started, parent.actor.app, ME.app)
     target = ME.workflow("default", instance_id)
     return Reminder(902, Kind.CREATE, 0, target, parent.actor, parent.call, NOW, "order", payload)
 
 
 def command(kind: Kind, parent: Parent = PARENT, payload: bytes = b"", *, call: CallId | None = None) -> Reminder:
-    """Return a parent's terminate or purge, as it arrives."""
+    """Return a parent's terminate or purge, as it arrives; it names the call that made the child, or another."""
     if kind is Kind.TERMINATE and not payload:
         payload = events.terminated(NOW, None, False)
-    call = CallId(parent.call.execution, 0, 0) if call is None else call
+    call = parent.call if call is None else call
     return Reminder(903, kind, 0, ME.workflow("default", "w"), parent.actor, call, NOW, "", payload)
 
 
@@ -158,7 +170,7 @@ def effect(decision: Decision) -> str:
     """Name what a decision does to the instance, and where that has signs that must agree, see that they do."""
     changes = decision.changes
     assert changes is not None
-    name = decision.reply.outcome.value
+    name = decision.reply.outcome.name.lower()
     if changes.key == 0:
         assert (changes.instance, changes.append, changes.closed) == (None, (), ())
         return f"{name}+answered" if changes.set else name

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core import delivery, events
+from sidecar.core import delivery, events, operations
 from sidecar.core.delivery import Arrival
 from sidecar.core.model import (
     NO_CALL,
     ActorId,
     CallId,
+    Changes,
     Child,
     Kind,
     Outcome,
@@ -20,6 +21,7 @@ from sidecar.core.model import (
 from sidecar.schema import taskhub_pb2 as pb
 
 from .builders import (
+    MADE,
     ME,
     ML,
     NOW,
@@ -35,6 +37,7 @@ from .builders import (
     one,
     renew,
     result,
+    timer,
 )
 
 # ---------------------------------------------------------------- creation
@@ -58,6 +61,7 @@ def test_a_child_is_created_as_its_parent_asked_and_remembers_who_that_was(paren
     told = begun.execution_started.parent
     assert (told.app_id, told.app_namespace, told.instance.instance_id) == (parent.actor.app, "default", "boss")
     assert (told.instance.execution_id.value, told.turn, told.task_scheduled_id) == ("boss-1", 7, 3)
+    assert (told.name.value, instance.origin) == ("boss-flow", "w-1")
 
 
 @pytest.mark.parametrize("parent", [PARENT, OWN_PARENT], ids=["in another app", "in this app"])
@@ -70,7 +74,7 @@ def test_a_child_whose_id_is_taken_fails_at_its_parent_and_the_occupant_stays(pa
     decision = flow.arrive(creation(parent, execution="w-2"))
     assert decision.reply.outcome is Outcome.EXISTS
     answer = one(flow.last.set, Kind.RESULT)
-    assert (answer.target, answer.call) == parent
+    assert (answer.target, answer.call) == parent[:2]
     assert answer.source == ME.workflow("default", "w")
     failed = events.decode(answer.payload).child_failed
     assert (failed.task_scheduled_id, failed.failure.error_type) == (3, "WorkflowInstanceAlreadyExists")
@@ -81,7 +85,9 @@ def test_a_child_whose_id_is_taken_fails_at_its_parent_and_the_occupant_stays(pa
 def test_a_creation_that_is_repeated_after_the_child_continued_as_new_is_the_same_child() -> None:
     flow = Flow().start(parent=PARENT)
     flow.turn(renew())
+    assert (flow.instance.origin, flow.instance.execution) == ("w-1", "id-1")
     assert effect(flow.arrive(creation(PARENT), message(8, "front"))) == "duplicate"
+    assert effect(flow.arrive(creation(PARENT, execution="id-1"), message(7, "front"))) == "exists+answered"
     flow.turn(end())
     assert effect(flow.arrive(creation(PARENT), message(9, "front"))) == "duplicate"
 
@@ -106,36 +112,50 @@ def test_a_second_child_under_a_taken_id_does_not_hide_the_first_from_its_parent
     if generations == 2:
         flow.turn(renew())
     second = flow.turn(child(1, "c")).set[0]
+    assert flow.state.children == {sent.call: Child(sent.target, sent.call) for sent in (first, second)}
     taken = events.child_failed(NOW, 1, events.failure("WorkflowInstanceAlreadyExists", "taken"))
     flow.arrive(result(second, taken))
     assert 1 not in flow.open
-    assert flow.state.children == {first.target: Child(first.target, "w-1")}
+    assert flow.last.ended == (second.call,)
+    assert flow.state.children == {first.call: Child(first.target, CallId("w-1", 1, 0))}
 
 
 # ---------------------------------------------------------------- commands
 
 
 BOSS = PARENT.actor
+ORDERS = {
+    "terminate": command(Kind.TERMINATE),
+    "purge": command(Kind.PURGE),
+    "purge by force": command(Kind.PURGE, payload=operations.BY_FORCE),
+}
 
 
-@pytest.mark.parametrize("kind", [Kind.TERMINATE, Kind.PURGE])
+@pytest.mark.parametrize("what", ORDERS)
 @pytest.mark.parametrize(
-    ("actor", "execution"),
+    ("actor", "call"),
     [
-        (BOSS, "boss-2"),
-        (BOSS, ""),
-        (BOSS._replace(id="boss2"), "boss-1"),
-        (BOSS._replace(app="back"), "boss-1"),
-        (BOSS._replace(namespace="blue"), "boss-1"),
-        (ME.workflow("default", "boss"), "boss-1"),
+        (BOSS, MADE._replace(execution="boss-2")),
+        (BOSS, MADE._replace(execution="")),
+        (BOSS, MADE._replace(turn=8)),
+        (BOSS, MADE._replace(task=4)),
+        (BOSS, CallId("boss-1", 0, 0)),
+        (BOSS, NO_CALL),
+        (BOSS._replace(id="boss2"), MADE),
+        (BOSS._replace(app="back"), MADE),
+        (BOSS._replace(namespace="blue"), MADE),
+        (ME.workflow("default", "boss"), MADE),
     ],
 )
-def test_a_child_obeys_only_the_execution_that_made_it(kind: Kind, actor: ActorId, execution: str) -> None:
+def test_a_child_obeys_only_the_call_that_made_it(what: str, actor: ActorId, call: CallId) -> None:
     flow = Flow().start(parent=PARENT)
+    flow.turn(end() if what == "purge" else timer(0))
     before = flow.instance
-    order = command(kind, Parent(actor, PARENT.call), call=CallId(execution, 0, 0))
-    assert effect(flow.arrive(order, message())) == "denied"
+    order = replace(ORDERS[what], source=actor, call=call)
+    assert effect(flow.arrive(order, message(1))) == "denied"
     assert flow.instance is before
+    done = "done+ended" if what == "terminate" else "done+removed"
+    assert effect(flow.arrive(ORDERS[what], message(2))) == done
 
 
 def test_an_own_workflow_may_end_any_instance_but_another_app_may_not_claim_that_right() -> None:
@@ -154,17 +174,34 @@ def test_a_terminate_from_the_parent_goes_on_to_the_children_if_it_says_so() -> 
         changes = delivery.arrive(flow.at, flow.live, Arrival(order, received=(message(),))).changes
         assert changes is not None
         sent = [reminder for reminder in changes.set if reminder.kind is Kind.TERMINATE]
-        assert [(order.target, order.call) for order in sent] == [(ML.workflow("", "c"), CallId("w-1", 0, 0))] * recurse
+        assert [(order.target, order.call) for order in sent] == [(ML.workflow("", "c"), CallId("w-1", 1, 0))] * recurse
         assert all(events.decode(order.payload).execution_terminated.recurse for order in sent)
 
 
 def test_a_purge_from_the_parent_removes_the_children_that_are_told_to_it() -> None:
+    grandchild = Child(ML.workflow("", "c"), CallId("w-1", 1, 0))
+    for force in (b"", operations.BY_FORCE):
+        flow = Flow().start(parent=PARENT)
+        flow.turn(end() if not force else timer(0))
+        arrival = Arrival(command(Kind.PURGE, payload=force), received=(message(),), children=(grandchild,))
+        changes = delivery.arrive(flow.at, flow.live, arrival).changes
+        assert changes is not None
+        assert changes.purged
+        order = one(changes.set, Kind.PURGE)
+        assert (order.target, order.call, order.payload) == (*grandchild, force)
+        answers = [events.decode(sent.payload).child_failed for sent in changes.set if sent.kind is Kind.RESULT]
+        assert [answer.failure.error_type for answer in answers] == ["WorkflowPurged"] * bool(force)
+
+
+@pytest.mark.parametrize("payload", [b"", b"please"])
+def test_a_child_that_runs_outlives_a_purge_without_force_and_so_do_its_children(payload: bytes) -> None:
     flow = Flow().start(parent=PARENT)
-    grandchild = Child(ML.workflow("", "c"), "w-1")
-    arrival = Arrival(command(Kind.PURGE), received=(message(),), children=(grandchild,))
-    changes = delivery.arrive(flow.at, flow.live, arrival).changes
-    assert changes is not None
-    order = one(changes.set, Kind.PURGE)
-    assert (order.target, order.call, order.payload) == (grandchild.actor, CallId("w-1", 0, 0), b"")
-    answer = events.decode(one(changes.set, Kind.RESULT).payload).child_failed
-    assert answer.failure.error_type == "WorkflowPurged"
+    flow.turn(child(0, "c", app="ml"))
+    before = flow.instance
+    arrival = Arrival(
+        command(Kind.PURGE, payload=payload), received=(message(),), children=tuple(flow.state.children.values())
+    )
+    decision = flow.take(delivery.arrive(flow.at, flow.live, arrival))
+    assert effect(decision) == "wrong_state"
+    assert decision.changes == Changes(received=(message(),))
+    assert flow.instance is before

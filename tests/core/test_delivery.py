@@ -76,7 +76,9 @@ ARRIVALS = {
     "terminate by another": command(Kind.TERMINATE, PARENT),
     "terminate by an own workflow": command(Kind.TERMINATE, OWN_PARENT, call=NO_CALL),
     "purge by the parent": command(Kind.PURGE, OWN_PARENT),
-    "purge by an own workflow": command(Kind.PURGE, OWN_PARENT, call=NO_CALL),
+    "purge by force": command(Kind.PURGE, OWN_PARENT, operations.BY_FORCE),
+    "purge by another": command(Kind.PURGE, PARENT, operations.BY_FORCE),
+    "purge by an own workflow": command(Kind.PURGE, OWN_PARENT, operations.BY_FORCE, call=NO_CALL),
 }
 # What the sender is told, and what becomes of the instance, if anything.
 #                               missing          scheduled        running          suspended        ended
@@ -92,7 +94,9 @@ TABLE = {
     "terminate by another":     "missing          denied           denied           denied           denied",
     "terminate by an own workflow":
                                 "missing          done+ended       done+ended       done+ended       done",
-    "purge by the parent":      "missing          denied           done+removed     done+removed     done+removed",
+    "purge by the parent":      "missing          denied           wrong_state      wrong_state      done+removed",
+    "purge by force":           "missing          denied           done+removed     done+removed     done+removed",
+    "purge by another":         "missing          denied           denied           denied           denied",
     "purge by an own workflow": "missing          denied           denied           denied           denied",
 }  # fmt: skip
 CELLS = [(kind, state, cell) for kind, row in TABLE.items() for state, cell in zip(STATES, row.split(), strict=True)]
@@ -150,6 +154,7 @@ def test_an_answer_closes_its_call_and_uses_up_what_caused_it() -> None:
     decision = flow.arrive(result(CREATE))
     assert decision.changes is not None
     assert (decision.changes.closed, set(decision.changes.dropped)) == ((2,), {901, CREATE.id})
+    assert decision.changes.ended == (CallId("w-1", 1, 2),)
     assert (set(flow.open), flow.state.children) == ({0}, {})
 
 

@@ -34,6 +34,7 @@ from .builders import (
     kind_of,
     kinds,
     one,
+    renew,
     result,
     send,
     task,
@@ -69,6 +70,7 @@ def test_a_start_makes_an_instance_that_is_ready_for_its_first_turn() -> None:
     instance = flow.instance
     assert (instance.status, instance.began, instance.ready, instance.revision) == (Status.PENDING, True, True, 1)
     assert (instance.id, instance.hub, instance.name, instance.execution) == ("w", "default", "order", "w-1")
+    assert instance.origin == "w-1"
     assert (instance.created_at, instance.started_at, instance.parent) == (NOW, None, None)
     [row] = flow.state.inbox
     event = events.decode(row.event)
@@ -151,6 +153,18 @@ def test_a_start_that_is_tried_again_is_the_same_start_under_every_policy(policy
         assert decision == Decision(None, Reply(Outcome.DUPLICATE))
 
 
+def test_a_start_that_is_tried_again_after_continue_as_new_is_still_the_same_start() -> None:
+    flow = Flow().start()
+    flow.turn(renew())
+    assert (flow.instance.origin, flow.instance.execution) == ("w-1", "id-1")
+    for outcome in (Outcome.EXISTS, Outcome.DONE):
+        again = operations.start(flow.at, flow.live, wish(replaceable=ANY))
+        assert again == Decision(None, Reply(Outcome.DUPLICATE))
+        assert operations.start(flow.at, flow.live, wish(execution="id-1")).reply.outcome is outcome
+        if outcome is Outcome.EXISTS:
+            flow.turn(end())
+
+
 def test_a_refusal_names_the_instance_and_whether_it_is_active() -> None:
     def said(status: Status) -> str:
         flow = settled(status)
@@ -162,23 +176,40 @@ def test_a_refusal_names_the_instance_and_whether_it_is_active() -> None:
 
 def test_a_replacement_is_another_instance_and_takes_what_the_old_one_waited_for() -> None:
     flow = Flow().start()
-    nap, local, _ = flow.turn(timer(0), task(1), send(2, "other")).set
+    calls = (timer(0), task(1), send(2, "other"), task(3, app="ml"), child(4), child(5, app="ml"))
+    nap, local, _, remote, ours, theirs = flow.turn(*calls).set
     old = flow.instance
     flow.start(execution="w-2", replaceable=ANY)
     assert flow.instance.key != old.key
     assert (flow.instance.execution, flow.instance.revision, flow.instance.covered) == ("w-2", 1, 0)
-    assert set(flow.last.dropped) - {0} == {nap.id, local.id}
+    assert (flow.last.dropped, flow.last.released) == ((nap.id, local.id), (remote.id, ours.id, theirs.id))
+    [withdrawal] = flow.last.set
+    assert (withdrawal.kind, withdrawal.target, withdrawal.call) == (Kind.WITHDRAW, remote.target, remote.call)
+    assert flow.state.children == {}
     assert (flow.open, [row.position for row in flow.state.inbox], flow.state.tail) == ({}, [(1, 1)], (1, 2))
 
 
 @pytest.mark.parametrize("parent", [PARENT, OWN_PARENT], ids=["in another app", "in this app"])
-def test_the_parent_of_a_live_child_that_a_client_replaces_is_told(parent: Parent) -> None:
+@pytest.mark.parametrize("at", [None, LATER])
+def test_the_parent_of_a_live_child_that_a_client_replaces_is_told(parent: Parent, at: int | None) -> None:
     flow = Flow().start(parent=parent)
-    flow.start(execution="w-2", replaceable=ANY)
+    flow.start(execution="w-2", replaceable=ANY, scheduled_at=at)
     assert flow.instance.parent is None
-    answer = one(flow.last.set, Kind.RESULT)
-    assert (answer.target, answer.call) == parent
+    assert [reminder.kind for reminder in flow.last.set] == [Kind.RESULT] + [Kind.START] * bool(at)
+    answer = flow.last.set[0]
+    assert (answer.target, answer.call, answer.source) == (*parent[:2], ME.workflow("default", "w"))
     assert kind_of(answer.payload) == "child_failed"
+    failed = events.decode(answer.payload).child_failed
+    assert (failed.task_scheduled_id, failed.failure.error_type) == (3, "WorkflowReplaced")
+    assert "'w' was replaced" in failed.failure.error_message
+
+
+def test_the_parent_of_an_ended_child_that_a_client_replaces_is_not_told_again() -> None:
+    flow = Flow().start(parent=PARENT)
+    flow.turn(end())
+    flow.start(execution="w-2")
+    assert flow.instance.parent is None
+    assert (flow.last.set, flow.last.dropped, flow.last.released) == ((), (), ())
 
 
 # ---------------------------------------------------------------- raise, suspend, resume, terminate, purge
@@ -282,7 +313,7 @@ def test_terminate_ends_everything_that_the_instance_was_waiting_for() -> None:
     assert flow.last.released == (remote.id, ours.id, theirs.id)
     assert one(flow.last.set, Kind.WITHDRAW).call == remote.call
     answer = one(flow.last.set, Kind.RESULT)
-    assert (answer.target, answer.call) == PARENT
+    assert (answer.target, answer.call) == PARENT[:2]
     assert events.decode(answer.payload).child_failed.failure.error_type == "WorkflowTerminated"
     instance = flow.instance
     assert (instance.completed_at, instance.ready, flow.open) == (NOW + SECOND, False, {})
@@ -296,14 +327,16 @@ def test_terminate_without_an_output_gives_none() -> None:
     assert not events.decode(flow.last.append[0].event).execution_terminated.HasField("input")
 
 
-def test_recursion_reaches_every_live_child_in_the_name_of_the_execution_that_made_it() -> None:
+def test_recursion_reaches_every_live_child_in_the_name_of_the_call_that_made_it() -> None:
     flow = Flow().start()
     ours, theirs, gone = flow.turn(child(0, "c"), child(1, "d", app="ml"), child(2, "e")).set
     flow.arrive(result(gone))
     flow.take(operations.terminate(flow.at, flow.live, "stop", recurse=True))
     orders = [reminder for reminder in flow.last.set if reminder.kind is Kind.TERMINATE]
-    assert {order.target for order in orders} == {ours.target, theirs.target}
-    assert {order.call for order in orders} == {CallId("w-1", 0, 0)}
+    assert [(order.target, order.call) for order in orders] == [
+        (ours.target, CallId("w-1", 1, 0)),
+        (theirs.target, CallId("w-1", 1, 1)),
+    ]
     said = [events.decode(order.payload).execution_terminated for order in orders]
     assert [(order.input.value, order.recurse) for order in said] == [("stop", True)] * 2
 
@@ -323,13 +356,16 @@ def test_the_order_in_which_a_store_gives_calls_and_children_does_not_show_in_wh
 # ---------------------------------------------------------------- purge
 
 
-@pytest.mark.parametrize("status", [Status.RUNNING, Status.COMPLETED])
-def test_purge_tells_the_children_that_it_is_given(status: Status) -> None:
+@pytest.mark.parametrize(
+    ("status", "force"), [(Status.RUNNING, True), (Status.COMPLETED, True), (Status.COMPLETED, False)]
+)
+def test_purge_tells_the_children_that_it_is_given_and_whether_it_is_by_force(status: Status, force: bool) -> None:
     flow = settled(status)
-    children = (Child(ML.workflow("", "c"), "w-0"), Child(ML.workflow("", "d"), "w-1"))
-    flow.take(operations.purge(flow.at, flow.live, children, force=True))
+    children = (Child(ML.workflow("", "c"), CallId("w-0", 4, 2)), Child(ML.workflow("", "d"), CallId("w-1", 1, 0)))
+    flow.take(operations.purge(flow.at, flow.live, children, force=force))
     orders = [reminder for reminder in flow.last.set if reminder.kind is Kind.PURGE]
-    assert [(order.target, order.call.execution) for order in orders] == list(children)
+    assert [(order.target, order.call) for order in orders] == list(children)
+    assert {order.payload for order in orders} == {b"force" if force else b""}
     assert flow.live is None
 
 
@@ -348,7 +384,7 @@ def test_the_parent_of_a_running_child_that_is_purged_is_told_and_that_of_an_end
     flow = Flow().start(parent=parent)
     flow.take(operations.purge(flow.at, flow.live, (), force=True))
     answer = one(flow.last.set, Kind.RESULT)
-    assert (answer.target, answer.call) == parent
+    assert (answer.target, answer.call) == parent[:2]
     failed = events.decode(answer.payload).child_failed
     assert (failed.task_scheduled_id, failed.failure.error_type) == (3, "WorkflowPurged")
     flow = Flow().start(parent=parent)

@@ -8,7 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from sidecar.core import events, operations
 from sidecar.core import state as states
-from sidecar.core.model import CallKind, Changes, Kind, OpenCall, Position, Reminder, Row, Status
+from sidecar.core import turn as turns
+from sidecar.core.model import CallKind, Changes, Kind, OpenCall, OvertakenError, Position, Reminder, Row, Status
 from sidecar.schema import taskhub_pb2 as pb
 
 from .builders import ME, NOW, SECOND, Flow, child, end, renew, result, send, task, timer, wish
@@ -106,8 +107,7 @@ class Steps(RuleBasedStateMachine):
     def start(self, name: str, later: bool, replace: bool) -> None:
         world = self.world
         state = world.state(name)
-        root = state is None or state.instance.parent is None  # what is owed to a parent has a test of its own
-        policy = {"replaceable": ANY} if replace and root else {}
+        policy = {"replaceable": ANY} if replace else {}
         asked = wish(name, f"x-{self.fresh()}", scheduled_at=NOW + 5 * SECOND if later else None, **policy)
         world.take(name, operations.start(world.at, state, asked))
 
@@ -148,6 +148,16 @@ class Steps(RuleBasedStateMachine):
     def answer(self, pick: int, actions: list[pb.Action], ending: pb.Action | None) -> None:
         names = sorted(self.world.turns)
         self.world.answer(names[pick % len(names)], *actions, *([ending] if ending else []))
+
+    @precondition(lambda self: self.world.answered)
+    @rule(pick=PICK, actions=ACTIONS, ending=ENDINGS)
+    def answer_again(self, pick: int, actions: list[pb.Action], ending: pb.Action | None) -> None:
+        name, turn = self.world.answered[pick % len(self.world.answered)]
+        state = self.world.state(name)
+        response = pb.OrchestratorResponse(actions=[*actions, *([ending] if ending else [])])
+        if state is not None:
+            with pytest.raises(OvertakenError):
+                turns.complete(self.world.at, state, turn, response)
 
     @rule(pick=PICK)
     def work(self, pick: int) -> None:
@@ -272,10 +282,11 @@ class Steps(RuleBasedStateMachine):
         assert all(found.id == call.reminder for found in requests)
         assert all(found.held is not ME.owns(found.target) for found in requests)
         answers = self.waiting(lambda one: (one.kind, one.target, one.call) == (Kind.RESULT, own, call.call))
+        parents = {key: other.instance.parent for key, other in self.world.stored.items()}
         live = [
-            other.instance.id
-            for other in self.world.stored.values()
-            if other.instance.parent == (own, call.call) and not other.instance.status.terminal
+            key
+            for key, parent in parents.items()
+            if parent and parent[:2] == (own, call.call) and not self.world.stored[key].instance.status.terminal
         ]
         return [*requests, *answers, *live]
 

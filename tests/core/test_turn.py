@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -7,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.core import events, operations
-from sidecar.core import turn as turns
-from sidecar.core.model import NO_CALL, ActorId, CallId, CallKind, Child, Kind, Outcome, Position, Status
+from sidecar.core.model import NO_CALL, ActorId, CallId, CallKind, Child, Kind, OvertakenError, Position, Status
 from sidecar.schema import taskhub_pb2 as pb
 
 from .builders import (
@@ -29,7 +29,6 @@ from .builders import (
     send,
     task,
     timer,
-    wish,
 )
 
 TRACE = pb.TraceContext(trace_parent="00-1-2-01", span_id="2")
@@ -125,7 +124,7 @@ def test_a_child_is_told_its_execution_and_the_way_back(flow: Flow) -> None:
     assert (parent.instance.instance_id, parent.instance.execution_id.value) == ("w", "w-1")
     assert (parent.task_scheduled_id, parent.turn, parent.name.value) == (2, 1, "order")
     assert flow.open[2] == (CallId("w-1", 1, 2), CallKind.CHILD, "ship", reminder.target, reminder.id)
-    assert changes.children == (Child(reminder.target, "w-1"),)
+    assert changes.children == (Child(reminder.target, CallId("w-1", 1, 2)),)
     assert events.decode(changes.append[1].event).child_created == pb.ChildCreated(
         instance_id="c", name="ship", **fields
     )
@@ -139,16 +138,19 @@ def test_a_child_without_an_id_is_named_after_its_parent_and_the_action(flow: Fl
 
 
 @pytest.mark.parametrize(
-    ("action", "failed", "said"),
+    ("action", "failed", "error", "said"),
     [
-        (task(0, app="m!l"), "task_failed", "m!l"),
-        (child(0, "c", app="m l"), "child_failed", "m l"),
-        (child(0, "c\n"), "child_failed", "control characters"),
-        (child(0, "c" * 257), "child_failed", "257 characters"),
+        (task(0, app="m!l"), "task_failed", "InvalidAppId", "m!l"),
+        (task(0, app="ml", namespace="b!ue"), "task_failed", "InvalidAppId", "b!ue"),
+        (child(0, "c", app="m l"), "child_failed", "InvalidAppId", "m l"),
+        (child(0, "c", namespace="b lue"), "child_failed", "InvalidAppId", "b lue"),
+        (child(0, "c\n", app="m l"), "child_failed", "InvalidAppId", "m l"),
+        (child(0, "c\n"), "child_failed", "InvalidInstanceId", "control characters"),
+        (child(0, "c" * 257), "child_failed", "InvalidInstanceId", "257 characters"),
     ],
 )
 def test_a_call_to_an_address_that_cannot_exist_fails_in_the_next_turn(
-    flow: Flow, action: pb.Action, failed: str, said: str
+    flow: Flow, action: pb.Action, failed: str, error: str, said: str
 ) -> None:
     changes = flow.turn(action)
     confirmation, failure = changes.append[1:]
@@ -156,6 +158,7 @@ def test_a_call_to_an_address_that_cannot_exist_fails_in_the_next_turn(
     assert kind_of(failure.event) == failed
     details = getattr(events.decode(failure.event), failed)
     assert details.task_scheduled_id == 0
+    assert details.failure.error_type == error
     assert said in details.failure.error_message
     assert details.failure.is_non_retriable
     assert (changes.set, changes.children, flow.open) == ((), (), {})
@@ -181,13 +184,6 @@ def test_a_task_id_that_was_answered_is_a_new_call(flow: Flow) -> None:
     assert second.target.id == "w::0::2"
 
 
-def test_a_call_whose_answer_the_worker_has_not_seen_is_not_made_again(flow: Flow) -> None:
-    request = flow.turn(task(0)).set[0]
-    turn = flow.event().begin()
-    flow.arrive(result(request))
-    assert flow.complete(turn, task(0)).set == ()
-
-
 # ---------------------------------------------------------------- other instances
 
 
@@ -208,8 +204,11 @@ def test_an_event_goes_to_an_instance_here_or_in_the_app_that_is_named_in_either
     assert {(call.kind, call.reminder) for call in flow.open.values()} == {(CallKind.EVENT, 0)}
 
 
-def test_a_terminate_action_goes_to_an_own_instance_without_a_confirmation(flow: Flow) -> None:
-    changes = flow.turn(kill(0, "other", reason="late", recurse=True))
+@pytest.mark.parametrize(("app", "namespace"), [("", ""), ("orders", ""), ("orders", "default")])
+def test_a_terminate_action_goes_to_an_own_instance_without_a_confirmation(
+    flow: Flow, app: str, namespace: str
+) -> None:
+    changes = flow.turn(kill(0, "other", app=app, namespace=namespace, reason="late", recurse=True))
     [reminder] = changes.set
     assert (reminder.kind, reminder.target, reminder.call) == (
         Kind.TERMINATE,
@@ -232,6 +231,11 @@ def test_a_terminate_action_goes_to_an_own_instance_without_a_confirmation(flow:
         (pb.Action(id=1, create_detached=b""), "create_detached"),
         (pb.Action(id=1), "without a kind"),
         (send(1, "other", app="m!l"), "m!l"),
+        (send(1, "other", namespace="b!ue"), "b!ue"),
+        (kill(1, "other", app="ml"), "another app"),
+        (kill(1, "other", namespace="blue"), "another app"),
+        (kill(1, "other", app="m!l"), "m!l"),
+        (kill(1, "other", namespace="b!ue"), "b!ue"),
         (end(Status.PENDING), "status 6"),
         (end(42), "status 42"),
     ],
@@ -256,6 +260,7 @@ def test_a_turn_has_all_that_waits_and_what_comes_later_waits_for_the_next(flow:
     flow.event("a")
     turn = flow.begin()
     flow.event("b")
+    assert (turn.key, turn.execution, turn.number) == (flow.instance.key, "w-1", 1)
     assert kinds(turn.rows) == ["execution_started", "event_raised"]
     changes = flow.complete(turn, task(0))
     assert (flow.instance.covered, flow.instance.ready) == (1, True)
@@ -294,24 +299,41 @@ def test_the_version_that_a_worker_tells_stands_on_the_start_of_the_turn(flow: F
 
 
 OVERTAKEN: dict[str, Callable[[Flow], Any]] = {
-    "terminated": lambda flow: operations.terminate(flow.at, flow.live, None, False),
-    "suspended": lambda flow: operations.suspend(flow.at, flow.live, None),
-    "replaced": lambda flow: operations.start(
-        flow.at, flow.live, wish(execution="w-2", replaceable=frozenset({Status.PENDING}))
+    "terminated": lambda flow: flow.take(operations.terminate(flow.at, flow.live, None, False)),
+    "suspended": lambda flow: flow.take(operations.suspend(flow.at, flow.live, None)),
+    "replaced": lambda flow: flow.start(execution="w-2", replaceable=frozenset({Status.PENDING})),
+    "removed, and its ID used again": lambda flow: (
+        flow.take(operations.purge(flow.at, flow.live, (), force=True)),
+        flow.start(),
     ),
+    "continued": lambda flow: flow.turn(renew()),
+    "continued, and events came": lambda flow: (flow.turn(renew()), flow.event("a").event("b")),
+    "answered": lambda flow: flow.turn(task(0)),
+    "answered with more": lambda flow: flow.event("a").turn(task(0)),
+    "ended": lambda flow: flow.turn(end()),
 }
 
 
 @pytest.mark.parametrize("what", OVERTAKEN)
-def test_the_answer_to_a_turn_that_a_command_has_overtaken_changes_nothing(flow: Flow, what: str) -> None:
+def test_the_answer_to_a_turn_that_was_overtaken_is_refused_and_changes_nothing(flow: Flow, what: str) -> None:
     turn = flow.begin()
-    assert flow.take(OVERTAKEN[what](flow)).reply.outcome is Outcome.DONE
-    response = pb.OrchestratorResponse(actions=[task(0)])
-    try:
-        changes = turns.complete(flow.at, flow.state, turn, response)
-    except Exception:
-        return  # refused
-    assert (changes.instance, changes.append, changes.set) == (None, (), ())
+    OVERTAKEN[what](flow)
+    before, last = deepcopy(flow.state), flow.last
+    for action in (task(5), end(), renew(), pb.Action(id=1)):
+        with pytest.raises(OvertakenError):
+            flow.complete(turn, action)
+    assert (flow.state, flow.last) == (before, last)
+
+
+def test_a_turn_of_the_execution_before_is_refused_even_if_it_had_more_events_than_the_one_that_continued(
+    flow: Flow,
+) -> None:
+    first = flow.begin()
+    second = flow.event("a").begin()
+    flow.complete(first, renew())
+    assert second.number > flow.instance.covered
+    with pytest.raises(OvertakenError):
+        flow.complete(second, task(5))
 
 
 ACTIONS = st.one_of(

@@ -13,7 +13,7 @@ from sidecar.core import turn as turns
 from sidecar.core.delivery import Arrival
 from sidecar.core.model import (
     DONE,
-    ActorId,
+    CallId,
     Changes,
     Child,
     Context,
@@ -40,8 +40,8 @@ class Stored:
     instance: Instance
     log: dict[Position, bytes] = field(default_factory=dict)
     calls: dict[int, OpenCall] = field(default_factory=dict)
-    children: dict[ActorId, Child] = field(default_factory=dict)
-    ended: set[ActorId] = field(default_factory=set)
+    children: dict[CallId, Child] = field(default_factory=dict)
+    ended: set[CallId] = field(default_factory=set)
 
     def rows(self) -> list[Row]:
         return [Row(*position, self.log[position]) for position in sorted(self.log)]
@@ -49,8 +49,8 @@ class Stored:
     def inbox(self) -> list[Row]:
         return [row for row in self.rows() if row.turn > self.instance.covered]
 
-    def live_children(self) -> dict[ActorId, Child]:
-        return {actor: child for actor, child in self.children.items() if actor not in self.ended}
+    def live_children(self) -> dict[CallId, Child]:
+        return {call: child for call, child in self.children.items() if call not in self.ended}
 
     def loaded(self) -> State:
         state = State(self.instance, dict(self.calls), self.live_children())
@@ -70,6 +70,7 @@ class World:
         self.received: set[Received] = set()
         self.memory: dict[str, State | None] = {}
         self.turns: dict[str, Turn] = {}
+        self.answered: list[tuple[str, Turn]] = []
 
     @property
     def at(self) -> Context:
@@ -121,9 +122,11 @@ class World:
         for task in changes.closed:
             del stored.calls[task]
         stored.calls |= {call.call.task: call for call in changes.opened}
+        assert stored.live_children().keys() >= set(changes.ended)
         stored.ended |= set(changes.ended)
-        stored.ended -= {child.actor for child in changes.children}
-        stored.children |= {child.actor: child for child in changes.children}
+        children = {child.call: child for child in changes.children}
+        assert not stored.children.keys() & children.keys(), "two children of one call"
+        stored.children |= children
         cut = changes.truncate
         if cut is not None:
             stored.log = {position: event for position, event in stored.log.items() if position < cut}
@@ -149,7 +152,9 @@ class World:
     def answer(self, instance_id: str, *actions: pb.Action) -> None:
         state = self.memory[instance_id]
         assert state is not None
-        changes = turns.complete(self.at, state, self.turns.pop(instance_id), pb.OrchestratorResponse(actions=actions))
+        turn = self.turns.pop(instance_id)
+        changes = turns.complete(self.at, state, turn, pb.OrchestratorResponse(actions=actions))
+        self.answered.append((instance_id, turn))
         self.take(instance_id, Decision(changes, DONE))
 
     def reload(self, instance_id: str) -> None:

@@ -127,3 +127,4 @@ CREATE TABLE received (
     app TEXT NOT NULL,
     PRIMARY KEY (store, message)
 ) WITHOUT ROWID;
+CREATE INDEX received_from ON received (namespace, app, store);
