@@ -165,11 +165,11 @@ class Router:
 
     async def _run(self, queue: Queue) -> None:
         while True:
+            queue.wake.clear()  # what comes while a batch is under way wakes the next round
             try:
                 pause = await self._once(queue)
             except (LinkBrokenError, UnavailableError) as error:
                 pause = self._failed(queue, str(error))
-            queue.wake.clear()
             await _wait(queue.wake, pause)
 
     async def _once(self, queue: Queue) -> float | None:

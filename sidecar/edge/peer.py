@@ -95,7 +95,7 @@ class PeerLink:
         self._service = service
         self._sequence = 0
         self._answers: dict[int, asyncio.Future[list[Reply]]] = {}
-        self._heard = True
+        self._sending = asyncio.Lock()  # a wire takes one message at a time
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def deliver(self, batch: Sequence[Reminder], floor: int) -> list[Reply]:
@@ -106,7 +106,7 @@ class PeerLink:
         self._answers[sequence] = answer
         frame = pb.Frame(batch=pb.Batch(sequence=sequence, floor=floor, messages=[_message(r) for r in batch]))
         try:
-            await self._wire.send(frame.SerializeToString())
+            await self._send(frame)
             async with asyncio.timeout(ANSWER_SECONDS):
                 replies = await answer
         except TimeoutError as error:
@@ -137,18 +137,22 @@ class PeerLink:
                 if not answer.done():
                     answer.set_exception(LinkBrokenError(f"the link to app '{self.peer[1]}' broke"))
 
+    async def _send(self, frame: pb.Frame) -> None:
+        async with self._sending:
+            await self._wire.send(frame.SerializeToString())
+
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             try:
-                await self._wire.send(pb.Frame(ping=True).SerializeToString())
+                await self._send(pb.Frame(ping=True))
             except (Closed, Refused):
                 return
 
     async def _handle(self, frame: pb.Frame) -> None:
         kind = frame.WhichOneof("frame")
         if kind == "ping":
-            await self._wire.send(pb.Frame(pong=True).SerializeToString())
+            await self._send(pb.Frame(pong=True))
         elif kind == "answers":
             answer = self._answers.get(frame.answers.sequence)
             if answer is not None and not answer.done():
@@ -165,7 +169,7 @@ class PeerLink:
         for message, reply in zip(batch.messages, replies, strict=True):
             answers.answers.append(pb.Answer(id=message.id, verdict=_VERDICTS[reply.outcome], text=reply.text[:500]))
         try:
-            await self._wire.send(pb.Frame(answers=answers).SerializeToString())
+            await self._send(pb.Frame(answers=answers))
             if batch.floor:
                 await self._service.engine.commit(Changes(forgotten=(Forgotten(self.store, batch.floor),)))
         except (Closed, UnavailableError):

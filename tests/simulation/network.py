@@ -97,6 +97,7 @@ class Link:
         self.down = Pipe(network, self.ends, f"{name} > {caller}")
         self.broken = target is None
         self._serving: asyncio.Task[None] | None = None
+        self._sending = False
         if target is not None:
             call = Call("link", {}, None, caller, ())
             self._serving = target.accept(call, self.up, self.down)
@@ -110,9 +111,16 @@ class Link:
 
     async def send(self, message: bytes) -> None:
         """See `DuplexCall`."""
-        if self.broken:
-            raise Closed("the link is broken")
-        self.up.send(message)
+        if self._sending:
+            raise AssertionError("two messages were handed to one wire at the same time")
+        self._sending = True
+        try:
+            await asyncio.sleep(0)
+            if self.broken:
+                raise Closed("the link is broken")
+            self.up.send(message)
+        finally:
+            self._sending = False
 
     async def done_sending(self) -> None:
         """See `DuplexCall`."""
