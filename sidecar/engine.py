@@ -235,6 +235,7 @@ class Engine:
         if refused:
             self.drop(actor)
         again: list[Command] = []
+        first_refusal = True
         for command, decision in decided:
             outcome = next(results) if decision.changes is not None else None
             if outcome is None and decision.changes is not None:
@@ -244,10 +245,12 @@ class Engine:
             if outcome is None:
                 command.done.set_result(decision.reply)
             else:
-                self._refuse(command, outcome, again)
+                # What is left out behind another was not tried, and does not count as a try.
+                self._refuse(command, outcome, again, counts=first_refusal)
+                first_refusal = False
         actor.commands.extendleft(reversed(again))
 
-    def _refuse(self, command: Command, outcome: Refusal, again: list[Command]) -> None:
+    def _refuse(self, command: Command, outcome: Refusal, again: list[Command], *, counts: bool) -> None:
         """Answer a command that was left out, or have it decided again, before those that came later."""
         if outcome is Refusal.DUPLICATE:
             command.done.set_result(Reply(Outcome.DUPLICATE))
@@ -256,7 +259,7 @@ class Engine:
         elif command.tries >= _MOST_TRIES:
             command.done.set_exception(UnavailableError(outcome.value))
         else:
-            command.tries += 1
+            command.tries += counts
             again.append(command)
 
     def _act(self, changes: Changes, actor: Actor | None = None) -> None:

@@ -55,9 +55,9 @@ class Store(Protocol):
     async def commit(self, batch: Sequence[Changes]) -> list[Refusal | None]:
         """Write changes durably in one transaction, in order; each of them whole or not at all.
 
-        Returns, for each, None or why it was left out. One that is left out does no harm to the others, but for
-        those of the same instance behind it, which build on it: they are left out too. Batches that are handed in
-        at the same time may share the transaction.
+        Returns, for each, None or why it was left out. What follows in the batch was decided on the state that the
+        change would have left: when a change of an instance is left out, so is all behind it. Batches that are
+        handed in at the same time may share the transaction; one does no harm to another.
         """
 
     async def load(self, hub: str, instance_id: str) -> State | None:

@@ -107,13 +107,13 @@ class Sqlite:
             for _, done in batches:
                 done.set_exception(UnavailableError(str(error)))
             return
-        except RejectedError as error:
+        except Exception as error:
             await self._commit_apart(batches, error)
             return
         for (_, done), found in zip(batches, outcomes, strict=True):
             done.set_result(found)
 
-    async def _commit_apart(self, batches: list[_Waiting], error: RejectedError) -> None:
+    async def _commit_apart(self, batches: list[_Waiting], error: Exception) -> None:
         """Write batches one by one: something in one of them cannot be stored, and only that one shall fail."""
         if len(batches) == 1:
             log.error("changes cannot be stored", error=str(error))

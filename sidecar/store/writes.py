@@ -86,13 +86,12 @@ def commit(connection: sqlite3.Connection, me: Self, batches: Sequence[Sequence[
 
 
 def _batch(connection: sqlite3.Connection, me: Self, batch: Sequence[Changes]) -> Outcomes:
-    """Write changes one after the other; what builds on one that was left out is left out with it."""
+    """Write changes one after the other; behind a change of an instance that is left out, the rest is left out."""
     outcomes: Outcomes = []
-    broken: set[int] = set()
+    broken = False
     for changes in batch:
-        refusal = Refusal.CONFLICT if changes.key in broken else _one(connection, me, changes)
-        if refusal is not None and changes.key:
-            broken.add(changes.key)
+        refusal = Refusal.CONFLICT if broken else _one(connection, me, changes)
+        broken = broken or (refusal is not None and bool(changes.key))
         outcomes.append(refusal)
     return outcomes
 

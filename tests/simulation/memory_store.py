@@ -81,11 +81,10 @@ class MemoryStore:
         """See `Store.commit`."""
         self._check_open()
         outcomes: list[Refusal | None] = []
-        broken: set[int] = set()
+        broken = False
         for changes in batch:
-            refusal = Refusal.CONFLICT if changes.key in broken else self._refusal(changes)
-            if refusal is not None and changes.key:
-                broken.add(changes.key)
+            refusal = Refusal.CONFLICT if broken else self._refusal(changes)
+            broken = broken or (refusal is not None and bool(changes.key))
             if refusal is None:
                 self._write(changes)
             outcomes.append(refusal)

@@ -234,18 +234,25 @@ async def test_changes_of_a_batch_build_on_those_before(store: Store) -> None:
     assert await events(store) == [b"started", b"one", b"two"]
 
 
-async def test_one_refused_in_a_batch_harms_only_what_builds_on_it(store: Store) -> None:
+async def test_behind_a_change_of_an_instance_that_is_refused_the_batch_is_left_out(store: Store) -> None:
+    """What follows was decided on the state that the change would have left, even where it names no instance."""
     await done(store, created(1, "a"), created(2, "b"))
+    fine = step(instance(2, "b"), append=(Row(1, 2, b"fine"),))
     stale = step(instance(1, "a", revision=4), append=(Row(1, 2, b"stale"),))
     on_stale = step(instance(1, "a", revision=5), append=(Row(1, 3, b"on stale"),))
-    other = step(instance(2, "b"), append=(Row(1, 2, b"fine"),))
-    now_right = step(instance(1, "a"), append=(Row(1, 2, b"now right"),))
-    gone = Changes(required=(9,))
-    answers = await store.commit([stale, other, on_stale, gone, now_right])
-    assert answers == [Refusal.CONFLICT, None, Refusal.CONFLICT, Refusal.GONE, Refusal.CONFLICT]
+    nothing_to_do = Changes(received=(FROM_ML,))
+    answers = await store.commit([fine, stale, on_stale, nothing_to_do])
+    assert answers == [None, Refusal.CONFLICT, Refusal.CONFLICT, Refusal.CONFLICT]
     assert await events(store, 1) == [b"started"]
-    assert await store.commit([now_right]) == [None]
     assert await events(store, 2) == [b"started", b"fine"]
+    assert await store.commit([nothing_to_do]) == [None]
+
+
+async def test_a_refused_change_of_no_instance_harms_nobody(store: Store) -> None:
+    await done(store, created(1, "a"))
+    gone = Changes(required=(9,))
+    answers = await store.commit([gone, step(instance(1, "a"), append=(Row(1, 2, b"fine"),))])
+    assert answers == [Refusal.GONE, None]
 
 
 async def test_the_second_of_two_equal_messages_in_a_batch_is_a_duplicate(store: Store) -> None:
