@@ -22,7 +22,7 @@ PYTEST_ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test demo lock lock-check \
-        image-lint clean
+        image-lint sim soak mutants clean
 
 help: ## print this list
 	@echo "usage: make TARGET"; echo
@@ -81,7 +81,7 @@ imports: $(SETUP) ## which module may import which
 	$(BIN)/lint-imports
 
 check: fmt-check lint types imports ## format, lint, types, import rules and the fast tests, in under a minute
-	$(BIN)/pytest -m "not blackbox and not slow" $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 -m "not blackbox and not slow" $(PYTEST_ARGS)
 
 test: $(SETUP) $(SETUP_SDKS) ## all tests
 	@mkdir -p build
@@ -89,6 +89,15 @@ test: $(SETUP) $(SETUP_SDKS) ## all tests
 
 demo: $(SETUP) $(SETUP_SDKS) ## one workflow across three apps, with a crash in the middle
 	@$(BIN)/python examples/demo.py
+
+sim: $(SETUP) ## simulate deployments until nothing new is found; SEED= shows one as a story, STEPS= cuts it short
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
+
+soak: $(SETUP) ## simulate deployments for an hour
+	$(BIN)/python -m tests.simulation --soak --seconds 3600 --first $(shell date +%s)
+
+mutants: $(SETUP) ## put deliberate bugs into copies of the code: the simulation must find each
+	$(BIN)/python -m tests.simulation.mutants $(MUTANTS)
 
 image-lint: $(SETUP) ## check the container files as far as that goes without an engine
 	$(BIN)/pytest tests/test_containers.py

@@ -39,10 +39,11 @@ def _step(rng: random.Random, apps: list[str], hosts: list[str], depth: int) -> 
         "flaky": lambda: ["flaky", rng.choice(apps), number, rng.randint(1, 2)],
         "timer": lambda: ["timer", rng.choice([0, 0.05, 0.5, 3, 40, -5])],
         "never": lambda: ["never", rng.choice(apps), number],
+        "leave": lambda: ["leave", rng.choice(apps), number],
         "can": lambda: ["can"],
         "event": lambda: ["event", f"e{rng.randrange(10**6)}", number],
     }
-    kinds = ["act", "act", "fan", "flaky", "timer", "never"] + ["event", "event"] * (depth == 0)
+    kinds = ["act", "act", "fan", "flaky", "timer", "never", "leave"] + ["event", "event"] * (depth == 0)
     kind = rng.choice(kinds + ["child", "child", "can", "tell"] * (depth < DEEPEST))
     if kind in simple:
         return simple[kind]()
@@ -237,6 +238,12 @@ class Replay:
         never.create_timer.fire_at.seconds = events.NEVER_SECONDS
         self.actions[never.id] = never
         return (yield from self._do_act(step, value))
+
+    def _do_leave(self, step: Step, value: int) -> Generator[list[Task], None, int]:
+        """Call an activity and do not wait for it: its answer may come to a later execution, or to nobody."""
+        self._call(step[1], step[2])
+        yield []
+        return value
 
     def _do_timer(self, step: Step, value: int) -> Generator[list[Task], None, int]:
         action = pb.Action(id=self._number())

@@ -399,17 +399,19 @@ class Pair:
 
 
 async def write_batches(author: Author, memory: MemoryStore) -> list[list[tuple[str, Changes]]]:
-    """Some batches for one moment. Half of their changes know of those before them, the others cross them."""
-    scratch = MemoryStore(ME, data=memory.data.copy())
+    """Some batches for one moment. Most of their changes know of those before them, the others cross them."""
+    before = MemoryStore(ME, data=memory.data.copy())  # what the batches that are written leave
     batches = []
     for _ in range(author.dice.choice([1, 1, 2, 3])):
-        batch = []
+        batch: list[tuple[str, Changes]] = []
+        after = before
         for _ in range(author.dice.choice([1, 1, 2, 4])):
-            author.store = scratch if author.maybe(0.8) else memory
-            step = author.write()
-            await scratch.commit([step[1]])
-            batch.append(step)
+            author.store = after if author.maybe(0.8) else memory
+            batch.append(author.write())
+            after = MemoryStore(ME, data=before.data.copy())
+            await after.commit([changes for _, changes in batch])
         batches.append(batch)
+        before = after
     return batches
 
 

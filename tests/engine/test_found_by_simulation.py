@@ -1,0 +1,267 @@
+"""What the simulation found and is mended, each as a test of its own; the docstring names the seed that showed it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Received, Reminder
+from sidecar.edge import peer
+from sidecar.edge.peer import PeerLink
+from sidecar.router import LinkBrokenError
+from sidecar.schema import peer_pb2
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.store.protocol import UnavailableError
+
+from .sidecars import Node
+from .test_router import ML, Net
+from .test_two_sidecars import echo, flow_of
+from .world import COMPLETED, DONE, DUPLICATE, ME, STALE, Hand, World, at, call, end, kinds, raised, until
+
+ELSEWHERE = ActorId("default", "ml", "workflow", "default", "w")
+
+
+@pytest.fixture
+async def net(world: World, hand: Hand) -> AsyncIterator[Net]:
+    net = Net(world, hand)
+    yield net
+    await net.router.stop()
+
+
+def message(number: int, kind: Kind, target: ActorId, payload: bytes) -> Reminder:
+    """What app ml sends; its number is that of its own store."""
+    return Reminder(number, kind, 0, target, ELSEWHERE, NO_CALL, 0, "work", payload)
+
+
+def event(number: int, instance_id: str) -> Reminder:
+    payload = pb.HistoryEvent(event_raised=pb.EventRaised(name="e")).SerializeToString()
+    return message(number, Kind.EVENT, ME.workflow("default", instance_id), payload)
+
+
+def received(number: int) -> Received:
+    return Received(*ML, "store of ml", number)
+
+
+class Wire:
+    """One direction of a link in memory and, as `other`, the way back; frames of a kind in `losing` do not arrive."""
+
+    def __init__(self, other: "Wire | None" = None) -> None:
+        self.sent: list[str] = []
+        self.losing: set[str] = set()
+        self._queue: asyncio.Queue[bytes] = asyncio.Queue()
+        self.other = other or Wire(self)
+
+    async def send(self, message: bytes) -> None:
+        kind = str(peer_pb2.Frame.FromString(message).WhichOneof("frame"))
+        self.sent.append(kind)
+        if kind not in self.losing:
+            self.other._queue.put_nowait(message)
+
+    async def receive(self) -> bytes | None:
+        return await self._queue.get()
+
+
+async def test_a_message_whose_answer_never_comes_over_a_link_that_stays_up_is_sent_again_and_counts_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 30: the answer was lost, the link lived on, and nothing was sent to that app any more."""
+    monkeypatch.setattr(peer, "ANSWER_SECONDS", 0.1)
+    await world.start("a")
+    wire = Wire()
+    theirs = peer_pb2.Hello(protocol=1, namespace="default", app_id="ml", store_id="store of ml")
+    mine = peer_pb2.Hello(protocol=1, namespace="default", app_id="orders", store_id="store of orders")
+    receiver = PeerLink(ME, wire, theirs, world.service)
+    sender = PeerLink(replace(ME, app="ml"), wire.other, mine, world.service)
+    running = [asyncio.create_task(link.run()) for link in (receiver, sender)]
+    try:
+        wire.losing = {"answers"}
+        async with asyncio.timeout(5.0):
+            with pytest.raises(LinkBrokenError, match="did not answer"):
+                await sender.deliver([event(7, "a")], 7)
+        assert wire.sent == ["answers"]
+        assert not any(task.done() for task in running), "the link stays up"
+
+        wire.losing = set()
+        assert [reply.outcome for reply in await sender.deliver([event(7, "a")], 7)] == [DUPLICATE]
+        assert [reply.outcome for reply in await sender.deliver([event(8, "none")], 8)] == [Outcome.MISSING]
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+    hand = Hand()
+    world.dispatch.add_worker(hand.worker)
+    assert raised((await hand.turn(1)).new) == ["e"]
+
+
+async def test_a_worker_has_its_slot_back_though_the_commit_of_its_answer_failed_after_it_was_written(
+    world: World, hand: Hand
+) -> None:
+    """Seed 52: the activity was handed out again, and after its second answer still counted as with the worker."""
+    hand.worker.max_activities = 1
+    await world.start("a")
+    await world.complete(await hand.turn(1), call(1))
+    first = await hand.activity(1)
+    world.store.lost = 1
+    with pytest.raises(UnavailableError):
+        await world.answer(first)
+
+    again = await hand.activity(2)
+    assert again.request == first.request
+    assert (await world.answer(again)).outcome is STALE
+    assert not hand.worker.activities
+
+    await world.quiet()
+    assert kinds(hand.turns[-1].new)[1:] == ["task_completed"]
+    assert (await world.complete(hand.turns[-1], call(2))).outcome is DONE
+    third = await hand.activity(3)
+    assert pb.ActivityRequest.FromString(third.request).task_id == 2
+    assert (await world.answer(third)).outcome is DONE
+
+
+async def test_the_result_of_a_foreign_activity_goes_home_though_its_commit_failed_after_it_was_written(
+    net: Net,
+) -> None:
+    """Seed 52: the result was in the store, and stayed there until the link came up the next time."""
+    link = net.connect()
+    await net.router.link_up(ML, link.store)
+    request = pb.ActivityRequest(name="work", task_id=1).SerializeToString()
+    await net.world.service.deliver(message(5, Kind.ACTIVITY, ME.activity("default", "x"), request), received(5))
+    item = await net.hand.activity(1)
+    await net.world.quiet()
+    net.world.store.lost = 1
+    with pytest.raises(UnavailableError):
+        await net.world.answer(item)
+
+    await until(lambda: link.messages)
+    assert (await net.world.answer(await net.hand.activity(2))).outcome is STALE
+    await until(lambda: not net.router.queue(ML).pending)
+    assert [(sent.kind, sent.target) for sent in link.messages] == [(Kind.RESULT, ELSEWHERE)]
+    assert not net.hand.worker.activities
+
+
+async def test_an_answer_to_an_earlier_delivery_that_fails_does_not_queue_the_activity_that_a_worker_has(
+    world: World, hand: Hand
+) -> None:
+    """Seed 32: two answers to one delivery while the store failed, and two workers had the activity at a time."""
+    await world.start("a")
+    await world.complete(await hand.turn(1), call(1))
+    first = await hand.activity(1)
+    for _ in range(2):
+        world.store.failing["commit"] = 1
+        with pytest.raises(UnavailableError):
+            await world.answer(first)
+        await world.quiet()
+        assert len(hand.activities) == 2, "it went back once"
+        assert not len(world.dispatch.pool.activities)
+    assert list(hand.worker.activities) == list(world.dispatch.activities.leases)
+    assert (await world.answer(hand.activities[1])).outcome is DONE
+    assert kinds((await hand.turn(2)).new)[1:] == ["task_completed"]
+    assert not hand.worker.activities
+
+
+async def test_heartbeats_answers_and_batches_of_both_sides_never_meet_on_one_wire(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 33: a heartbeat in the middle of a batch broke the link; under load it never held."""
+    monkeypatch.setattr(peer, "HEARTBEAT_SECONDS", 0.01)
+    actions = [call(task, "score", "ml") for task in range(1, 21)]
+    for action in actions:
+        action.schedule_task.input.value = "x" * 50_000
+    ml = await Node.start("ml", tmp_path)
+    orders = await Node.start("orders", tmp_path, peers={"ml": (ml.peer_address,)})
+
+    def links() -> list[object]:
+        return [ml.sidecar.peers.link("default", "orders"), orders.sidecar.peers.link("default", "ml")]
+
+    try:
+        await until(lambda: all(links()), 10.0)
+        before, enough = links(), asyncio.get_running_loop().time() + 1.0
+        ml.worker(None, {"score": echo})
+        orders.worker(flow_of(*actions))
+        for number in range(10):
+            await orders.begin(f"a{number}")
+        for number in range(10):
+            assert (await orders.outcome(f"a{number}", 30.0)).status == COMPLETED
+        await asyncio.sleep(max(0.0, enough - asyncio.get_running_loop().time()))
+        assert links() == before, "no link came up anew"
+        assert len(ml.workers[0].requests) == 200, "each ran once"
+    finally:
+        await asyncio.gather(orders.stop(), ml.stop())
+
+
+async def test_a_link_that_comes_up_while_the_router_reads_its_queue_leaves_nothing_unsent(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 58: the queue was never read again, and took nothing new either, as there was more in the store."""
+    link = net.connect()
+    await net.run("a", call(1, app="ml"))
+    await until(lambda: link.messages and not net.router.queue(ML).pending)
+    store, reading, go_on = net.world.store.real, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: str | int) -> list[Reminder]:
+        found = await store.outbound(*args)  # type: ignore[arg-type]
+        reading.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(net.world.store, "outbound", slow, raising=False)
+    net.router.reload()
+    await reading.wait()
+    link.store = "a new store of ml"
+    await net.router.link_up(ML, link.store)
+    go_on.set()
+
+    await until(lambda: len(link.messages) == 2)
+    assert link.messages[0] == link.messages[1]
+    await net.run("b", call(2, app="ml"))
+    await until(lambda: [sent.call.task for sent in link.messages] == [1, 1, 2])
+
+
+async def test_a_result_that_comes_twice_in_a_step_behind_a_refused_duplicate_is_not_received_without_effect(
+    net: Net,
+) -> None:
+    """Seed 129: the second copy was marked as received, so that the first was refused as known: the result was lost."""
+    world, link = net.world, net.connect()
+    await net.run("a", call(1, app="ml"))
+    await until(lambda: link.messages and not net.router.queue(ML).pending)
+    asked = link.messages[0]
+    assert (await world.service.deliver(event(10, "a"), received(10))).outcome is Outcome.DONE
+    assert (await world.complete(await net.hand.turn(2))).outcome is DONE
+    world.store.batches.clear()
+
+    payload = pb.HistoryEvent(task_completed=pb.TaskCompleted(task_scheduled_id=1)).SerializeToString()
+    result = replace(message(11, Kind.RESULT, asked.source, payload), source=asked.target, call=asked.call, name="")
+    copies = [(event(10, "a"), received(10)), (result, received(11)), (result, received(11))]
+    replies = await asyncio.gather(*(world.service.deliver(*copy) for copy in copies))
+
+    assert [len(changes.received) for changes in world.store.batches[0]] == [1, 1, 1], "all in one step"
+    assert [reply.outcome for reply in replies] == [DUPLICATE, DONE, DUPLICATE]
+    assert kinds((await net.hand.turn(3)).new)[1:] == ["task_completed"]
+    stored = await world.store.real.load(*at("a"))
+    assert stored is not None
+    assert not stored.open
+    assert (await world.complete(net.hand.turns[-1], end())).outcome is DONE
+    history = await world.service.history(at("a"))
+    assert kinds(history or []).count("task_completed") == 1
+
+
+@pytest.mark.parametrize("purged_first", [False, True])
+async def test_an_instance_that_takes_the_id_of_an_ended_one_is_not_shown_the_past_of_the_one_before(
+    world: World, hand: Hand, purged_first: bool
+) -> None:
+    """Seed 51: its worker was told of a past in which somebody else had done its work."""
+    await world.start("a", name="old")
+    await world.complete(await hand.turn(1), call(1))
+    await world.answer(await hand.activity(1))
+    await world.complete(await hand.turn(2), end())
+    assert hand.past_seen[1], "there was something to be shown"
+    if purged_first:
+        await world.service.purge(at("a"), recursive=False, force=False)
+
+    assert (await world.start("a", name="new")).outcome is DONE
+    fresh = await hand.turn(3)
+    assert hand.past_seen[2] == []
+    assert kinds(fresh.new) == ["orchestrator_started", "execution_started"]
+    assert (await world.complete(fresh, end())).outcome is DONE

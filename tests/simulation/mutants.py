@@ -1,0 +1,242 @@
+"""Deliberate bugs, each put into a copy of the code, that the simulation must find: proof that it can.
+
+python -m tests.simulation.mutants            all of them, as a table
+python -m tests.simulation.mutants lost-timer only those whose name begins so
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 120
+
+
+class Mutant(NamedTuple):
+    """One bug: in this file, this text becomes that."""
+
+    name: str
+    layer: str
+    file: str
+    text: str
+    becomes: str
+
+
+MUTANTS = (
+    Mutant(
+        "results-not-deduplicated",
+        "core",
+        "core/delivery.py",
+        "    if call is None or call.call != reminder.call or call.kind is CallKind.EVENT:\n        return None\n",
+        "    if call is None:\n        return OpenCall(reminder.call, CallKind.ACTIVITY, '', reminder.source, 0)\n",
+    ),
+    Mutant(
+        "call-named-by-task-alone",
+        "core",
+        "core/delivery.py",
+        "if call is None or call.call != reminder.call or",
+        "if call is None or call.call.task != reminder.call.task or",
+    ),
+    Mutant(
+        "end-of-a-child-not-told",
+        "core",
+        "core/turn.py",
+        "    calls.answer_parent(draft, _answer(draft, complete_))\n",
+        "",
+    ),
+    Mutant(
+        "timer-fires-at-its-own-time",
+        "core",
+        "core/events.py",
+        "time = max(time, micros(event.timer_fired.fire_at) + 1)",
+        "time = max(floor, micros(event.timer_fired.fire_at))",
+    ),
+    Mutant(
+        "events-lost-at-continue-as-new",
+        "core",
+        "core/turn.py",
+        "carried += [event for event in waiting if events.belongs_to_no_call(event)]",
+        "carried += []",
+    ),
+    Mutant(
+        "overtaken-turn-accepted",
+        "core",
+        "core/turn.py",
+        "    if not same or instance.suspended or instance.status.terminal:\n",
+        "    if instance.key != turn.key:\n",
+    ),
+    Mutant(
+        "parent-not-told-of-terminate",
+        "core",
+        "core/operations.py",
+        '    _tell_parent(draft, "WorkflowTerminated", "was terminated")\n',
+        "",
+    ),
+    Mutant(
+        "confirmations-in-front-of-events",
+        "core",
+        "core/turn.py",
+        "    place = max(last + 1, FIRST_ARRIVAL)\n",
+        "    place = last + 1 if last < FIRST_ARRIVAL else -len(draft.confirmed)\n",
+    ),
+    Mutant(
+        "act-before-commit",
+        "engine",
+        "engine.py",
+        "        batch = [decision.changes for _, decision in decided if decision.changes is not None]\n",
+        "        batch = [decision.changes for _, decision in decided if decision.changes is not None]\n"
+        "        for changes in batch:\n            self._act(changes, actor)\n",
+    ),
+    Mutant(
+        "state-kept-after-refusal",
+        "engine",
+        "engine.py",
+        "        if refused:\n            self.drop(actor)\n",
+        "",
+    ),
+    Mutant(
+        "unknown-commit-not-recovered",
+        "engine",
+        "dispatch.py",
+        "        if not self._recovering:\n",
+        "        if self._recovering:\n",
+    ),
+    Mutant(
+        "past-survives-reuse-of-id",
+        "engine",
+        "dispatch.py",
+        "        if instance is None or changes.replaces:\n            self._forget_past(actor)\n",
+        "",
+    ),
+    Mutant(
+        "lease-forgotten",
+        "engine",
+        "dispatch.py",
+        "        for address in list(worker.turns):\n            self.give_back_turn(self.engine.actor(address))\n",
+        "",
+    ),
+    Mutant(
+        "any-token-answers-a-turn",
+        "engine",
+        "dispatch.py",
+        '        if token != f"{turn.token}.{actor.address[0]}" and (token or holder.peer != peer):\n',
+        "        if not token and holder.peer != peer:\n",
+    ),
+    Mutant(
+        "done-activity-keeps-its-slot",
+        "engine",
+        "service.py",
+        "        dispatch.activities.discard(reminder.id)\n        return reply\n",
+        "        return reply\n",
+    ),
+    Mutant(
+        "lost-timer",
+        "timers",
+        "timers.py",
+        "            if reminder.id in self._known:\n",
+        "            if reminder.id in self._known and reminder.id % 97:\n",
+    ),
+    Mutant(
+        "timers-not-read-at-start",
+        "timers",
+        "timers.py",
+        "                for reminder in page:\n                    self.add(reminder)\n",
+        "",
+    ),
+    Mutant(
+        "router-forgets-after-a-broken-link",
+        "router",
+        "router.py",
+        "        answers = await link.deliver(batch, min(queue.pending))\n",
+        "        floor = min(queue.pending)\n"
+        "        for reminder in batch:\n            queue.pending.pop(reminder.id)\n"
+        "        answers = await link.deliver(batch, floor)\n",
+    ),
+    Mutant(
+        "wake-up-lost-during-a-batch",
+        "router",
+        "router.py",
+        "                pause = self._failed(queue, str(error))\n",
+        "                pause = self._failed(queue, str(error))\n            queue.wake.clear()\n",
+    ),
+    Mutant(
+        "new-store-of-a-peer-not-noticed",
+        "router",
+        "router.py",
+        "        await self.engine.commit(Changes(lost=(Lost(*peer, store),)))\n",
+        "",
+    ),
+    Mutant(
+        "two-messages-on-one-wire",
+        "router",
+        "edge/peer.py",
+        "        async with self._sending:\n            await self._wire.send(frame.SerializeToString())\n",
+        "        await self._wire.send(frame.SerializeToString())\n",
+    ),
+    Mutant(
+        "messages-not-remembered",
+        "store",
+        "../tests/simulation/memory_store.py",
+        "        if any((message.store, message.id) in data.received for message in changes.received):\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "batch-goes-on-behind-a-refusal",
+        "store",
+        "../tests/simulation/memory_store.py",
+        "            broken = broken or (refusal is not None and bool(changes.key))\n",
+        "",
+    ),
+    Mutant(
+        "used-up-reminder-not-required",
+        "store",
+        "../tests/simulation/memory_store.py",
+        "        if any(reminder not in data.reminders for reminder in changes.required):\n",
+        "        if False:\n",
+    ),
+)
+
+
+def run(mutant: Mutant) -> tuple[str, float]:
+    """Run the simulation over a copy with the bug; return what it found and after how many seconds."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        copy = Path(folder)
+        for part in ("sidecar", "tests/simulation"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        file = copy / "sidecar" / mutant.file
+        source = file.read_text()
+        if source.count(mutant.text) != 1:
+            return "NOT APPLIED: the text is not there once", 0.0
+        file.write_text(source.replace(mutant.text, mutant.becomes))
+        began = time.monotonic()
+        command = [sys.executable, "-m", "tests.simulation", "--seconds", str(SECONDS), "--no-shrink"]
+        done = subprocess.run(
+            command, cwd=copy, env=os.environ | {"PYTHONPATH": folder}, text=True, capture_output=True, check=False
+        )
+        found = re.search(r"^(seed \d+): (.*)", done.stdout, re.MULTILINE)
+        seconds = time.monotonic() - began
+        if found is None:
+            return f"NOT FOUND (exit code {done.returncode}) {done.stderr[-200:]}", seconds
+        return f"{found[1]}: {found[2][:90]}", seconds
+
+
+def main() -> int:
+    """Run the mutants that the command line names, all without; return 1 if one was not found."""
+    wanted = [one for one in MUTANTS if not sys.argv[1:] or one.name.startswith(tuple(sys.argv[1:]))]
+    missed = 0
+    for mutant in wanted:
+        found, seconds = run(mutant)
+        missed += found.startswith("NOT")
+        print(f"{mutant.layer:7} {mutant.name:36} {seconds:5.0f} s  {found}", flush=True)  # noqa: T201
+    print(f"{len(wanted) - missed} of {len(wanted)} found")  # noqa: T201
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

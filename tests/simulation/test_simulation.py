@@ -1,0 +1,63 @@
+"""The simulation itself: it holds, it is the same each time, it finds a planted bug and makes it short."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sidecar.dispatch import Dispatch
+from tests.simulation import plan as plans
+from tests.simulation import programs, rare
+from tests.simulation.shrink import shrink
+from tests.simulation.world import simulate
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("seed", [5, 30, 51, 129])
+def test_a_deployment_keeps_all_promises(seed: int) -> None:
+    result = simulate(plans.make(seed))
+    assert not result.violation
+    assert result.workflows == 70
+    assert sum(rare.seen(result.trace).values()) > 0
+
+
+def test_a_seed_gives_the_same_trace_in_every_process() -> None:
+    def story() -> bytes:
+        command = [sys.executable, "-m", "tests.simulation", "--seed", "7"]
+        return subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, check=True).stdout
+
+    first = story()
+    assert first == story()
+    assert len(first.splitlines()) > 1000
+
+
+def test_a_bug_is_found_and_its_plan_made_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker had is not given back when it hangs up, and no time-out helps."""
+    monkeypatch.setattr(Dispatch, "give_back_turn", lambda self, actor: None)
+    failing = next(found for seed in range(1, 40) if (found := simulate(plans.make(seed))).violation)
+    short = shrink(failing, seconds=20)
+    assert short.violation
+    assert len(short.plan.operations) < len(failing.plan.operations) // 2
+
+
+def test_fewer_operations_are_a_shorter_story() -> None:
+    plan = plans.make(3)
+    short = simulate(replace(plan, operations=plan.operations[:2]))
+    assert not short.violation
+    assert short.workflows <= 2
+
+
+def test_the_outcome_of_a_program_can_be_told_without_running_it() -> None:
+    steps = [
+        ["act", "a", 2],
+        ["fan", [["a", 1], ["b", 2]]],
+        ["child", "a", [["act", "a", 1], ["fail"]]],
+        ["can"],
+        ["tell", "b", 5, [["event", "e", 5]]],
+    ]
+    assert programs.outcome(steps) == (programs.COMPLETED, 7 + 4 + 7 + 1 + 5)
+    assert programs.outcome([["act", "a", 1], ["fail"]]) == (programs.FAILED, 4)
