@@ -45,7 +45,7 @@ class Outbox(Protocol):
     def discard(self, reminder_id: int) -> None:
         """Forget a reminder that was dropped."""
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Read what is to be sent from the store again."""
 
 
@@ -123,7 +123,11 @@ class Dispatch:
         await self.engine.clock.sleep(_RETRY_SECONDS)
         self._recovering = False
         self.timers.reload()
-        self.outbox.reload()
+        try:
+            await self.outbox.reload()
+        except UnavailableError:
+            self.store_failed()
+            return
         await self.refill()
 
     # ------------------------------------------------------------ queues

@@ -231,8 +231,9 @@ class Engine:
 
     def _settle(self, actor: Actor, decided: list[tuple[Command, Decision]], outcomes: list[Refusal | None]) -> None:
         results = iter(outcomes)
-        refused = any(outcome is not None for outcome in outcomes)
-        if refused:
+        changed = [decision.changes for _, decision in decided if decision.changes is not None]
+        # One of no instance did not move the state: it is still right without it.
+        if any(outcome is not None and one.key for one, outcome in zip(changed, outcomes, strict=True)):
             self.drop(actor)
         again: list[Command] = []
         first_refusal = True

@@ -111,6 +111,7 @@ class Router:
         self._most_bytes = most_bytes
         self._unknown_app_fails = unknown_app_fails
         self._where: dict[int, Peer] = {}
+        self._discarded: list[set[int]] = []  # for each read that is under way: what went meanwhile
         self._spawn = spawn or (lambda queue: asyncio.create_task(self._run(queue), name=f"router {queue.peer[1]}"))
 
     # ------------------------------------------------------------ Outbox
@@ -123,12 +124,15 @@ class Router:
 
     def discard(self, reminder_id: int) -> None:
         """See `Outbox`."""
+        for discarded in self._discarded:
+            discarded.add(reminder_id)
         peer = self._where.pop(reminder_id, None)
         if peer is not None:
             self.queues[peer].pending.pop(reminder_id, None)
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """See `Outbox`."""
+        await self.start()
         for queue in self.queues.values():
             queue.complete = False
             queue.wake.set()
@@ -189,13 +193,17 @@ class Router:
 
     async def _fill(self, queue: Queue) -> None:
         queue.complete = True  # what is committed from now on is added by its committer
+        gone: set[int] = set()
+        self._discarded.append(gone)
         try:
             found = await self.engine.store.outbound(*queue.peer, 0, QUEUE_LIMIT)
         except UnavailableError:
             queue.complete = False
             raise
+        finally:
+            self._discarded.remove(gone)
         queue.complete = queue.complete and len(found) < QUEUE_LIMIT
-        for reminder in found:
+        for reminder in (one for one in found if one.id not in gone):
             self._where[reminder.id] = queue.peer
             queue.pending[reminder.id] = reminder
 

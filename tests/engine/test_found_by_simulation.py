@@ -1,6 +1,7 @@
 """What the simulation found and is mended, each as a test of its own; the docstring names the seed that showed it."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -80,10 +81,11 @@ async def test_a_message_whose_answer_never_comes_over_a_link_that_stays_up_is_s
         async with asyncio.timeout(5.0):
             with pytest.raises(LinkBrokenError, match="did not answer"):
                 await sender.deliver([event(7, "a")], 7)
-        assert wire.sent == ["answers"]
+        await until(lambda: wire.sent == ["answers"])
         assert not any(task.done() for task in running), "the link stays up"
 
         wire.losing = set()
+        monkeypatch.undo()
         assert [reply.outcome for reply in await sender.deliver([event(7, "a")], 7)] == [DUPLICATE]
         assert [reply.outcome for reply in await sender.deliver([event(8, "none")], 8)] == [Outcome.MISSING]
     finally:
@@ -169,26 +171,28 @@ async def test_heartbeats_answers_and_batches_of_both_sides_never_meet_on_one_wi
     actions = [call(task, "score", "ml") for task in range(1, 21)]
     for action in actions:
         action.schedule_task.input.value = "x" * 50_000
-    ml = await Node.start("ml", tmp_path)
-    orders = await Node.start("orders", tmp_path, peers={"ml": (ml.peer_address,)})
+    async with contextlib.AsyncExitStack() as stack:
+        ml = await Node.start("ml", tmp_path)
+        stack.push_async_callback(ml.stop)
+        orders = await Node.start("orders", tmp_path, peers={"ml": (ml.peer_address,)})
+        stack.push_async_callback(orders.stop)
 
-    def links() -> list[object]:
-        return [ml.sidecar.peers.link("default", "orders"), orders.sidecar.peers.link("default", "ml")]
+        def links() -> list[object]:
+            return [ml.sidecar.peers.link("default", "orders"), orders.sidecar.peers.link("default", "ml")]
 
-    try:
         await until(lambda: all(links()), 10.0)
-        before, enough = links(), asyncio.get_running_loop().time() + 1.0
+        before = links()
         ml.worker(None, {"score": echo})
         orders.worker(flow_of(*actions))
         for number in range(10):
             await orders.begin(f"a{number}")
-        for number in range(10):
-            assert (await orders.outcome(f"a{number}", 30.0)).status == COMPLETED
-        await asyncio.sleep(max(0.0, enough - asyncio.get_running_loop().time()))
+        ends = asyncio.gather(*(orders.outcome(f"a{number}", 60.0) for number in range(10)))
+        over = asyncio.gather(ends, asyncio.sleep(1.0))
+        stack.callback(over.cancel)
+        await until(lambda: over.done() or links() != before, 60.0)
         assert links() == before, "no link came up anew"
+        assert {state.status for state in await ends} == {COMPLETED}
         assert len(ml.workers[0].requests) == 200, "each ran once"
-    finally:
-        await asyncio.gather(orders.stop(), ml.stop())
 
 
 async def test_a_link_that_comes_up_while_the_router_reads_its_queue_leaves_nothing_unsent(
@@ -207,7 +211,7 @@ async def test_a_link_that_comes_up_while_the_router_reads_its_queue_leaves_noth
         return found
 
     monkeypatch.setattr(net.world.store, "outbound", slow, raising=False)
-    net.router.reload()
+    await net.router.reload()
     await reading.wait()
     link.store = "a new store of ml"
     await net.router.link_up(ML, link.store)

@@ -119,7 +119,7 @@ class Outbox:
     def discard(self, reminder_id: int) -> None:
         self.waiting.pop(reminder_id, None)
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         self.reloads += 1
 
 

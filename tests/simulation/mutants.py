@@ -97,8 +97,8 @@ MUTANTS = (
         "state-kept-after-refusal",
         "engine",
         "engine.py",
-        "        if refused:\n            self.drop(actor)\n",
-        "",
+        "        if any(outcome is not None and one.key for one, outcome in zip(changed, outcomes, strict=True)):\n",
+        "        if False:\n",
     ),
     Mutant(
         "unknown-commit-not-recovered",

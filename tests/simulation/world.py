@@ -86,7 +86,7 @@ class World:
         for node in self.nodes.values():
             node.on_up = lambda node=node: self._staff(node)  # type: ignore[misc]
             node.start()
-        clients = [asyncio.create_task(self._do(operation)) for operation in self.plan.operations]
+        clients = [asyncio.create_task(self._do(operation)) for operation in self.plan.possible()]
         violation = ""
         try:
             await self._rest(clients)
@@ -131,6 +131,8 @@ class World:
             await asyncio.sleep(2.0)
             self._keep_staffed()
             self._raise_violations()
+            if clock.time() > _REST_SECONDS:
+                raise Violation("clients wait for ever")
         for client in clients:
             client.result()
         self._heal()

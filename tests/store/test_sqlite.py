@@ -464,7 +464,8 @@ def test_a_writer_gets_its_turn_on_an_event_loop_that_never_rests(tmp_path: Path
         await store.close()
         return done
 
-    assert uvloop.run(write_beside_a_busy_loop(seconds=2)) > 50 * 2
+    # A bound for starving, not for speed: beside other processes there are some tens of commits in a second.
+    assert uvloop.run(write_beside_a_busy_loop(seconds=2)) > 5 * 2
 
 
 # --- errors of the disk ----------------------------------------------------------------------------------------------
