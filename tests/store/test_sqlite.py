@@ -442,6 +442,7 @@ async def test_changes_that_cannot_be_stored_fail_alone(file: Sqlite, bad: Chang
     assert await file.commit([record(4)]) == [None]
 
 
+@pytest.mark.slow
 def test_a_writer_gets_its_turn_on_an_event_loop_that_never_rests(tmp_path: Path) -> None:
     """On the loop that the sidecar runs on: there each change of threads may wait for the interpreter's lock."""
 
