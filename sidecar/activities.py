@@ -51,6 +51,7 @@ class Activities:
         self._store_failed = store_failed
         self._at_hand: dict[int, Reminder] = {}
         self._numbers = itertools.count(1)
+        self._discarded: list[set[int]] = []  # for each read that is under way: what went meanwhile
         self.leases: dict[int, Lease] = {}
 
     def queue(self, reminder: Reminder) -> None:
@@ -62,12 +63,28 @@ class Activities:
             self._at_hand[reminder.id] = reminder
         self._pump()
 
+    async def refill(self) -> None:
+        """Queue what waits in the store, as much of it as the queue holds. Raises UnavailableError."""
+        limit = self._pool.activities.limit + len(self.leases)
+        gone: set[int] = set()
+        self._discarded.append(gone)
+        try:
+            found = await self._store.activities(0, limit)
+        finally:
+            self._discarded.remove(gone)
+        self._pool.activities.complete = len(found) < limit
+        for reminder in found:
+            if reminder.id not in gone:
+                self.queue(reminder)
+
     def _offer(self, reminder: Reminder, size: int = 0) -> None:
         version = pb.ActivityRequest.FromString(reminder.payload).version.value
         self._pool.activities.offer(reminder.id, reminder.name, version, size)
 
     def discard(self, reminder_id: int) -> None:
         """Forget an activity that is gone from the store."""
+        for discarded in self._discarded:
+            discarded.add(reminder_id)
         self._at_hand.pop(reminder_id, None)
         self._pool.activities.discard(reminder_id)
         self._end(reminder_id)

@@ -5,7 +5,7 @@ Owns which worker has which turn and which activity. All of it is a hint over th
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Protocol
 
 import structlog
@@ -65,7 +65,6 @@ class Dispatch:
         )
         self.timers = Timers(engine.store, engine.clock, self.deliver)
         self.outbox = outbox
-        self.on_change: Callable[[], None] = lambda: None  # a worker came or went
         self._turn_timeout = turn_timeout
         self._activity_timeout = activity_timeout
         self._out: dict[Address, Actor] = {}
@@ -147,11 +146,7 @@ class Dispatch:
                 actor = self.engine.actor((key.hub, key.id))
                 if actor.turn is None and actor.holder is None:
                     pool.turns.offer(actor.address, key.name, key.version or "")
-            limit = pool.activities.limit + len(self.activities.leases)
-            reminders = await self.engine.store.activities(0, limit)
-            pool.activities.complete = len(reminders) < limit
-            for reminder in reminders:
-                self.activities.queue(reminder)
+            await self.activities.refill()
         except UnavailableError as error:
             log.warning("cannot read waiting work", error=str(error))
             self.store_failed()
@@ -275,7 +270,6 @@ class Dispatch:
     def add_worker(self, worker: Worker) -> None:
         """Take a worker in; it gets work at once."""
         self.pool.workers.append(worker)
-        self.on_change()
         self.pump()
 
     def remove_worker(self, worker: Worker) -> None:
@@ -285,7 +279,6 @@ class Dispatch:
             self.give_back_turn(self.engine.actor(address))
         for reminder_id in list(worker.activities):
             self.activities.give_back(reminder_id)
-        self.on_change()
 
     def active(self) -> tuple[int, int]:
         """Return how many workflows have a turn out or waiting, and how many activities run or wait."""
