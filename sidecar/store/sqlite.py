@@ -5,6 +5,7 @@ its page in one call. So no read sees half a transaction, and the races that nee
 """
 
 import asyncio
+import select
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
@@ -32,7 +33,9 @@ _PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "mmap_si
 _REJECTED = (UnicodeError, OverflowError, sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)
 _APPLICATION_ID = 0x53694361
 _CHECKED_BYTES = 64 * 1024 * 1024  # a larger file is not read through at the start, which takes under a second
-_SWITCH_SECONDS = 0.00005  # how long the connection's thread waits for the interpreter lock of a busy event loop
+_PATIENCE_SECONDS = 0.02  # a call that takes longer on the thread may be starved
+_ROOM_SECONDS = 0.001
+_SWITCH_SECONDS = 0.0005  # how long the connection's thread waits for the interpreter lock of a busy event loop
 _EVENTS = "SELECT event FROM history WHERE key = ? AND (turn, place) > (?, ?) AND turn <= ? ORDER BY turn, place"
 _STARTED = (
     "SELECT event FROM history WHERE key = ? AND place = 1 ORDER BY turn LIMIT 1",
@@ -59,9 +62,14 @@ class Sqlite:
         self._lock = lock
         self._waiting: list[_Waiting] = []
         self._committing: asyncio.Task[None] | None = None
+        self._starved: asyncio.TimerHandle | None = None  # set while a call is on the thread
+        self._on_thread = 0
 
     async def _call(self, function: Callable[..., T], *args: Any) -> T:
         """Run a function of the raw connection on its thread, as one hop."""
+        self._on_thread += 1
+        if self._starved is None:
+            self._starved = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._make_room)
         try:
             connection = self._connection
             result: T = await connection._execute(function, connection._conn, *args)  # type: ignore[no-untyped-call]
@@ -69,7 +77,20 @@ class Sqlite:
             raise RejectedError(f"{self.path.name}: {error}") from error
         except (sqlite3.Error, ValueError) as error:
             raise UnavailableError(f"{self.path.name}: {error}") from error
+        finally:
+            self._off_thread()
         return result
+
+    def _off_thread(self) -> None:
+        self._on_thread -= 1
+        if self._starved is not None and not self._on_thread:
+            self._starved.cancel()
+            self._starved = None
+
+    def _make_room(self) -> None:
+        """Hold the event loop for a moment: one that never rests keeps the interpreter lock from the thread."""
+        select.select((), (), (), _ROOM_SECONDS)
+        self._starved = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._make_room)
 
     async def start(self, fresh: str) -> None:
         """Check the file, bring its schema up to date and read who it belongs to.
