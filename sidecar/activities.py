@@ -71,7 +71,7 @@ class Activities:
         try:
             found = await self._store.activities(0, limit)
         finally:
-            self._discarded.remove(gone)
+            self._discarded = [one for one in self._discarded if one is not gone]
         self._pool.activities.complete = len(found) < limit
         for reminder in found:
             if reminder.id not in gone:

@@ -201,7 +201,7 @@ class Router:
             queue.complete = False
             raise
         finally:
-            self._discarded.remove(gone)
+            self._discarded = [one for one in self._discarded if one is not gone]
         queue.complete = queue.complete and len(found) < QUEUE_LIMIT
         for reminder in (one for one in found if one.id not in gone):
             self._where[reminder.id] = queue.peer

@@ -269,3 +269,26 @@ async def test_an_instance_that_takes_the_id_of_an_ended_one_is_not_shown_the_pa
     assert hand.past_seen[2] == []
     assert kinds(fresh.new) == ["orchestrator_started", "execution_started"]
     assert (await world.complete(fresh, end())).outcome is DONE
+
+
+async def test_two_reads_of_waiting_activities_at_once_do_not_trip_over_each_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 61: what went during one read was taken off the list of the other, and the first read then failed."""
+    activities, read = world.dispatch.activities, world.store.activities
+    first, second = asyncio.Event(), asyncio.Event()
+    gates = [first, second]
+
+    async def slow(after: int, limit: int) -> list[Reminder]:
+        gate = gates.pop(0)
+        await gate.wait()
+        return await read(after, limit)
+
+    monkeypatch.setattr(activities._store, "activities", slow)
+    reads = [asyncio.create_task(activities.refill()) for _ in range(2)]
+    await until(lambda: not gates)
+    second.set()
+    await reads[1]
+    activities.discard(7)
+    first.set()
+    await reads[0]

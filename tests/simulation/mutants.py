@@ -183,8 +183,8 @@ MUTANTS = (
         "messages-not-remembered",
         "store",
         "../tests/simulation/memory_store.py",
-        "        if any((message.store, message.id) in data.received for message in changes.received):\n",
-        "        if False:\n",
+        "        seen = any((message.store, message.id) in data.received for message in changes.received)\n",
+        "        seen = False\n",
     ),
     Mutant(
         "batch-goes-on-behind-a-refusal",
