@@ -65,20 +65,6 @@ MUTANTS = (
         "carried += []",
     ),
     Mutant(
-        "overtaken-turn-accepted",
-        "core",
-        "core/turn.py",
-        "    if not same or instance.suspended or instance.status.terminal:\n",
-        "    if instance.key != turn.key:\n",
-    ),
-    Mutant(
-        "parent-not-told-of-terminate",
-        "core",
-        "core/operations.py",
-        '    _tell_parent(draft, "WorkflowTerminated", "was terminated")\n',
-        "",
-    ),
-    Mutant(
         "confirmations-in-front-of-events",
         "core",
         "core/turn.py",
@@ -185,13 +171,6 @@ MUTANTS = (
         "../tests/simulation/memory_store.py",
         "        seen = any((message.store, message.id) in data.received for message in changes.received)\n",
         "        seen = False\n",
-    ),
-    Mutant(
-        "batch-goes-on-behind-a-refusal",
-        "store",
-        "../tests/simulation/memory_store.py",
-        "            broken = broken or (refusal is not None and bool(changes.key))\n",
-        "",
     ),
     Mutant(
         "used-up-reminder-not-required",
