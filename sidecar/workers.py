@@ -162,6 +162,9 @@ class Pool:
                 worker = max(ready, key=lambda candidate: free(candidate, group))
                 backlog.discard(item)
                 take(worker, item)
+                # Of workers that are equally busy the one that waited longest is next.
+                self.workers.remove(worker)
+                self.workers.append(worker)
                 given.append(Assignment(worker, item))
                 served.append(group)
             groups = served

@@ -166,13 +166,6 @@ MUTANTS = (
         "        await self._wire.send(frame.SerializeToString())\n",
     ),
     Mutant(
-        "messages-not-remembered",
-        "store",
-        "../tests/simulation/memory_store.py",
-        "        seen = any((message.store, message.id) in data.received for message in changes.received)\n",
-        "        seen = False\n",
-    ),
-    Mutant(
         "used-up-reminder-not-required",
         "store",
         "../tests/simulation/memory_store.py",
