@@ -165,13 +165,6 @@ MUTANTS = (
         "        async with self._sending:\n            await self._wire.send(frame.SerializeToString())\n",
         "        await self._wire.send(frame.SerializeToString())\n",
     ),
-    Mutant(
-        "used-up-reminder-not-required",
-        "store",
-        "../tests/simulation/memory_store.py",
-        "        if any(reminder not in data.reminders for reminder in changes.required):\n",
-        "        if False:\n",
-    ),
 )
 
 
