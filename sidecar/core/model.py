@@ -70,9 +70,6 @@ class ActorId(NamedTuple):
         return f"{ACTOR_TYPE_PREFIX}.{self.namespace}.{self.app}.{self.kind}"
 
 
-NOBODY = ActorId("", "", "", "", "")
-
-
 class CallId(NamedTuple):
     """Identity of a call: task IDs repeat over retries and executions, this does not."""
 
