@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sidecar import timers as module
-from sidecar.core.model import NO_CALL, NOBODY, Kind, Position, Reminder
+from sidecar.core.model import NO_CALL, ActorId, Kind, Position, Reminder
 from sidecar.store.protocol import UnavailableError
 from sidecar.timers import HORIZON_MICROS, Timers
 
@@ -15,6 +15,9 @@ from .world import ME, START, FakeClock, until
 
 SECOND = 1_000_000
 TARGET = ME.workflow("default", "a")
+
+
+NOBODY = ActorId("", "", "", "", "")
 
 
 def reminder(number: int, due: int) -> Reminder:
