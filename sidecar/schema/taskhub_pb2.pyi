@@ -11,6 +11,7 @@ ignores it as unknown.
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf import wrappers_pb2 as _wrappers_pb2
@@ -710,6 +711,323 @@ class Reason(_message.Message):
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
+class ExecutionStalled(_message.Message):
+    """Dapr: why a workflow cannot go on (0 patch mismatch, 1 version not available, 2 payload size exceeded)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    reason: _builtins.int
+    description: _builtins.str
+    def __init__(
+        self,
+        *,
+        reason: _builtins.int = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionStalled: _TypeAlias = ExecutionStalled  # noqa: Y015
+
+@_typing.final
+class DetachedCreated(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetachedCreated: _TypeAlias = DetachedCreated  # noqa: Y015
+
+@_typing.final
+class ExecutionRewound(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REASON_FIELD_NUMBER: _builtins.int
+    PARENT_EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reason(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def parent_execution_id(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def instance_id(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def parent_trace_context(self) -> Global___TraceContext: ...
+    @_builtins.property
+    def name(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def version(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def input(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def parent(self) -> Global___ParentInstance: ...
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        reason: _wrappers_pb2.StringValue | None = ...,
+        parent_execution_id: _wrappers_pb2.StringValue | None = ...,
+        instance_id: _wrappers_pb2.StringValue | None = ...,
+        parent_trace_context: Global___TraceContext | None = ...,
+        name: _wrappers_pb2.StringValue | None = ...,
+        version: _wrappers_pb2.StringValue | None = ...,
+        input: _wrappers_pb2.StringValue | None = ...,
+        parent: Global___ParentInstance | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance_id", b"instance_id", "name", b"name", "parent", b"parent", "parent_execution_id", b"parent_execution_id", "parent_trace_context", b"parent_trace_context", "reason", b"reason", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance_id", b"instance_id", "name", b"name", "parent", b"parent", "parent_execution_id", b"parent_execution_id", "parent_trace_context", b"parent_trace_context", "reason", b"reason", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionRewound: _TypeAlias = ExecutionRewound  # noqa: Y015
+
+@_typing.final
+class EntitySignaled(_message.Message):
+    """Entities are Microsoft's. The same messages are actions of a workflow, events of its history, and the messages that
+    an entity gets.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    TARGET_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    operation: _builtins.str
+    @_builtins.property
+    def scheduled_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def input(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def target_instance_id(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        operation: _builtins.str = ...,
+        scheduled_time: _timestamp_pb2.Timestamp | None = ...,
+        input: _wrappers_pb2.StringValue | None = ...,
+        target_instance_id: _wrappers_pb2.StringValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "scheduled_time", b"scheduled_time", "target_instance_id", b"target_instance_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "operation", b"operation", "request_id", b"request_id", "scheduled_time", b"scheduled_time", "target_instance_id", b"target_instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntitySignaled: _TypeAlias = EntitySignaled  # noqa: Y015
+
+@_typing.final
+class EntityCalled(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    PARENT_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    PARENT_EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    TARGET_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    operation: _builtins.str
+    @_builtins.property
+    def scheduled_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def input(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def parent_instance_id(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def parent_execution_id(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def target_instance_id(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        operation: _builtins.str = ...,
+        scheduled_time: _timestamp_pb2.Timestamp | None = ...,
+        input: _wrappers_pb2.StringValue | None = ...,
+        parent_instance_id: _wrappers_pb2.StringValue | None = ...,
+        parent_execution_id: _wrappers_pb2.StringValue | None = ...,
+        target_instance_id: _wrappers_pb2.StringValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_execution_id", b"parent_execution_id", "parent_instance_id", b"parent_instance_id", "scheduled_time", b"scheduled_time", "target_instance_id", b"target_instance_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "operation", b"operation", "parent_execution_id", b"parent_execution_id", "parent_instance_id", b"parent_instance_id", "request_id", b"request_id", "scheduled_time", b"scheduled_time", "target_instance_id", b"target_instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntityCalled: _TypeAlias = EntityCalled  # noqa: Y015
+
+@_typing.final
+class EntityLockRequested(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRITICAL_SECTION_ID_FIELD_NUMBER: _builtins.int
+    LOCK_SET_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    PARENT_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    critical_section_id: _builtins.str
+    position: _builtins.int
+    @_builtins.property
+    def lock_set(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def parent_instance_id(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        critical_section_id: _builtins.str = ...,
+        lock_set: _abc.Iterable[_builtins.str] | None = ...,
+        position: _builtins.int = ...,
+        parent_instance_id: _wrappers_pb2.StringValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parent_instance_id", b"parent_instance_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["critical_section_id", b"critical_section_id", "lock_set", b"lock_set", "parent_instance_id", b"parent_instance_id", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntityLockRequested: _TypeAlias = EntityLockRequested  # noqa: Y015
+
+@_typing.final
+class EntityCompleted(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    @_builtins.property
+    def output(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        output: _wrappers_pb2.StringValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntityCompleted: _TypeAlias = EntityCompleted  # noqa: Y015
+
+@_typing.final
+class EntityFailed(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    @_builtins.property
+    def failure(self) -> Global___FailureDetails: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        failure: Global___FailureDetails | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntityFailed: _TypeAlias = EntityFailed  # noqa: Y015
+
+@_typing.final
+class EntityUnlockSent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRITICAL_SECTION_ID_FIELD_NUMBER: _builtins.int
+    PARENT_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    TARGET_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    critical_section_id: _builtins.str
+    @_builtins.property
+    def parent_instance_id(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def target_instance_id(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        critical_section_id: _builtins.str = ...,
+        parent_instance_id: _wrappers_pb2.StringValue | None = ...,
+        target_instance_id: _wrappers_pb2.StringValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parent_instance_id", b"parent_instance_id", "target_instance_id", b"target_instance_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["critical_section_id", b"critical_section_id", "parent_instance_id", b"parent_instance_id", "target_instance_id", b"target_instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntityUnlockSent: _TypeAlias = EntityUnlockSent  # noqa: Y015
+
+@_typing.final
+class EntityLockGranted(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRITICAL_SECTION_ID_FIELD_NUMBER: _builtins.int
+    critical_section_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        critical_section_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["critical_section_id", b"critical_section_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntityLockGranted: _TypeAlias = EntityLockGranted  # noqa: Y015
+
+@_typing.final
 class HistoryEvent(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -731,6 +1049,16 @@ class HistoryEvent(_message.Message):
     EVENT_RAISED_FIELD_NUMBER: _builtins.int
     EXECUTION_SUSPENDED_FIELD_NUMBER: _builtins.int
     EXECUTION_RESUMED_FIELD_NUMBER: _builtins.int
+    ENTITY_SIGNALED_FIELD_NUMBER: _builtins.int
+    ENTITY_CALLED_FIELD_NUMBER: _builtins.int
+    ENTITY_COMPLETED_FIELD_NUMBER: _builtins.int
+    ENTITY_FAILED_FIELD_NUMBER: _builtins.int
+    ENTITY_LOCK_REQUESTED_FIELD_NUMBER: _builtins.int
+    ENTITY_LOCK_GRANTED_FIELD_NUMBER: _builtins.int
+    ENTITY_UNLOCK_SENT_FIELD_NUMBER: _builtins.int
+    EXECUTION_STALLED_FIELD_NUMBER: _builtins.int
+    DETACHED_CREATED_FIELD_NUMBER: _builtins.int
+    EXECUTION_REWOUND_FIELD_NUMBER: _builtins.int
     SLOT_30_FIELD_NUMBER: _builtins.int
     ROUTER_FIELD_NUMBER: _builtins.int
     event_id: _builtins.int
@@ -771,6 +1099,26 @@ class HistoryEvent(_message.Message):
     @_builtins.property
     def execution_resumed(self) -> Global___Reason: ...
     @_builtins.property
+    def entity_signaled(self) -> Global___EntitySignaled: ...
+    @_builtins.property
+    def entity_called(self) -> Global___EntityCalled: ...
+    @_builtins.property
+    def entity_completed(self) -> Global___EntityCompleted: ...
+    @_builtins.property
+    def entity_failed(self) -> Global___EntityFailed: ...
+    @_builtins.property
+    def entity_lock_requested(self) -> Global___EntityLockRequested: ...
+    @_builtins.property
+    def entity_lock_granted(self) -> Global___EntityLockGranted: ...
+    @_builtins.property
+    def entity_unlock_sent(self) -> Global___EntityUnlockSent: ...
+    @_builtins.property
+    def execution_stalled(self) -> Global___ExecutionStalled: ...
+    @_builtins.property
+    def detached_created(self) -> Global___DetachedCreated: ...
+    @_builtins.property
+    def execution_rewound(self) -> Global___ExecutionRewound: ...
+    @_builtins.property
     def router(self) -> Global___Router: ...
     def __init__(
         self,
@@ -793,16 +1141,26 @@ class HistoryEvent(_message.Message):
         event_raised: Global___EventRaised | None = ...,
         execution_suspended: Global___Reason | None = ...,
         execution_resumed: Global___Reason | None = ...,
+        entity_signaled: Global___EntitySignaled | None = ...,
+        entity_called: Global___EntityCalled | None = ...,
+        entity_completed: Global___EntityCompleted | None = ...,
+        entity_failed: Global___EntityFailed | None = ...,
+        entity_lock_requested: Global___EntityLockRequested | None = ...,
+        entity_lock_granted: Global___EntityLockGranted | None = ...,
+        entity_unlock_sent: Global___EntityUnlockSent | None = ...,
+        execution_stalled: Global___ExecutionStalled | None = ...,
+        detached_created: Global___DetachedCreated | None = ...,
+        execution_rewound: Global___ExecutionRewound | None = ...,
         slot_30: _builtins.bytes | None = ...,
         router: Global___Router | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_slot_30", b"_slot_30", "child_completed", b"child_completed", "child_created", b"child_created", "child_failed", b"child_failed", "event_raised", b"event_raised", "event_sent", b"event_sent", "execution_completed", b"execution_completed", "execution_resumed", b"execution_resumed", "execution_started", b"execution_started", "execution_suspended", b"execution_suspended", "execution_terminated", b"execution_terminated", "kind", b"kind", "orchestrator_started", b"orchestrator_started", "router", b"router", "slot_30", b"slot_30", "task_completed", b"task_completed", "task_failed", b"task_failed", "task_scheduled", b"task_scheduled", "timer_created", b"timer_created", "timer_fired", b"timer_fired", "timestamp", b"timestamp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_slot_30", b"_slot_30", "child_completed", b"child_completed", "child_created", b"child_created", "child_failed", b"child_failed", "detached_created", b"detached_created", "entity_called", b"entity_called", "entity_completed", b"entity_completed", "entity_failed", b"entity_failed", "entity_lock_granted", b"entity_lock_granted", "entity_lock_requested", b"entity_lock_requested", "entity_signaled", b"entity_signaled", "entity_unlock_sent", b"entity_unlock_sent", "event_raised", b"event_raised", "event_sent", b"event_sent", "execution_completed", b"execution_completed", "execution_resumed", b"execution_resumed", "execution_rewound", b"execution_rewound", "execution_stalled", b"execution_stalled", "execution_started", b"execution_started", "execution_suspended", b"execution_suspended", "execution_terminated", b"execution_terminated", "kind", b"kind", "orchestrator_started", b"orchestrator_started", "router", b"router", "slot_30", b"slot_30", "task_completed", b"task_completed", "task_failed", b"task_failed", "task_scheduled", b"task_scheduled", "timer_created", b"timer_created", "timer_fired", b"timer_fired", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot_30", b"_slot_30", "child_completed", b"child_completed", "child_created", b"child_created", "child_failed", b"child_failed", "event_id", b"event_id", "event_raised", b"event_raised", "event_sent", b"event_sent", "execution_completed", b"execution_completed", "execution_resumed", b"execution_resumed", "execution_started", b"execution_started", "execution_suspended", b"execution_suspended", "execution_terminated", b"execution_terminated", "kind", b"kind", "orchestrator_started", b"orchestrator_started", "router", b"router", "slot_30", b"slot_30", "task_completed", b"task_completed", "task_failed", b"task_failed", "task_scheduled", b"task_scheduled", "timer_created", b"timer_created", "timer_fired", b"timer_fired", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot_30", b"_slot_30", "child_completed", b"child_completed", "child_created", b"child_created", "child_failed", b"child_failed", "detached_created", b"detached_created", "entity_called", b"entity_called", "entity_completed", b"entity_completed", "entity_failed", b"entity_failed", "entity_lock_granted", b"entity_lock_granted", "entity_lock_requested", b"entity_lock_requested", "entity_signaled", b"entity_signaled", "entity_unlock_sent", b"entity_unlock_sent", "event_id", b"event_id", "event_raised", b"event_raised", "event_sent", b"event_sent", "execution_completed", b"execution_completed", "execution_resumed", b"execution_resumed", "execution_rewound", b"execution_rewound", "execution_stalled", b"execution_stalled", "execution_started", b"execution_started", "execution_suspended", b"execution_suspended", "execution_terminated", b"execution_terminated", "kind", b"kind", "orchestrator_started", b"orchestrator_started", "router", b"router", "slot_30", b"slot_30", "task_completed", b"task_completed", "task_failed", b"task_failed", "task_scheduled", b"task_scheduled", "timer_created", b"timer_created", "timer_fired", b"timer_fired", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__slot_30: _TypeAlias = _typing.Literal["slot_30"]  # noqa: Y015
     _WhichOneofArgType__slot_30: _TypeAlias = _typing.Literal["_slot_30", b"_slot_30"]  # noqa: Y015
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["execution_started", "execution_completed", "execution_terminated", "task_scheduled", "task_completed", "task_failed", "child_created", "child_completed", "child_failed", "timer_created", "timer_fired", "orchestrator_started", "event_sent", "event_raised", "execution_suspended", "execution_resumed"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["execution_started", "execution_completed", "execution_terminated", "task_scheduled", "task_completed", "task_failed", "child_created", "child_completed", "child_failed", "timer_created", "timer_fired", "orchestrator_started", "event_sent", "event_raised", "execution_suspended", "execution_resumed", "entity_signaled", "entity_called", "entity_completed", "entity_failed", "entity_lock_requested", "entity_lock_granted", "entity_unlock_sent", "execution_stalled", "detached_created", "execution_rewound"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__slot_30) -> _WhichOneofReturnType__slot_30 | None: ...
@@ -916,6 +1274,351 @@ class ActivityResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ActivityResponse: _TypeAlias = ActivityResponse  # noqa: Y015
+
+@_typing.final
+class OperationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
+    operation: _builtins.str
+    request_id: _builtins.str
+    @_builtins.property
+    def input(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def trace_context(self) -> Global___TraceContext: ...
+    def __init__(
+        self,
+        *,
+        operation: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        input: _wrappers_pb2.StringValue | None = ...,
+        trace_context: Global___TraceContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "trace_context", b"trace_context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "operation", b"operation", "request_id", b"request_id", "trace_context", b"trace_context"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperationRequest: _TypeAlias = OperationRequest  # noqa: Y015
+
+@_typing.final
+class EntityBatchRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    ENTITY_STATE_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    @_builtins.property
+    def entity_state(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationRequest]: ...
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        entity_state: _wrappers_pb2.StringValue | None = ...,
+        operations: _abc.Iterable[Global___OperationRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entity_state", b"entity_state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_state", b"entity_state", "instance_id", b"instance_id", "operations", b"operations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntityBatchRequest: _TypeAlias = EntityBatchRequest  # noqa: Y015
+
+@_typing.final
+class EntityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    ENTITY_STATE_FIELD_NUMBER: _builtins.int
+    OPERATION_REQUESTS_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    execution_id: _builtins.str
+    @_builtins.property
+    def entity_state(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def operation_requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryEvent]: ...
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        execution_id: _builtins.str = ...,
+        entity_state: _wrappers_pb2.StringValue | None = ...,
+        operation_requests: _abc.Iterable[Global___HistoryEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entity_state", b"entity_state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_state", b"entity_state", "execution_id", b"execution_id", "instance_id", b"instance_id", "operation_requests", b"operation_requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntityRequest: _TypeAlias = EntityRequest  # noqa: Y015
+
+@_typing.final
+class OperationInfo(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RESPONSE_DESTINATION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    @_builtins.property
+    def response_destination(self) -> Global___WorkflowInstance: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        response_destination: Global___WorkflowInstance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response_destination", b"response_destination"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "response_destination", b"response_destination"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperationInfo: _TypeAlias = OperationInfo  # noqa: Y015
+
+@_typing.final
+class OperationSuccess(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def result(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        result: _wrappers_pb2.StringValue | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "result", b"result", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "result", b"result", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperationSuccess: _TypeAlias = OperationSuccess  # noqa: Y015
+
+@_typing.final
+class OperationFailure(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def failure(self) -> Global___FailureDetails: ...
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        failure: Global___FailureDetails | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperationFailure: _TypeAlias = OperationFailure  # noqa: Y015
+
+@_typing.final
+class OperationResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def success(self) -> Global___OperationSuccess: ...
+    @_builtins.property
+    def failure(self) -> Global___OperationFailure: ...
+    def __init__(
+        self,
+        *,
+        success: Global___OperationSuccess | None = ...,
+        failure: Global___OperationFailure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "kind", b"kind", "success", b"success"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "kind", b"kind", "success", b"success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["success", "failure"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___OperationResult: _TypeAlias = OperationResult  # noqa: Y015
+
+@_typing.final
+class SendSignal(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
+    REQUEST_TIME_FIELD_NUMBER: _builtins.int
+    PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    name: _builtins.str
+    @_builtins.property
+    def input(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def scheduled_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def request_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def parent_trace_context(self) -> Global___TraceContext: ...
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        input: _wrappers_pb2.StringValue | None = ...,
+        scheduled_time: _timestamp_pb2.Timestamp | None = ...,
+        request_time: _timestamp_pb2.Timestamp | None = ...,
+        parent_trace_context: Global___TraceContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "request_time", b"request_time", "scheduled_time", b"scheduled_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "request_time", b"request_time", "scheduled_time", b"scheduled_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendSignal: _TypeAlias = SendSignal  # noqa: Y015
+
+@_typing.final
+class StartWorkflow(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
+    REQUEST_TIME_FIELD_NUMBER: _builtins.int
+    PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    name: _builtins.str
+    @_builtins.property
+    def version(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def input(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def scheduled_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def request_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def parent_trace_context(self) -> Global___TraceContext: ...
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        version: _wrappers_pb2.StringValue | None = ...,
+        input: _wrappers_pb2.StringValue | None = ...,
+        scheduled_time: _timestamp_pb2.Timestamp | None = ...,
+        request_time: _timestamp_pb2.Timestamp | None = ...,
+        parent_trace_context: Global___TraceContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "request_time", b"request_time", "scheduled_time", b"scheduled_time", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "request_time", b"request_time", "scheduled_time", b"scheduled_time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartWorkflow: _TypeAlias = StartWorkflow  # noqa: Y015
+
+@_typing.final
+class OperationAction(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SEND_SIGNAL_FIELD_NUMBER: _builtins.int
+    START_WORKFLOW_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    @_builtins.property
+    def send_signal(self) -> Global___SendSignal: ...
+    @_builtins.property
+    def start_workflow(self) -> Global___StartWorkflow: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        send_signal: Global___SendSignal | None = ...,
+        start_workflow: Global___StartWorkflow | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "send_signal", b"send_signal", "start_workflow", b"start_workflow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind", "send_signal", b"send_signal", "start_workflow", b"start_workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["send_signal", "start_workflow"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___OperationAction: _TypeAlias = OperationAction  # noqa: Y015
+
+@_typing.final
+class EntityBatchResult(_message.Message):
+    """A worker's answer to the operations of an entity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    ENTITY_STATE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKEN_FIELD_NUMBER: _builtins.int
+    OPERATION_INFOS_FIELD_NUMBER: _builtins.int
+    REQUIRES_STATE_FIELD_NUMBER: _builtins.int
+    completion_token: _builtins.str
+    requires_state: _builtins.bool
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationResult]: ...
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationAction]: ...
+    @_builtins.property
+    def entity_state(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def failure(self) -> Global___FailureDetails: ...
+    @_builtins.property
+    def operation_infos(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationInfo]: ...
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___OperationResult] | None = ...,
+        actions: _abc.Iterable[Global___OperationAction] | None = ...,
+        entity_state: _wrappers_pb2.StringValue | None = ...,
+        failure: Global___FailureDetails | None = ...,
+        completion_token: _builtins.str = ...,
+        operation_infos: _abc.Iterable[Global___OperationInfo] | None = ...,
+        requires_state: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entity_state", b"entity_state", "failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "completion_token", b"completion_token", "entity_state", b"entity_state", "failure", b"failure", "operation_infos", b"operation_infos", "requires_state", b"requires_state", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntityBatchResult: _TypeAlias = EntityBatchResult  # noqa: Y015
 
 @_typing.final
 class GetWorkItemsRequest(_message.Message):
@@ -1378,6 +2081,141 @@ class Terminate(_message.Message):
 Global___Terminate: _TypeAlias = Terminate  # noqa: Y015
 
 @_typing.final
+class CreateDetached(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    SCHEDULED_START_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    name: _builtins.str
+    @_builtins.property
+    def version(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def input(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def scheduled_start(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def execution_id(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def parent_trace_context(self) -> Global___TraceContext: ...
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        version: _wrappers_pb2.StringValue | None = ...,
+        input: _wrappers_pb2.StringValue | None = ...,
+        scheduled_start: _timestamp_pb2.Timestamp | None = ...,
+        execution_id: _wrappers_pb2.StringValue | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        parent_trace_context: Global___TraceContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "input", b"input", "parent_trace_context", b"parent_trace_context", "scheduled_start", b"scheduled_start", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "scheduled_start", b"scheduled_start", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateDetached: _TypeAlias = CreateDetached  # noqa: Y015
+
+@_typing.final
+class SendEntityMessage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNALED_FIELD_NUMBER: _builtins.int
+    CALLED_FIELD_NUMBER: _builtins.int
+    LOCK_REQUESTED_FIELD_NUMBER: _builtins.int
+    UNLOCK_SENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def signaled(self) -> Global___EntitySignaled: ...
+    @_builtins.property
+    def called(self) -> Global___EntityCalled: ...
+    @_builtins.property
+    def lock_requested(self) -> Global___EntityLockRequested: ...
+    @_builtins.property
+    def unlock_sent(self) -> Global___EntityUnlockSent: ...
+    def __init__(
+        self,
+        *,
+        signaled: Global___EntitySignaled | None = ...,
+        called: Global___EntityCalled | None = ...,
+        lock_requested: Global___EntityLockRequested | None = ...,
+        unlock_sent: Global___EntityUnlockSent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["called", b"called", "kind", b"kind", "lock_requested", b"lock_requested", "signaled", b"signaled", "unlock_sent", b"unlock_sent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["called", b"called", "kind", b"kind", "lock_requested", b"lock_requested", "signaled", b"signaled", "unlock_sent", b"unlock_sent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["signaled", "called", "lock_requested", "unlock_sent"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___SendEntityMessage: _TypeAlias = SendEntityMessage  # noqa: Y015
+
+@_typing.final
+class Rewind(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEW_HISTORY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def new_history(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryEvent]: ...
+    def __init__(
+        self,
+        *,
+        new_history: _abc.Iterable[Global___HistoryEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_history", b"new_history"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rewind: _TypeAlias = Rewind  # noqa: Y015
+
+@_typing.final
+class VersionNotAvailable(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionNotAvailable: _TypeAlias = VersionNotAvailable  # noqa: Y015
+
+@_typing.final
 class Action(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1391,12 +2229,10 @@ class Action(_message.Message):
     SEND_ENTITY_MESSAGE_FIELD_NUMBER: _builtins.int
     VERSION_NOT_AVAILABLE_FIELD_NUMBER: _builtins.int
     CREATE_DETACHED_FIELD_NUMBER: _builtins.int
+    REWIND_FIELD_NUMBER: _builtins.int
     SLOT_9_FIELD_NUMBER: _builtins.int
     ROUTER_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    send_entity_message: _builtins.bytes
-    version_not_available: _builtins.bytes
-    create_detached: _builtins.bytes
     slot_9: _builtins.bytes
     """Microsoft: rewind; Dapr: router"""
     @_builtins.property
@@ -1412,6 +2248,14 @@ class Action(_message.Message):
     @_builtins.property
     def terminate(self) -> Global___Terminate: ...
     @_builtins.property
+    def send_entity_message(self) -> Global___SendEntityMessage: ...
+    @_builtins.property
+    def version_not_available(self) -> Global___VersionNotAvailable: ...
+    @_builtins.property
+    def create_detached(self) -> Global___CreateDetached: ...
+    @_builtins.property
+    def rewind(self) -> Global___Rewind: ...
+    @_builtins.property
     def router(self) -> Global___Router: ...
     def __init__(
         self,
@@ -1423,19 +2267,20 @@ class Action(_message.Message):
         send_event: Global___SendEvent | None = ...,
         complete: Global___Complete | None = ...,
         terminate: Global___Terminate | None = ...,
-        send_entity_message: _builtins.bytes = ...,
-        version_not_available: _builtins.bytes = ...,
-        create_detached: _builtins.bytes = ...,
+        send_entity_message: Global___SendEntityMessage | None = ...,
+        version_not_available: Global___VersionNotAvailable | None = ...,
+        create_detached: Global___CreateDetached | None = ...,
+        rewind: Global___Rewind | None = ...,
         slot_9: _builtins.bytes | None = ...,
         router: Global___Router | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_slot_9", b"_slot_9", "complete", b"complete", "create_child", b"create_child", "create_detached", b"create_detached", "create_timer", b"create_timer", "kind", b"kind", "router", b"router", "schedule_task", b"schedule_task", "send_entity_message", b"send_entity_message", "send_event", b"send_event", "slot_9", b"slot_9", "terminate", b"terminate", "version_not_available", b"version_not_available"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_slot_9", b"_slot_9", "complete", b"complete", "create_child", b"create_child", "create_detached", b"create_detached", "create_timer", b"create_timer", "kind", b"kind", "rewind", b"rewind", "router", b"router", "schedule_task", b"schedule_task", "send_entity_message", b"send_entity_message", "send_event", b"send_event", "slot_9", b"slot_9", "terminate", b"terminate", "version_not_available", b"version_not_available"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot_9", b"_slot_9", "complete", b"complete", "create_child", b"create_child", "create_detached", b"create_detached", "create_timer", b"create_timer", "id", b"id", "kind", b"kind", "router", b"router", "schedule_task", b"schedule_task", "send_entity_message", b"send_entity_message", "send_event", b"send_event", "slot_9", b"slot_9", "terminate", b"terminate", "version_not_available", b"version_not_available"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot_9", b"_slot_9", "complete", b"complete", "create_child", b"create_child", "create_detached", b"create_detached", "create_timer", b"create_timer", "id", b"id", "kind", b"kind", "rewind", b"rewind", "router", b"router", "schedule_task", b"schedule_task", "send_entity_message", b"send_entity_message", "send_event", b"send_event", "slot_9", b"slot_9", "terminate", b"terminate", "version_not_available", b"version_not_available"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__slot_9: _TypeAlias = _typing.Literal["slot_9"]  # noqa: Y015
     _WhichOneofArgType__slot_9: _TypeAlias = _typing.Literal["_slot_9", b"_slot_9"]  # noqa: Y015
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["schedule_task", "create_child", "create_timer", "send_event", "complete", "terminate", "send_entity_message", "version_not_available", "create_detached"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["schedule_task", "create_child", "create_timer", "send_event", "complete", "terminate", "send_entity_message", "version_not_available", "create_detached", "rewind"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__slot_9) -> _WhichOneofReturnType__slot_9 | None: ...
@@ -1872,6 +2717,58 @@ class ReasonRequest(_message.Message):
 Global___ReasonRequest: _TypeAlias = ReasonRequest  # noqa: Y015
 
 @_typing.final
+class PurgeFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATED_FROM_FIELD_NUMBER: _builtins.int
+    CREATED_TO_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def created_from(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def created_to(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        created_from: _timestamp_pb2.Timestamp | None = ...,
+        created_to: _timestamp_pb2.Timestamp | None = ...,
+        status: _abc.Iterable[_builtins.int] | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_from", b"created_from", "created_to", b"created_to", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_from", b"created_from", "created_to", b"created_to", "status", b"status", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeFilter: _TypeAlias = PurgeFilter  # noqa: Y015
+
+@_typing.final
+class InstanceBatch(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        instance_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_ids", b"instance_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstanceBatch: _TypeAlias = InstanceBatch  # noqa: Y015
+
+@_typing.final
 class PurgeInstancesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1881,10 +2778,11 @@ class PurgeInstancesRequest(_message.Message):
     FORCE_FIELD_NUMBER: _builtins.int
     ROUTER_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
-    filter: _builtins.bytes
     recursive: _builtins.bool
     force: _builtins.bool
-    """Dapr; Microsoft sends a batch of IDs here, of another wire type"""
+    """Dapr; Microsoft sends an InstanceBatch here, of another wire type"""
+    @_builtins.property
+    def filter(self) -> Global___PurgeFilter: ...
     @_builtins.property
     def router(self) -> Global___Router:
         """Dapr; Microsoft sends a flag here, of another wire type"""
@@ -1893,22 +2791,17 @@ class PurgeInstancesRequest(_message.Message):
         self,
         *,
         instance_id: _builtins.str | None = ...,
-        filter: _builtins.bytes | None = ...,
+        filter: Global___PurgeFilter | None = ...,
         recursive: _builtins.bool = ...,
         force: _builtins.bool = ...,
         router: Global___Router | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_filter", b"_filter", "_instance_id", b"_instance_id", "filter", b"filter", "instance_id", b"instance_id", "router", b"router"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_instance_id", b"_instance_id", "filter", b"filter", "instance_id", b"instance_id", "router", b"router"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_filter", b"_filter", "_instance_id", b"_instance_id", "filter", b"filter", "force", b"force", "instance_id", b"instance_id", "recursive", b"recursive", "router", b"router"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_instance_id", b"_instance_id", "filter", b"filter", "force", b"force", "instance_id", b"instance_id", "recursive", b"recursive", "router", b"router"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__filter: _TypeAlias = _typing.Literal["filter"]  # noqa: Y015
-    _WhichOneofArgType__filter: _TypeAlias = _typing.Literal["_filter", b"_filter"]  # noqa: Y015
     _WhichOneofReturnType__instance_id: _TypeAlias = _typing.Literal["instance_id"]  # noqa: Y015
     _WhichOneofArgType__instance_id: _TypeAlias = _typing.Literal["_instance_id", b"_instance_id"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__filter) -> _WhichOneofReturnType__filter | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__instance_id) -> _WhichOneofReturnType__instance_id | None: ...
 
 Global___PurgeInstancesRequest: _TypeAlias = PurgeInstancesRequest  # noqa: Y015
@@ -1938,6 +2831,286 @@ Global___PurgeInstancesResponse: _TypeAlias = PurgeInstancesResponse  # noqa: Y0
 
 @_typing.final
 class GetInstanceHistoryRequest(_message.Message):
+    """Dapr sends only the ID."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    FOR_WORK_ITEM_PROCESSING_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    for_work_item_processing: _builtins.bool
+    @_builtins.property
+    def execution_id(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        execution_id: _wrappers_pb2.StringValue | None = ...,
+        for_work_item_processing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "for_work_item_processing", b"for_work_item_processing", "instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetInstanceHistoryRequest: _TypeAlias = GetInstanceHistoryRequest  # noqa: Y015
+
+@_typing.final
+class InstanceQuery(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    CREATED_FROM_FIELD_NUMBER: _builtins.int
+    CREATED_TO_FIELD_NUMBER: _builtins.int
+    TASK_HUB_NAMES_FIELD_NUMBER: _builtins.int
+    MAX_INSTANCE_COUNT_FIELD_NUMBER: _builtins.int
+    CONTINUATION_TOKEN_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_PREFIX_FIELD_NUMBER: _builtins.int
+    FETCH_INPUTS_AND_OUTPUTS_FIELD_NUMBER: _builtins.int
+    max_instance_count: _builtins.int
+    fetch_inputs_and_outputs: _builtins.bool
+    @_builtins.property
+    def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def created_from(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def created_to(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def task_hub_names(self) -> _containers.RepeatedCompositeFieldContainer[_wrappers_pb2.StringValue]: ...
+    @_builtins.property
+    def continuation_token(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def instance_id_prefix(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        status: _abc.Iterable[_builtins.int] | None = ...,
+        created_from: _timestamp_pb2.Timestamp | None = ...,
+        created_to: _timestamp_pb2.Timestamp | None = ...,
+        task_hub_names: _abc.Iterable[_wrappers_pb2.StringValue] | None = ...,
+        max_instance_count: _builtins.int = ...,
+        continuation_token: _wrappers_pb2.StringValue | None = ...,
+        instance_id_prefix: _wrappers_pb2.StringValue | None = ...,
+        fetch_inputs_and_outputs: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["continuation_token", b"continuation_token", "created_from", b"created_from", "created_to", b"created_to", "instance_id_prefix", b"instance_id_prefix"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation_token", b"continuation_token", "created_from", b"created_from", "created_to", b"created_to", "fetch_inputs_and_outputs", b"fetch_inputs_and_outputs", "instance_id_prefix", b"instance_id_prefix", "max_instance_count", b"max_instance_count", "status", b"status", "task_hub_names", b"task_hub_names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstanceQuery: _TypeAlias = InstanceQuery  # noqa: Y015
+
+@_typing.final
+class QueryInstancesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def query(self) -> Global___InstanceQuery: ...
+    def __init__(
+        self,
+        *,
+        query: Global___InstanceQuery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryInstancesRequest: _TypeAlias = QueryInstancesRequest  # noqa: Y015
+
+@_typing.final
+class QueryInstancesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    CONTINUATION_TOKEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceState]: ...
+    @_builtins.property
+    def continuation_token(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___InstanceState] | None = ...,
+        continuation_token: _wrappers_pb2.StringValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["continuation_token", b"continuation_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation_token", b"continuation_token", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryInstancesResponse: _TypeAlias = QueryInstancesResponse  # noqa: Y015
+
+@_typing.final
+class ListEndedRequest(_message.Message):
+    """Microsoft's ListInstanceIds: instances that have ended, by the time of their end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    COMPLETED_FROM_FIELD_NUMBER: _builtins.int
+    COMPLETED_TO_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    LAST_INSTANCE_KEY_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    @_builtins.property
+    def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def completed_from(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def completed_to(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def last_instance_key(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        status: _abc.Iterable[_builtins.int] | None = ...,
+        completed_from: _timestamp_pb2.Timestamp | None = ...,
+        completed_to: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        last_instance_key: _wrappers_pb2.StringValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_from", b"completed_from", "completed_to", b"completed_to", "last_instance_key", b"last_instance_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_from", b"completed_from", "completed_to", b"completed_to", "last_instance_key", b"last_instance_key", "page_size", b"page_size", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEndedRequest: _TypeAlias = ListEndedRequest  # noqa: Y015
+
+@_typing.final
+class ListEndedResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_IDS_FIELD_NUMBER: _builtins.int
+    LAST_INSTANCE_KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def last_instance_key(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        instance_ids: _abc.Iterable[_builtins.str] | None = ...,
+        last_instance_key: _wrappers_pb2.StringValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_instance_key", b"last_instance_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_ids", b"instance_ids", "last_instance_key", b"last_instance_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEndedResponse: _TypeAlias = ListEndedResponse  # noqa: Y015
+
+@_typing.final
+class ListAllRequest(_message.Message):
+    """Dapr's ListInstanceIDs: all instances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTINUATION_TOKEN_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    continuation_token: _builtins.str
+    page_size: _builtins.int
+    def __init__(
+        self,
+        *,
+        continuation_token: _builtins.str | None = ...,
+        page_size: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_continuation_token", b"_continuation_token", "_page_size", b"_page_size", "continuation_token", b"continuation_token", "page_size", b"page_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_continuation_token", b"_continuation_token", "_page_size", b"_page_size", "continuation_token", b"continuation_token", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__continuation_token: _TypeAlias = _typing.Literal["continuation_token"]  # noqa: Y015
+    _WhichOneofArgType__continuation_token: _TypeAlias = _typing.Literal["_continuation_token", b"_continuation_token"]  # noqa: Y015
+    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
+    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__continuation_token) -> _WhichOneofReturnType__continuation_token | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
+
+Global___ListAllRequest: _TypeAlias = ListAllRequest  # noqa: Y015
+
+@_typing.final
+class ListAllResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_IDS_FIELD_NUMBER: _builtins.int
+    CONTINUATION_TOKEN_FIELD_NUMBER: _builtins.int
+    continuation_token: _builtins.str
+    @_builtins.property
+    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        instance_ids: _abc.Iterable[_builtins.str] | None = ...,
+        continuation_token: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_continuation_token", b"_continuation_token", "continuation_token", b"continuation_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_continuation_token", b"_continuation_token", "continuation_token", b"continuation_token", "instance_ids", b"instance_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__continuation_token: _TypeAlias = _typing.Literal["continuation_token"]  # noqa: Y015
+    _WhichOneofArgType__continuation_token: _TypeAlias = _typing.Literal["_continuation_token", b"_continuation_token"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__continuation_token) -> _WhichOneofReturnType__continuation_token | None: ...
+
+Global___ListAllResponse: _TypeAlias = ListAllResponse  # noqa: Y015
+
+@_typing.final
+class RewindInstanceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    @_builtins.property
+    def reason(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        reason: _wrappers_pb2.StringValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewindInstanceRequest: _TypeAlias = RewindInstanceRequest  # noqa: Y015
+
+@_typing.final
+class RestartInstanceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    WITH_NEW_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    with_new_instance_id: _builtins.bool
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        with_new_instance_id: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "with_new_instance_id", b"with_new_instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestartInstanceRequest: _TypeAlias = RestartInstanceRequest  # noqa: Y015
+
+@_typing.final
+class RestartInstanceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
@@ -1953,7 +3126,395 @@ class GetInstanceHistoryRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetInstanceHistoryRequest: _TypeAlias = GetInstanceHistoryRequest  # noqa: Y015
+Global___RestartInstanceResponse: _TypeAlias = RestartInstanceResponse  # noqa: Y015
+
+@_typing.final
+class RerunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    NEW_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    OVERWRITE_INPUT_FIELD_NUMBER: _builtins.int
+    NEW_CHILD_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    ROUTER_FIELD_NUMBER: _builtins.int
+    source_instance_id: _builtins.str
+    event_id: _builtins.int
+    new_instance_id: _builtins.str
+    overwrite_input: _builtins.bool
+    new_child_instance_id: _builtins.str
+    @_builtins.property
+    def input(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def router(self) -> Global___Router: ...
+    def __init__(
+        self,
+        *,
+        source_instance_id: _builtins.str = ...,
+        event_id: _builtins.int = ...,
+        new_instance_id: _builtins.str | None = ...,
+        input: _wrappers_pb2.StringValue | None = ...,
+        overwrite_input: _builtins.bool = ...,
+        new_child_instance_id: _builtins.str | None = ...,
+        router: Global___Router | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_new_child_instance_id", b"_new_child_instance_id", "_new_instance_id", b"_new_instance_id", "input", b"input", "new_child_instance_id", b"new_child_instance_id", "new_instance_id", b"new_instance_id", "router", b"router"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_new_child_instance_id", b"_new_child_instance_id", "_new_instance_id", b"_new_instance_id", "event_id", b"event_id", "input", b"input", "new_child_instance_id", b"new_child_instance_id", "new_instance_id", b"new_instance_id", "overwrite_input", b"overwrite_input", "router", b"router", "source_instance_id", b"source_instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__new_child_instance_id: _TypeAlias = _typing.Literal["new_child_instance_id"]  # noqa: Y015
+    _WhichOneofArgType__new_child_instance_id: _TypeAlias = _typing.Literal["_new_child_instance_id", b"_new_child_instance_id"]  # noqa: Y015
+    _WhichOneofReturnType__new_instance_id: _TypeAlias = _typing.Literal["new_instance_id"]  # noqa: Y015
+    _WhichOneofArgType__new_instance_id: _TypeAlias = _typing.Literal["_new_instance_id", b"_new_instance_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__new_child_instance_id) -> _WhichOneofReturnType__new_child_instance_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__new_instance_id) -> _WhichOneofReturnType__new_instance_id | None: ...
+
+Global___RerunRequest: _TypeAlias = RerunRequest  # noqa: Y015
+
+@_typing.final
+class RerunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEW_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    new_instance_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        new_instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_instance_id", b"new_instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerunResponse: _TypeAlias = RerunResponse  # noqa: Y015
+
+@_typing.final
+class CreateTaskHubRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECREATE_IF_EXISTS_FIELD_NUMBER: _builtins.int
+    recreate_if_exists: _builtins.bool
+    def __init__(
+        self,
+        *,
+        recreate_if_exists: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recreate_if_exists", b"recreate_if_exists"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTaskHubRequest: _TypeAlias = CreateTaskHubRequest  # noqa: Y015
+
+@_typing.final
+class SkipGracefulTerminationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batch(self) -> Global___InstanceBatch: ...
+    @_builtins.property
+    def reason(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        batch: Global___InstanceBatch | None = ...,
+        reason: _wrappers_pb2.StringValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "reason", b"reason"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkipGracefulTerminationsRequest: _TypeAlias = SkipGracefulTerminationsRequest  # noqa: Y015
+
+@_typing.final
+class SkipGracefulTerminationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNTERMINATED_INSTANCE_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def unterminated_instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        unterminated_instance_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unterminated_instance_ids", b"unterminated_instance_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkipGracefulTerminationsResponse: _TypeAlias = SkipGracefulTerminationsResponse  # noqa: Y015
+
+@_typing.final
+class SignalEntityRequest(_message.Message):
+    """---------------------------------------------------------------- entities, for clients"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
+    PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
+    REQUEST_TIME_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    name: _builtins.str
+    request_id: _builtins.str
+    @_builtins.property
+    def input(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def scheduled_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def parent_trace_context(self) -> Global___TraceContext: ...
+    @_builtins.property
+    def request_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        input: _wrappers_pb2.StringValue | None = ...,
+        request_id: _builtins.str = ...,
+        scheduled_time: _timestamp_pb2.Timestamp | None = ...,
+        parent_trace_context: Global___TraceContext | None = ...,
+        request_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "request_time", b"request_time", "scheduled_time", b"scheduled_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "request_id", b"request_id", "request_time", b"request_time", "scheduled_time", b"scheduled_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalEntityRequest: _TypeAlias = SignalEntityRequest  # noqa: Y015
+
+@_typing.final
+class GetEntityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_STATE_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    include_state: _builtins.bool
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        include_state: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_state", b"include_state", "instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEntityRequest: _TypeAlias = GetEntityRequest  # noqa: Y015
+
+@_typing.final
+class EntityMetadata(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    LAST_MODIFIED_FIELD_NUMBER: _builtins.int
+    BACKLOG_QUEUE_SIZE_FIELD_NUMBER: _builtins.int
+    LOCKED_BY_FIELD_NUMBER: _builtins.int
+    SERIALIZED_STATE_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    backlog_queue_size: _builtins.int
+    @_builtins.property
+    def last_modified(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def locked_by(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def serialized_state(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        last_modified: _timestamp_pb2.Timestamp | None = ...,
+        backlog_queue_size: _builtins.int = ...,
+        locked_by: _wrappers_pb2.StringValue | None = ...,
+        serialized_state: _wrappers_pb2.StringValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_modified", b"last_modified", "locked_by", b"locked_by", "serialized_state", b"serialized_state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog_queue_size", b"backlog_queue_size", "instance_id", b"instance_id", "last_modified", b"last_modified", "locked_by", b"locked_by", "serialized_state", b"serialized_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntityMetadata: _TypeAlias = EntityMetadata  # noqa: Y015
+
+@_typing.final
+class GetEntityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXISTS_FIELD_NUMBER: _builtins.int
+    ENTITY_FIELD_NUMBER: _builtins.int
+    exists: _builtins.bool
+    @_builtins.property
+    def entity(self) -> Global___EntityMetadata: ...
+    def __init__(
+        self,
+        *,
+        exists: _builtins.bool = ...,
+        entity: Global___EntityMetadata | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "exists", b"exists"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEntityResponse: _TypeAlias = GetEntityResponse  # noqa: Y015
+
+@_typing.final
+class EntityQuery(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_STARTS_WITH_FIELD_NUMBER: _builtins.int
+    LAST_MODIFIED_FROM_FIELD_NUMBER: _builtins.int
+    LAST_MODIFIED_TO_FIELD_NUMBER: _builtins.int
+    INCLUDE_STATE_FIELD_NUMBER: _builtins.int
+    INCLUDE_TRANSIENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    CONTINUATION_TOKEN_FIELD_NUMBER: _builtins.int
+    include_state: _builtins.bool
+    include_transient: _builtins.bool
+    @_builtins.property
+    def instance_id_starts_with(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def last_modified_from(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def last_modified_to(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def page_size(self) -> _wrappers_pb2.Int32Value: ...
+    @_builtins.property
+    def continuation_token(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        instance_id_starts_with: _wrappers_pb2.StringValue | None = ...,
+        last_modified_from: _timestamp_pb2.Timestamp | None = ...,
+        last_modified_to: _timestamp_pb2.Timestamp | None = ...,
+        include_state: _builtins.bool = ...,
+        include_transient: _builtins.bool = ...,
+        page_size: _wrappers_pb2.Int32Value | None = ...,
+        continuation_token: _wrappers_pb2.StringValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["continuation_token", b"continuation_token", "instance_id_starts_with", b"instance_id_starts_with", "last_modified_from", b"last_modified_from", "last_modified_to", b"last_modified_to", "page_size", b"page_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation_token", b"continuation_token", "include_state", b"include_state", "include_transient", b"include_transient", "instance_id_starts_with", b"instance_id_starts_with", "last_modified_from", b"last_modified_from", "last_modified_to", b"last_modified_to", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntityQuery: _TypeAlias = EntityQuery  # noqa: Y015
+
+@_typing.final
+class QueryEntitiesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def query(self) -> Global___EntityQuery: ...
+    def __init__(
+        self,
+        *,
+        query: Global___EntityQuery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryEntitiesRequest: _TypeAlias = QueryEntitiesRequest  # noqa: Y015
+
+@_typing.final
+class QueryEntitiesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITIES_FIELD_NUMBER: _builtins.int
+    CONTINUATION_TOKEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entities(self) -> _containers.RepeatedCompositeFieldContainer[Global___EntityMetadata]: ...
+    @_builtins.property
+    def continuation_token(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        entities: _abc.Iterable[Global___EntityMetadata] | None = ...,
+        continuation_token: _wrappers_pb2.StringValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["continuation_token", b"continuation_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation_token", b"continuation_token", "entities", b"entities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryEntitiesResponse: _TypeAlias = QueryEntitiesResponse  # noqa: Y015
+
+@_typing.final
+class CleanEntityStorageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTINUATION_TOKEN_FIELD_NUMBER: _builtins.int
+    REMOVE_EMPTY_ENTITIES_FIELD_NUMBER: _builtins.int
+    RELEASE_ORPHANED_LOCKS_FIELD_NUMBER: _builtins.int
+    remove_empty_entities: _builtins.bool
+    release_orphaned_locks: _builtins.bool
+    @_builtins.property
+    def continuation_token(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        continuation_token: _wrappers_pb2.StringValue | None = ...,
+        remove_empty_entities: _builtins.bool = ...,
+        release_orphaned_locks: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["continuation_token", b"continuation_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation_token", b"continuation_token", "release_orphaned_locks", b"release_orphaned_locks", "remove_empty_entities", b"remove_empty_entities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanEntityStorageRequest: _TypeAlias = CleanEntityStorageRequest  # noqa: Y015
+
+@_typing.final
+class CleanEntityStorageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTINUATION_TOKEN_FIELD_NUMBER: _builtins.int
+    EMPTY_ENTITIES_REMOVED_FIELD_NUMBER: _builtins.int
+    ORPHANED_LOCKS_RELEASED_FIELD_NUMBER: _builtins.int
+    empty_entities_removed: _builtins.int
+    orphaned_locks_released: _builtins.int
+    @_builtins.property
+    def continuation_token(self) -> _wrappers_pb2.StringValue: ...
+    def __init__(
+        self,
+        *,
+        continuation_token: _wrappers_pb2.StringValue | None = ...,
+        empty_entities_removed: _builtins.int = ...,
+        orphaned_locks_released: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["continuation_token", b"continuation_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation_token", b"continuation_token", "empty_entities_removed", b"empty_entities_removed", "orphaned_locks_released", b"orphaned_locks_released"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanEntityStorageResponse: _TypeAlias = CleanEntityStorageResponse  # noqa: Y015
 
 @_typing.final
 class AbandonRequest(_message.Message):

@@ -1,0 +1,173 @@
+"""The calls of clients: start, look at, wait for, command and remove instances."""
+
+import asyncio
+
+from google.protobuf.empty_pb2 import Empty
+
+from sidecar.core import events
+from sidecar.core.model import Outcome
+from sidecar.core.names import invalid_name
+from sidecar.core.operations import Identity, Start
+from sidecar.edge import dialects
+from sidecar.edge.dialects import wire
+from sidecar.edge.rpc import Methods, address_of, done, parse, parsed
+from sidecar.edge.transport import Call, Outflow, Refused, Status
+from sidecar.edge.views import state_of
+from sidecar.engine import Address
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.service import Service
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+class Clients:
+    """Handlers; `closing` is set when the sidecar lets go of those who wait."""
+
+    def __init__(self, service: Service, closing: asyncio.Event) -> None:
+        self._service = service
+        self._me = service.engine.me
+        self._ids = service.engine.ids
+        self._closing = closing
+
+    def methods(self) -> Methods:
+        """Return the handlers by RPC."""
+        return {
+            "Hello": parsed(Empty, self._hello),
+            "StartInstance": parsed(pb.CreateInstanceRequest, self._start),
+            "GetInstance": parsed(pb.GetInstanceRequest, self._get),
+            "WaitForInstanceStart": parsed(pb.GetInstanceRequest, self._wait_start),
+            "WaitForInstanceCompletion": parsed(pb.GetInstanceRequest, self._wait_completion),
+            "RaiseEvent": parsed(pb.RaiseEventRequest, self._raise),
+            "TerminateInstance": parsed(pb.TerminateRequest, self._terminate),
+            "SuspendInstance": parsed(pb.ReasonRequest, self._suspend),
+            "ResumeInstance": parsed(pb.ReasonRequest, self._resume),
+            "PurgeInstances": parsed(pb.PurgeInstancesRequest, self._purge),
+            "GetInstanceHistory": parsed(pb.GetInstanceHistoryRequest, self._history),
+        }
+
+    def _address(self, call: Call, instance_id: str, router: pb.Router | None = None) -> Address:
+        return address_of(self._me, call, instance_id, router)
+
+    async def _hello(self, call: Call, request: Empty) -> bytes:
+        return b""
+
+    async def _start(self, call: Call, request: pb.CreateInstanceRequest) -> bytes:
+        ids = self._ids
+        instance_id = request.instance_id or ids.new_id()
+        hub, _ = self._address(call, instance_id, request.router)
+        wrong = invalid_name("workflow", request.name)
+        if wrong:
+            raise Refused(Status.INVALID_ARGUMENT, wrong)
+        identity = Identity(hub, instance_id, request.execution_id.value or ids.new_id())
+        done(await self._service.start(_wish(request, identity, self._me.app)))
+        return pb.CreateInstanceResponse(instance_id=instance_id).SerializeToString()
+
+    async def _get(self, call: Call, request: pb.GetInstanceRequest) -> bytes:
+        address = self._address(call, request.instance_id, request.router)
+        return state_of(await self._service.view(address, request.get_inputs_and_outputs))
+
+    async def _wait_start(self, call: Call, request: pb.GetInstanceRequest) -> bytes:
+        return await self._wait(call, request, ended=False)
+
+    async def _wait_completion(self, call: Call, request: pb.GetInstanceRequest) -> bytes:
+        return await self._wait(call, request, ended=True)
+
+    async def _wait(self, call: Call, request: pb.GetInstanceRequest, *, ended: bool) -> bytes:
+        """Wait for an instance, as long as the caller does and the sidecar is not closing."""
+        address = self._address(call, request.instance_id, request.router)
+        waiting = asyncio.ensure_future(
+            self._service.wait(address, ended=ended, payloads=request.get_inputs_and_outputs)
+        )
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((waiting, closing), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise Refused(Status.UNAVAILABLE, "the sidecar is stopping: wait again in a moment")
+            return state_of(waiting.result())
+        finally:
+            waiting.cancel()
+            closing.cancel()
+
+    async def _raise(self, call: Call, request: pb.RaiseEventRequest) -> bytes:
+        address = self._address(call, request.instance_id, request.router)
+        wrong = invalid_name("event", request.name)
+        if wrong:
+            raise Refused(Status.INVALID_ARGUMENT, wrong)
+        data = request.input if request.HasField("input") else None
+        return done(await self._service.raise_event(address, request.name, data))
+
+    async def _terminate(self, call: Call, request: pb.TerminateRequest) -> bytes:
+        address = self._address(call, request.instance_id, request.router)
+        output = request.output.value if request.HasField("output") else None
+        return done(await self._service.terminate(address, output, request.recursive))
+
+    async def _suspend(self, call: Call, request: pb.ReasonRequest) -> bytes:
+        address = self._address(call, request.instance_id, request.router)
+        return done(await self._service.suspend(address, request.reason.value or None))
+
+    async def _resume(self, call: Call, request: pb.ReasonRequest) -> bytes:
+        address = self._address(call, request.instance_id, request.router)
+        return done(await self._service.resume(address, request.reason.value or None))
+
+    async def _purge(self, call: Call, request: pb.PurgeInstancesRequest) -> bytes:
+        if not request.HasField("instance_id"):
+            raise Refused(Status.UNIMPLEMENTED, "purge by filter or batch is not supported yet: give an instance ID")
+        address = self._address(call, request.instance_id, request.router)
+        reply, count = await self._service.purge(address, request.recursive, request.force)
+        if reply.outcome is not Outcome.MISSING:
+            done(reply)
+        response = pb.PurgeInstancesResponse(deleted_instance_count=count)
+        response.is_complete.value = True
+        return response.SerializeToString()
+
+    async def _history(self, call: Call, request: pb.GetInstanceHistoryRequest) -> bytes:
+        log_ = await self._service.history(self._address(call, request.instance_id))
+        if log_ is None:
+            raise Refused(Status.NOT_FOUND, "no such instance exists")
+        return b"".join(wire.frame(1, dialects.DAPR.event(event)) for event in log_)
+
+    async def stream_history(self, call: Call, body: bytes, out: Outflow) -> None:
+        """Serve `StreamInstanceHistory`."""
+        request = parse(pb.GetInstanceHistoryRequest, body)
+        log_ = await self._service.history(self._address(call, request.instance_id))
+        if log_ is None:
+            raise Refused(Status.NOT_FOUND, "no such instance exists")
+        chunk, size = [], 0
+        for event in log_:
+            chunk.append(wire.frame(1, event))
+            size += len(event)
+            if size > _CHUNK_BYTES:
+                out.send(b"".join(chunk))
+                await out.drained()
+                chunk, size = [], 0
+        out.send(b"".join(chunk))
+
+
+def _wish(request: pb.CreateInstanceRequest, identity: Identity, app: str) -> Start:
+    """Return a client's start in the terms of the core.
+
+    An empty start time means now (both JavaScript SDKs send one); an empty version means none (Dapr's Python SDK).
+    """
+    started = pb.ExecutionStarted(name=request.name, tags=request.tags)
+    if request.version.value:
+        started.version.CopyFrom(request.version)
+    if request.HasField("input"):
+        started.input.CopyFrom(request.input)
+    if request.HasField("parent_trace_context"):
+        started.parent_trace_context.CopyFrom(request.parent_trace_context)
+    started.instance.CopyFrom(pb.WorkflowInstance(instance_id=identity.id, app_id=app))
+    started.instance.execution_id.value = identity.execution
+    scheduled = None
+    if request.HasField("scheduled_start"):
+        scheduled = events.micros(request.scheduled_start)
+        started.scheduled_start.CopyFrom(request.scheduled_start)
+    policy = request.reuse_policy
+    given = request.HasField("reuse_policy") and (policy.replaceable_status or policy.HasField("action"))
+    return Start(
+        identity,
+        started,
+        scheduled,
+        replaceable=frozenset(policy.replaceable_status) if given else None,
+        ignore_existing=policy.action == 1,
+        unique=request.enforce_unique_instance_id,
+    )

@@ -1,0 +1,65 @@
+"""What the handlers of `TaskHubSidecarService` share: reading requests, naming instances, answering with a status."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from sidecar.core.model import DEFAULT_HUB, Outcome, Reply, Self
+from sidecar.core.names import invalid_app_id, invalid_instance_id
+from sidecar.edge.transport import Call, Refused, Status, Unary
+from sidecar.engine import Address
+from sidecar.schema import taskhub_pb2 as pb
+
+_STATUS = {
+    Outcome.MISSING: Status.NOT_FOUND,
+    Outcome.EXISTS: Status.ALREADY_EXISTS,
+    Outcome.WRONG_STATE: Status.FAILED_PRECONDITION,
+    Outcome.DENIED: Status.PERMISSION_DENIED,
+    Outcome.INVALID: Status.INVALID_ARGUMENT,
+}
+M = TypeVar("M", bound=Message)
+Method = Callable[[Call, M], Awaitable[bytes]]
+Methods = Mapping[str, Unary]  # by the name of the RPC
+
+
+def parse(kind: type[M], body: bytes) -> M:
+    """Read a request; malformed bytes are the caller's mistake."""
+    try:
+        return kind.FromString(body)
+    except DecodeError as error:
+        raise Refused(Status.INVALID_ARGUMENT, f"the request is not a valid {kind.DESCRIPTOR.name}") from error
+
+
+def parsed(kind: type[M], method: Method[M]) -> Unary:
+    """Return a handler of bytes over one of messages."""
+
+    async def serve(call: Call, body: bytes) -> bytes:
+        return await method(call, parse(kind, body))
+
+    return serve
+
+
+def done(reply: Reply) -> bytes:
+    """Return an empty answer, or end the call with the status that SDKs expect for the outcome."""
+    status = _STATUS.get(reply.outcome)
+    if status is not None:
+        raise Refused(status, reply.text)
+    return b""
+
+
+def address_of(me: Self, call: Call, instance_id: str, router: pb.Router | None = None) -> Address:
+    """Return whom a client means; an ID or app that cannot exist is refused, naming it."""
+    app = "" if router is None else router.target_app_id
+    wrong = invalid_instance_id(instance_id) or (app and invalid_app_id(app))
+    if wrong:
+        raise Refused(Status.INVALID_ARGUMENT, wrong)
+    if app not in ("", me.app):
+        text = f"client calls to another app ('{app}') are not supported yet: ask its own sidecar"
+        raise Refused(Status.UNIMPLEMENTED, text)
+    return (hub_of(call), instance_id)
+
+
+def hub_of(call: Call) -> str:
+    """Return the hub that a call is for."""
+    return DEFAULT_HUB
