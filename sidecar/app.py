@@ -17,6 +17,7 @@ from sidecar.core.model import Ids, Self
 from sidecar.directory import Directory
 from sidecar.dispatch import Dispatch
 from sidecar.edge import http, peer
+from sidecar.edge.forward import Forwarder, Served
 from sidecar.edge.grpc_aio import GrpcChannel, GrpcServer
 from sidecar.edge.health import Health
 from sidecar.edge.peer import Peers
@@ -63,6 +64,7 @@ class Middle:
     service: Service
     router: Router
     peers: Peers
+    taskhub: TaskHub
 
 
 def assemble(settings: Settings, me: Self, store: Store, clock: Clock, connect: Callable[[str], Channel]) -> Middle:
@@ -80,8 +82,16 @@ def assemble(settings: Settings, me: Self, store: Store, clock: Clock, connect: 
     dispatch = Dispatch(engine, router, turn_timeout=settings.turn_timeout, activity_timeout=settings.activity_timeout)
     engine.effects = dispatch
     service = Service(engine, dispatch)
-    links.peers = Peers(service, directory, connect, router.link_up)
-    return Middle(engine, dispatch, service, router, links.peers)
+    most_bytes = settings.max_message_bytes - _PEER_HEADROOM
+    served = Served(most_bytes, service.forget)
+    links.peers = Peers(service, directory, connect, router.link_up, served)
+    taskhub = TaskHub(
+        service,
+        Streams(dispatch, settings.max_message_bytes),
+        Forwarder(me, engine.ids, links.peers, most_bytes, settings.unknown_app == "fail"),
+    )
+    served.methods = taskhub.calls()
+    return Middle(engine, dispatch, service, router, links.peers, taskhub)
 
 
 class Sidecar:
@@ -96,8 +106,7 @@ class Sidecar:
             settings, store.me, store, Clock(), lambda address: GrpcChannel(address, max_receive_bytes=limit)
         )
         self.engine, self.dispatch, self.service = middle.engine, middle.dispatch, middle.service
-        self.router, self.peers = middle.router, middle.peers
-        self.taskhub = TaskHub(self.service, Streams(self.dispatch, limit))
+        self.router, self.peers, self.taskhub = middle.router, middle.peers, middle.taskhub
         app_handlers = _merged(self.taskhub.handlers(), Health(self.ready).handlers())
         self.app_server = GrpcServer(app_handlers, max_receive_bytes=limit)
         self.peer_server = GrpcServer(Handlers(duplex={peer.METHOD: self.peers.accept}), max_receive_bytes=limit)
@@ -239,7 +248,7 @@ async def create(settings: Settings) -> Sidecar:
     Raises:
         StartError: the store cannot be opened.
     """
-    me = Self(settings.namespace, settings.app_id, reuse_ended=settings.reuse == "terminal")
+    me = Self(settings.namespace, settings.app_id, settings.reuse == "terminal", settings.routes)
     try:
         store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
     except sqlite.OpenError as error:

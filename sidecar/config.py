@@ -42,6 +42,7 @@ class Settings:
     insecure_peers: bool = False
     data_dir: Path = Path("sidecar-data")
     peers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    routes: tuple[values.Route, ...] = ()
     log_format: Literal["console", "json"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reuse: Literal["terminal", "never"] = "terminal"
@@ -305,6 +306,15 @@ OPTIONS: tuple[Option, ...] = (
         "Where another app's sidecar listens; repeatable, also separated by commas.",
         repeats=True,
         word="peer",
+    ),
+    Option(
+        "routes",
+        values.routes,
+        "KIND:NAME=APP",
+        "Which app calls without a target go to, by name (activity:gpu-*=ml, workflow:ship*=logistics); repeatable, "
+        "the first that fits counts.",
+        repeats=True,
+        word="route",
     ),
     Option("log_format", values.choice("console", "json"), "console|json", "How log lines look."),
     Option(

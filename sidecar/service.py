@@ -1,7 +1,8 @@
 """What clients, workers and peers may ask of a sidecar, whatever the protocol they ask it in."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from google.protobuf.wrappers_pb2 import StringValue
 
@@ -9,9 +10,11 @@ from sidecar.core import delivery, events, operations
 from sidecar.core import turn as turns
 from sidecar.core.model import (
     DONE,
+    Changes,
     Child,
     Context,
     Decision,
+    Forgotten,
     Instance,
     Kind,
     MalformedError,
@@ -25,10 +28,11 @@ from sidecar.core.model import (
     State,
 )
 from sidecar.dispatch import Dispatch
-from sidecar.engine import Address, Engine
+from sidecar.engine import Address, Decide, Engine
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal, UnavailableError
 
+Marks = tuple[Received, ...]
 _LONGEST_NUMBER = 18  # digits of an order number: any such number fits a column
 
 
@@ -55,11 +59,21 @@ class Service:
 
     # ------------------------------------------------------------ clients
 
-    async def start(self, wish: operations.Start) -> Reply:
+    # A command of another app's client brings a mark of the message, so that it has its effect once.
+
+    async def start(self, wish: operations.Start, marks: Marks = ()) -> Reply:
         """Start an instance."""
-        engine = self.engine
         address = (wish.identity.hub, wish.identity.id)
-        return await engine.submit(address, lambda at, state: operations.start(at, state, wish))
+        return await self._command(address, marks, lambda at, state: operations.start(at, state, wish))
+
+    async def _command(self, address: Address, marks: Marks, decide: Decide) -> Reply:
+        def marked(at: Context, state: State | None) -> Decision:
+            decision = decide(at, state)
+            if decision.changes is None or not marks:
+                return decision
+            return replace(decision, changes=replace(decision.changes, received=marks))
+
+        return await self.engine.submit(address, marked)
 
     async def instance(self, address: Address) -> Instance | None:
         """Return the row of an instance, or None."""
@@ -93,25 +107,21 @@ class Service:
             finally:
                 changed.cancel()
 
-    async def raise_event(self, address: Address, name: str, data: StringValue | None) -> Reply:
+    async def raise_event(self, address: Address, name: str, data: StringValue | None, marks: Marks = ()) -> Reply:
         """Send an external event to an instance."""
-        return await self.engine.submit(address, lambda at, state: operations.raise_event(at, state, name, data))
+        return await self._command(address, marks, lambda at, state: operations.raise_event(at, state, name, data))
 
-    async def suspend(self, address: Address, reason: str | None) -> Reply:
+    async def suspend(self, address: Address, reason: str | None, marks: Marks = ()) -> Reply:
         """Pause an instance."""
-        return await self.engine.submit(address, lambda at, state: operations.suspend(at, state, reason))
+        return await self._command(address, marks, lambda at, state: operations.suspend(at, state, reason))
 
-    async def resume(self, address: Address, reason: str | None) -> Reply:
+    async def resume(self, address: Address, reason: str | None, marks: Marks = ()) -> Reply:
         """Let a paused instance go on."""
-        return await self.engine.submit(address, lambda at, state: operations.resume(at, state, reason))
+        return await self._command(address, marks, lambda at, state: operations.resume(at, state, reason))
 
-    async def terminate(self, address: Address, output: str | None, recurse: bool) -> Reply:
+    async def terminate(self, address: Address, output: str | None, recurse: bool, marks: Marks = ()) -> Reply:
         """End an instance."""
-        engine = self.engine
-        return await engine.submit(
-            address,
-            lambda at, state: operations.terminate(at, state, output, recurse),
-        )
+        return await self._command(address, marks, lambda at, state: operations.terminate(at, state, output, recurse))
 
     async def purge(self, address: Address, recursive: bool, force: bool) -> tuple[Reply, int]:
         """Remove an instance that has ended, and its children; return how many instances of this app went."""
@@ -241,6 +251,11 @@ class Service:
             )
         except MalformedError as error:
             return Reply(Outcome.INVALID, str(error))
+
+    async def forget(self, messages: Forgotten) -> None:
+        """Let go of the marks of messages that will not come again; if that fails, they go with the sender's store."""
+        with suppress(UnavailableError):
+            await self.engine.commit(Changes(forgotten=(messages,)))
 
     async def _withdraw(self, message: Reminder) -> Reply:
         found = await self.engine.store.foreign_activity(*message.source[:2], message.call)

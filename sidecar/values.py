@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
@@ -22,6 +23,7 @@ _MIN_MESSAGE_BYTES = 64 * 1024
 _MAX_MESSAGE_BYTES = 2**31 - 1
 _MAX_SECONDS = 366 * 86400.0
 _QUOTED_CHARACTERS = 80
+_ROUTE_KINDS = ("activity", "workflow")
 _SIZES = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _DURATIONS = {"": 1.0, "MS": 0.001, "S": 1.0, "M": 60.0, "H": 3600.0}
 _SWITCH_WORDS = {"true", "1", "yes", "on", "false", "0", "no", "off"}
@@ -91,6 +93,42 @@ def peers(raw: object) -> Mapping[str, tuple[str, ...]]:
         except ValueError as error:
             raise ValueError(f"{app}: {error}") from None
     return MappingProxyType({app: tuple(dict.fromkeys(addresses)) for app, addresses in found.items()})
+
+
+class Route(NamedTuple):
+    """Calls of a kind ("activity" or "workflow") whose name fits a pattern go to an app."""
+
+    kind: str
+    pattern: str
+    app: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.pattern}={self.app}"
+
+
+def routes(raw: object) -> tuple[Route, ...]:
+    """Routes in order.
+
+    From `[{activity: "gpu-*", app: ml}]`, or from the flag's form: items `activity:gpu-*=ml`, in a list or separated
+    by commas.
+    """
+    return tuple(_route(item) for item in _items(raw))
+
+
+def _route(item: object) -> Route:
+    fields = item if isinstance(item, Mapping) else _route_fields(item)
+    kind = next((kind for kind in _ROUTE_KINDS if kind in fields), "")
+    pattern = fields.get(kind)
+    if set(fields) != {kind, "app"} or not isinstance(pattern, str) or not pattern:
+        hint = "write {activity: NAME, app: APP} or {workflow: NAME, app: APP}, as a flag activity:NAME=APP"
+        raise ValueError(f"{quoted(item)} is not a route: {hint}")
+    return Route(kind, pattern, app_id(fields["app"]))
+
+
+def _route_fields(item: object) -> Mapping[str, str]:
+    rule, _, app = (item if isinstance(item, str) else "").rpartition("=")
+    kind, _, pattern = rule.partition(":")
+    return {kind.strip(): pattern.strip(), "app": app.strip()}
 
 
 def choice(*allowed: str) -> Callable[[object], str]:

@@ -6,6 +6,7 @@ import pytest
 
 from sidecar import config
 from sidecar.config import ConfigError, Settings
+from sidecar.values import Route
 
 APP = {"app_id": "orders"}
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - only read as text
@@ -125,6 +126,7 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "insecure_peers": "true",
         "data_dir": "/var/lib/s",
         "peers": "ml=127.0.0.1:5,[::1]:6,ship=h:7",
+        "routes": "activity:gpu-*=ml,workflow:ship*=logistics",
         "log_format": "console",
         "log_level": "debug",
         "reuse": "never",
@@ -144,6 +146,7 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         insecure_peers=True,
         data_dir=Path("/var/lib/s"),
         peers={"ml": ("127.0.0.1:5", "[::1]:6"), "ship": ("h:7",)},
+        routes=(Route("activity", "gpu-*", "ml"), Route("workflow", "ship*", "logistics")),
         log_format="console",
         log_level="debug",
         reuse="never",
@@ -159,6 +162,31 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
     assert config.load(texts, {}) == expected
     assert config.load({}, variables) == expected
     assert config.load(file, {}) == expected
+
+
+def test_routes_are_a_list_in_a_file(tmp_path: Path) -> None:
+    file = written(tmp_path, "s.yaml", "routes: [{activity: 'gpu-*', app: ml}, {workflow: ship, app: logistics}]")
+    routes = config.load({**APP, **file}, {}).routes
+    assert routes == (Route("activity", "gpu-*", "ml"), Route("workflow", "ship", "logistics"))
+    assert config.shown(routes) == "activity:gpu-*=ml,workflow:ship=logistics"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("gpu=ml", "activity:=ml", "activity:gpu", "entity:x=ml", 7),
+        *({"activity": "x"}, {"activity": 1, "app": "ml"}, {"activity": "x", "workflow": "y", "app": "ml"}),
+        {"activity": "x", "app": "ml", "namespace": "n"},
+    ],
+)
+def test_a_wrong_route_is_refused_and_shown_how(wrong: object) -> None:
+    with pytest.raises(ConfigError, match=r"is not a route: write \{activity: NAME"):
+        config.load({**APP, "routes": [wrong]}, {})
+
+
+def test_a_route_to_an_app_that_cannot_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no app"):
+        config.load({**APP, "routes": ["activity:x=no app"]}, {})
 
 
 def test_settings_cannot_be_changed() -> None:

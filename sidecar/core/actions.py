@@ -3,7 +3,7 @@
 A new kind is one function, one row of `HANDLERS` and one test.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar.core import calls, events
@@ -11,6 +11,8 @@ from sidecar.core.calls import Draft
 from sidecar.core.model import ActorId, CallKind, Child, Kind, UnsupportedActionError
 from sidecar.core.names import invalid_app_id, invalid_instance_id
 from sidecar.schema import taskhub_pb2 as pb
+
+APP_TAG = "app-id"  # names the target app of a call of an SDK that has tags and no app IDs
 
 
 def carry_out(draft: Draft, action: pb.Action) -> None:
@@ -28,10 +30,15 @@ def carry_out(draft: Draft, action: pb.Action) -> None:
         handler(draft, action)
 
 
-def _target(draft: Draft, action: pb.Action, kind: str, actor_id: str) -> tuple[ActorId, str | None]:
+def _app_of(draft: Draft, action: pb.Action, kind: str, name: str, tags: Mapping[str, str]) -> str:
+    """Return the app that a call goes to: the one that it names, else that of its tag, else that of a route."""
+    return action.router.target_app_id or tags.get(APP_TAG, "") or draft.me.routed(kind, name)
+
+
+def _target(draft: Draft, action: pb.Action, kind: str, actor_id: str, app: str = "") -> tuple[ActorId, str | None]:
     """Return the actor that the action addresses, and what is wrong with the address."""
     router = action.router
-    app = router.target_app_id or draft.me.app
+    app = app or router.target_app_id or draft.me.app
     namespace = router.target_namespace or draft.me.namespace
     hub = draft.state.instance.hub if app == draft.me.app and namespace == draft.me.namespace else ""
     return ActorId(namespace, app, kind, hub, actor_id), invalid_app_id(app) or invalid_app_id(namespace)
@@ -48,7 +55,8 @@ def _route(draft: Draft, event: pb.HistoryEvent, target: ActorId) -> None:
 def _schedule_task(draft: Draft, action: pb.Action) -> None:
     task = action.schedule_task
     call = draft.call_id(action.id)
-    target, wrong = _target(draft, action, "activity", f"{draft.state.instance.id}::{action.id}::{draft.turn}")
+    app = _app_of(draft, action, "activity", task.name, task.tags)
+    target, wrong = _target(draft, action, "activity", f"{draft.state.instance.id}::{action.id}::{draft.turn}", app)
     event = events.confirmation(draft.now, action.id)
     fields: dict[str, Any] = {
         "name": task.name,
@@ -76,7 +84,8 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
     child = action.create_child
     call = draft.call_id(action.id)
     child_id = child.instance_id or f"{draft.state.instance.id}:{action.id & 0xFFFFFFFF:04x}"
-    target, wrong = _target(draft, action, "workflow", child_id)
+    app = _app_of(draft, action, "workflow", child.name, child.tags)
+    target, wrong = _target(draft, action, "workflow", child_id, app)
     kind = "InvalidAppId" if wrong else "InvalidInstanceId"
     wrong = wrong or invalid_instance_id(child_id)
     event = events.confirmation(draft.now, action.id)

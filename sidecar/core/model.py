@@ -7,6 +7,7 @@ their neutral form; inputs, outputs and statuses are opaque text.
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 ACTOR_TYPE_PREFIX = "dapr.internal"
@@ -202,10 +203,11 @@ class Delivered(NamedTuple):
 
 
 class Forgotten(NamedTuple):
-    """The other store holds no message below this ID any more: none of them will come again."""
+    """The other store holds no message with an ID in this range any more: none of them will come again."""
 
     store: str
     below: int
+    first: int = 0
 
 
 class Lost(NamedTuple):
@@ -335,11 +337,21 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Self:
-    """Who this sidecar is, and which app a call without a target goes to."""
+    """Who this sidecar is, and which app a call without a target goes to.
+
+    A route is a kind of call ("workflow" or "activity"), a pattern of its name (`*`, `?`, `[…]`) and an app ID; the
+    first that fits counts.
+    """
 
     namespace: str
     app: str
     reuse_ended: bool = True
+    routes: tuple[tuple[str, str, str], ...] = ()
+
+    def routed(self, kind: str, name: str) -> str:
+        """Return the app that a call goes to when it names none."""
+        fits = (app for of, pattern, app in self.routes if of == kind and fnmatchcase(name, pattern))
+        return next(fits, self.app)
 
     def workflow(self, hub: str, instance_id: str) -> ActorId:
         """Return the address of an own instance."""

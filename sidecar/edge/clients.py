@@ -10,10 +10,9 @@ from sidecar.core.names import invalid_name
 from sidecar.core.operations import Identity, Start
 from sidecar.edge import dialects
 from sidecar.edge.dialects import wire
-from sidecar.edge.rpc import Methods, address_of, done, parse, parsed
+from sidecar.edge.rpc import Methods, address_of, done, marks_of, parse, parsed
 from sidecar.edge.transport import Call, Outflow, Refused, Status
 from sidecar.edge.views import state_of
-from sidecar.engine import Address
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.service import Service
 
@@ -45,25 +44,22 @@ class Clients:
             "GetInstanceHistory": parsed(pb.GetInstanceHistoryRequest, self._history),
         }
 
-    def _address(self, call: Call, instance_id: str, router: pb.Router | None = None) -> Address:
-        return address_of(self._me, call, instance_id, router)
-
     async def _hello(self, call: Call, request: Empty) -> bytes:
         return b""
 
     async def _start(self, call: Call, request: pb.CreateInstanceRequest) -> bytes:
         ids = self._ids
         instance_id = request.instance_id or ids.new_id()
-        hub, _ = self._address(call, instance_id, request.router)
+        hub, _ = address_of(call, instance_id)
         wrong = invalid_name("workflow", request.name)
         if wrong:
             raise Refused(Status.INVALID_ARGUMENT, wrong)
         identity = Identity(hub, instance_id, request.execution_id.value or ids.new_id())
-        done(await self._service.start(_wish(request, identity, self._me.app)))
+        done(await self._service.start(_wish(request, identity, self._me.app), marks_of(call)))
         return pb.CreateInstanceResponse(instance_id=instance_id).SerializeToString()
 
     async def _get(self, call: Call, request: pb.GetInstanceRequest) -> bytes:
-        address = self._address(call, request.instance_id, request.router)
+        address = address_of(call, request.instance_id)
         return state_of(await self._service.view(address, request.get_inputs_and_outputs))
 
     async def _wait_start(self, call: Call, request: pb.GetInstanceRequest) -> bytes:
@@ -74,7 +70,7 @@ class Clients:
 
     async def _wait(self, call: Call, request: pb.GetInstanceRequest, *, ended: bool) -> bytes:
         """Wait for an instance, as long as the caller does and the sidecar is not closing."""
-        address = self._address(call, request.instance_id, request.router)
+        address = address_of(call, request.instance_id)
         waiting = asyncio.ensure_future(
             self._service.wait(address, ended=ended, payloads=request.get_inputs_and_outputs)
         )
@@ -89,30 +85,30 @@ class Clients:
             closing.cancel()
 
     async def _raise(self, call: Call, request: pb.RaiseEventRequest) -> bytes:
-        address = self._address(call, request.instance_id, request.router)
+        address = address_of(call, request.instance_id)
         wrong = invalid_name("event", request.name)
         if wrong:
             raise Refused(Status.INVALID_ARGUMENT, wrong)
         data = request.input if request.HasField("input") else None
-        return done(await self._service.raise_event(address, request.name, data))
+        return done(await self._service.raise_event(address, request.name, data, marks_of(call)))
 
     async def _terminate(self, call: Call, request: pb.TerminateRequest) -> bytes:
-        address = self._address(call, request.instance_id, request.router)
+        address = address_of(call, request.instance_id)
         output = request.output.value if request.HasField("output") else None
-        return done(await self._service.terminate(address, output, request.recursive))
+        return done(await self._service.terminate(address, output, request.recursive, marks_of(call)))
 
     async def _suspend(self, call: Call, request: pb.ReasonRequest) -> bytes:
-        address = self._address(call, request.instance_id, request.router)
-        return done(await self._service.suspend(address, request.reason.value or None))
+        address = address_of(call, request.instance_id)
+        return done(await self._service.suspend(address, request.reason.value or None, marks_of(call)))
 
     async def _resume(self, call: Call, request: pb.ReasonRequest) -> bytes:
-        address = self._address(call, request.instance_id, request.router)
-        return done(await self._service.resume(address, request.reason.value or None))
+        address = address_of(call, request.instance_id)
+        return done(await self._service.resume(address, request.reason.value or None, marks_of(call)))
 
     async def _purge(self, call: Call, request: pb.PurgeInstancesRequest) -> bytes:
         if not request.HasField("instance_id"):
             raise Refused(Status.UNIMPLEMENTED, "purge by filter or batch is not supported yet: give an instance ID")
-        address = self._address(call, request.instance_id, request.router)
+        address = address_of(call, request.instance_id)
         reply, count = await self._service.purge(address, request.recursive, request.force)
         if reply.outcome is not Outcome.MISSING:
             done(reply)
@@ -121,7 +117,7 @@ class Clients:
         return response.SerializeToString()
 
     async def _history(self, call: Call, request: pb.GetInstanceHistoryRequest) -> bytes:
-        log_ = await self._service.history(self._address(call, request.instance_id))
+        log_ = await self._service.history(address_of(call, request.instance_id))
         if log_ is None:
             raise Refused(Status.NOT_FOUND, "no such instance exists")
         return b"".join(wire.frame(1, dialects.DAPR.event(event)) for event in log_)
@@ -129,7 +125,7 @@ class Clients:
     async def stream_history(self, call: Call, body: bytes, out: Outflow) -> None:
         """Serve `StreamInstanceHistory`."""
         request = parse(pb.GetInstanceHistoryRequest, body)
-        log_ = await self._service.history(self._address(call, request.instance_id))
+        log_ = await self._service.history(address_of(call, request.instance_id))
         if log_ is None:
             raise Refused(Status.NOT_FOUND, "no such instance exists")
         chunk, size = [], 0

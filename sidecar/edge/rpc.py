@@ -1,15 +1,15 @@
 """What the handlers of `TaskHubSidecarService` share: reading requests, naming instances, answering with a status."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from sidecar.core.model import DEFAULT_HUB, Outcome, Reply, Self
-from sidecar.core.names import invalid_app_id, invalid_instance_id
+from sidecar.core.model import DEFAULT_HUB, Outcome, Received, Reply
+from sidecar.core.names import invalid_instance_id
 from sidecar.edge.transport import Call, Refused, Status, Unary
 from sidecar.engine import Address
-from sidecar.schema import taskhub_pb2 as pb
 
 _STATUS = {
     Outcome.MISSING: Status.NOT_FOUND,
@@ -21,6 +21,18 @@ _STATUS = {
 M = TypeVar("M", bound=Message)
 Method = Callable[[Call, M], Awaitable[bytes]]
 Methods = Mapping[str, Unary]  # by the name of the RPC
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded(Call):
+    """A call that another sidecar has sent on for a client of its app; `received` marks what it does as done."""
+
+    received: Received
+
+
+def marks_of(call: Call) -> tuple[Received, ...]:
+    """Return what a commit for this call has to mark, so that the call has its effect once."""
+    return (call.received,) if isinstance(call, Forwarded) else ()
 
 
 def parse(kind: type[M], body: bytes) -> M:
@@ -48,15 +60,11 @@ def done(reply: Reply) -> bytes:
     return b""
 
 
-def address_of(me: Self, call: Call, instance_id: str, router: pb.Router | None = None) -> Address:
-    """Return whom a client means; an ID or app that cannot exist is refused, naming it."""
-    app = "" if router is None else router.target_app_id
-    wrong = invalid_instance_id(instance_id) or (app and invalid_app_id(app))
+def address_of(call: Call, instance_id: str) -> Address:
+    """Return whom a client means; an ID that cannot exist is refused, naming it."""
+    wrong = invalid_instance_id(instance_id)
     if wrong:
         raise Refused(Status.INVALID_ARGUMENT, wrong)
-    if app not in ("", me.app):
-        text = f"client calls to another app ('{app}') are not supported yet: ask its own sidecar"
-        raise Refused(Status.UNIMPLEMENTED, text)
     return (hub_of(call), instance_id)
 
 

@@ -9,6 +9,8 @@ import asyncio
 from sidecar.core.model import MalformedError
 from sidecar.edge.answers import Answers
 from sidecar.edge.clients import Clients
+from sidecar.edge.forward import Forwarder
+from sidecar.edge.rpc import Methods
 from sidecar.edge.streams import Streams
 from sidecar.edge.transport import Call, Handlers, Outflow, Refused, Status, Stream, Unary
 from sidecar.service import Service
@@ -20,7 +22,8 @@ SERVICE = "/TaskHubSidecarService/"
 class TaskHub:
     """The handlers of the service."""
 
-    def __init__(self, service: Service, streams: Streams) -> None:
+    def __init__(self, service: Service, streams: Streams, forwarder: Forwarder) -> None:
+        self._forwarder = forwarder
         self.stopping = asyncio.Event()
         self.closing = asyncio.Event()
         self._clients = Clients(service, self.closing)
@@ -28,13 +31,18 @@ class TaskHub:
 
     def handlers(self) -> Handlers:
         """Return the methods of the service by path."""
-        unary = {name: self._unless_stopping(method) for name, method in self._clients.methods().items()}
-        unary |= self._answers.methods()
+        own = self.calls()
+        unary = {name: self._forwarder.routed(name, method) for name, method in own.items()}
+        unary |= {name: _guarded(method) for name, method in self._answers.methods().items()}
         stream = {"GetWorkItems": self._answers.work_items, "StreamInstanceHistory": self._clients.stream_history}
         return Handlers(
-            unary={SERVICE + name: _guarded(method) for name, method in unary.items()},
+            unary={SERVICE + name: method for name, method in unary.items()},
             stream={SERVICE + name: _guarded_stream(method) for name, method in stream.items()},
         )
+
+    def calls(self) -> Methods:
+        """Return the calls of clients by RPC, as this app does them for itself or for another app's clients."""
+        return {name: _guarded(self._unless_stopping(method)) for name, method in self._clients.methods().items()}
 
     def _unless_stopping(self, method: Unary) -> Unary:
         async def serve(call: Call, body: bytes) -> bytes:

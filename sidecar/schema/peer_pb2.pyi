@@ -230,6 +230,66 @@ class Answers(_message.Message):
 Global___Answers: _TypeAlias = Answers  # noqa: Y015
 
 @_typing.final
+class Request(_message.Message):
+    """A call of a client of the sender, addressed to the receiver's app. `id` names it when it is tried again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    MILLISECONDS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    method: _builtins.str
+    """of TaskHubSidecarService, without its path"""
+    body: _builtins.bytes
+    milliseconds: _builtins.int
+    """that the caller waits for; 0: as long as it takes"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        method: _builtins.str = ...,
+        body: _builtins.bytes = ...,
+        milliseconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "id", b"id", "method", b"method", "milliseconds", b"milliseconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Request: _TypeAlias = Request  # noqa: Y015
+
+@_typing.final
+class Response(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    status: _builtins.int
+    text: _builtins.str
+    body: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        status: _builtins.int = ...,
+        text: _builtins.str = ...,
+        body: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "id", b"id", "status", b"status", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Response: _TypeAlias = Response  # noqa: Y015
+
+@_typing.final
 class Frame(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -239,16 +299,25 @@ class Frame(_message.Message):
     PING_FIELD_NUMBER: _builtins.int
     PONG_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    RELEASED_FIELD_NUMBER: _builtins.int
     ping: _builtins.bool
     pong: _builtins.bool
     refused: _builtins.str
     """the handshake failed: why, and what to do"""
+    released: _builtins.str
+    """the ID of a call whose caller has its answer, or is gone"""
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
     def batch(self) -> Global___Batch: ...
     @_builtins.property
     def answers(self) -> Global___Answers: ...
+    @_builtins.property
+    def request(self) -> Global___Request: ...
+    @_builtins.property
+    def response(self) -> Global___Response: ...
     def __init__(
         self,
         *,
@@ -258,12 +327,15 @@ class Frame(_message.Message):
         ping: _builtins.bool = ...,
         pong: _builtins.bool = ...,
         refused: _builtins.str = ...,
+        request: Global___Request | None = ...,
+        response: Global___Response | None = ...,
+        released: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "batch", b"batch", "frame", b"frame", "hello", b"hello", "ping", b"ping", "pong", b"pong", "refused", b"refused"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "batch", b"batch", "frame", b"frame", "hello", b"hello", "ping", b"ping", "pong", b"pong", "refused", b"refused", "released", b"released", "request", b"request", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "batch", b"batch", "frame", b"frame", "hello", b"hello", "ping", b"ping", "pong", b"pong", "refused", b"refused"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "batch", b"batch", "frame", b"frame", "hello", b"hello", "ping", b"ping", "pong", b"pong", "refused", b"refused", "released", b"released", "request", b"request", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "batch", "answers", "ping", "pong", "refused"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "batch", "answers", "ping", "pong", "refused", "request", "response", "released"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

@@ -57,7 +57,7 @@ _DELIVERED = (
     "DELETE FROM reminders WHERE id = ? AND held = 0",
     "UPDATE reminders SET accepted_by = ? WHERE id = ?",
 )
-_FORGET = "DELETE FROM received WHERE store = ? AND message < ?"
+_FORGET = "DELETE FROM received WHERE store = ? AND message >= ? AND message < ?"
 _FORGET_STORES = "DELETE FROM received WHERE namespace = ? AND app = ? AND store <> ?"
 _RESEND = (
     "UPDATE reminders SET accepted_by = '' WHERE place = 2 AND target_namespace = ? AND target_app = ? "
@@ -187,7 +187,7 @@ def _write_links(connection: sqlite3.Connection, changes: Changes) -> None:
         connection.execute(_DELIVERED[0], (delivered.reminder,))
         connection.execute(_DELIVERED[1], (delivered.store, delivered.reminder))
     for forgotten in changes.forgotten:
-        connection.execute(_FORGET, (forgotten.store, forgotten.below))
+        connection.execute(_FORGET, (forgotten.store, forgotten.first, forgotten.below))
     for lost in changes.lost:
         connection.execute(_FORGET_STORES, (lost.namespace, lost.app, lost.store))
         connection.execute(_RESEND, (lost.namespace, lost.app, lost.store))

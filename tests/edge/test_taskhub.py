@@ -195,7 +195,9 @@ async def test_a_name_that_cannot_exist_is_an_invalid_argument(node: Node) -> No
 
 async def test_what_is_not_there_is_unimplemented(node: Node) -> None:
     assert (await node.refusal("Nonsense"))[0] is Status.UNIMPLEMENTED
-    assert (await node.refusal("PurgeInstances", pb.PurgeInstancesRequest(filter=pb.PurgeFilter())))[0] is Status.UNIMPLEMENTED
+    assert (await node.refusal("PurgeInstances", pb.PurgeInstancesRequest(filter=pb.PurgeFilter())))[
+        0
+    ] is Status.UNIMPLEMENTED
 
 
 async def test_a_running_instance_is_purged_only_by_force(node: Node) -> None:

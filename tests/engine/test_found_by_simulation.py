@@ -10,6 +10,7 @@ import pytest
 
 from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Received, Reminder
 from sidecar.edge import peer
+from sidecar.edge.forward import Served
 from sidecar.edge.peer import PeerLink
 from sidecar.router import LinkBrokenError
 from sidecar.schema import peer_pb2
@@ -73,8 +74,9 @@ async def test_a_message_whose_answer_never_comes_over_a_link_that_stays_up_is_s
     wire = Wire()
     theirs = peer_pb2.Hello(protocol=1, namespace="default", app_id="ml", store_id="store of ml")
     mine = peer_pb2.Hello(protocol=1, namespace="default", app_id="orders", store_id="store of orders")
-    receiver = PeerLink(ME, wire, theirs, world.service)
-    sender = PeerLink(replace(ME, app="ml"), wire.other, mine, world.service)
+    served = Served(1_000, world.service.forget)
+    receiver = PeerLink(ME, wire, theirs, world.service, served)
+    sender = PeerLink(replace(ME, app="ml"), wire.other, mine, world.service, served)
     running = [asyncio.create_task(link.run()) for link in (receiver, sender)]
     try:
         wire.losing = {"answers"}

@@ -200,8 +200,8 @@ class MemoryStore:
                 data.accepted[reminder.id] = delivered.store
             else:
                 self._drop(delivered.reminder)
-        for store, below in changes.forgotten:
-            self._forget([message for message in data.received if message[0] == store and message[1] < below])
+        for store, below, first in changes.forgotten:
+            self._forget([message for message in data.received if message[0] == store and first <= message[1] < below])
         for lost in changes.lost:
             of_app = [message for message, app in data.received.items() if app == lost[:2]]
             self._forget([message for message in of_app if message[0] != lost.store])

@@ -1,0 +1,255 @@
+"""Calls of clients that are addressed to another app: sent on over the peer link, and served at its other end.
+
+At most one hop: what came over a link is answered here. A call has an ID, so that it can be tried again after a broken
+link: the receiver keeps its reply under that ID until the sender says that nobody waits for it any more.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from sidecar.core.model import Forgotten, Ids, Received, Self
+from sidecar.core.names import invalid_app_id
+from sidecar.edge.dialects import wire
+from sidecar.edge.rpc import Forwarded
+from sidecar.edge.transport import Call, Refused, Status, Unary
+from sidecar.router import LinkBrokenError, Peer
+from sidecar.schema import peer_pb2, taskhub_pb2
+
+# The field of each request that names the app it is for (Dapr's SDKs from 1.19).
+ROUTER_FIELDS = {
+    "StartInstance": 11,
+    "GetInstance": 3,
+    "WaitForInstanceStart": 3,
+    "WaitForInstanceCompletion": 3,
+    "RaiseEvent": 4,
+    "TerminateInstance": 4,
+    "SuspendInstance": 3,
+    "ResumeInstance": 3,
+    "PurgeInstances": 5,
+    "RerunWorkflowFromEvent": 7,
+}
+REACH_SECONDS = 60.0  # how long an app is tried for a caller without a deadline
+KEPT_SECONDS = 60.0  # how long a call outlives the link that it came over
+MOST_CALLS = 10_000
+_MARGIN, _SHORTEST_MARGIN = 0.05, 0.2  # of the caller's deadline, and seconds
+_NUMBER_BITS = 61
+log = structlog.get_logger(__name__)
+
+
+class CallLink(Protocol):
+    """A link that takes calls."""
+
+    async def call(self, request: peer_pb2.Request) -> peer_pb2.Response:
+        """Have a call done by the app behind the link. Raises LinkBrokenError."""
+
+    def release(self, call_id: str) -> None:
+        """Tell the other side that nobody waits for the call any more."""
+
+
+class Links(Protocol):
+    """Finds links to other apps."""
+
+    def known(self, namespace: str, app: str) -> bool:
+        """Whether the app has an address, or a link."""
+
+    def alike(self, app: str) -> str | None:
+        """Return the app ID that is known here and differs from `app` in case alone, if there is one."""
+
+    async def linked(self, peer: Peer) -> CallLink:
+        """Return a link to an app, once there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarder:
+    """Sends calls on. `most_bytes` is the largest body that a link carries."""
+
+    me: Self
+    ids: Ids
+    links: Links
+    most_bytes: int
+    unknown_app_fails: bool
+
+    def routed(self, name: str, method: Unary) -> Unary:
+        """Return a handler that sends a call for another app there, and has others done by `method`."""
+        number = ROUTER_FIELDS.get(name)
+        if number is None:
+            return method
+
+        async def serve(call: Call, body: bytes) -> bytes:
+            peer = self._target(body, number)
+            return await method(call, body) if peer is None else await self._forward(peer, call, name, body)
+
+        return serve
+
+    def _target(self, body: bytes, number: int) -> Peer | None:
+        """Return the app that a call is for, None for this one; an app ID that cannot exist is refused."""
+        try:
+            router = taskhub_pb2.Router.FromString(wire.field(body, number) or b"")
+        except DecodeError:
+            return None  # Microsoft's requests have something else there
+        app, namespace = router.target_app_id or self.me.app, router.target_namespace or self.me.namespace
+        wrong = invalid_app_id(app) or invalid_app_id(namespace)
+        alike = self.links.alike(app)
+        if wrong is None and alike is not None:
+            wrong = f"invalid app ID '{app}': there is an app '{alike}', and two app IDs may not differ in case alone"
+        if wrong:
+            raise Refused(Status.INVALID_ARGUMENT, wrong)
+        return None if (namespace, app) == (self.me.namespace, self.me.app) else (namespace, app)
+
+    async def _forward(self, peer: Peer, call: Call, name: str, body: bytes) -> bytes:
+        request = peer_pb2.Request(id=self.ids.new_id(), method=name, body=_named(name, body, self.ids))
+        if len(request.body) > self.most_bytes:
+            text = f"the call has {len(request.body)} bytes; at most {self.most_bytes} may be sent to another app"
+            raise Refused(Status.RESOURCE_EXHAUSTED, text)
+        response = await self._insist(peer, call.deadline, request)
+        if response.status:
+            raise Refused(Status(response.status), response.text)
+        return response.body
+
+    async def _insist(self, peer: Peer, deadline: float | None, request: peer_pb2.Request) -> peer_pb2.Response:
+        """Try until there is a reply; give up when the app cannot be reached shortly before the deadline."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        reach = REACH_SECONDS if deadline is None else deadline - max(_SHORTEST_MARGIN, deadline * _MARGIN)
+        error = f"app '{peer[1]}' is not connected" if self.links.known(*peer) else f"app '{peer[1]}' has no address"
+        if self.unknown_app_fails and not self.links.known(*peer):
+            raise Refused(Status.UNAVAILABLE, error)
+        link: CallLink | None = None
+        limit = began + reach
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout_at(limit):
+                        link = await self.links.linked(peer)
+                    if deadline is not None:
+                        request.milliseconds = max(1, int((began + deadline - loop.time()) * 1000))
+                    return await link.call(request)
+                except LinkBrokenError as broken:
+                    error = str(broken)
+                    limit = loop.time() + REACH_SECONDS if deadline is None else limit
+        except TimeoutError:
+            raise Refused(Status.UNAVAILABLE, f"app '{peer[1]}' could not be reached: {error}") from None
+        finally:
+            if link is not None:
+                link.release(request.id)
+
+
+def _named(name: str, body: bytes, ids: Ids) -> bytes:
+    """Choose the IDs that the receiver would choose, so that a call that is tried again is the same one."""
+    if name == "StartInstance":
+        start = taskhub_pb2.CreateInstanceRequest.FromString(body)
+        start.instance_id = start.instance_id or ids.new_id()
+        start.execution_id.value = start.execution_id.value or ids.new_id()
+        return start.SerializeToString()
+    if name == "RerunWorkflowFromEvent":
+        rerun = taskhub_pb2.RerunRequest.FromString(body)
+        rerun.new_instance_id = rerun.new_instance_id or ids.new_id()
+        return rerun.SerializeToString()
+    return body
+
+
+class _Key(NamedTuple):
+    peer: Peer
+    id: str
+
+
+@dataclass(slots=True)
+class _Served:
+    """A call that is being served or was, how many links wait for it, and its mark in the store."""
+
+    task: asyncio.Task[peer_pb2.Response]
+    mark: Received
+    waiting: int = 0
+
+
+class Served:
+    """The calls of other apps' clients that are served here, each once however often it comes.
+
+    `forget` commits that the mark of a call is no longer needed.
+    """
+
+    def __init__(self, most_bytes: int, forget: Callable[[Forgotten], Coroutine[object, object, None]]) -> None:
+        self.methods: Mapping[str, Unary] = {}
+        self._most_bytes = most_bytes
+        self._forget = forget
+        self._calls: dict[_Key, _Served] = {}
+        self._releases: set[asyncio.Task[None]] = set()
+
+    async def serve(self, peer: Peer, store: str, request: peer_pb2.Request) -> peer_pb2.Response:
+        """Return the reply to a call; the same one when the call comes again."""
+        key = _Key(peer, request.id)
+        served = self._calls.get(key)
+        if served is None:
+            try:
+                served = self._calls[key] = self._begin(peer, Received(*peer, store, _number(request.id)), request)
+            except Refused as refused:
+                return _refusal(request.id, refused)
+        served.waiting += 1
+        try:
+            return await asyncio.shield(served.task)
+        finally:
+            served.waiting -= 1
+            if not served.waiting:
+                asyncio.get_running_loop().call_later(KEPT_SECONDS, self._expire, key)
+
+    def _begin(self, peer: Peer, mark: Received, request: peer_pb2.Request) -> _Served:
+        method = self.methods.get(request.method) if request.method in ROUTER_FIELDS else None
+        if method is None:
+            raise Refused(Status.UNIMPLEMENTED, f"this sidecar takes no call '{request.method[:64]}' from a peer")
+        if len(self._calls) >= MOST_CALLS:
+            text = f"{MOST_CALLS} calls of other apps are being served: try again in a moment"
+            raise Refused(Status.RESOURCE_EXHAUSTED, text)
+        call = Forwarded(
+            method=request.method,
+            metadata={},
+            deadline=request.milliseconds / 1000 if request.milliseconds else None,
+            peer=f"app {peer[1]}",
+            identity=(),
+            received=mark,
+        )
+        return _Served(asyncio.create_task(self._answer(method, call, request), name="forwarded call"), mark)
+
+    async def _answer(self, method: Unary, call: Forwarded, request: peer_pb2.Request) -> peer_pb2.Response:
+        try:
+            body = await method(call, request.body)
+        except Refused as refused:
+            return _refusal(request.id, refused)
+        except Exception:
+            log.exception("forwarded call failed", method=request.method)
+            return _refusal(request.id, Refused(Status.INTERNAL, "internal error"))
+        if len(body) > self._most_bytes:
+            text = f"the reply has {len(body)} bytes; at most {self._most_bytes} may be sent to another app"
+            return _refusal(request.id, Refused(Status.RESOURCE_EXHAUSTED, text))
+        return peer_pb2.Response(id=request.id, body=body)
+
+    def release(self, peer: Peer, call_id: str) -> None:
+        """Forget a call: nobody waits for it."""
+        served = self._calls.pop(_Key(peer, call_id), None)
+        if served is not None:
+            served.task.cancel()
+            first = served.mark.id
+            release = asyncio.create_task(self._forget(Forgotten(served.mark.store, first + 1, first)))
+            self._releases.add(release)
+            release.add_done_callback(self._releases.discard)
+
+    def _expire(self, key: _Key) -> None:
+        served = self._calls.get(key)
+        if served is not None and not served.waiting:
+            self.release(*key)
+
+
+def _refusal(call_id: str, refused: Refused) -> peer_pb2.Response:
+    return peer_pb2.Response(id=call_id, status=int(refused.status), text=refused.message[:2000])
+
+
+def _number(call_id: str) -> int:
+    """Return the number that marks a call in the store, above every order number of a reminder."""
+    try:
+        return int(call_id, 16) % (1 << _NUMBER_BITS) | 1 << (_NUMBER_BITS + 1)
+    except ValueError:
+        raise Refused(Status.INVALID_ARGUMENT, "the ID of a forwarded call is not hexadecimal") from None

@@ -1,0 +1,39 @@
+"""How two sidecars find out, before anything else, that each is who the other means. Pure."""
+
+from sidecar.core.model import MalformedError, Self
+from sidecar.core.names import invalid_app_id
+from sidecar.schema import peer_pb2 as pb
+
+PROTOCOL = 1
+
+
+def hello(me: Self, store: str) -> bytes:
+    """Return the frame that a link begins with; `store` is the identity of this side's store."""
+    greeting = pb.Hello(protocol=PROTOCOL, namespace=me.namespace, app_id=me.app, store_id=store)
+    return pb.Frame(hello=greeting).SerializeToString()
+
+
+def read_hello(message: bytes | None) -> pb.Hello:
+    if message is None:
+        raise MalformedError("the peer said nothing")
+    frame = pb.Frame.FromString(message)
+    if frame.WhichOneof("frame") == "refused":
+        raise MalformedError(f"the peer refused: {frame.refused[:500]}")
+    if frame.WhichOneof("frame") != "hello":
+        raise MalformedError("the peer did not begin with a hello")
+    return frame.hello
+
+
+def check_hello(me: Self, hello: pb.Hello, expected: str | None) -> None:
+    """Refuse a peer that is not who it should be, before any payload goes either way."""
+    wrong = invalid_app_id(hello.app_id)
+    if wrong:
+        raise MalformedError(wrong)
+    if hello.protocol < 1 or not hello.store_id:
+        raise MalformedError("the peer speaks no version of the peer protocol that is known here")
+    if hello.namespace != me.namespace:
+        raise MalformedError(f"the peer is of namespace '{hello.namespace[:64]}', this is '{me.namespace}'")
+    if expected is not None and hello.app_id != expected:
+        raise MalformedError(f"the peer at this address is app '{hello.app_id}', not '{expected}'")
+    if hello.app_id.lower() == me.app.lower():
+        raise MalformedError(f"the peer says that it is app '{hello.app_id}' too: two sidecars have one app ID")
