@@ -28,8 +28,8 @@ LABEL org.opencontainers.image.title="multi-app workflow sidecar" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.description="Durable workflows that span several apps, for unchanged durabletask SDKs" \
       org.opencontainers.image.licenses="Apache-2.0"
-# The one place that is written to; a new named volume takes over its owner.
-RUN install -d -o 65532 -g 65532 -m 0700 /data
+# The places that are written to (/certs by `sidecar dev-ca` alone); a new named volume takes over their owner.
+RUN install -d -o 65532 -g 65532 -m 0700 /data /certs
 COPY --from=environment /opt/sidecar /opt/sidecar
 ENV PATH=/opt/sidecar/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -17,15 +17,16 @@ from sidecar.core.model import Ids, Self
 from sidecar.directory import Directory
 from sidecar.dispatch import Dispatch
 from sidecar.edge import http, peer
+from sidecar.edge.certificates import Certificates, Files, dns_name
 from sidecar.edge.forward import Forwarder, Served
 from sidecar.edge.grpc_aio import GrpcChannel, GrpcServer
 from sidecar.edge.health import Health
-from sidecar.edge.peer import Peers
+from sidecar.edge.peer import Peers, Proof
 from sidecar.edge.streams import Streams
 from sidecar.edge.taskhub import TaskHub
-from sidecar.edge.transport import AddressInUse, Channel, Handlers
+from sidecar.edge.transport import AddressInUse, Channel, Handlers, Tls
 from sidecar.engine import Engine
-from sidecar.router import Link, Router
+from sidecar.router import Link, Peer, Router
 from sidecar.service import Service
 from sidecar.store import sqlite
 from sidecar.store.protocol import Store
@@ -67,8 +68,13 @@ class Middle:
     taskhub: TaskHub
 
 
-def assemble(settings: Settings, me: Self, store: Store, clock: Clock, connect: Callable[[str], Channel]) -> Middle:
-    """Wire the parts of a sidecar over a store; `connect` opens a channel to the address of a peer."""
+Connect = Callable[[str, Peer], Channel]
+
+
+def assemble(
+    settings: Settings, me: Self, store: Store, clock: Clock, *, connect: Connect, proves: Proof | None = None
+) -> Middle:
+    """Wire the parts of a sidecar over a store; `connect` opens a channel to a peer at an address."""
     engine = Engine(me, store, clock, Ids(store.next_key, store.next_order, clock.new_id))
     directory = Directory(me.namespace, settings.peers)
     links = _Links()
@@ -84,11 +90,11 @@ def assemble(settings: Settings, me: Self, store: Store, clock: Clock, connect: 
     service = Service(engine, dispatch)
     most_bytes = settings.max_message_bytes - _PEER_HEADROOM
     served = Served(most_bytes, service.forget)
-    links.peers = Peers(service, directory, connect, router.link_up, served)
+    links.peers = Peers(service, directory, connect, router.link_up, served=served, proves=proves)
     taskhub = TaskHub(
         service,
         Streams(dispatch, settings.max_message_bytes),
-        Forwarder(me, engine.ids, links.peers, most_bytes, settings.unknown_app == "fail"),
+        Forwarder(engine, links.peers, most_bytes, settings.unknown_app == "fail"),
     )
     served.methods = taskhub.calls()
     return Middle(engine, dispatch, service, router, links.peers, taskhub)
@@ -97,20 +103,24 @@ def assemble(settings: Settings, me: Self, store: Store, clock: Clock, connect: 
 class Sidecar:
     """One sidecar: made by `create`, then `start`, `serve` and `stop`, each once."""
 
-    def __init__(self, settings: Settings, store: sqlite.Sqlite) -> None:
+    def __init__(self, settings: Settings, store: sqlite.Sqlite, certificates: Certificates | None) -> None:
         self.settings = settings
         self.store = store
+        self.certificates = certificates
         self._serving = False
         limit = settings.max_message_bytes
-        middle = assemble(
-            settings, store.me, store, Clock(), lambda address: GrpcChannel(address, max_receive_bytes=limit)
-        )
+        proves = None if certificates is None else certificates.proves
+        middle = assemble(settings, store.me, store, Clock(), connect=self._connect, proves=proves)
         self.engine, self.dispatch, self.service = middle.engine, middle.dispatch, middle.service
         self.router, self.peers, self.taskhub = middle.router, middle.peers, middle.taskhub
         app_handlers = _merged(self.taskhub.handlers(), Health(self.ready).handlers())
         self.app_server = GrpcServer(app_handlers, max_receive_bytes=limit)
         self.peer_server = GrpcServer(Handlers(duplex={peer.METHOD: self.peers.accept}), max_receive_bytes=limit)
         self.http = http.HttpSurface(self)
+
+    def _connect(self, address: str, peer: Peer) -> Channel:
+        tls = None if self.certificates is None else self.certificates.pem()
+        return GrpcChannel(address, max_receive_bytes=self.settings.max_message_bytes, tls=tls, name=dns_name(*peer))
 
     # ------------------------------------------------------------ what it shows
 
@@ -145,7 +155,8 @@ class Sidecar:
         """
         settings = self.settings
         grpc_ports = [await _listen_locally(self.app_server, port) for port in settings.grpc_port]
-        peer_port = await _listen(self.peer_server, settings.peer_host, settings.peer_port)
+        tls = None if self.certificates is None else self.certificates.pem
+        peer_port = await _listen(self.peer_server, settings.peer_host, settings.peer_port, tls)
         http_port = await self.http.start(_LOOPBACK[0], settings.http_port)
         await self.router.start()
         await self.dispatch.refill()
@@ -161,6 +172,8 @@ class Sidecar:
                 group.create_task(self.dispatch.timers.run(), name="timers"),
                 group.create_task(self.dispatch.sweep(), name="sweep"),
             ]
+            if self.certificates is not None:
+                tasks.append(group.create_task(self.certificates.watch(self.engine.clock), name="certificates"))
             self._serving = True
             await until.wait()
             self._serving = False
@@ -205,10 +218,10 @@ def _merged(*parts: Handlers) -> Handlers:
     )
 
 
-async def _listen(server: GrpcServer, host: str, port: int) -> int:
+async def _listen(server: GrpcServer, host: str, port: int, tls: Callable[[], Tls] | None = None) -> int:
     try:
         _probe(host, port)
-        return await server.listen(host, port)
+        return await server.listen(host, port, tls)
     except OSError as error:
         raise StartError(f"{error}: stop what listens there, or choose another port") from error
 
@@ -249,11 +262,19 @@ async def create(settings: Settings) -> Sidecar:
         StartError: the store cannot be opened.
     """
     me = Self(settings.namespace, settings.app_id, settings.reuse == "terminal", settings.routes)
+    certificates = _certificates(settings)
     try:
         store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
     except sqlite.OpenError as error:
         raise StartError(str(error)) from error
-    return Sidecar(settings, store)
+    return Sidecar(settings, store, certificates)
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    if settings.peer_cert is None or settings.peer_key is None or settings.peer_ca is None:
+        return None
+    files = Files(settings.peer_cert, settings.peer_key, settings.peer_ca)
+    return Certificates(files, settings.trust_domain, settings.namespace, settings.app_id)
 
 
 async def main(settings: Settings) -> None:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -180,6 +181,32 @@ def _config(flags: dict[str, object], *, output: _OutputForm = _Output.TABLE) ->
         typer.echo(json.dumps(rows, indent=2, default=_as_json))
     else:
         _print_table([(name, config.shown(value), resolved.sources[name]) for name, value in values.items()])
+
+
+@app.command("dev-ca")
+def _dev_ca(
+    apps: Annotated[list[str], typer.Argument(metavar="APP...", help="IDs of the apps.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("certs"),
+    namespace: Annotated[str, typer.Option(metavar="NAME", help="Namespace of the apps.")] = "default",
+    trust_domain: Annotated[
+        str, typer.Option(metavar="NAME", help="Trust domain in the SPIFFE IDs.")
+    ] = "sidecar.local",
+    days: Annotated[int, typer.Option(min=1, max=825, help="How long the apps' certificates live.")] = 90,
+) -> None:
+    """Make certificates for peer links in development: a CA, unless DIR has one, and one certificate an app.
+
+    Give each sidecar --peer-cert DIR/APP.crt --peer-key DIR/APP.key --peer-ca DIR/ca.crt, and nobody ca.key.
+    """
+    from sidecar import dev_ca, values  # noqa: PLC0415 - the cryptography takes most of the import time
+
+    try:
+        names = [values.app_id(name) for name in apps]
+        written = dev_ca.issue(out, names, values.app_id(namespace), values.trust_domain(trust_domain), days)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for file in written:
+        typer.echo(str(file))
 
 
 def _as_json(value: object) -> object:

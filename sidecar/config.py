@@ -39,6 +39,10 @@ class Settings:
     http_port: int = 3500
     peer_port: int = 50002
     peer_host: str = "127.0.0.1"  # an IPv6 address stands here without brackets
+    peer_cert: Path | None = None
+    peer_key: Path | None = None
+    peer_ca: Path | None = None
+    trust_domain: str = "sidecar.local"
     insecure_peers: bool = False
     data_dir: Path = Path("sidecar-data")
     peers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
@@ -270,10 +274,18 @@ def _check_peers(settings: Settings, sources: Mapping[str, str]) -> None:
     for app in settings.peers:
         if app.lower() == own.lower():
             raise ConfigError(f"{sources['peers']}: {app!r} and this sidecar's app ID {own!r} differ only in case")
-    if not settings.insecure_peers and not _is_loopback(settings.peer_host):
+    files = {name: getattr(settings, name) for name in ("peer_cert", "peer_key", "peer_ca")}
+    given = [name for name, file in files.items() if file is not None]
+    if given and len(given) < len(files):
+        missing = ", ".join(BY_FIELD[name].flag for name in files if name not in given)
+        raise ConfigError(f"{sources[given[0]]}: a peer certificate needs its key and the CA too: give {missing}")
+    if given and settings.insecure_peers:
+        text = "peers are either certified or not: remove it, or the certificate"
+        raise ConfigError(f"{sources['insecure_peers']}: {text}")
+    if not given and not settings.insecure_peers and not _is_loopback(settings.peer_host):
         raise ConfigError(
-            f"{sources['peer_host']}: {settings.peer_host!r} is not loopback, and the peer link has no "
-            "encryption yet: certificates come with a later version; --insecure-peers accepts plaintext peers"
+            f"{sources['peer_host']}: {settings.peer_host!r} is not loopback: give --peer-cert, --peer-key and "
+            "--peer-ca (`sidecar dev-ca` makes them for development), or accept plaintext peers with --insecure-peers"
         )
 
 
@@ -297,8 +309,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("http_port", values.port, "PORT", "Loopback port for health and metadata."),
     Option("peer_port", values.port, "PORT", "Port for the sidecars of other apps."),
     Option("peer_host", values.host, "HOST", "Address that the peer port listens on."),
+    Option("peer_cert", values.path, "FILE", "Certificate of this app for the peer link, in PEM."),
+    Option("peer_key", values.path, "FILE", "Private key of that certificate."),
+    Option("peer_ca", values.path, "FILE", "Certificate of the CA that peers must have theirs from."),
+    Option("trust_domain", values.trust_domain, "NAME", "Trust domain in the SPIFFE IDs of certificates."),
     Option("insecure_peers", values.switch, "", "Accept plaintext peers on an address that is not loopback."),
-    Option("data_dir", values.directory, "DIR", "Directory of the database; sidecars may share one."),
+    Option("data_dir", values.path, "DIR", "Directory of the database; sidecars may share one."),
     Option(
         "peers",
         values.peers,

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _ADDRESS = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+):([0-9]{1,5})")
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
@@ -174,10 +175,17 @@ def seconds_or_none(raw: object) -> float | None:
     return None if raw == "none" else seconds(raw)
 
 
-def directory(raw: object) -> Path:
-    """A directory that need not exist yet; `~` is the home directory."""
+def trust_domain(raw: object) -> str:
+    """The trust domain of SPIFFE IDs: lower-case letters, digits, '.', '-' and '_'."""
+    if not isinstance(raw, str) or not _TRUST_DOMAIN.fullmatch(raw):
+        raise ValueError(f"{quoted(raw)} is not a trust domain: use lower-case letters, digits, '.', '-' and '_'")
+    return raw
+
+
+def path(raw: object) -> Path:
+    """A file or directory that need not exist yet; `~` is the home directory."""
     if not isinstance(raw, str | Path) or not str(raw) or not str(raw).isprintable():
-        raise ValueError(f"{quoted(raw)} is not the name of a directory")
+        raise ValueError(f"{quoted(raw)} is not the name of a file or directory")
     return Path(raw).expanduser()
 
 

@@ -23,8 +23,9 @@ MAY_IMPORT = {
     "__init__": [],
     "__main__": ["cli"],
     "app": ["*"],
-    "cli": ["app", "config", "values"],
+    "cli": ["app", "config", "dev_ca", "values"],
     "config": ["values"],
+    "dev_ca": ["config", "edge.certificates", "timers"],
     "core": ["core.*"],
     "directory": ["core.*", "store.protocol", "values"],
     "activities": ["core.*", "store.protocol", "timers", "workers"],
@@ -49,6 +50,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "aiohttp": ["app", "edge.*"],
     "aiosqlite": ["store.sqlite"],
+    "cryptography": ["dev_ca", "edge.certificates"],
     "grpc": ["app", "edge.grpc_aio"],
     "grpc_health": ["app", "edge.*"],
     "random": ["timers"],

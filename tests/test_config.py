@@ -123,7 +123,11 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "http_port": "3",
         "peer_port": "4",
         "peer_host": EVERYWHERE,
-        "insecure_peers": "true",
+        "peer_cert": "/tls/a.crt",
+        "peer_key": "/tls/a.key",
+        "peer_ca": "/tls/ca.crt",
+        "trust_domain": "shop.example",
+        "insecure_peers": "false",
         "data_dir": "/var/lib/s",
         "peers": "ml=127.0.0.1:5,[::1]:6,ship=h:7",
         "routes": "activity:gpu-*=ml,workflow:ship*=logistics",
@@ -143,7 +147,11 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         http_port=3,
         peer_port=4,
         peer_host=EVERYWHERE,
-        insecure_peers=True,
+        peer_cert=Path("/tls/a.crt"),
+        peer_key=Path("/tls/a.key"),
+        peer_ca=Path("/tls/ca.crt"),
+        trust_domain="shop.example",
+        insecure_peers=False,
         data_dir=Path("/var/lib/s"),
         peers={"ml": ("127.0.0.1:5", "[::1]:6"), "ship": ("h:7",)},
         routes=(Route("activity", "gpu-*", "ml"), Route("workflow", "ship*", "logistics")),
@@ -281,8 +289,28 @@ def test_a_loopback_peer_host_needs_no_permission(host: str) -> None:
 def test_another_peer_host_is_refused_until_plaintext_is_accepted(host: str) -> None:
     text = refusal(APP, {"SIDECAR_PEER_HOST": host})
     assert text.startswith(f"SIDECAR_PEER_HOST: {host!r} is not loopback")
-    assert "certificates come with a later version; --insecure-peers accepts plaintext peers" in text
+    assert "give --peer-cert, --peer-key and --peer-ca" in text
     assert config.load({**APP, "peer_host": host, "insecure_peers": True}, {}).peer_host == host
+
+
+TLS = {"peer_cert": "a.crt", "peer_key": "a.key", "peer_ca": "ca.crt"}
+
+
+def test_another_peer_host_is_accepted_with_certificates() -> None:
+    assert config.load({**APP, **TLS, "peer_host": EVERYWHERE}, {}).peer_ca == Path("ca.crt")
+
+
+def test_a_certificate_needs_its_key_and_the_ca() -> None:
+    text = refusal({**APP, "peer_cert": "a.crt", "peer_ca": "ca.crt"})
+    assert text == "--peer-cert: a peer certificate needs its key and the CA too: give --peer-key"
+
+
+def test_certificates_and_plaintext_peers_exclude_each_other() -> None:
+    assert refusal({**APP, **TLS, "insecure_peers": True}).startswith("--insecure-peers: peers are either certified")
+
+
+def test_a_trust_domain_that_cannot_exist_is_refused() -> None:
+    assert "not a trust domain" in refusal({**APP, "trust_domain": "Shop/x"})
 
 
 @pytest.mark.parametrize("host", ["", "127.0.0.1:5", "http://x", "300.1.1.1", "a b", "[::1"])
@@ -444,7 +472,7 @@ def test_a_switch_refuses_other_words() -> None:
 
 @pytest.mark.parametrize("bad", ["", "a\0b", "a\nb", 5])
 def test_a_data_dir_that_is_no_name_is_refused(bad: Any) -> None:
-    assert refusal({**APP, "data_dir": bad}) == f"--data-dir: {bad!r} is not the name of a directory"
+    assert refusal({**APP, "data_dir": bad}) == f"--data-dir: {bad!r} is not the name of a file or directory"
 
 
 def test_a_tilde_in_the_data_dir_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:

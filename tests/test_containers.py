@@ -172,7 +172,7 @@ def test_compose_accepts_the_file(services: dict[str, Service]) -> None:
             )
             assert done.returncode == 0, done.stderr
     of_apps = {f"{app}{part}" for app in APPS for part in ("", "-net", "-sidecar")}
-    assert services.keys() == of_apps | {"customer"}
+    assert services.keys() == of_apps | {"certs", "customer"}
 
 
 def test_every_container_is_confined(services: dict[str, Service]) -> None:
@@ -202,11 +202,21 @@ def test_a_sidecar_knows_the_others_and_opens_only_its_peer_port(services: dict[
     options = service["command"][1:]
     assert service["command"][0] == "run"
     assert f"--app-id={app}" in options
-    assert {"--peer-host=0.0.0.0", "--insecure-peers"} <= set(options)
+    certificate = {f"--peer-cert=/certs/{app}.crt", f"--peer-key=/certs/{app}.key", "--peer-ca=/certs/ca.crt"}
+    assert {"--peer-host=0.0.0.0", *certificate} <= set(options)
+    assert "--insecure-peers" not in options
     peers = {f"--peer={other}={other}-sidecar:50002" for other in APPS if other != app}
     assert {option for option in options if option.startswith("--peer=")} == peers
     assert not [option for option in options if re.match(r"--(grpc|http)-host", option)]
-    assert service["volumes"] == [f"{app}-data:/data"]
+    assert service["volumes"] == [f"{app}-data:/data", "certs:/certs:ro"]
+    assert service["depends_on"]["certs"] == {"condition": "service_completed_successfully"}
+
+
+def test_certificates_are_made_for_every_app_without_a_network(services: dict[str, Service], tmp_path: Path) -> None:
+    service = services["certs"]
+    assert (service["network_mode"], service["volumes"]) == ("none", ["certs:/certs"])
+    sidecar(*(str(tmp_path) if word == "/certs" else word for word in service["command"]))
+    assert {file.name for file in tmp_path.glob("*.crt")} == {"ca.crt", *(f"{app}.crt" for app in APPS)}
 
 
 def test_the_options_of_the_sidecars_exist(services: dict[str, Service]) -> None:

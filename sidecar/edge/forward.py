@@ -12,11 +12,12 @@ from typing import NamedTuple, Protocol
 import structlog
 from google.protobuf.message import DecodeError
 
-from sidecar.core.model import Forgotten, Ids, Received, Self
+from sidecar.core.model import Forgotten, Ids, Received
 from sidecar.core.names import invalid_app_id
 from sidecar.edge.dialects import wire
 from sidecar.edge.rpc import Forwarded
 from sidecar.edge.transport import Call, Refused, Status, Unary
+from sidecar.engine import Engine
 from sidecar.router import LinkBrokenError, Peer
 from sidecar.schema import peer_pb2, taskhub_pb2
 
@@ -68,8 +69,7 @@ class Links(Protocol):
 class Forwarder:
     """Sends calls on. `most_bytes` is the largest body that a link carries."""
 
-    me: Self
-    ids: Ids
+    engine: Engine
     links: Links
     most_bytes: int
     unknown_app_fails: bool
@@ -92,17 +92,17 @@ class Forwarder:
             router = taskhub_pb2.Router.FromString(wire.field(body, number) or b"")
         except DecodeError:
             return None  # Microsoft's requests have something else there
-        app, namespace = router.target_app_id or self.me.app, router.target_namespace or self.me.namespace
+        app, namespace = router.target_app_id or self.engine.me.app, router.target_namespace or self.engine.me.namespace
         wrong = invalid_app_id(app) or invalid_app_id(namespace)
         alike = self.links.alike(app)
         if wrong is None and alike is not None:
             wrong = f"invalid app ID '{app}': there is an app '{alike}', and two app IDs may not differ in case alone"
         if wrong:
             raise Refused(Status.INVALID_ARGUMENT, wrong)
-        return None if (namespace, app) == (self.me.namespace, self.me.app) else (namespace, app)
+        return None if (namespace, app) == (self.engine.me.namespace, self.engine.me.app) else (namespace, app)
 
     async def _forward(self, peer: Peer, call: Call, name: str, body: bytes) -> bytes:
-        request = peer_pb2.Request(id=self.ids.new_id(), method=name, body=_named(name, body, self.ids))
+        request = peer_pb2.Request(id=self.engine.ids.new_id(), method=name, body=_named(name, body, self.engine.ids))
         if len(request.body) > self.most_bytes:
             text = f"the call has {len(request.body)} bytes; at most {self.most_bytes} may be sent to another app"
             raise Refused(Status.RESOURCE_EXHAUSTED, text)
@@ -113,25 +113,25 @@ class Forwarder:
 
     async def _insist(self, peer: Peer, deadline: float | None, request: peer_pb2.Request) -> peer_pb2.Response:
         """Try until there is a reply; give up when the app cannot be reached shortly before the deadline."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        clock = self.engine.clock
+        began = clock.monotonic()
         reach = REACH_SECONDS if deadline is None else deadline - max(_SHORTEST_MARGIN, deadline * _MARGIN)
         error = f"app '{peer[1]}' is not connected" if self.links.known(*peer) else f"app '{peer[1]}' has no address"
         if self.unknown_app_fails and not self.links.known(*peer):
             raise Refused(Status.UNAVAILABLE, error)
         link: CallLink | None = None
-        limit = began + reach
+        limit = began + reach  # a monotonic time
         try:
             while True:
                 try:
-                    async with asyncio.timeout_at(limit):
+                    async with asyncio.timeout(max(0.0, limit - clock.monotonic())):
                         link = await self.links.linked(peer)
                     if deadline is not None:
-                        request.milliseconds = max(1, int((began + deadline - loop.time()) * 1000))
+                        request.milliseconds = max(1, int((began + deadline - clock.monotonic()) * 1000))
                     return await link.call(request)
                 except LinkBrokenError as broken:
                     error = str(broken)
-                    limit = loop.time() + REACH_SECONDS if deadline is None else limit
+                    limit = clock.monotonic() + REACH_SECONDS if deadline is None else limit
         except TimeoutError:
             raise Refused(Status.UNAVAILABLE, f"app '{peer[1]}' could not be reached: {error}") from None
         finally:

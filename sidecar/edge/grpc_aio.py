@@ -14,7 +14,7 @@ import structlog
 
 from sidecar.edge import transport
 from sidecar.edge.outflow import Queue
-from sidecar.edge.transport import Call, Closed, Metadata, Refused, Status
+from sidecar.edge.transport import Call, Closed, Metadata, Refused, Status, Tls
 
 MIB = 1024 * 1024
 MAX_RECEIVE_BYTES = 64 * MIB
@@ -23,7 +23,6 @@ KEEPALIVE_SECONDS = 20.0
 SETTLE_SECONDS = 0.01
 WATCH_SECONDS = 0.25
 RETIREMENT_SECONDS = 1e8
-
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 _COMMON_OPTIONS = (
@@ -60,7 +59,6 @@ _CHANNEL_OPTIONS = (
 )
 
 _EOF = cast(Any, grpc.aio.EOF)
-
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 _Method: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 _Start = Callable[[Call, transport.Outflow], Awaitable[None]]
@@ -88,15 +86,15 @@ class GrpcServer:
         }
         self._methods = _Methods(methods)
         self._options = [*_SERVER_OPTIONS, ("grpc.max_receive_message_length", max_receive_bytes)]
-        self._addresses: list[str] = []
+        self._addresses: list[tuple[str, Callable[[], Tls] | None]] = []
         self._current = self._build()
         self._retired: dict[grpc.aio.Server, asyncio.Task[None]] = {}
         self._watching: asyncio.Task[None] | None = None
 
-    async def listen(self, host: str, port: int) -> int:
+    async def listen(self, host: str, port: int, tls: Callable[[], Tls] | None = None) -> int:
         name = f"[{host}]" if ":" in host else host
-        bound = _bind(self._current, f"{name}:{port}")
-        self._addresses.append(f"{name}:{bound}")
+        bound = _bind(self._current, f"{name}:{port}", tls)
+        self._addresses.append((f"{name}:{bound}", tls))
         return bound
 
     async def start(self) -> None:
@@ -134,10 +132,10 @@ class GrpcServer:
         old, self._current = self._current, self._build()
         self._retired[old] = asyncio.create_task(old.stop(RETIREMENT_SECONDS), name="grpc server retirement")
         self._retired[old].add_done_callback(lambda _: self._retired.pop(old))
-        for address in self._addresses:
+        for address, tls in self._addresses:
             while True:
                 try:
-                    _bind(self._current, address)
+                    _bind(self._current, address, tls)
                     break
                 except transport.AddressInUse as error:
                     log.warning("grpc_server_waits_for_address", error=str(error))
@@ -193,11 +191,23 @@ class GrpcServer:
         task.add_done_callback(self._running.discard)
 
 
-def _bind(server: grpc.aio.Server, address: str) -> int:
+def _bind(server: grpc.aio.Server, address: str, tls: Callable[[], Tls] | None) -> int:
     try:
-        return server.add_insecure_port(address)
+        if tls is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, _server_credentials(tls))
     except RuntimeError as error:
         raise transport.AddressInUse(f"cannot listen on {address}: in use, or not ours") from error
+
+
+def _server_credentials(tls: Callable[[], Tls]) -> grpc.ServerCredentials:
+    """Credentials that ask for the certificate at each handshake, on a thread of grpc's own."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        own = tls()
+        return grpc.ssl_server_certificate_configuration([(own.key, own.certificate)], own.ca)
+
+    return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=True)
 
 
 class _Methods(grpc.GenericRpcHandler):
@@ -293,7 +303,7 @@ async def _abort(context: _Context, refused: Refused) -> NoReturn:
 
 
 class GrpcChannel:
-    """`transport.Channel` in plaintext to `target`, "host:port".
+    """`transport.Channel` to `target`, "host:port": in plaintext, or with `tls` to a server that proves to be `name`.
 
     keepalive is the number of seconds between pings, None for no pings.
     """
@@ -304,11 +314,19 @@ class GrpcChannel:
         *,
         max_receive_bytes: int = MAX_RECEIVE_BYTES,
         keepalive: float | None = KEEPALIVE_SECONDS,
+        tls: Tls | None = None,
+        name: str = "",
     ) -> None:
-        options = [*_CHANNEL_OPTIONS, ("grpc.max_receive_message_length", max_receive_bytes)]
+        options: list[tuple[str, int | str]] = [*_CHANNEL_OPTIONS]
+        options.append(("grpc.max_receive_message_length", max_receive_bytes))
         if keepalive is not None:
             options.append(("grpc.keepalive_time_ms", int(keepalive * 1000)))
-        self._channel = grpc.aio.insecure_channel(target, options=options)
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(target, options=options)
+        else:
+            options.append(("grpc.ssl_target_name_override", name))
+            credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+            self._channel = grpc.aio.secure_channel(target, credentials, options=options)
 
     async def unary(
         self,

@@ -28,6 +28,7 @@ HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 15.0
 HANDSHAKE_SECONDS = 10.0
 ANSWER_SECONDS = 30.0  # messages without an answer are sent again: each counts once at its receiver
+Proof = Callable[[tuple[str, ...], str, str], bool]  # names of a certificate, namespace, app ID
 log = structlog.get_logger(__name__)
 
 
@@ -206,16 +207,20 @@ class Peers:
         self,
         service: Service,
         directory: Directory,
-        connect: Callable[[str], Channel],
+        connect: Callable[[str, Peer], Channel],
         link_up: Callable[[Peer, str], Awaitable[None]],
+        *,
         served: Served,
+        proves: Proof | None = None,
     ) -> None:
+        """`proves` says whether the names of a certificate are those of an app; None: links are not encrypted."""
         self._me = service.engine.me
         self._service = service
         self._directory = directory
         self._connect = connect
         self._link_up = link_up
         self._served = served
+        self._proves = proves
         self._waiting: dict[Peer, list[asyncio.Future[PeerLink]]] = {}
         self._opened: dict[Peer, PeerLink] = {}
         self._accepted: dict[Peer, PeerLink] = {}
@@ -287,9 +292,9 @@ class Peers:
 
     async def _dial(self, app: str, address: str) -> None:
         """Open one link and serve it until it ends; whatever went wrong is logged."""
-        channel = self._connect(address)
-        call = channel.duplex(METHOD)
         peer = (self._me.namespace, app)
+        channel = self._connect(address, peer)
+        call = channel.duplex(METHOD)
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 await call.send(self._hello())
@@ -334,6 +339,8 @@ class Peers:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 greeting = read_hello(await anext(requests, None))
             check_hello(self._me, greeting, None)
+            if self._proves is not None and not self._proves(call.identity, greeting.namespace, greeting.app_id):
+                raise MalformedError(f"the certificate is not that of app '{greeting.app_id}'")
         except TimeoutError:
             raise Refused(Status.DEADLINE_EXCEEDED, "no hello came") from None
         except (MalformedError, DecodeError) as error:

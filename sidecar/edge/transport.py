@@ -8,7 +8,7 @@ know which adapter it is. All of it belongs to one event loop; nothing may be ca
 import enum
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Metadata = Sequence[tuple[str, str | bytes]]
 """Pairs of lower-case key and value: printable ASCII, or `bytes` when the key ends in "-bin"."""
@@ -111,13 +111,22 @@ class Handlers:
     duplex: Mapping[str, Duplex] = field(default_factory=dict)
 
 
+class Tls(NamedTuple):
+    """What one side of a connection proves and trusts: a certificate chain, its private key, and CAs, all in PEM."""
+
+    certificate: bytes
+    key: bytes
+    ca: bytes
+
+
 class Server(Protocol):
     """Answers calls on its addresses. Built inside the running loop; started and stopped once."""
 
-    async def listen(self, host: str, port: int) -> int:
-        """Bind an address, in plaintext, before `start`, and return the port; 0 takes a free one.
+    async def listen(self, host: str, port: int, tls: Callable[[], Tls] | None = None) -> int:
+        """Bind an address before `start`, and return the port; 0 takes a free one.
 
-        Raises AddressInUse when it cannot be bound.
+        With `tls` callers must have a certificate of one of its CAs; it is asked anew for each connection. Without it
+        the address is in plaintext. Raises AddressInUse when it cannot be bound.
         """
 
     async def start(self) -> None:

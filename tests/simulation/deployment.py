@@ -119,7 +119,7 @@ class Node:
             self.me,
             self.store,
             self.clock,  # type: ignore[arg-type]
-            lambda address: Channel(self.network, self.name, address),
+            connect=lambda address, peer: Channel(self.network, self.name, address),
         )
         self.network.endpoints[self.name] = self
         self.note("starts")
