@@ -13,6 +13,7 @@ import uvloop
 
 from sidecar import config, log
 from sidecar.config import Settings, StartError
+from sidecar.core import events
 from sidecar.core.model import Ids, Self
 from sidecar.directory import Directory
 from sidecar.dispatch import Dispatch
@@ -21,7 +22,7 @@ from sidecar.edge.certificates import Certificates, Files, dns_name
 from sidecar.edge.forward import Forwarder, Served
 from sidecar.edge.grpc_aio import GrpcChannel, GrpcServer
 from sidecar.edge.health import Health
-from sidecar.edge.peer import Peers, Proof
+from sidecar.edge.peers import Peers, PeerState, Proof
 from sidecar.edge.streams import Streams
 from sidecar.edge.taskhub import TaskHub
 from sidecar.edge.transport import AddressInUse, Channel, Handlers, Tls
@@ -76,7 +77,9 @@ def assemble(
 ) -> Middle:
     """Wire the parts of a sidecar over a store; `connect` opens a channel to a peer at an address."""
     engine = Engine(me, store, clock, Ids(store.next_key, store.next_order, clock.new_id))
-    directory = Directory(me.namespace, settings.peers)
+    directory = Directory(
+        me.namespace, settings.peers, pattern=settings.peer_pattern, file=settings.peer_file, read=config.read_peers
+    )
     links = _Links()
     router = Router(
         engine,
@@ -142,8 +145,27 @@ class Sidecar:
             version=config.version(),
             active_actors=actors,
             workers=workers,
+            peers=self._peers(),
             ready=self.ready(),
         )
+
+    def _peers(self) -> list[dict[str, object]]:
+        """Return how it goes with each other app: those that are known, and those that something waits for."""
+        waiting = {app: len(queue.pending) for (_, app), queue in self.router.queues.items()}
+        states = self.peers.states()
+        known = {state.app for state in states}
+        states += [PeerState(app, (), False, 0, "") for app in sorted(waiting) if app not in known]
+        return [
+            {
+                "appId": state.app,
+                "addresses": list(state.addresses),
+                "state": "connected" if state.connected else "connecting" if state.addresses else "no address",
+                "since": events.timestamp(state.since).ToJsonString() if state.since else None,
+                "waiting": waiting.get(state.app, 0),
+                "error": state.error,
+            }
+            for state in states
+        ]
 
     # ------------------------------------------------------------ life
 

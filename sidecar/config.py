@@ -46,6 +46,8 @@ class Settings:
     insecure_peers: bool = False
     data_dir: Path = Path("sidecar-data")
     peers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    peer_pattern: str = ""
+    peer_file: Path | None = None
     routes: tuple[values.Route, ...] = ()
     log_format: Literal["console", "json"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -111,6 +113,14 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> Resolved
     _check_ports(settings, sources)
     _check_peers(settings, sources)
     return Resolved(settings, sources)
+
+
+def read_peers(path: Path) -> Mapping[str, tuple[str, ...]]:
+    """The addresses in a file of peers, by app ID. Raises ValueError: one line that says what is wrong."""
+    try:
+        return values.peers(_read(path, "--peer-file"))
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 def http_port(flags: Mapping[str, object], environ: Mapping[str, str]) -> int:
@@ -322,6 +332,15 @@ OPTIONS: tuple[Option, ...] = (
         "Where another app's sidecar listens; repeatable, also separated by commas.",
         repeats=True,
         word="peer",
+    ),
+    Option(
+        "peer_pattern",
+        values.peer_pattern,
+        "HOST:PORT",
+        "Address of every other app, such as {app}-sidecar:50002; {namespace} may stand in it too.",
+    ),
+    Option(
+        "peer_file", values.path, "FILE", "File of peers, YAML or TOML: app: host:port; read again when it changes."
     ),
     Option(
         "routes",

@@ -175,6 +175,20 @@ def seconds_or_none(raw: object) -> float | None:
     return None if raw == "none" else seconds(raw)
 
 
+def peer_pattern(raw: object) -> str:
+    """An address in which {app}, and {namespace} if wanted, stand for those of a peer; "" for none."""
+    if raw in ("", "none"):
+        return ""
+    text = raw if isinstance(raw, str) else ""
+    try:
+        _address(text.replace("{app}", "app").replace("{namespace}", "namespace"))
+    except ValueError:
+        text = ""
+    if "{app}" not in text:
+        raise ValueError(f"{quoted(raw)} is not a pattern of addresses: write such as {{app}}-sidecar:50002")
+    return text
+
+
 def trust_domain(raw: object) -> str:
     """The trust domain of SPIFFE IDs: lower-case letters, digits, '.', '-' and '_'."""
     if not isinstance(raw, str) or not _TRUST_DOMAIN.fullmatch(raw):

@@ -130,6 +130,8 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "insecure_peers": "false",
         "data_dir": "/var/lib/s",
         "peers": "ml=127.0.0.1:5,[::1]:6,ship=h:7",
+        "peer_pattern": "{app}-sidecar:50002",
+        "peer_file": "/etc/peers.yaml",
         "routes": "activity:gpu-*=ml,workflow:ship*=logistics",
         "log_format": "console",
         "log_level": "debug",
@@ -154,6 +156,8 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         insecure_peers=False,
         data_dir=Path("/var/lib/s"),
         peers={"ml": ("127.0.0.1:5", "[::1]:6"), "ship": ("h:7",)},
+        peer_pattern="{app}-sidecar:50002",
+        peer_file=Path("/etc/peers.yaml"),
         routes=(Route("activity", "gpu-*", "ml"), Route("workflow", "ship*", "logistics")),
         log_format="console",
         log_level="debug",
@@ -170,6 +174,19 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
     assert config.load(texts, {}) == expected
     assert config.load({}, variables) == expected
     assert config.load(file, {}) == expected
+
+
+@pytest.mark.parametrize("good", ["{app}:1", "{app}.{namespace}.svc:50002", "[::1]:1", ""])
+def test_a_pattern_of_addresses(good: str) -> None:
+    if "{app}" in good or not good:
+        assert config.load({**APP, "peer_pattern": good or "none"}, {}).peer_pattern == good
+    else:
+        assert "not a pattern of addresses" in refusal({**APP, "peer_pattern": good})
+
+
+@pytest.mark.parametrize("bad", ["{app}", "sidecar:1", "{app}:x", "{name}:1", "{app}-{other}:1"])
+def test_a_pattern_that_gives_no_address_is_refused(bad: str) -> None:
+    assert "not a pattern of addresses: write such as {app}-sidecar:50002" in refusal({**APP, "peer_pattern": bad})
 
 
 def test_routes_are_a_list_in_a_file(tmp_path: Path) -> None:

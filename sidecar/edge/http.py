@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -43,9 +43,16 @@ class View(Protocol):
 
 
 def metadata(
-    *, app_id: str, namespace: str, version: str, active_actors: Mapping[str, int], workers: int, ready: bool
+    *,
+    app_id: str,
+    namespace: str,
+    version: str,
+    active_actors: Mapping[str, int],
+    workers: int,
+    peers: Sequence[Mapping[str, object]],
+    ready: bool,
 ) -> dict[str, object]:
-    """The metadata of a sidecar under the names that Dapr gives them, and its namespace.
+    """The metadata of a sidecar under the names that Dapr gives them, its namespace, and how it goes with its peers.
 
     `active_actors` counts by actor type, empty while no worker is connected; `workers` is how many are.
     """
@@ -58,6 +65,7 @@ def metadata(
         "extended": {"appNamespace": namespace},
         "actorRuntime": {"runtimeStatus": "RUNNING", "activeActors": actors, "hostReady": ready},
         "workflows": {"connectedWorkers": workers},
+        "peers": list(peers),
     }
 
 

@@ -5,20 +5,17 @@ for its caller answers over the link that the caller opened.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 import structlog
-from google.protobuf.message import DecodeError
 
 from sidecar.core.model import Changes, Forgotten, MalformedError, Outcome, Received, Reminder, Reply, Self
-from sidecar.directory import Directory
 from sidecar.edge.forward import Served
-from sidecar.edge.handshake import check_hello, hello, read_hello
 from sidecar.edge.messages import answer_of, message_of, reminder_of, reply_of
-from sidecar.edge.transport import Call, Channel, Closed, Outflow, Refused, Status
-from sidecar.router import LONGEST_PAUSE, SHORTEST_PAUSE, LinkBrokenError, Peer
+from sidecar.edge.transport import Closed, Outflow, Refused
+from sidecar.router import LinkBrokenError, Peer
 from sidecar.schema import peer_pb2 as pb
 from sidecar.service import Service
 from sidecar.store.protocol import UnavailableError
@@ -26,9 +23,7 @@ from sidecar.store.protocol import UnavailableError
 METHOD = "/sidecar.peer.PeerService/Link"
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 15.0
-HANDSHAKE_SECONDS = 10.0
 ANSWER_SECONDS = 30.0  # messages without an answer are sent again: each counts once at its receiver
-Proof = Callable[[tuple[str, ...], str, str], bool]  # names of a certificate, namespace, app ID
 log = structlog.get_logger(__name__)
 
 
@@ -198,160 +193,3 @@ class PeerLink:
         except Exception:
             log.exception("message of a peer failed", app=self.peer[1])
             return Reply(Outcome.UNAVAILABLE, "internal error")
-
-
-class Peers:
-    """All links of one sidecar: those it opens, to every app with an address, and those that others open."""
-
-    def __init__(
-        self,
-        service: Service,
-        directory: Directory,
-        connect: Callable[[str, Peer], Channel],
-        link_up: Callable[[Peer, str], Awaitable[None]],
-        *,
-        served: Served,
-        proves: Proof | None = None,
-    ) -> None:
-        """`proves` says whether the names of a certificate are those of an app; None: links are not encrypted."""
-        self._me = service.engine.me
-        self._service = service
-        self._directory = directory
-        self._connect = connect
-        self._link_up = link_up
-        self._served = served
-        self._proves = proves
-        self._waiting: dict[Peer, list[asyncio.Future[PeerLink]]] = {}
-        self._opened: dict[Peer, PeerLink] = {}
-        self._accepted: dict[Peer, PeerLink] = {}
-        self._knock: dict[str, asyncio.Event] = {}
-        self._dialers: list[asyncio.Task[None]] = []
-
-    def link(self, namespace: str, app: str) -> PeerLink | None:
-        """See `router.Links`."""
-        peer = (namespace, app)
-        return self._opened.get(peer) or self._accepted.get(peer)
-
-    async def linked(self, peer: Peer) -> PeerLink:
-        """See `forward.Links`."""
-        link = self.link(*peer)
-        if link is not None:
-            return link
-        waiting = self._waiting.setdefault(peer, [])
-        ready: asyncio.Future[PeerLink] = asyncio.get_running_loop().create_future()
-        waiting.append(ready)
-        if peer[1] in self._knock:
-            self._knock[peer[1]].set()
-        try:
-            return await ready
-        finally:
-            waiting.remove(ready)
-
-    def known(self, namespace: str, app: str) -> bool:
-        """See `forward.Links`."""
-        return bool(self._directory.addresses(namespace, app)) or self.link(namespace, app) is not None
-
-    def alike(self, app: str) -> str | None:
-        """See `forward.Links`."""
-        known = {self._me.app, *self._directory.apps(), *self.connected()}
-        return next((one for one in sorted(known) if one.lower() == app.lower() and one != app), None)
-
-    def connected(self) -> list[str]:
-        """Return the app IDs that a link is up with."""
-        return sorted({app for _, app in (*self._opened, *self._accepted)})
-
-    def start(self) -> None:
-        """Open a link to each app that has an address, and keep it open."""
-        for app in self._directory.apps():
-            self._knock[app] = asyncio.Event()
-            self._dialers.append(asyncio.create_task(self._keep(app), name=f"link to {app}"))
-
-    async def stop(self) -> None:
-        """Close the links that this side opened."""
-        for task in self._dialers:
-            task.cancel()
-        await asyncio.gather(*self._dialers, return_exceptions=True)
-
-    # ------------------------------------------------------------ the side that opens
-
-    async def _keep(self, app: str) -> None:
-        failures = 0
-        clock = self._service.engine.clock
-        while True:
-            for address in self._directory.addresses(self._me.namespace, app):
-                began = clock.monotonic()
-                await self._dial(app, address)
-                failures = 0 if clock.monotonic() - began > LONGEST_PAUSE else failures + 1
-            pause = clock.jitter(min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(failures, 10)))
-            self._knock[app].clear()
-            try:
-                async with asyncio.timeout(pause):
-                    await self._knock[app].wait()
-            except TimeoutError:
-                pass
-
-    async def _dial(self, app: str, address: str) -> None:
-        """Open one link and serve it until it ends; whatever went wrong is logged."""
-        peer = (self._me.namespace, app)
-        channel = self._connect(address, peer)
-        call = channel.duplex(METHOD)
-        try:
-            async with asyncio.timeout(HANDSHAKE_SECONDS):
-                await call.send(self._hello())
-                greeting = read_hello(await call.receive())
-            check_hello(self._me, greeting, app)
-            await self._serve(PeerLink(self._me, call, greeting, self._service, self._served), self._opened)
-        except (Refused, Closed, TimeoutError, MalformedError, DecodeError, UnavailableError) as error:
-            log.debug("no link", app=app, address=address, error=str(error) or type(error).__name__)
-            if isinstance(error, MalformedError):
-                log.warning("peer refused", app=app, address=address, error=str(error))
-        finally:
-            self._opened.pop(peer, None)
-            call.cancel()
-            await channel.close()
-
-    async def _serve(self, link: PeerLink, links: dict[Peer, PeerLink]) -> None:
-        links[link.peer] = link
-        for ready in self._waiting.pop(link.peer, []):
-            if not ready.done():
-                ready.set_result(link)
-        log.info("peer connected", app=link.peer[1], opened=links is self._opened)
-        try:
-            running = asyncio.ensure_future(link.run())
-            try:
-                await self._link_up(link.peer, link.store)
-                await running
-            finally:
-                running.cancel()
-        finally:
-            if links.get(link.peer) is link:
-                del links[link.peer]
-            log.info("peer disconnected", app=link.peer[1], opened=links is self._opened)
-
-    def _hello(self) -> bytes:
-        return hello(self._me, self._service.engine.store.identity)
-
-    # ------------------------------------------------------------ the side that is called
-
-    async def accept(self, call: Call, requests: AsyncIterator[bytes], out: Outflow) -> None:
-        """Serve a link that another sidecar opened."""
-        try:
-            async with asyncio.timeout(HANDSHAKE_SECONDS):
-                greeting = read_hello(await anext(requests, None))
-            check_hello(self._me, greeting, None)
-            if self._proves is not None and not self._proves(call.identity, greeting.namespace, greeting.app_id):
-                raise MalformedError(f"the certificate is not that of app '{greeting.app_id}'")
-        except TimeoutError:
-            raise Refused(Status.DEADLINE_EXCEEDED, "no hello came") from None
-        except (MalformedError, DecodeError) as error:
-            log.warning("peer refused", peer=call.peer, error=str(error))
-            out.send(pb.Frame(refused=str(error)).SerializeToString())
-            return
-        out.send(self._hello())
-        if greeting.app_id in self._knock:
-            self._knock[greeting.app_id].set()
-        try:
-            link = PeerLink(self._me, Incoming(requests, out), greeting, self._service, self._served)
-            await self._serve(link, self._accepted)
-        except (TimeoutError, Closed, DecodeError, UnavailableError) as error:
-            raise Refused(Status.UNAVAILABLE, str(error) or "the link fell silent") from None

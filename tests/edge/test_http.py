@@ -32,6 +32,7 @@ class Shown:
             version="1.2.3",
             active_actors=actors,
             workers=self.workers,
+            peers=[{"appId": "ml"}],
             ready=self.is_ready,
         )
 
@@ -137,6 +138,7 @@ async def test_metadata_has_the_names_that_dapr_gives_them(port: int, view: Show
         "extended": {"appNamespace": "default"},
         "actorRuntime": {"runtimeStatus": "RUNNING", "activeActors": actors, "hostReady": True},
         "workflows": {"connectedWorkers": 2},
+        "peers": [{"appId": "ml"}],
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.core.model import Kind
-from sidecar.edge import peer
+from sidecar.edge import peer, peers
 from sidecar.edge.grpc_aio import GrpcServer
 from sidecar.edge.transport import Call, Handlers, Outflow
 from sidecar.schema import peer_pb2
@@ -189,7 +189,7 @@ async def test_a_peer_with_a_wrong_hello_is_refused_and_told_why(start: Start) -
 async def test_a_peer_that_says_nothing_is_let_go(
     stranger: tuple[Node, PlayedPeer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer, "HANDSHAKE_SECONDS", 0.1)
+    monkeypatch.setattr(peers, "HANDSHAKE_SECONDS", 0.1)
     assert await stranger[1].receive() is None
 
 
