@@ -21,8 +21,8 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test demo lock lock-check \
-        image-lint sim soak mutants clean
+.PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test demo multi-app lock \
+        lock-check image-lint sim soak mutants clean
 
 help: ## print this list
 	@echo "usage: make TARGET"; echo
@@ -89,6 +89,9 @@ test: $(SETUP) $(SETUP_SDKS) ## all tests
 
 demo: $(SETUP) $(SETUP_SDKS) ## one workflow across three apps, with a crash in the middle
 	@$(BIN)/python examples/demo.py
+
+multi-app: $(SETUP) $(SETUP_SDKS) ## the statements about multi-app workflows, each with its test and result
+	$(BIN)/python -m tests.multi_app
 
 sim: $(SETUP) ## simulate deployments until nothing new is found; SEED= shows one as a story, STEPS= cuts it short
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))

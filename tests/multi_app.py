@@ -72,7 +72,10 @@ def main(arguments: list[str]) -> int:
     for number, tests, result in rows:
         print(f"M{number:<3} {result:<8} {tests}")
     missing = [f"M{number}" for number, _, result in rows if result != "ok"]
-    print(f"\n{len(rows) - len(missing)} of {len(rows)} statements shown" + (f"; not: {', '.join(missing)}" if missing else ""))
+    print(
+        f"\n{len(rows) - len(missing)} of {len(rows)} statements shown"
+        + (f"; not: {', '.join(missing)}" if missing else "")
+    )
     return 1 if missing else int(code)
 
 
