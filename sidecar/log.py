@@ -45,6 +45,8 @@ def configure(format: Literal["console", "json"], level: Literal["debug", "info"
     root = logging.getLogger()
     root.handlers = [known for known in root.handlers if known.get_name() != _HANDLER] + [handler]
     root.setLevel(threshold)
+    # It logs every statement with its values at the level debug, and those hold payloads.
+    logging.getLogger("aiosqlite").setLevel(max(threshold, logging.INFO))
 
 
 def safe(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

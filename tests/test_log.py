@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import aiosqlite
 import pytest
 import structlog
 
@@ -294,3 +295,13 @@ def test_a_process_writes_its_log_to_stderr_even_in_a_poor_locale() -> None:
     assert ended.stdout == b""
     assert b"started" in ended.stderr
     assert b"Traceback" not in ended.stderr
+
+
+async def test_what_the_database_driver_is_given_is_not_logged_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("console", "debug")
+    async with aiosqlite.connect(":memory:") as connection:
+        await connection.execute("SELECT ?", ("canary",))
+    logger().debug("seen")
+    written = console(capsys)
+    assert "seen" in written
+    assert "canary" not in written
