@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import structlog
 import uvloop
 
-from sidecar import config, log
+from sidecar import config, log, policy_file
 from sidecar.config import Settings, StartError
 from sidecar.core import events
 from sidecar.core.model import Ids, Self
+from sidecar.core.policy import Policy
 from sidecar.directory import Directory
 from sidecar.dispatch import Dispatch
 from sidecar.edge import http, peer
@@ -73,7 +74,14 @@ Connect = Callable[[str, Peer], Channel]
 
 
 def assemble(
-    settings: Settings, me: Self, store: Store, clock: Clock, *, connect: Connect, proves: Proof | None = None
+    settings: Settings,
+    me: Self,
+    store: Store,
+    clock: Clock,
+    *,
+    connect: Connect,
+    proves: Proof | None = None,
+    policy: Policy | None = None,
 ) -> Middle:
     """Wire the parts of a sidecar over a store; `connect` opens a channel to a peer at an address."""
     engine = Engine(me, store, clock, Ids(store.next_key, store.next_order, clock.new_id))
@@ -90,7 +98,7 @@ def assemble(
     )
     dispatch = Dispatch(engine, router, turn_timeout=settings.turn_timeout, activity_timeout=settings.activity_timeout)
     engine.effects = dispatch
-    service = Service(engine, dispatch)
+    service = Service(engine, dispatch, policy)
     most_bytes = settings.max_message_bytes - _PEER_HEADROOM
     served = Served(most_bytes, service.forget)
     links.peers = Peers(service, directory, connect, router.link_up, served=served, proves=proves)
@@ -106,14 +114,16 @@ def assemble(
 class Sidecar:
     """One sidecar: made by `create`, then `start`, `serve` and `stop`, each once."""
 
-    def __init__(self, settings: Settings, store: sqlite.Sqlite, certificates: Certificates | None) -> None:
+    def __init__(
+        self, settings: Settings, store: sqlite.Sqlite, certificates: Certificates | None, policy: Policy | None
+    ) -> None:
         self.settings = settings
         self.store = store
         self.certificates = certificates
         self._serving = False
         limit = settings.max_message_bytes
         proves = None if certificates is None else certificates.proves
-        middle = assemble(settings, store.me, store, Clock(), connect=self._connect, proves=proves)
+        middle = assemble(settings, store.me, store, Clock(), connect=self._connect, proves=proves, policy=policy)
         self.engine, self.dispatch, self.service = middle.engine, middle.dispatch, middle.service
         self.router, self.peers, self.taskhub = middle.router, middle.peers, middle.taskhub
         app_handlers = _merged(self.taskhub.handlers(), Health(self.ready).handlers())
@@ -281,15 +291,17 @@ async def create(settings: Settings) -> Sidecar:
     """Open the store and build a sidecar over it.
 
     Raises:
-        StartError: the store cannot be opened.
+        StartError: the store cannot be opened, or a certificate cannot be used.
+        ConfigError: the file of the access policy is wrong.
     """
     me = Self(settings.namespace, settings.app_id, settings.reuse == "terminal", settings.routes)
     certificates = _certificates(settings)
+    policy = None if settings.policy is None else policy_file.read(settings.policy)
     try:
         store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
     except sqlite.OpenError as error:
         raise StartError(str(error)) from error
-    return Sidecar(settings, store, certificates)
+    return Sidecar(settings, store, certificates, policy)
 
 
 def _certificates(settings: Settings) -> Certificates | None:

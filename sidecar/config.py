@@ -49,6 +49,7 @@ class Settings:
     peer_pattern: str = ""
     peer_file: Path | None = None
     routes: tuple[values.Route, ...] = ()
+    policy: Path | None = None
     log_format: Literal["console", "json"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reuse: Literal["terminal", "never"] = "terminal"
@@ -118,7 +119,7 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> Resolved
 def read_peers(path: Path) -> Mapping[str, tuple[str, ...]]:
     """The addresses in a file of peers, by app ID. Raises ValueError: one line that says what is wrong."""
     try:
-        return values.peers(_read(path, "--peer-file"))
+        return values.peers(read_file(path, "--peer-file"))
     except ConfigError as error:
         raise ValueError(str(error)) from error
 
@@ -190,7 +191,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
 
 def _from_file(path: Path, origin: str) -> dict[str, _Given]:
     given: dict[str, _Given] = {}
-    for key, raw in _read(path, origin).items():
+    for key, raw in read_file(path, origin).items():
         if key not in BY_FIELD:
             hint = _did_you_mean(str(key), BY_FIELD)
             raise ConfigError(f"{path}: {values.quoted(key)} is not a setting{hint}")
@@ -199,7 +200,8 @@ def _from_file(path: Path, origin: str) -> dict[str, _Given]:
     return given
 
 
-def _read(path: Path, origin: str) -> dict[Any, Any]:
+def read_file(path: Path, origin: str) -> dict[Any, Any]:
+    """The mapping in a YAML or TOML file that `origin` names. Raises ConfigError."""
     parse = {".yaml": _parse_yaml, ".yml": _parse_yaml, ".toml": _parse_toml}.get(path.suffix.lower())
     if parse is None:
         raise ConfigError(f"{origin}: {path}: the name of a config file ends in .yaml, .yml or .toml")
@@ -351,6 +353,7 @@ OPTIONS: tuple[Option, ...] = (
         repeats=True,
         word="route",
     ),
+    Option("policy", values.path, "FILE", "File of what other apps may call here; without it, all of it."),
     Option("log_format", values.choice("console", "json"), "console|json", "How log lines look."),
     Option(
         "log_level",

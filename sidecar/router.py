@@ -24,6 +24,7 @@ BATCH_MESSAGES = 256
 BATCH_BYTES = 4 * 1024 * 1024
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 _FINAL_FAILURES = {Outcome.DENIED, Outcome.INVALID, Outcome.MISSING}
+_FAILURES = {Outcome.DENIED: "WorkflowAccessPolicyDenied"}
 Peer = tuple[str, str]  # namespace and app ID
 Lane = tuple[ActorId, ActorId]
 log = structlog.get_logger(__name__)
@@ -275,7 +276,8 @@ class Router:
     async def _fail_call(self, reminder: Reminder, reply: Reply) -> None:
         engine = self.engine
         now = engine.clock.now()
-        details = events.failure(f"Remote{reply.outcome.name.capitalize()}", reply.text, retriable=False)
+        kind = _FAILURES.get(reply.outcome, f"Remote{reply.outcome.name.capitalize()}")
+        details = events.failure(kind, reply.text, retriable=False)
         build = events.child_failed if reminder.kind is Kind.CREATE else events.task_failed
         result = calls.answer_of(reminder, build(now, reminder.call.task, details), now)
         arrival = Arrival(result, consumed=(reminder.id,))

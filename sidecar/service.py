@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
+import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import delivery, events, operations
@@ -14,6 +17,7 @@ from sidecar.core.model import (
     Child,
     Context,
     Decision,
+    DeniedError,
     Forgotten,
     Instance,
     Kind,
@@ -27,13 +31,27 @@ from sidecar.core.model import (
     Reply,
     State,
 )
+from sidecar.core.policy import Operation, Policy
 from sidecar.dispatch import Dispatch
 from sidecar.engine import Address, Decide, Engine
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal, UnavailableError
 
-Marks = tuple[Received, ...]
+log = structlog.get_logger(__name__)
 _LONGEST_NUMBER = 18  # digits of an order number: any such number fits a column
+
+
+class Caller(NamedTuple):
+    """On whose behalf a command is given: the own app, or another app that has proved who it is.
+
+    `marks` is the message that brought it, to be marked as received so that it has its effect once.
+    """
+
+    app: str = ""
+    marks: tuple[Received, ...] = ()
+
+
+OWN = Caller()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +71,41 @@ class View:
 class Service:
     """The operations of one sidecar."""
 
-    def __init__(self, engine: Engine, dispatch: Dispatch) -> None:
+    def __init__(self, engine: Engine, dispatch: Dispatch, policy: Policy | None = None) -> None:
         self.engine = engine
         self.dispatch = dispatch
+        self._policy = policy
 
     # ------------------------------------------------------------ clients
 
-    # A command of another app's client brings a mark of the message, so that it has its effect once.
-
-    async def start(self, wish: operations.Start, marks: Marks = ()) -> Reply:
+    async def start(self, wish: operations.Start, caller: Caller = OWN) -> Reply:
         """Start an instance."""
+        self.check(caller, Operation.SCHEDULE, wish.started.name)
         address = (wish.identity.hub, wish.identity.id)
-        return await self._command(address, marks, lambda at, state: operations.start(at, state, wish))
+        return await self._command(caller, Operation.SCHEDULE, address, partial(operations.start, wish=wish))
 
-    async def _command(self, address: Address, marks: Marks, decide: Decide) -> Reply:
-        def marked(at: Context, state: State | None) -> Decision:
+    async def _command(self, caller: Caller, operation: Operation, address: Address, decide: Decide) -> Reply:
+        def checked(at: Context, state: State | None) -> Decision:
+            if operation is not Operation.SCHEDULE:
+                self.check(caller, operation, None if state is None else state.instance.name)
             decision = decide(at, state)
-            if decision.changes is None or not marks:
+            if decision.changes is None or not caller.marks:
                 return decision
-            return replace(decision, changes=replace(decision.changes, received=marks))
+            return replace(decision, changes=replace(decision.changes, received=caller.marks))
 
-        return await self.engine.submit(address, marked)
+        return await self.engine.submit(address, checked)
+
+    def check(self, caller: Caller, operation: Operation, name: str | None, kind: str = "workflow") -> None:
+        """See that the policy lets another app do that; `name` None: there is no such instance.
+
+        Raises:
+            DeniedError: it does not.
+        """
+        if self._policy is None or not caller.app or self._policy.allows(caller.app, kind, name, operation):
+            return
+        rule = {"caller": caller.app, kind: name or "*", "operations": [operation.value]}
+        log.warning("denied by the policy", app=caller.app, rule_that_would_allow_it=rule)
+        raise DeniedError(f"app '{caller.app}' may not {operation.value} that here: the access policy denies it")
 
     async def instance(self, address: Address) -> Instance | None:
         """Return the row of an instance, or None."""
@@ -87,46 +119,53 @@ class Service:
         await self.engine.submit(address, look)
         return seen[0] if seen else None
 
-    async def view(self, address: Address, payloads: bool) -> View | None:
+    async def view(self, address: Address, payloads: bool, caller: Caller = OWN) -> View | None:
         """Return an instance, with its input and output if asked for, or None."""
         instance = await self.instance(address)
+        self.check(caller, Operation.GET, None if instance is None else instance.name)
         if instance is None or not payloads:
             return None if instance is None else View(instance, None, None)
         started, output = await self.engine.store.payloads(instance.key)
         return View(instance, _input_of(started), output)
 
-    async def wait(self, address: Address, *, ended: bool, payloads: bool) -> View | None:
+    async def wait(self, address: Address, *, ended: bool, payloads: bool, caller: Caller = OWN) -> View | None:
         """Wait until an instance has ended, or has begun, and return it; None at once when there is none."""
+        await self.view(address, False, caller)
         while True:
             changed = self.engine.watch(address)
             try:
                 instance = await self.instance(address)
                 if instance is None or _reached(instance, ended):
-                    return await self.view(address, payloads)
+                    return await self.view(address, payloads, caller)
                 await changed
             finally:
                 changed.cancel()
 
-    async def raise_event(self, address: Address, name: str, data: StringValue | None, marks: Marks = ()) -> Reply:
+    async def raise_event(self, address: Address, name: str, data: StringValue | None, caller: Caller = OWN) -> Reply:
         """Send an external event to an instance."""
-        return await self._command(address, marks, lambda at, state: operations.raise_event(at, state, name, data))
+        return await self._command(
+            caller, Operation.RAISE, address, partial(operations.raise_event, name=name, data=data)
+        )
 
-    async def suspend(self, address: Address, reason: str | None, marks: Marks = ()) -> Reply:
+    async def suspend(self, address: Address, reason: str | None, caller: Caller = OWN) -> Reply:
         """Pause an instance."""
-        return await self._command(address, marks, lambda at, state: operations.suspend(at, state, reason))
+        return await self._command(caller, Operation.PAUSE, address, partial(operations.suspend, reason=reason))
 
-    async def resume(self, address: Address, reason: str | None, marks: Marks = ()) -> Reply:
+    async def resume(self, address: Address, reason: str | None, caller: Caller = OWN) -> Reply:
         """Let a paused instance go on."""
-        return await self._command(address, marks, lambda at, state: operations.resume(at, state, reason))
+        return await self._command(caller, Operation.RESUME, address, partial(operations.resume, reason=reason))
 
-    async def terminate(self, address: Address, output: str | None, recurse: bool, marks: Marks = ()) -> Reply:
+    async def terminate(self, address: Address, output: str | None, recurse: bool, caller: Caller = OWN) -> Reply:
         """End an instance."""
-        return await self._command(address, marks, lambda at, state: operations.terminate(at, state, output, recurse))
+        return await self._command(
+            caller, Operation.TERMINATE, address, partial(operations.terminate, output=output, recurse=recurse)
+        )
 
-    async def purge(self, address: Address, recursive: bool, force: bool) -> tuple[Reply, int]:
+    async def purge(self, address: Address, recursive: bool, force: bool, caller: Caller = OWN) -> tuple[Reply, int]:
         """Remove an instance that has ended, and its children; return how many instances of this app went."""
         engine = self.engine
         instance = await self.instance(address)
+        self.check(caller, Operation.PURGE, None if instance is None else instance.name)
         if instance is None or not (instance.status.terminal or force):
             return await self._purge_one(address, (), force), 0
         children = await engine.store.children(instance.key) if recursive else []
@@ -237,6 +276,7 @@ class Service:
         """
         engine = self.engine
         try:
+            self._check_message(message, received.app)
             if message.kind is Kind.ACTIVITY:
                 changes = delivery.accept_activity(engine.context(), message)
                 await engine.commit(changes)
@@ -245,12 +285,29 @@ class Service:
                 return await self._withdraw(message)
             children = await self.dispatch.children(message) if message.kind is Kind.PURGE else ()
             arrival = delivery.Arrival(message, received=(received,), children=children)
-            return await engine.submit(
-                (message.target.hub, message.target.id),
-                lambda at, state: delivery.arrive(at, state, arrival),
-            )
+
+            def decide(at: Context, state: State | None) -> Decision:
+                if message.kind is Kind.EVENT:
+                    self.check(Caller(received.app), Operation.RAISE, None if state is None else state.instance.name)
+                return delivery.arrive(at, state, arrival)
+
+            return await engine.submit((message.target.hub, message.target.id), decide)
+        except DeniedError as error:
+            return Reply(Outcome.DENIED, str(error))
         except MalformedError as error:
             return Reply(Outcome.INVALID, str(error))
+
+    def _check_message(self, message: Reminder, app: str) -> None:
+        """See that the policy lets an app schedule what a message asks for: by its payload, which is what will run.
+
+        Answers and a parent's commands are not asked about: the open call and the recorded parent allow them.
+        """
+        if message.kind is Kind.ACTIVITY:
+            name = delivery.requested(message).name
+            self.check(Caller(app), Operation.SCHEDULE, name, "activity")
+        elif message.kind is Kind.CREATE:
+            name = events.decode(message.payload).execution_started.name
+            self.check(Caller(app), Operation.SCHEDULE, name)
 
     async def forget(self, messages: Forgotten) -> None:
         """Let go of the marks of messages that will not come again; if that fails, they go with the sender's store."""

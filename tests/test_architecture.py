@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "edge.dialects": ["core.*", "edge.dialects.*"],
     "engine": ["core.*", "store.protocol", "timers", "values", "workers"],
     "log": ["config", "values"],
+    "policy_file": ["config", "core.policy", "values"],
     "router": ["core.*", "directory", "engine", "store.protocol", "timers", "values"],
     "schema": [],
     "service": ["core.*", "dispatch", "engine", "router", "store.protocol", "timers", "values", "workers"],

@@ -249,12 +249,21 @@ def accept_activity(at: Context, message: Reminder) -> Changes:
     Raises:
         MalformedError: the payload is no request to run an activity.
     """
-    try:
-        pb.ActivityRequest.FromString(message.payload)
-    except DecodeError as error:
-        raise MalformedError("the payload is no request to run an activity") from error
+    requested(message)
     target = at.me.activity(message.target.hub, message.target.id)
     return Changes(set=(replace(message, id=at.ids.order(), owner=0, target=target, due=at.now),))
+
+
+def requested(message: Reminder) -> pb.ActivityRequest:
+    """Return the activity that a message asks for.
+
+    Raises:
+        MalformedError: the payload is no request to run an activity.
+    """
+    try:
+        return pb.ActivityRequest.FromString(message.payload)
+    except DecodeError as error:
+        raise MalformedError("the payload is no request to run an activity") from error
 
 
 def withdrawn(reminder: Reminder) -> Changes:

@@ -10,7 +10,7 @@ from sidecar.core.names import invalid_name
 from sidecar.core.operations import Identity, Start
 from sidecar.edge import dialects
 from sidecar.edge.dialects import wire
-from sidecar.edge.rpc import Methods, address_of, done, marks_of, parse, parsed
+from sidecar.edge.rpc import Methods, address_of, caller_of, done, parse, parsed
 from sidecar.edge.transport import Call, Outflow, Refused, Status
 from sidecar.edge.views import state_of
 from sidecar.schema import taskhub_pb2 as pb
@@ -55,12 +55,12 @@ class Clients:
         if wrong:
             raise Refused(Status.INVALID_ARGUMENT, wrong)
         identity = Identity(hub, instance_id, request.execution_id.value or ids.new_id())
-        done(await self._service.start(_wish(request, identity, self._me.app), marks_of(call)))
+        done(await self._service.start(_wish(request, identity, self._me.app), caller_of(call)))
         return pb.CreateInstanceResponse(instance_id=instance_id).SerializeToString()
 
     async def _get(self, call: Call, request: pb.GetInstanceRequest) -> bytes:
         address = address_of(call, request.instance_id)
-        return state_of(await self._service.view(address, request.get_inputs_and_outputs))
+        return state_of(await self._service.view(address, request.get_inputs_and_outputs, caller_of(call)))
 
     async def _wait_start(self, call: Call, request: pb.GetInstanceRequest) -> bytes:
         return await self._wait(call, request, ended=False)
@@ -72,7 +72,7 @@ class Clients:
         """Wait for an instance, as long as the caller does and the sidecar is not closing."""
         address = address_of(call, request.instance_id)
         waiting = asyncio.ensure_future(
-            self._service.wait(address, ended=ended, payloads=request.get_inputs_and_outputs)
+            self._service.wait(address, ended=ended, payloads=request.get_inputs_and_outputs, caller=caller_of(call))
         )
         closing = asyncio.ensure_future(self._closing.wait())
         try:
@@ -90,26 +90,26 @@ class Clients:
         if wrong:
             raise Refused(Status.INVALID_ARGUMENT, wrong)
         data = request.input if request.HasField("input") else None
-        return done(await self._service.raise_event(address, request.name, data, marks_of(call)))
+        return done(await self._service.raise_event(address, request.name, data, caller_of(call)))
 
     async def _terminate(self, call: Call, request: pb.TerminateRequest) -> bytes:
         address = address_of(call, request.instance_id)
         output = request.output.value if request.HasField("output") else None
-        return done(await self._service.terminate(address, output, request.recursive, marks_of(call)))
+        return done(await self._service.terminate(address, output, request.recursive, caller_of(call)))
 
     async def _suspend(self, call: Call, request: pb.ReasonRequest) -> bytes:
         address = address_of(call, request.instance_id)
-        return done(await self._service.suspend(address, request.reason.value or None, marks_of(call)))
+        return done(await self._service.suspend(address, request.reason.value or None, caller_of(call)))
 
     async def _resume(self, call: Call, request: pb.ReasonRequest) -> bytes:
         address = address_of(call, request.instance_id)
-        return done(await self._service.resume(address, request.reason.value or None, marks_of(call)))
+        return done(await self._service.resume(address, request.reason.value or None, caller_of(call)))
 
     async def _purge(self, call: Call, request: pb.PurgeInstancesRequest) -> bytes:
         if not request.HasField("instance_id"):
             raise Refused(Status.UNIMPLEMENTED, "purge by filter or batch is not supported yet: give an instance ID")
         address = address_of(call, request.instance_id)
-        reply, count = await self._service.purge(address, request.recursive, request.force)
+        reply, count = await self._service.purge(address, request.recursive, request.force, caller_of(call))
         if reply.outcome is not Outcome.MISSING:
             done(reply)
         response = pb.PurgeInstancesResponse(deleted_instance_count=count)

@@ -10,6 +10,7 @@ from sidecar.core.model import DEFAULT_HUB, Outcome, Received, Reply
 from sidecar.core.names import invalid_instance_id
 from sidecar.edge.transport import Call, Refused, Status, Unary
 from sidecar.engine import Address
+from sidecar.service import OWN, Caller
 
 _STATUS = {
     Outcome.MISSING: Status.NOT_FOUND,
@@ -30,9 +31,9 @@ class Forwarded(Call):
     received: Received
 
 
-def marks_of(call: Call) -> tuple[Received, ...]:
-    """Return what a commit for this call has to mark, so that the call has its effect once."""
-    return (call.received,) if isinstance(call, Forwarded) else ()
+def caller_of(call: Call) -> Caller:
+    """Return on whose behalf a call is made."""
+    return Caller(call.received.app, (call.received,)) if isinstance(call, Forwarded) else OWN
 
 
 def parse(kind: type[M], body: bytes) -> M:

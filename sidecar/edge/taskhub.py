@@ -6,7 +6,7 @@ UNAVAILABLE.
 
 import asyncio
 
-from sidecar.core.model import MalformedError
+from sidecar.core.model import DeniedError, MalformedError
 from sidecar.edge.answers import Answers
 from sidecar.edge.clients import Clients
 from sidecar.edge.forward import Forwarder
@@ -61,6 +61,8 @@ def _guarded(method: Unary) -> Unary:
             return await method(call, body)
         except MalformedError as error:
             raise Refused(Status.INVALID_ARGUMENT, str(error)) from error
+        except DeniedError as error:
+            raise Refused(Status.PERMISSION_DENIED, str(error)) from error
         except UnavailableError as error:
             raise Refused(Status.UNAVAILABLE, f"the store is not available: {error}") from error
 

@@ -1,0 +1,224 @@
+"""Access policies (M77 to M81): what another app may do here is decided here, by who it has proved to be."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+
+from sidecar import policy_file
+from sidecar.config import ConfigError
+from sidecar.core.model import CallId
+from sidecar.core.policy import Operation, Policy, Rule
+from sidecar.edge.transport import Status
+from sidecar.schema import peer_pb2
+from sidecar.schema import taskhub_pb2 as pb
+
+from .sidecars import Node, PlayedPeer, hello
+from .world import COMPLETED, call, child, end
+
+Start = Callable[..., Awaitable[Node]]
+ML = pb.Router(target_app_id="ml")
+DENIED = 6
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts sidecars; `policy` is the text of a file."""
+    nodes: list[Node] = []
+
+    async def start(app_id: str, policy: str = "", **settings: Any) -> Node:
+        if policy:
+            file = tmp_path / f"{app_id}.policy.yaml"
+            file.write_text(policy)
+            settings["policy"] = file
+        node = await Node.start(app_id, tmp_path, **settings)
+        nodes.append(node)
+        return node
+
+    yield start
+    await asyncio.gather(*(node.stop() for node in nodes if not node.until.is_set()))
+
+
+async def pair(start: Start, policy: str) -> tuple[Node, Node]:
+    """Apps orders and ml; the policy is ml's."""
+    ml = await start("ml", policy)
+    orders = await start("orders", peers={"ml": (ml.peer_address,)})
+    ml.worker(lambda events: [end("done")], {"score": lambda request: '"7"', "secret": lambda request: '"x"'})
+    return orders, ml
+
+
+def once(action: pb.Action) -> Callable[[list[pb.HistoryEvent]], list[pb.Action]]:
+    """A workflow that asks once, and ends with the answer or the type and text of its failure."""
+
+    def flow(events: list[pb.HistoryEvent]) -> list[pb.Action]:
+        for event in events:
+            kind = event.WhichOneof("kind")
+            if kind in ("task_completed", "child_completed"):
+                return [end(getattr(event, kind).result.value)]
+            if kind in ("task_failed", "child_failed"):
+                failure = getattr(event, kind).failure
+                return [end(f"{failure.error_type}: {failure.error_message}")]
+        return [action]
+
+    return flow
+
+
+async def outcome(orders: Node, action: pb.Action) -> str:
+    orders.worker(once(action))
+    await orders.begin("a")
+    return (await orders.outcome("a")).output.value
+
+
+async def test_without_a_policy_everything_is_allowed(start: Start) -> None:
+    """M77."""
+    orders, _ = await pair(start, "")
+    assert await outcome(orders, call(1, "score", app="ml")) == '"7"'
+
+
+async def test_what_is_listed_is_allowed(start: Start) -> None:
+    """M77."""
+    orders, _ = await pair(start, "allow: [{caller: 'ord*', activity: 's?ore'}]")
+    assert await outcome(orders, call(1, "score", app="ml")) == '"7"'
+
+
+@pytest.mark.parametrize(
+    ("policy", "action"),
+    [
+        ("allow: [{caller: orders, activity: score}]", call(1, "secret", app="ml")),
+        ("allow: [{caller: stock, activity: '*'}]", call(1, "score", app="ml")),
+        ("allow: [{caller: orders, workflow: '*'}]", call(1, "score", app="ml")),
+        ("default: deny", call(1, "score", app="ml")),
+        ("allow: [{caller: orders, activity: '*'}]", child(1, "c", app="ml")),
+        ("allow: [{caller: orders, workflow: '*', operations: [get, raise]}]", child(1, "c", app="ml")),
+    ],
+)
+async def test_a_denied_call_fails_at_once_with_a_text_that_names_no_rule(
+    start: Start, policy: str, action: pb.Action
+) -> None:
+    """M77, M79."""
+    orders, _ = await pair(start, policy)
+    text = "WorkflowAccessPolicyDenied: app 'orders' may not schedule that here: the access policy denies it"
+    assert await outcome(orders, action) == text
+
+
+async def test_the_own_app_is_always_allowed(start: Start) -> None:
+    """M77: also a child's answer to its parent, and a parent's command to its child."""
+    _, ml = await pair(start, "default: deny")
+    await ml.begin("own")
+    assert (await ml.outcome("own")).status == COMPLETED
+
+
+async def test_answers_pass_a_policy_that_denies_everything(start: Start) -> None:
+    """M77: the answer is allowed by the call that waits for it."""
+    ml = await start("ml")
+    orders = await start("orders", "default: deny", peers={"ml": (ml.peer_address,)})
+    ml.worker(activities={"score": lambda request: '"7"'})
+    assert await outcome(orders, call(1, "score", app="ml")) == '"7"'
+
+
+CALLS: dict[str, tuple[str, Message]] = {
+    "schedule": ("StartInstance", pb.CreateInstanceRequest(instance_id="new", name="flow", router=ML)),
+    "get": ("GetInstance", pb.GetInstanceRequest(instance_id="a", router=ML)),
+    "raise": ("RaiseEvent", pb.RaiseEventRequest(instance_id="a", name="e", router=ML)),
+    "pause": ("SuspendInstance", pb.ReasonRequest(instance_id="a", router=ML)),
+    "resume": ("ResumeInstance", pb.ReasonRequest(instance_id="a", router=ML)),
+    "terminate": ("TerminateInstance", pb.TerminateRequest(instance_id="a", router=ML)),
+    "purge": ("PurgeInstances", pb.PurgeInstancesRequest(instance_id="a", router=ML)),
+}
+
+
+@pytest.mark.parametrize("allowed", CALLS)
+async def test_each_operation_is_allowed_by_itself(start: Start, allowed: str) -> None:
+    """M78."""
+    ml = await start("ml", f"allow: [{{caller: orders, workflow: 'fl*', operations: {allowed}}}]")
+    orders = await start("orders", peers={"ml": (ml.peer_address,)})
+    await ml.begin("a")
+    for operation, (method, request) in CALLS.items():
+        status, text = await orders.refusal(method, request)
+        assert (status is Status.PERMISSION_DENIED) == (operation != allowed), (operation, text)
+
+
+async def test_an_instance_that_may_not_be_seen_looks_like_one_that_is_not_there(start: Start) -> None:
+    """M78, M81."""
+    ml = await start("ml", "allow: [{caller: orders, workflow: 'open*'}]")
+    orders = await start("orders", peers={"ml": (ml.peer_address,)})
+    await ml.begin("there")
+    for method in ("GetInstance", "WaitForInstanceStart"):
+        answers = [
+            await orders.refusal(method, pb.GetInstanceRequest(instance_id=one, router=ML)) for one in ("there", "not")
+        ]
+        assert answers[0] == answers[1]
+        assert answers[0][0] is Status.PERMISSION_DENIED
+
+
+async def test_a_forged_name_on_a_message_opens_nothing(start: Start) -> None:
+    """M81: what counts is the name in the payload, which is what would run."""
+    ml = await start("ml", "allow: [{caller: orders, activity: score}]")
+    peer = PlayedPeer(ml)
+    await peer.introduce(hello("orders"))
+    actor = peer_pb2.Actor(namespace="default", app_id="ml", kind="activity", hub="default", id="w::1::1")
+    message = peer_pb2.Message(
+        id=1,
+        kind=3,
+        target=actor,
+        source=peer_pb2.Actor(namespace="default", app_id="ml", kind="workflow", hub="default", id="w"),
+        call=peer_pb2.Call(execution_id="x", turn=1, task_id=1),
+        name="score",
+        payload=pb.ActivityRequest(name="secret", task_id=1).SerializeToString(),
+    )
+    assert [answer.verdict for answer in await peer.ask(message)] == [DENIED]
+    assert await ml.sidecar.store.foreign_activity("default", "orders", CallId("x", 1, 1)) is None
+    await peer.close()
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_a_policy_is_read_with_all_that_it_may_say(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(
+        'default = "deny"\n[[allow]]\ncaller = "a"\nactivity = "x"\n'
+        '[[allow]]\ncaller = "b"\nworkflow = "y*"\noperations = ["get", "raise"]\n'
+    )
+    assert policy_file.read(file) == Policy(
+        (
+            Rule("a", "activity", "x", frozenset({Operation.SCHEDULE})),
+            Rule("b", "workflow", "y*", frozenset({Operation.GET, Operation.RAISE})),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("default: allow", "nothing else"),
+        ("rules: []", "nothing else"),
+        ("allow: {a: b}", "`allow` is a list of rules"),
+        ("allow: [{caller: a}]", "rule 1: .* is not a rule: write"),
+        ("allow: [{caller: a, activity: x}, {caller: a, activity: x, workflow: y}]", "rule 2: .* is not a rule"),
+        ("allow: [{caller: a, activity: x, when: now}]", "rule 1: .* is not a rule"),
+        ("allow: [{activity: x}]", "rule 1: .* is not a rule"),
+        (
+            "allow: [{caller: a, activity: x, operations: [get]}]",
+            "'get' names no operation: .* schedule$",
+        ),
+        (
+            "allow: [{caller: a, workflow: x, operations: [fly]}]",
+            "'fly' names no operation: .* are get, pause",
+        ),
+        ("allow: [{caller: a, workflow: x, operations: []}]", "an empty list names no operation"),
+    ],
+)
+def test_a_wrong_policy_says_which_rule_and_what(tmp_path: Path, text: str, reason: str) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=reason):
+        policy_file.read(file)
+
+
+async def test_a_sidecar_does_not_start_with_a_policy_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        await Node.start("ml", tmp_path, policy=tmp_path / "none.yaml")
