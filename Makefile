@@ -8,8 +8,8 @@ UV_VERSION  := 0.13.9
 UV          := .venvs/lock/bin/uv
 
 SETUP       := $(VENV)/.installed
-SDKS        := microsoft dapr
-SETUP_SDKS  := $(SDKS:%=.venvs/%/.installed)
+APP_SDKS    := microsoft dapr
+SETUP_SDKS  := $(APP_SDKS:%=.venvs/%/.installed)
 
 PROTO_DIR   := proto
 PROTOS      := $(wildcard $(PROTO_DIR)/sidecar/schema/*.proto)
@@ -22,7 +22,7 @@ PYTEST_ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test demo multi-app lock \
-        lock-check image-lint sim soak mutants clean
+        lock-check image-lint sim soak mutants sdks sdks-record sdks-idle clean
 
 help: ## print this list
 	@echo "usage: make TARGET"; echo
@@ -87,6 +87,17 @@ test: $(SETUP) $(SETUP_SDKS) ## all tests
 	@mkdir -p build
 	$(BIN)/pytest --junitxml=build/tests.xml $(PYTEST_ARGS) tests
 
+MATRIX := $(BIN)/python -m tests.sdks.matrix $(if $(SDKS),--sdks "$(SDKS)")
+
+sdks: $(SETUP) ## run the SDKs of all languages against real sidecars; SDKS= and SCENARIOS= choose some
+	$(MATRIX) $(if $(SCENARIOS),--scenarios "$(SCENARIOS)")
+
+sdks-record: $(SETUP) ## the same, and keep what the SDKs send for the tests of the decoding
+	$(MATRIX) --record
+
+sdks-idle: $(SETUP) ## all SDKs at once with nothing to do: no stream is lost, no sidecar is busy; SECONDS= for how long
+	$(MATRIX) --idle $(SECONDS)
+
 demo: $(SETUP) $(SETUP_SDKS) ## one workflow across three apps, with a crash in the middle
 	@$(BIN)/python examples/demo.py
 
@@ -111,9 +122,9 @@ image-lint: $(SETUP) ## check the container files as far as that goes without an
 COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
            --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
-LOCKS   := requirements.lock requirements-dev.lock requirements-build.lock \
-           $(SDKS:%=tests/blackbox/requirements-%.lock)
-SOURCES := pyproject.toml $(SDKS:%=tests/blackbox/requirements-%.in)
+SDK_INS := $(APP_SDKS:%=tests/blackbox/requirements-%.in) $(wildcard tests/sdks/python_*/requirements*.in)
+LOCKS   := requirements.lock requirements-dev.lock requirements-build.lock $(SDK_INS:.in=.lock)
+SOURCES := pyproject.toml $(SDK_INS)
 
 $(UV):
 	$(PYTHON) -m venv .venvs/lock
@@ -123,12 +134,11 @@ lock: $(UV) ## resolve the dependencies again and write the locks, with hashes
 	$(UV) $(COMPILE) pyproject.toml -o requirements.lock
 	$(UV) $(COMPILE) pyproject.toml -c requirements.lock --group dev -o requirements-dev.lock
 	$(UV) $(COMPILE) -c requirements-dev.lock --group pyproject.toml:build -o requirements-build.lock
-	$(foreach sdk,$(SDKS),$(UV) $(COMPILE) tests/blackbox/requirements-$(sdk).in \
-	    -o tests/blackbox/requirements-$(sdk).lock &&) true
+	$(foreach in,$(SDK_INS),$(UV) $(COMPILE) $(in) -o $(in:.in=.lock) &&) true
 
 # Hashes are left out: an index may add files to a version, and so hashes, but it cannot change a file.
 lock-check: $(UV) ## fail if a lock is not what `make lock` would write
-	rm -rf build/lock && mkdir -p build/lock/tests/blackbox
+	rm -rf build/lock && mkdir -p $(addprefix build/lock/,$(sort $(dir $(LOCKS))))
 	for file in $(SOURCES) $(LOCKS); do cp $$file build/lock/$$file || exit 1; done
 	$(MAKE) --directory=build/lock --file=$(CURDIR)/Makefile UV=$(CURDIR)/$(UV) lock
 	for lock in $(LOCKS); do \

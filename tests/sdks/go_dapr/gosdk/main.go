@@ -1,0 +1,38 @@
+// The scenarios of tests/sdks/README.md with the workflow package of Dapr's go-sdk, which finds the sidecar by the
+// environment.
+package main
+
+import (
+	"log"
+
+	dapr "github.com/dapr/go-sdk/client"
+	"github.com/dapr/go-sdk/workflow"
+
+	"go_dapr/stage"
+)
+
+func main() {
+	dapr.SetLogger(log.Default()) // standard output is for the results
+	worker, err := workflow.NewWorker()
+	must(err)
+	for _, w := range []workflow.Workflow{
+		Hello, Chain, FanOut, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying, PayingCarefully,
+		Echoing,
+	} {
+		must(worker.RegisterWorkflow(w))
+	}
+	for _, activity := range []workflow.Activity{Greet, AddOne, Square, Declining, Echo} {
+		must(worker.RegisterActivity(activity))
+	}
+	must(worker.Start())
+	client, err := workflow.NewClient()
+	must(err)
+	stage.Run(scenarios(client))
+	must(worker.Shutdown())
+}
+
+func must(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}

@@ -1,0 +1,54 @@
+// The scenarios of tests/sdks/README.md with Microsoft's Durable Task SDK for Go.
+package main
+
+import (
+	"context"
+	"log"
+	"net"
+	"os"
+
+	"github.com/microsoft/durabletask-go/backend"
+	"github.com/microsoft/durabletask-go/client"
+	"github.com/microsoft/durabletask-go/task"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"go_microsoft/stage"
+)
+
+func main() {
+	ctx, stop := context.WithCancel(context.Background())
+	address := net.JoinHostPort(os.Getenv("SIDECAR_HOST"), os.Getenv("SIDECAR_PORT"))
+	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer connection.Close()
+	defer stop()
+
+	hub := client.NewTaskHubGrpcClient(connection, backend.DefaultLogger())
+	if err := hub.StartWorkItemListener(ctx, registry()); err != nil {
+		log.Fatal(err)
+	}
+	stage.Run(scenarios(hub))
+}
+
+func registry() *task.TaskRegistry {
+	r := task.NewTaskRegistry()
+	for _, orchestrator := range []task.Orchestrator{
+		Hello, Chain, FanOut, Retry, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying,
+		PayingCarefully, Reporting, Echoing,
+	} {
+		must(r.AddOrchestrator(orchestrator))
+	}
+	for _, activity := range []task.Activity{Greet, AddOne, Square, Shaky, Declining, Echo} {
+		must(r.AddActivity(activity))
+	}
+	return r
+}
+
+func must(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}

@@ -1,0 +1,153 @@
+// Package stage is what every scenario needs, and the command line that tests/sdks/README.md asks for.
+package stage
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log"
+	"os"
+	"reflect"
+	"runtime/debug"
+	"time"
+)
+
+const scenarioTime = 30 * time.Second
+
+// Standard output is for the results alone; what the SDK prints goes to standard error.
+var results = json.NewEncoder(os.Stdout)
+
+func init() {
+	results.SetEscapeHTML(false)
+	os.Stdout = os.Stderr
+}
+
+type line struct {
+	Ready    bool    `json:"ready,omitempty"`
+	Scenario string  `json:"scenario,omitempty"`
+	Result   string  `json:"result,omitempty"`
+	Detail   string  `json:"detail,omitempty"`
+	Seconds  float64 `json:"seconds,omitempty"`
+}
+
+func say(l line) {
+	if err := results.Encode(l); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// Scenario fails by the checks of its stage; what it returns is shown beside "pass".
+type Scenario func(s *Stage) string
+
+// Programme has the scenarios of a program by name, and the reasons for those that the SDK has no API for.
+type Programme struct {
+	Scenarios  map[string]Scenario
+	NotOffered map[string]string
+}
+
+// Stage is one scenario that is being played.
+type Stage struct {
+	context.Context
+}
+
+// What a failed check panics with.
+type failure string
+
+// Fail ends the scenario.
+func (s *Stage) Fail(format string, args ...any) {
+	panic(failure(fmt.Sprintf(format, args...)))
+}
+
+// Check ends the scenario unless the condition holds.
+func (s *Stage) Check(condition bool, format string, args ...any) {
+	if !condition {
+		s.Fail(format, args...)
+	}
+}
+
+// Equal ends the scenario unless the two are deeply equal.
+func (s *Stage) Equal(actual, expected any, what string) {
+	if !reflect.DeepEqual(actual, expected) {
+		s.Fail("%s: expected %.200v, got %.200v", what, expected, actual)
+	}
+}
+
+// OK ends the scenario if there is an error.
+func (s *Stage) OK(err error, what string) {
+	if err != nil {
+		s.Fail("%s: %T: %v", what, err, err)
+	}
+}
+
+// Until asks again and again until the condition holds.
+func (s *Stage) Until(what string, condition func() bool) {
+	for end := time.Now().Add(10 * time.Second); !condition(); time.Sleep(50 * time.Millisecond) {
+		s.Check(time.Now().Before(end), "not within 10 s: %s", what)
+	}
+}
+
+var ids int
+
+// NewID returns an instance ID that no other run uses.
+func NewID(name string) string {
+	ids++
+	return fmt.Sprintf("%s-%s-%d", os.Getenv("RUN_ID"), name, ids)
+}
+
+func play(name string, p Programme) {
+	if reason, ok := p.NotOffered[name]; ok {
+		say(line{Scenario: name, Result: "not offered", Detail: reason})
+		return
+	}
+	scene, ok := p.Scenarios[name]
+	if !ok {
+		say(line{Scenario: name, Result: "fail", Detail: "this program does not know it"})
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), scenarioTime)
+	defer cancel()
+	started := time.Now()
+	outcome := make(chan line, 1)
+	go func() {
+		defer func() {
+			switch thrown := recover().(type) {
+			case nil:
+			case failure:
+				outcome <- line{Result: "fail", Detail: string(thrown)}
+			default:
+				log.Printf("%v\n%s", thrown, debug.Stack())
+				outcome <- line{Result: "fail", Detail: fmt.Sprintf("%T: %v", thrown, thrown)}
+			}
+		}()
+		outcome <- line{Result: "pass", Detail: scene(&Stage{ctx})}
+	}()
+	var last line
+	select {
+	case last = <-outcome:
+	case <-ctx.Done():
+		last = line{Result: "fail", Detail: "timed out"}
+	}
+	last.Scenario, last.Seconds = name, float64(time.Since(started).Milliseconds())/1000
+	say(last)
+}
+
+// Run does what the command line asks for.
+func Run(p Programme) {
+	say(line{Ready: true})
+	command := "serve"
+	if len(os.Args) > 1 {
+		command = os.Args[1]
+	}
+	if command == "run" {
+		for _, name := range os.Args[2:] {
+			play(name, p)
+		}
+		return
+	}
+	for input := bufio.NewScanner(os.Stdin); input.Scan(); {
+		if command == "idle" {
+			play("hello", p)
+		}
+	}
+}

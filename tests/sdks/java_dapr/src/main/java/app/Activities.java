@@ -1,0 +1,61 @@
+package app;
+
+import io.dapr.workflows.WorkflowActivityContext;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicInteger;
+
+/** What the workflows let others do. */
+final class Activities {
+
+  /** How often "Flaky" has run, by its input. */
+  static final Map<String, AtomicInteger> ATTEMPTS = new ConcurrentHashMap<>();
+  /** Whether "Deploy" has run. */
+  static final AtomicBoolean DEPLOYED = new AtomicBoolean();
+
+  private Activities() {
+  }
+
+  static Object greet(WorkflowActivityContext context) {
+    return "Hello, " + context.getInput(String.class) + "!";
+  }
+
+  static Object plusOne(WorkflowActivityContext context) {
+    return context.getInput(Integer.class) + 1;
+  }
+
+  static Object square(WorkflowActivityContext context) {
+    int number = context.getInput(Integer.class);
+    return number * number;
+  }
+
+  static Object echo(WorkflowActivityContext context) {
+    return context.getInput(String.class);
+  }
+
+  /** Succeeds at its third attempt. */
+  static Object flaky(WorkflowActivityContext context) {
+    int attempt = ATTEMPTS.computeIfAbsent(context.getInput(String.class), key -> new AtomicInteger())
+        .incrementAndGet();
+    if (attempt < 3) {
+      throw new IllegalStateException("attempt " + attempt);
+    }
+    return attempt;
+  }
+
+  static Object fail(WorkflowActivityContext context) {
+    throw new UnsupportedOperationException(context.getInput(String.class));
+  }
+
+  /** Says where it ran. */
+  static Object where(WorkflowActivityContext context) {
+    return context.getInput(String.class) + " in " + System.getenv("APP_ID");
+  }
+
+  /** As if a new version of the program had come while the workflow ran. */
+  static Object deploy(WorkflowActivityContext context) {
+    DEPLOYED.set(true);
+    return null;
+  }
+}

@@ -1,0 +1,48 @@
+"""The program for Microsoft's `durabletask`: a worker and a client in one process."""
+
+import os
+from collections.abc import Mapping
+
+import workflows
+from basics import Basics
+from durabletask.client import TaskHubGrpcClient
+from durabletask.worker import TaskHubGrpcWorker, VersioningOptions
+from management import Management
+from player import Scenario, main
+
+
+class Microsoft:
+    """The SDK's side: how a worker is made, and the scenarios."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._client = TaskHubGrpcClient(host_address=address)
+        self._worker: TaskHubGrpcWorker | None = None
+
+    def start_worker(self, rules: VersioningOptions | None = None) -> None:
+        worker = TaskHubGrpcWorker(host_address=self._address)
+        for orchestrator in workflows.ORCHESTRATORS:
+            worker.add_orchestrator(orchestrator)
+        for activity in workflows.ACTIVITIES:
+            worker.add_activity(activity)
+        worker.add_entity(workflows.Tally, "counter")
+        if rules:
+            worker.use_versioning(rules)
+        worker.start()
+        self._worker = worker
+
+    def stop_worker(self) -> None:
+        if self._worker:
+            self._worker.stop()
+            self._worker = None
+
+    def scenarios(self) -> Mapping[str, Scenario]:
+        return {**Basics(self._client).scenarios(), **Management(self._client, self._new_rules).scenarios()}
+
+    def _new_rules(self, rules: VersioningOptions | None) -> None:
+        self.stop_worker()
+        self.start_worker(rules)
+
+
+if __name__ == "__main__":
+    main(Microsoft(f"{os.environ['SIDECAR_HOST']}:{os.environ['SIDECAR_PORT']}"))
