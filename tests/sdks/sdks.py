@@ -25,9 +25,9 @@ _LEFT = {"node_modules", "__pycache__", "target", "build", "dist"}
 
 # What is published and yet not in the table, and why.
 UNTESTED = (
-    ("Microsoft, .NET", "no .NET runtime can be had from pip, npm, Go, Maven or apt, and NuGet is not reached"),
+    ("Microsoft, .NET", "no .NET runtime is among what the test machines install (pip, npm, Go modules, Maven, apt)"),
     ("Dapr, .NET", "the same"),
-    ("Dapr, Rust", "not asked for"),
+    ("Dapr, Rust", "not tested yet"),
 )
 
 
@@ -64,7 +64,7 @@ class Build:
         return [*self._filled(self.run), *arguments]
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        """What its processes see: nothing of this session's Python, of Dapr or of the sidecar but what is given."""
+        """What its processes see: nothing of the caller's Python, of Dapr or of the sidecar but what is given."""
         unwanted = ("SIDECAR_", "DAPR_", "PYTEST_", "PYTHON", "VIRTUAL_ENV")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
         return {**kept, "SDK_BUILD": str(self.directory), **more}
