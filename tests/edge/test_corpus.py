@@ -6,7 +6,7 @@ The files in `corpus` are written by `python -m tests.sdks.matrix --record`, one
 import base64
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from sidecar.edge.dialects import DAPR, MICROSOFT, completion
+from sidecar.edge.forward import Forwarder
 from sidecar.edge.taskhub import SERVICE, TaskHub
 from sidecar.schema import taskhub_pb2 as pb
 from tests.sdks import wire
@@ -37,9 +38,14 @@ def rows(path: Path) -> list[Row]:
     return [(line["method"], base64.b64decode(line["body"])) for line in lines]
 
 
+def served() -> Mapping[str, Any]:
+    """The handlers of the sidecar by path."""
+    return TaskHub(Mock(), Mock(), Forwarder(Mock(), Mock(), 1, unknown_app_fails=False)).handlers().unary
+
+
 def messages() -> dict[str, type[Message]]:
     """The message of each method, out of the sidecar's own handlers: what it serves tomorrow is tested tomorrow."""
-    handlers = TaskHub(Mock(), Mock()).handlers().unary
+    handlers = served()
     found = {path.removeprefix(SERVICE): kind for path, handler in handlers.items() for kind in _kinds(handler)}
     return {**found, **STREAMS}
 
@@ -61,8 +67,8 @@ def named(path: Path) -> str:
 
 
 def test_every_method_of_the_sidecar_has_its_message() -> None:
-    served = {path.removeprefix(SERVICE) for path in TaskHub(Mock(), Mock()).handlers().unary}
-    assert served - TURNS - set(MESSAGES) == set()
+    names = {path.removeprefix(SERVICE) for path in served()}
+    assert names - TURNS - set(MESSAGES) == set()
 
 
 def test_every_build_of_the_matrix_has_been_recorded() -> None:
