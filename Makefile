@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test demo multi-app lock \
+.PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test demo multi-app chaos lock \
         lock-check image-lint sim soak mutants sdks sdks-record sdks-idle clean
 
 help: ## print this list
@@ -103,6 +103,9 @@ demo: $(SETUP) $(SETUP_SDKS) ## one workflow across three apps, with a crash in 
 
 multi-app: $(SETUP) $(SETUP_SDKS) ## the statements about multi-app workflows, each with its test and result
 	$(BIN)/python -m tests.multi_app
+
+chaos: $(SETUP) $(SETUP_SDKS) ## five apps of three SDK kinds under faults, for 5 minutes or SECONDS=
+	$(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 sim: $(SETUP) ## simulate deployments until nothing new is found; SEED= shows one as a story, STEPS= cuts it short
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))

@@ -334,9 +334,14 @@ class Deployment:
         self.apps[name] = App(dialect, self.sidecars[name].port, self.directory, name, **options)
         return self.apps[name]
 
+    def end_apps(self) -> None:
+        for app in self.apps.values():
+            app.kill9()
+
     def end(self) -> None:
-        for process in [*self.apps.values(), *self.sidecars.values()]:
-            process.kill9()
+        self.end_apps()
+        for sidecar in self.sidecars.values():
+            sidecar.kill9()
 
 
 def attempt(app: App, op: str, seconds: float = 60.0, **arguments: Any) -> Any:
