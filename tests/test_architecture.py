@@ -56,7 +56,7 @@ ONLY_IN = {
     "grpc_health": ["app", "edge.*"],
     "random": ["timers"],
     "secrets": ["timers"],
-    "sqlite3": ["store.sqlite", "store.writes"],
+    "sqlite3": ["store.queries", "store.sqlite", "store.writes"],
     "time": ["timers"],
     "typer": ["cli"],
     "uuid": ["timers"],

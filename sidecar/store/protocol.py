@@ -6,9 +6,10 @@ the change assumes, is said by `Changes`.
 
 import enum
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from sidecar.core.model import CallId, Changes, Child, Position, Reminder, State
+from sidecar.core.model import CallId, Changes, Child, Instance, Position, Reminder, State, Status
 
 
 class Refusal(enum.Enum):
@@ -35,6 +36,49 @@ class Ready(NamedTuple):
     id: str
     name: str
     version: str | None
+
+
+class Order(enum.Enum):
+    """What the answers to a query are ordered by: a time, and instances of one moment by their keys."""
+
+    CREATED = "created"
+    COMPLETED = "completed"  # instances that have not ended are not among them
+
+
+class Mark(NamedTuple):
+    """Where a query goes on: behind the instance with this time, by its order, and key."""
+
+    moment: int
+    key: int
+
+
+BEGINNING = Mark(-(1 << 62), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """Which workflow instances of a hub a query is about: those for which all of it holds.
+
+    `since` and `before` are about the time that the query is ordered by: from the first, up to but without the
+    second. An instance has a tag when its stored tags contain these bytes. Entities, whose IDs begin with "@", are
+    among the answers only if `entities` says so.
+    """
+
+    hub: str
+    statuses: frozenset[Status] = frozenset(Status)
+    since: int | None = None
+    before: int | None = None
+    prefix: str = ""
+    name: str | None = None
+    tags: tuple[bytes, ...] = ()
+    entities: bool = False
+
+
+class Page(NamedTuple):
+    """A part of the answers to a query, and where the next begins: None when there is nothing more to look at."""
+
+    found: list[Instance]
+    next: Mark | None
 
 
 class Store(Protocol):
@@ -89,6 +133,16 @@ class Store(Protocol):
 
     async def reminder(self, reminder_id: int) -> Reminder | None:
         """Return one reminder, or None when it is gone."""
+
+    async def query(self, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+        """Return instances from behind `after`, in order, at most `limit` of them.
+
+        One call looks at no more than a store can in a few milliseconds. So a page may have fewer instances than
+        `limit`, or none, and yet not be the last. `limit` must be small enough to hold as many rows in memory.
+        """
+
+    async def hubs(self) -> list[str]:
+        """Return the names of the hubs that have instances, in order."""
 
     async def foreign_activity(self, namespace: str, app: str, call: CallId) -> Reminder | None:
         """Return the activity that was taken in for a call of another app, if it is not done."""

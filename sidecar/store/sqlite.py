@@ -19,8 +19,8 @@ from filelock import FileLock, Timeout
 
 from sidecar.core.model import CallId, Changes, Child, Position, Reminder, Row, Self, State
 from sidecar.core.state import load as load_state
-from sidecar.store import rows, writes
-from sidecar.store.protocol import Ready, Refusal, RejectedError, UnavailableError
+from sidecar.store import queries, rows, writes
+from sidecar.store.protocol import Criteria, Mark, Order, Page, Ready, Refusal, RejectedError, UnavailableError
 
 T = TypeVar("T")
 _Waiting = tuple[Sequence[Changes], asyncio.Future[list[Refusal | None]]]
@@ -200,6 +200,14 @@ class Sqlite:
             "AND execution = ? AND turn = ? AND task = ?"
         )
         return next(iter(await self._reminders(where, (namespace, app, *call))), None)
+
+    async def query(self, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+        """See `Store.query`."""
+        return await self._call(queries.run, criteria, order, after, limit)
+
+    async def hubs(self) -> list[str]:
+        """See `Store.hubs`."""
+        return [hub for (hub,) in await self._call(_all, queries.HUBS, ())]
 
     async def _reminders(self, where: str, values: rows.Values) -> list[Reminder]:
         return [rows.to_reminder(row) for row in await self._call(_all, _REMINDERS + where, values)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.core.model import CallId, Changes, Child, Position, Reminder, Self, State
-from sidecar.store.protocol import Ready, Refusal, UnavailableError
+from sidecar.store.protocol import Criteria, Mark, Order, Page, Ready, Refusal, UnavailableError
 from tests.simulation.memory_store import Data, MemoryStore
 
 
@@ -128,6 +128,15 @@ class FaultyStore:
         """See `Store`."""
         found: Reminder | None = await self._read("reminder", reminder_id)
         return found
+
+    async def query(self, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+        """See `Store`."""
+        found: Page = await self._read("query", criteria, order, after, limit)
+        return found
+
+    async def hubs(self) -> list[str]:
+        """See `Store`."""
+        return list(await self._read("hubs"))
 
     async def foreign_activity(self, namespace: str, app: str, call: CallId) -> Reminder | None:
         """See `Store`."""

@@ -24,7 +24,7 @@ from sidecar.core.model import (
     State,
 )
 from sidecar.core.state import load as load_state
-from sidecar.store.protocol import Ready, Refusal, UnavailableError
+from sidecar.store.protocol import Criteria, Mark, Order, Page, Ready, Refusal, UnavailableError
 
 
 @dataclass
@@ -283,6 +283,19 @@ class MemoryStore:
         self._check_open()
         return self.data.reminders.get(reminder_id)
 
+    async def query(self, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+        """See `Store.query`. It looks at `limit` instances, so that pages are short or empty when few of them fit."""
+        self._check_open()
+        marks = sorted(mark for one in self.data.instances.values() if (mark := _mark(one, criteria, order)) > after)
+        looked_at = [self.data.instances[mark.key] for mark in marks[:limit]]
+        found = [one for one in looked_at if _fits(one, criteria)]
+        return Page(found, marks[limit - 1] if len(marks) > limit else None)
+
+    async def hubs(self) -> list[str]:
+        """See `Store.hubs`."""
+        self._check_open()
+        return sorted({one.hub for one in self.data.instances.values()})
+
     async def foreign_activity(self, namespace: str, app: str, call: CallId) -> Reminder | None:
         """See `Store.foreign_activity`."""
         self._check_open()
@@ -300,3 +313,26 @@ class MemoryStore:
 
     def _for_own_workers(self, reminder: Reminder) -> bool:
         return self.me.owns(reminder.target) and reminder.kind is Kind.ACTIVITY
+
+
+def _mark(instance: Instance, criteria: Criteria, order: Order) -> Mark:
+    """Return where an instance stands in the order of a query, or before everything if it has no place there."""
+    moment = instance.created_at if order is Order.CREATED else instance.completed_at
+    nowhere = Mark(-(1 << 63), 0)
+    if moment is None or instance.hub != criteria.hub or instance.status not in criteria.statuses:
+        return nowhere
+    if order is Order.COMPLETED and not instance.status.terminal:
+        return nowhere
+    late = criteria.before is not None and moment >= criteria.before
+    early = criteria.since is not None and moment < criteria.since
+    return nowhere if late or early else Mark(moment, instance.key)
+
+
+def _fits(instance: Instance, criteria: Criteria) -> bool:
+    """Whether what no order is about holds."""
+    return (
+        (criteria.entities or not instance.id.startswith("@"))
+        and instance.id.startswith(criteria.prefix)
+        and criteria.name in (None, instance.name)
+        and all(tag in instance.tags for tag in criteria.tags)
+    )

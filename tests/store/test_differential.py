@@ -35,7 +35,7 @@ from sidecar.core.model import (
     Row,
     Status,
 )
-from sidecar.store.protocol import Refusal, Store
+from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, Refusal, Store
 from sidecar.store.sqlite import Sqlite, open_store
 from tests.simulation.memory_store import MemoryStore
 from tests.store.builders import EVERYTHING, MAIL, MANY, ME, ML, activity, from_ml, instance, result_for, workflow
@@ -335,8 +335,30 @@ async def reads(store: Store, dice: random.Random, keys: int, orders: int) -> li
         answers.append(await store.outbound(*app, dice.randrange(orders + 1), limit))
         answers.append(await store.foreign_activity(*app, dice.choice(CALLS)))
     answers.append(sorted(await store.destinations()))
+    answers += [await store.hubs(), await queried(store, dice)]
     answers += [await store.reminder(dice.randrange(orders + 2)) for _ in range(3)]
     return answers
+
+
+async def queried(store: Store, dice: random.Random) -> list[Instance]:
+    """All answers to a query with criteria from the dice, whatever the pages."""
+    times = [None, *(100 + dice.randrange(1_000) for _ in range(2))]
+    criteria = Criteria(
+        dice.choice(HUBS),
+        frozenset(dice.sample(list(Status), dice.randrange(len(Status) + 1))),
+        since=dice.choice(times),
+        before=dice.choice(times),
+        prefix=dice.choice(["", "", *IDS]),
+        tags=(b"event",) if dice.random() < 0.3 else (),
+    )
+    order, limit = dice.choice(list(Order)), dice.choice([1, 3, MANY])
+    found: list[Instance] = []
+    after: Mark | None = BEGINNING
+    while after is not None:
+        page = await store.query(criteria, order, after, limit)
+        found += page.found
+        after = page.next
+    return found
 
 
 def signature(name: str, changes: Changes, answer: Refusal | None, store: MemoryStore) -> Signature:

@@ -38,6 +38,10 @@ CREATE TABLE instances (
     UNIQUE (hub, id)
 );
 CREATE INDEX instances_ready ON instances (key) WHERE ready = 1;
+-- What queries walk along, one status after the other; the key, which tells instances of one moment apart, is the last
+-- column of every index.
+CREATE INDEX instances_created ON instances (hub, status, created_at);
+CREATE INDEX instances_completed ON instances (hub, status, completed_at) WHERE completed_at IS NOT NULL;
 
 CREATE TABLE outputs (
     key INTEGER PRIMARY KEY,
