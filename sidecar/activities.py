@@ -79,7 +79,7 @@ class Activities:
 
     def _offer(self, reminder: Reminder, size: int = 0) -> None:
         version = pb.ActivityRequest.FromString(reminder.payload).version.value
-        self._pool.activities.offer(reminder.id, reminder.name, version, size)
+        self._pool.activities.offer(reminder.id, reminder.name, version, size, hub=reminder.target.hub)
 
     def discard(self, reminder_id: int) -> None:
         """Forget an activity that is gone from the store."""
@@ -130,11 +130,11 @@ class Activities:
         reminder = self._at_hand.get(reminder_id) or await self._store.reminder(reminder_id)
         return reminder if reminder is not None and reminder.kind is Kind.ACTIVITY else None
 
-    def by_task(self, peer: str, instance_id: str, task: int) -> int | None:
+    def by_task(self, peer: str, hub: str, instance_id: str, task: int) -> int | None:
         """Return the activity that a worker at this address has, for an SDK that echoes no token."""
         for reminder_id, lease in self.leases.items():
-            found = lease.reminder
-            if lease.worker.peer == peer and found.source.id == instance_id and found.call.task == task:
+            found, worker = lease.reminder, lease.worker
+            if (worker.peer, worker.hub) == (peer, hub) and (found.source.id, found.call.task) == (instance_id, task):
                 return reminder_id
         return None
 

@@ -28,6 +28,7 @@ from sidecar.edge.streams import Streams
 from sidecar.edge.taskhub import TaskHub
 from sidecar.edge.transport import AddressInUse, Channel, Handlers, Tls
 from sidecar.engine import Engine
+from sidecar.retention import Retention
 from sidecar.router import Link, Peer, Router
 from sidecar.service import Service
 from sidecar.store import sqlite
@@ -68,6 +69,7 @@ class Middle:
     router: Router
     peers: Peers
     taskhub: TaskHub
+    retention: Retention
 
 
 Connect = Callable[[str, Peer], Channel]
@@ -102,13 +104,11 @@ def assemble(
     most_bytes = settings.max_message_bytes - _PEER_HEADROOM
     served = Served(most_bytes, service.forget)
     links.peers = Peers(service, directory, connect, router.link_up, served=served, proves=proves)
-    taskhub = TaskHub(
-        service,
-        Streams(dispatch, settings.max_message_bytes),
-        Forwarder(engine, links.peers, most_bytes, settings.unknown_app == "fail"),
-    )
+    forwarder = Forwarder(engine, links.peers, most_bytes, settings.unknown_app == "fail")
+    taskhub = TaskHub(service, Streams(dispatch, settings.max_message_bytes), forwarder, settings)
     served.methods = taskhub.calls()
-    return Middle(engine, dispatch, service, router, links.peers, taskhub)
+    retention = Retention(engine, settings.retention)
+    return Middle(engine, dispatch, service, router, links.peers, taskhub, retention)
 
 
 class Sidecar:
@@ -126,6 +126,7 @@ class Sidecar:
         middle = assemble(settings, store.me, store, Clock(), connect=self._connect, proves=proves, policy=policy)
         self.engine, self.dispatch, self.service = middle.engine, middle.dispatch, middle.service
         self.router, self.peers, self.taskhub = middle.router, middle.peers, middle.taskhub
+        self.retention = middle.retention
         app_handlers = _merged(self.taskhub.handlers(), Health(self.ready).handlers())
         self.app_server = GrpcServer(app_handlers, max_receive_bytes=limit)
         self.peer_server = GrpcServer(Handlers(duplex={peer.METHOD: self.peers.accept}), max_receive_bytes=limit)
@@ -203,6 +204,7 @@ class Sidecar:
             tasks = [
                 group.create_task(self.dispatch.timers.run(), name="timers"),
                 group.create_task(self.dispatch.sweep(), name="sweep"),
+                group.create_task(self.retention.run(), name="retention"),
             ]
             if self.certificates is not None:
                 tasks.append(group.create_task(self.certificates.watch(self.engine.clock), name="certificates"))

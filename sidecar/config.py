@@ -58,6 +58,9 @@ class Settings:
     activity_timeout: float | None = None
     drain_timeout: float = 5.0
     unknown_app: Literal["wait", "fail"] = "wait"
+    task_hubs: str | tuple[str, ...] = "ignore"  # or "separate", or the names that are accepted
+    allow_hub_deletion: bool = False
+    retention: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Option(NamedTuple):
@@ -139,11 +142,11 @@ def shown(value: object) -> str:
         case bool():
             return str(value).lower()
         case float():
-            return f"{value:g}s"
+            return f"{value:.12g}s"
         case tuple():
             return ",".join(str(item) for item in value)
         case Mapping():
-            return ",".join(f"{app}={','.join(addresses)}" for app, addresses in value.items())
+            return ",".join(f"{name}={shown(item)}" for name, item in value.items())
     return str(value)
 
 
@@ -381,6 +384,21 @@ OPTIONS: tuple[Option, ...] = (
         values.choice("wait", "fail"),
         "wait|fail",
         "What a call does whose app is not among the peers: wait for it to appear, or fail.",
+    ),
+    Option(
+        "task_hubs",
+        values.task_hubs,
+        "ignore|separate|NAMES",
+        "What the header taskhub of a call does: nothing, keep each name apart, or the same for these names alone.",
+        repeats=True,
+    ),
+    Option("allow_hub_deletion", values.switch, "", "Let a client delete all instances of its task hub by one call."),
+    Option(
+        "retention",
+        values.retention,
+        "STATUS=TIME",
+        "How long ended workflows are kept, such as completed=7d,failed=30d or any=90d; repeatable.",
+        repeats=True,
     ),
 )
 BY_FIELD: Mapping[str, Option] = MappingProxyType({option.field: option for option in OPTIONS})

@@ -133,7 +133,7 @@ class Dispatch:
 
     def _queue_turn(self, actor: Actor, instance: Instance) -> None:
         if instance.ready and actor.turn is None and actor.holder is None:
-            self.pool.turns.offer(actor.address, instance.name, instance.version or "")
+            self.pool.turns.offer(actor.address, instance.name, instance.version or "", hub=instance.hub)
             self.pump()
 
     async def refill(self) -> None:
@@ -145,7 +145,7 @@ class Dispatch:
             for key in found:
                 actor = self.engine.actor((key.hub, key.id))
                 if actor.turn is None and actor.holder is None:
-                    pool.turns.offer(actor.address, key.name, key.version or "")
+                    pool.turns.offer(actor.address, key.name, key.version or "", hub=key.hub)
             await self.activities.refill()
         except UnavailableError as error:
             log.warning("cannot read waiting work", error=str(error))
@@ -192,12 +192,12 @@ class Dispatch:
         actor.past = Past(await self.engine.store.events(instance.key, Position(0, -1), instance.covered))
 
     def _hand_out_turn(self, actor: Actor, state: State, past: Past, worker: Worker) -> None:
+        instance, clock = state.instance, self.engine.clock
         size = past.size + sum(len(row.event) for row in state.inbox)
         if size > worker.max_bytes:
             self.recall(actor)
-            self.pool.turns.offer(actor.address, state.instance.name, state.instance.version or "", size)
+            self.pool.turns.offer(actor.address, instance.name, instance.version or "", size, hub=instance.hub)
             return
-        instance, clock = state.instance, self.engine.clock
         turn = turns.begin(state, clock.now(), f"t.{clock.new_id()}")
         state.tail = turns.after(state, turn)
         actor.turn, actor.deadline = turn, clock.monotonic() + self._turn_timeout

@@ -126,7 +126,7 @@ class Service:
         if instance is None or not payloads:
             return None if instance is None else View(instance, None, None)
         started, output = await self.engine.store.payloads(instance.key)
-        return View(instance, _input_of(started), output)
+        return View(instance, input_of(started), output)
 
     async def wait(self, address: Address, *, ended: bool, payloads: bool, caller: Caller = OWN) -> View | None:
         """Wait until an instance has ended, or has begun, and return it; None at once when there is none."""
@@ -222,12 +222,12 @@ class Service:
 
         return await engine.submit(address, decide)
 
-    async def complete_activity(self, peer: str, response: pb.ActivityResponse) -> Reply:
+    async def complete_activity(self, hub: str, peer: str, response: pb.ActivityResponse) -> Reply:
         """Take a worker's answer to an activity; the first one counts, whoever it comes from."""
         engine, dispatch = self.engine, self.dispatch
         reminder_id, number = _delivery(response.completion_token)
         if reminder_id is None and not response.completion_token:
-            reminder_id = dispatch.activities.by_task(peer, response.instance_id, response.task_id)
+            reminder_id = dispatch.activities.by_task(peer, hub, response.instance_id, response.task_id)
         reminder = None if reminder_id is None else await dispatch.activities.find(reminder_id)
         if reminder is None:
             return Reply(Outcome.STALE)
@@ -326,7 +326,8 @@ def _reached(instance: Instance, ended: bool) -> bool:
     return instance.status.terminal or (not ended and instance.started_at is not None)
 
 
-def _input_of(started: bytes | None) -> str | None:
+def input_of(started: bytes | None) -> str | None:
+    """Return the input in the event that started an execution."""
     if started is None:
         return None
     begun = events.decode(started).execution_started

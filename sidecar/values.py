@@ -26,7 +26,10 @@ _MAX_SECONDS = 366 * 86400.0
 _QUOTED_CHARACTERS = 80
 _ROUTE_KINDS = ("activity", "workflow")
 _SIZES = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_DURATIONS = {"": 1.0, "MS": 0.001, "S": 1.0, "M": 60.0, "H": 3600.0}
+_DURATIONS = {"": 1.0, "MS": 0.001, "S": 1.0, "M": 60.0, "H": 3600.0, "D": 86400.0}
+_HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_ENDS = ("completed", "failed", "terminated", "canceled", "any")
+_LONGEST_RETENTION = 100 * 366 * 86400.0
 _SWITCH_WORDS = {"true", "1", "yes", "on", "false", "0", "no", "off"}
 _SWITCHED_ON = {"true", "1", "yes", "on"}
 
@@ -162,10 +165,14 @@ def size(raw: object) -> int:
 
 
 def seconds(raw: object) -> float:
-    """A duration over zero in seconds, also with a unit: 500ms, 90s, 2m, 1h."""
+    """A duration over zero in seconds, also with a unit: 500ms, 90s, 2m, 1h, 7d."""
+    return _duration(raw, _MAX_SECONDS, "366 days")
+
+
+def _duration(raw: object, most: float, most_in_words: str) -> float:
     found = _amount(raw, _DURATIONS)
-    if found is None or not 0 < found <= _MAX_SECONDS:
-        hint = "give seconds over 0 or such as 500ms, 90s, 2m, 1h, at most 366 days"
+    if found is None or not 0 < found <= most:
+        hint = f"give seconds over 0 or such as 500ms, 90s, 2m, 1h, 7d, at most {most_in_words}"
         raise ValueError(f"{quoted(raw)} is not a duration: {hint}")
     return found
 
@@ -173,6 +180,47 @@ def seconds(raw: object) -> float:
 def seconds_or_none(raw: object) -> float | None:
     """As `seconds`; the word none means no limit."""
     return None if raw == "none" else seconds(raw)
+
+
+def retention(raw: object) -> Mapping[str, float]:
+    """Status → seconds, read-only, from `{status: duration}` or from items `status=duration`."""
+    found: dict[str, float] = {}
+    for status, duration in _pairs(raw):
+        if status not in _ENDS:
+            raise ValueError(f"{quoted(status)} is not an end of a workflow: use {', '.join(_ENDS)}")
+        if status in found:
+            raise ValueError(f"{status} is given twice: keep one of them")
+        try:
+            found[status] = _duration(duration, _LONGEST_RETENTION, "100 years")
+        except ValueError as error:
+            raise ValueError(f"{status}: {error}") from None
+    return MappingProxyType(found)
+
+
+def _pairs(raw: object) -> Iterable[tuple[object, object]]:
+    if isinstance(raw, Mapping):
+        yield from raw.items()
+        return
+    for item in _items(raw):
+        name, equals, value = item.partition("=") if isinstance(item, str) else ("", "", "")
+        if not equals:
+            raise ValueError(f"{quoted(item)} is not of the form status=time, such as completed=7d")
+        yield name.strip(), value.strip()
+
+
+def task_hubs(raw: object) -> str | tuple[str, ...]:
+    """The word ignore or separate, or the names of hubs, in a list or separated by commas."""
+    names = _items(raw)
+    for name in names:
+        if not isinstance(name, str) or not _HUB.fullmatch(name):
+            hint = "give ignore, separate, or names of letters, digits, '-', '_' and '.'"
+            raise ValueError(f"{quoted(name)} is not the name of a task hub: {hint}")
+    words = {"ignore", "separate"}.intersection(map(str, names))
+    if words and len(names) > 1:
+        raise ValueError(f"{min(words)} stands alone: give it without names, or the names without it")
+    if not names:
+        raise ValueError("the list is empty: give ignore, separate, or names")
+    return min(words) if words else tuple(dict.fromkeys(map(str, names)))
 
 
 def peer_pattern(raw: object) -> str:

@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 import structlog
 
 from sidecar.core.items import WorkItem
+from sidecar.core.model import DEFAULT_HUB
 
 QUEUE_LIMIT = 20_000
 
@@ -35,7 +36,7 @@ class Filter:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One `GetWorkItems` stream: what it takes, how much at once, and what it has."""
+    """One `GetWorkItems` stream: what it takes, how much at once, and what it has. It takes work of one hub."""
 
     name: str
     peer: str
@@ -46,6 +47,7 @@ class Worker:
     activity_filter: Filter
     is_full: Callable[[], bool]
     send: Callable[[WorkItem], None]
+    hub: str = DEFAULT_HUB
     turns: dict[tuple[str, str], None] = field(default_factory=dict)
     activities: dict[int, None] = field(default_factory=dict)
 
@@ -58,7 +60,7 @@ class Assignment(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Work that the same workers can take: its name and version, and the bytes that a worker must be able to receive.
+    """Work that the same workers can take: its name, version and hub, and the bytes that a worker must receive.
 
     The size is 0 until an item proved too large for a worker: sending it would break that worker's stream each time.
     """
@@ -66,6 +68,7 @@ class Group(NamedTuple):
     name: str
     version: str
     size: int = 0
+    hub: str = DEFAULT_HUB
 
 
 class Backlog(Generic[K]):
@@ -83,7 +86,7 @@ class Backlog(Generic[K]):
     def __contains__(self, item: K) -> bool:
         return item in self._where
 
-    def offer(self, item: K, name: str, version: str, size: int = 0) -> None:
+    def offer(self, item: K, name: str, version: str, size: int = 0, *, hub: str = DEFAULT_HUB) -> None:
         """Queue an item, unless it waits already or there are too many."""
         if item in self._where:
             return
@@ -92,7 +95,7 @@ class Backlog(Generic[K]):
             return
         if size:
             log.warning("work item waits for a worker that can receive it", item=str(item), name=name, bytes=size)
-        group = Group(name, version, size)
+        group = Group(name, version, size, hub)
         self._groups.setdefault(group, {})[item] = None
         self._where[item] = group
 
@@ -177,4 +180,4 @@ class Pool:
 
 
 def _can_take(worker: Worker, group: Group) -> bool:
-    return not worker.is_full() and worker.max_bytes >= group.size
+    return worker.hub == group.hub and not worker.is_full() and worker.max_bytes >= group.size

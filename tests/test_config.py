@@ -142,6 +142,9 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "activity_timeout": "30",
         "drain_timeout": "500ms",
         "unknown_app": "fail",
+        "task_hubs": "blue,green",
+        "allow_hub_deletion": "yes",
+        "retention": "completed=7d,any=1h",
     }
     expected = Settings(
         app_id="orders",
@@ -169,6 +172,9 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         activity_timeout=30.0,
         drain_timeout=0.5,
         unknown_app="fail",
+        task_hubs=("blue", "green"),
+        allow_hub_deletion=True,
+        retention={"completed": 604800.0, "any": 3600.0},
     )
     assert set(texts) == set(Settings.__dataclass_fields__)
     variables = {config.BY_FIELD[name].variable: text for name, text in texts.items()}
@@ -460,13 +466,13 @@ def test_a_bad_size_is_refused(bad: object) -> None:
 
 @pytest.mark.parametrize(
     ("raw", "expected"),
-    [("120", 120.0), (1.5, 1.5), ("500ms", 0.5), ("90s", 90.0), ("2m", 120.0), ("1h", 3600.0)],
+    [("120", 120.0), (1.5, 1.5), ("500ms", 0.5), ("90s", 90.0), ("2m", 120.0), ("1h", 3600.0), ("2d", 172800.0)],
 )
 def test_a_duration_is_seconds_or_has_a_unit(raw: object, expected: float) -> None:
     assert config.load({**APP, "drain_timeout": raw}, {}).drain_timeout == expected
 
 
-@pytest.mark.parametrize("bad", ["0", "-1", "soon", "nan", "inf", float("inf"), "9" * 400, "8785h", "1d", ""])
+@pytest.mark.parametrize("bad", ["0", "-1", "soon", "nan", "inf", float("inf"), "9" * 400, "8785h", "367d", ""])
 @pytest.mark.parametrize("name", ["turn_timeout", "activity_timeout", "drain_timeout"])
 def test_a_bad_duration_is_refused(name: str, bad: object) -> None:
     flag = config.BY_FIELD[name].flag
@@ -501,6 +507,52 @@ def test_a_tilde_in_the_data_dir_is_the_home_directory(monkeypatch: pytest.Monke
 
 def test_a_long_bad_value_is_cut_in_the_error() -> None:
     assert len(refusal({"app_id": "/" * 10_000})) < 250
+
+
+# Retention and task hubs
+
+
+def test_retention_is_a_list_of_times_by_status(tmp_path: Path) -> None:
+    file = written(tmp_path, "s.yaml", "retention: {completed: 7d, failed: 30d, any: 3600}")
+    expected = {"completed": 604800.0, "failed": 2592000.0, "any": 3600.0}
+    assert config.load({**APP, **file}, {}).retention == expected
+    assert config.load({**APP, "retention": ["completed=7d,failed=30d", "any=3600"]}, {}).retention == expected
+    assert config.load(APP, {}).retention == {}
+    assert config.shown(expected) == "completed=604800s,failed=2592000s,any=3600s"
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("running=1d", "'running' is not an end of a workflow: use completed, failed, terminated, canceled, any"),
+        ("7d", "'7d' is not of the form status=time, such as completed=7d"),
+        ("any=soon", "any: 'soon' is not a duration"),
+        ("any=0", "any: '0' is not a duration"),
+        ("any=1d,any=2d", "any is given twice: keep one of them"),
+    ],
+)
+def test_a_bad_retention_is_refused(bad: str, reason: str) -> None:
+    assert refusal({**APP, "retention": [bad]}).startswith(f"--retention: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [("ignore", "ignore"), (["separate"], "separate"), ("a, b.c,a", ("a", "b.c")), (["a,b", "c"], ("a", "b", "c"))],
+)
+def test_task_hubs_are_a_word_or_names(raw: object, expected: object) -> None:
+    assert config.load({**APP, "task_hubs": raw}, {}).task_hubs == expected
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("a b", "'a b' is not the name of a task hub"),
+        (["separate,a"], "separate stands alone"),
+        ("x" * 65, f"{'x' * 65!r} is not the name"),
+    ],
+)
+def test_bad_task_hubs_are_refused(bad: object, reason: str) -> None:
+    assert refusal({**APP, "task_hubs": bad}).startswith(f"--task-hubs: {reason}")
 
 
 # Unknown names

@@ -36,6 +36,16 @@ def text(value: str | None) -> StringValue | None:
     return None if value is None else StringValue(value=value)
 
 
+def tag(key: str, value: str) -> bytes:
+    """Return the bytes that stand for a tag in the stored tags of an instance."""
+    return pb.ExecutionStarted(tags={key: value}).SerializeToString()
+
+
+def tags_in(stored: bytes) -> set[bytes]:
+    """Return what stands for each of the tags of an instance."""
+    return {tag(key, value) for key, value in pb.ExecutionStarted.FromString(stored).tags.items()}
+
+
 def encode(event: pb.HistoryEvent) -> bytes:
     """Return the bytes that are stored and sent; equal events give equal bytes."""
     return event.SerializeToString(deterministic=True)

@@ -4,6 +4,7 @@ import re
 
 MAX_ID_LENGTH = 256
 _APP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -23,6 +24,13 @@ def invalid_instance_id(instance_id: str) -> str | None:
     if _CONTROL.search(instance_id):
         return f"the instance ID {instance_id[:80]!r} contains control characters"
     return None
+
+
+def invalid_hub(hub: str) -> str | None:
+    """Say what is wrong with the name of a task hub, or return None."""
+    if _HUB.match(hub):
+        return None
+    return f"invalid task hub {hub[:80]!r}: use 1 to 64 letters, digits, '-', '_' or '.', the first a letter or digit"
 
 
 def invalid_name(what: str, name: str) -> str | None:

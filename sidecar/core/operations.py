@@ -244,6 +244,15 @@ def purge(at: Context, state: State | None, children: Sequence[Child], force: bo
     return purged(Draft(at, state), children, BY_FORCE if force else b"")
 
 
+def expire(at: Context, state: State | None, key: int, revision: int) -> Decision:
+    """Decide the end of the time that an ended instance is kept: it goes if nothing has happened to it since."""
+    if state is None or (state.instance.key, state.instance.revision) != (key, revision):
+        return Decision(None, Reply(Outcome.STALE))
+    if not state.instance.status.terminal:
+        return Decision(None, Reply(Outcome.WRONG_STATE))
+    return purged(Draft(at, state), (), b"")
+
+
 def purged(
     draft: Draft,
     children: Sequence[Child],

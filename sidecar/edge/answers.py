@@ -5,9 +5,8 @@ An answer that comes too late is OK, since SDKs try again on anything else.
 
 import asyncio
 
-from sidecar.core.model import DEFAULT_HUB
 from sidecar.edge.dialects import completion
-from sidecar.edge.rpc import Methods, done, parse, parsed
+from sidecar.edge.rpc import Methods, done, hub_of, parse, parsed
 from sidecar.edge.streams import Streams
 from sidecar.edge.transport import Call, Outflow, Refused, Status
 from sidecar.schema import taskhub_pb2 as pb
@@ -45,10 +44,10 @@ class Answers:
         if response.requires_history:
             self._service.abandon_turn(response.completion_token)
             return b""
-        return done(await self._service.complete_turn(DEFAULT_HUB, call.peer, response))
+        return done(await self._service.complete_turn(hub_of(call), call.peer, response))
 
     async def _complete_activity(self, call: Call, request: pb.ActivityResponse) -> bytes:
-        return done(await self._service.complete_activity(call.peer, request))
+        return done(await self._service.complete_activity(hub_of(call), call.peer, request))
 
     async def _abandon_activity(self, call: Call, request: pb.AbandonRequest) -> bytes:
         self._service.abandon_activity(request.completion_token)

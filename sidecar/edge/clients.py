@@ -1,18 +1,18 @@
-"""The calls of clients: start, look at, wait for, command and remove instances."""
+"""The calls of clients: start, look at, wait for and command an instance."""
 
 import asyncio
 
 from google.protobuf.empty_pb2 import Empty
 
 from sidecar.core import events
-from sidecar.core.model import Outcome
 from sidecar.core.names import invalid_name
 from sidecar.core.operations import Identity, Start
 from sidecar.edge import dialects
 from sidecar.edge.dialects import wire
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, parse, parsed
+from sidecar.edge.streams import Streams
 from sidecar.edge.transport import Call, Outflow, Refused, Status
-from sidecar.edge.views import state_of
+from sidecar.edge.views import answer
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.service import Service
 
@@ -22,8 +22,9 @@ _CHUNK_BYTES = 1024 * 1024
 class Clients:
     """Handlers; `closing` is set when the sidecar lets go of those who wait."""
 
-    def __init__(self, service: Service, closing: asyncio.Event) -> None:
+    def __init__(self, service: Service, streams: Streams, closing: asyncio.Event) -> None:
         self._service = service
+        self._streams = streams
         self._me = service.engine.me
         self._ids = service.engine.ids
         self._closing = closing
@@ -40,7 +41,6 @@ class Clients:
             "TerminateInstance": parsed(pb.TerminateRequest, self._terminate),
             "SuspendInstance": parsed(pb.ReasonRequest, self._suspend),
             "ResumeInstance": parsed(pb.ReasonRequest, self._resume),
-            "PurgeInstances": parsed(pb.PurgeInstancesRequest, self._purge),
             "GetInstanceHistory": parsed(pb.GetInstanceHistoryRequest, self._history),
         }
 
@@ -60,7 +60,8 @@ class Clients:
 
     async def _get(self, call: Call, request: pb.GetInstanceRequest) -> bytes:
         address = address_of(call, request.instance_id)
-        return state_of(await self._service.view(address, request.get_inputs_and_outputs, caller_of(call)))
+        view = await self._service.view(address, request.get_inputs_and_outputs, caller_of(call))
+        return answer(view, self._streams.family_of(call))
 
     async def _wait_start(self, call: Call, request: pb.GetInstanceRequest) -> bytes:
         return await self._wait(call, request, ended=False)
@@ -79,7 +80,7 @@ class Clients:
             await asyncio.wait((waiting, closing), return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 raise Refused(Status.UNAVAILABLE, "the sidecar is stopping: wait again in a moment")
-            return state_of(waiting.result())
+            return answer(waiting.result(), self._streams.family_of(call))
         finally:
             waiting.cancel()
             closing.cancel()
@@ -104,17 +105,6 @@ class Clients:
     async def _resume(self, call: Call, request: pb.ReasonRequest) -> bytes:
         address = address_of(call, request.instance_id)
         return done(await self._service.resume(address, request.reason.value or None, caller_of(call)))
-
-    async def _purge(self, call: Call, request: pb.PurgeInstancesRequest) -> bytes:
-        if not request.HasField("instance_id"):
-            raise Refused(Status.UNIMPLEMENTED, "purge by filter or batch is not supported yet: give an instance ID")
-        address = address_of(call, request.instance_id)
-        reply, count = await self._service.purge(address, request.recursive, request.force, caller_of(call))
-        if reply.outcome is not Outcome.MISSING:
-            done(reply)
-        response = pb.PurgeInstancesResponse(deleted_instance_count=count)
-        response.is_complete.value = True
-        return response.SerializeToString()
 
     async def _history(self, call: Call, request: pb.GetInstanceHistoryRequest) -> bytes:
         log_ = await self._service.history(address_of(call, request.instance_id))

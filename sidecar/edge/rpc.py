@@ -36,6 +36,13 @@ def caller_of(call: Call) -> Caller:
     return Caller(call.received.app, (call.received,)) if isinstance(call, Forwarded) else OWN
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted(Call):
+    """A call, and the task hub that it is for."""
+
+    hub: str = DEFAULT_HUB
+
+
 def parse(kind: type[M], body: bytes) -> M:
     """Read a request; malformed bytes are the caller's mistake."""
     try:
@@ -71,4 +78,4 @@ def address_of(call: Call, instance_id: str) -> Address:
 
 def hub_of(call: Call) -> str:
     """Return the hub that a call is for."""
-    return DEFAULT_HUB
+    return call.hub if isinstance(call, Admitted) else DEFAULT_HUB

@@ -9,6 +9,7 @@ from sidecar.core.items import TurnItem, WorkItem
 from sidecar.dispatch import Dispatch
 from sidecar.edge import dialects
 from sidecar.edge.dialects import Family, Profile
+from sidecar.edge.rpc import hub_of
 from sidecar.edge.transport import Call, Closed, Outflow
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.workers import Filter, Worker
@@ -64,11 +65,20 @@ class Streams:
             for stream in self._by_peer.get(peer, ()):
                 stream.family = family
 
+    def family_of(self, call: Call) -> Family:
+        """Return the family of a client: as its call tells, else as the workers that are here have shown theirs."""
+        told = dialects.client_family(call.metadata)
+        if told is not None:
+            return told
+        here = self._by_peer.get(call.peer) or [stream for streams in self._by_peer.values() for stream in streams]
+        families = {stream.family for stream in here}
+        return families.pop() if len(families) == 1 else dialects.NEUTRAL
+
     async def serve(self, call: Call, request: pb.GetWorkItemsRequest, out: Outflow, closing: asyncio.Event) -> None:
         """Be a worker until the stream ends; returns, which ends it with OK, when the sidecar closes."""
         profile = dialects.detect(call.metadata, request, self._most_bytes)
         stream = Stream(profile, out)
-        worker = _worker(f"worker {next(self._numbers)}", call.peer, request, stream)
+        worker = _worker(f"worker {next(self._numbers)}", call, request, stream)
         log.info("worker connected", worker=worker.name, peer=call.peer, dialect=profile.family.name)
         self._by_peer.setdefault(call.peer, []).append(stream)
         self._dispatch.add_worker(worker)
@@ -88,13 +98,14 @@ class Streams:
             log.info("worker disconnected", worker=worker.name, peer=call.peer)
 
 
-def _worker(name: str, peer: str, request: pb.GetWorkItemsRequest, stream: Stream) -> Worker:
+def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Stream) -> Worker:
     """Return the worker that a stream is, with the limits that it asked for (0: it did not say)."""
     in_flight = stream.profile.in_flight
     filters = request.filters if request.HasField("filters") else None
     return Worker(
         name=name,
-        peer=peer,
+        peer=call.peer,
+        hub=hub_of(call),
         max_turns=request.max_orchestrations if request.max_orchestrations > 0 else in_flight,
         max_activities=request.max_activities if request.max_activities > 0 else in_flight,
         max_bytes=stream.profile.max_bytes,

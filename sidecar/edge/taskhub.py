@@ -6,10 +6,13 @@ UNAVAILABLE.
 
 import asyncio
 
+from sidecar.config import Settings
 from sidecar.core.model import DeniedError, MalformedError
 from sidecar.edge.answers import Answers
 from sidecar.edge.clients import Clients
 from sidecar.edge.forward import Forwarder
+from sidecar.edge.hubs import Hubs
+from sidecar.edge.queries import Many
 from sidecar.edge.rpc import Methods
 from sidecar.edge.streams import Streams
 from sidecar.edge.transport import Call, Handlers, Outflow, Refused, Status, Stream, Unary
@@ -22,27 +25,43 @@ SERVICE = "/TaskHubSidecarService/"
 class TaskHub:
     """The handlers of the service."""
 
-    def __init__(self, service: Service, streams: Streams, forwarder: Forwarder) -> None:
+    def __init__(self, service: Service, streams: Streams, forwarder: Forwarder, settings: Settings) -> None:
         self._forwarder = forwarder
         self.stopping = asyncio.Event()
         self.closing = asyncio.Event()
-        self._clients = Clients(service, self.closing)
+        self._hubs = Hubs(settings.task_hubs)
+        self._clients = Clients(service, streams, self.closing)
+        self._many = Many(service, self._hubs, settings)
         self._answers = Answers(service, streams, self.closing)
 
     def handlers(self) -> Handlers:
         """Return the methods of the service by path."""
-        own = self.calls()
-        unary = {name: self._forwarder.routed(name, method) for name, method in own.items()}
+        unary = {name: self._forwarder.routed(name, method) for name, method in self.calls().items()}
         unary |= {name: _guarded(method) for name, method in self._answers.methods().items()}
         stream = {"GetWorkItems": self._answers.work_items, "StreamInstanceHistory": self._clients.stream_history}
         return Handlers(
-            unary={SERVICE + name: method for name, method in unary.items()},
-            stream={SERVICE + name: _guarded_stream(method) for name, method in stream.items()},
+            unary={SERVICE + name: self._admitted(method) for name, method in unary.items()},
+            stream={SERVICE + name: self._admitted_stream(_guarded_stream(method)) for name, method in stream.items()},
         )
 
     def calls(self) -> Methods:
         """Return the calls of clients by RPC, as this app does them for itself or for another app's clients."""
-        return {name: _guarded(self._unless_stopping(method)) for name, method in self._clients.methods().items()}
+        methods = {**self._clients.methods(), **self._many.methods()}
+        return {name: _guarded(self._unless_stopping(method)) for name, method in methods.items()}
+
+    def _admitted(self, method: Unary) -> Unary:
+        """Find out the task hub of a call before anything else is done with it."""
+
+        async def serve(call: Call, body: bytes) -> bytes:
+            return await method(self._hubs.admit(call), body)
+
+        return serve
+
+    def _admitted_stream(self, method: Stream) -> Stream:
+        async def serve(call: Call, body: bytes, out: Outflow) -> None:
+            await method(self._hubs.admit(call), body, out)
+
+        return serve
 
     def _unless_stopping(self, method: Unary) -> Unary:
         async def serve(call: Call, body: bytes) -> bytes:

@@ -35,6 +35,13 @@ BY_ID: dict[str, Callable[..., Message]] = {
     "StartInstance": lambda **given: pb.CreateInstanceRequest(**{"name": "flow"} | given),
 }
 OTHERS = ("GetInstanceHistory", "AbandonTaskActivityWorkItem", "AbandonTaskOrchestratorWorkItem")
+MANY = (
+    "QueryInstances",
+    "ListInstanceIds",
+    "ListInstanceIDs",
+    "SkipGracefulOrchestrationTerminations",
+    "CreateTaskHub",
+)
 UNARY = ("Hello", *BY_ID, *COMPLETE, *OTHERS)
 
 
@@ -152,7 +159,7 @@ async def test_what_the_other_family_means_by_a_number_is_left_alone(node: Node)
 
 @pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", b"\x0a\x7fcut"])
 async def test_bytes_that_are_no_message_are_an_invalid_argument(node: Node, garbage: bytes) -> None:
-    for method in UNARY:
+    for method in (*UNARY, *MANY, "DeleteTaskHub"):
         assert (await node.refusal(method, garbage))[0] is Status.INVALID_ARGUMENT, method
 
 
@@ -195,9 +202,6 @@ async def test_a_name_that_cannot_exist_is_an_invalid_argument(node: Node) -> No
 
 async def test_what_is_not_there_is_unimplemented(node: Node) -> None:
     assert (await node.refusal("Nonsense"))[0] is Status.UNIMPLEMENTED
-    assert (await node.refusal("PurgeInstances", pb.PurgeInstancesRequest(filter=pb.PurgeFilter())))[
-        0
-    ] is Status.UNIMPLEMENTED
 
 
 async def test_a_running_instance_is_purged_only_by_force(node: Node) -> None:

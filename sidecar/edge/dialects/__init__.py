@@ -72,6 +72,22 @@ def detect(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest,
     return Profile(NEUTRAL, 4 if sized else 0, 100, small)
 
 
+def client_family(metadata: Mapping[str, str | bytes]) -> Family | None:
+    """Tell the family of a client from what its calls say of it, or return None.
+
+    Both Python packages call themselves grpc-python. A Dapr token says little alone: old packages of that family have
+    Microsoft's code inside.
+    """
+    agent = str(metadata.get("user-agent", ""))
+    if "taskhub" in metadata or str(metadata.get("x-user-agent", "")).startswith("durabletask-"):
+        return MICROSOFT
+    if any(name in agent for name in ("durabletask-js", "dapr-js-sdk/workflow")):
+        return NEUTRAL
+    if any(name in agent for name in ("dapr-sdk-java/", "dapr-sdk-dotnet/", "dapr-sdk-go/", "dapr-durabletask/")):
+        return DAPR
+    return DAPR if "dapr-api-token" in metadata and "grpc-python" in agent else None
+
+
 def encode_turn(family: Family, item: TurnItem) -> bytes:
     """Return the work item for a turn; the past is framed once an event, and joined."""
 

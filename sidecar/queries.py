@@ -1,0 +1,120 @@
+"""What is asked of many instances at once: pages of a query, purges by criteria or in batches, the end of a hub.
+
+Every step is a bounded read or an operation on one instance, so nobody else waits for it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
+
+from sidecar.core import events, operations
+from sidecar.core.model import Context, Decision, Instance, Outcome, Reply, State, Status
+from sidecar.engine import Address
+from sidecar.service import OWN, Caller, Service, View, input_of
+from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, Page, Store
+
+T = TypeVar("T")
+_AT_ONCE = 50  # instances that are worked on side by side
+TERMINAL = frozenset(status for status in Status if status.terminal)
+
+
+class Purge(NamedTuple):
+    """How instances are removed: with their children, even if they run, and on whose behalf."""
+
+    recursive: bool
+    force: bool
+    caller: Caller = OWN
+
+
+async def page_of(store: Store, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+    """Return the next `limit` instances, or all that are left; unlike the store's page, `next` is None only then."""
+    found: list[Instance] = []
+    mark: Mark | None = after
+    while mark is not None:
+        page = await store.query(criteria, order, mark, limit + 1 - len(found))
+        found += [one for one in page.found if _has_tags(one, criteria)]
+        if len(found) > limit:
+            return Page(found[:limit], mark_of(found[limit - 1], order))
+        mark = page.next
+    return Page(found, None)
+
+
+def mark_of(instance: Instance, order: Order) -> Mark:
+    """Return where an instance stands in an order."""
+    moment = instance.created_at if order is Order.CREATED else instance.completed_at
+    return Mark(moment or 0, instance.key)
+
+
+def _has_tags(instance: Instance, criteria: Criteria) -> bool:
+    """Whether the tags are there as tags: the store has only found their bytes, which a value may contain."""
+    return not criteria.tags or events.tags_in(instance.tags).issuperset(criteria.tags)
+
+
+async def _in_groups(addresses: Sequence[Address], work: Callable[[Address], Awaitable[T]]) -> list[T]:
+    """Do something to instances, some at a time: those of a group share commits."""
+    done: list[T] = []
+    for start in range(0, len(addresses), _AT_ONCE):
+        done += await asyncio.gather(*map(work, addresses[start : start + _AT_ONCE]))
+    return done
+
+
+class Queries:
+    """Operations over the instances of one sidecar."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._engine = service.engine
+
+    async def page(self, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+        """See `page_of`."""
+        return await page_of(self._engine.store, criteria, order, after, limit)
+
+    async def view(self, instance: Instance, payloads: bool) -> View:
+        """Return an instance as a client sees it."""
+        if not payloads:
+            return View(instance, None, None)
+        started, output = await self._engine.store.payloads(instance.key)
+        return View(instance, input_of(started), output)
+
+    async def purge(self, criteria: Criteria, how: Purge, seconds: float | None = None) -> tuple[int, bool]:
+        """Remove what fits, only what has ended unless by force; return how many went and whether that was all.
+
+        After `seconds` no more is begun.
+        """
+        clock = self._engine.clock
+        end = None if seconds is None else clock.monotonic() + seconds
+        if not how.force:
+            criteria = replace(criteria, statuses=criteria.statuses & TERMINAL)
+        count = 0
+        mark: Mark | None = BEGINNING
+        while mark is not None:
+            page = await self._engine.store.query(criteria, Order.CREATED, mark, _AT_ONCE)
+            fitting = [(one.hub, one.id) for one in page.found if _has_tags(one, criteria)]
+            count += await self.purge_batch(fitting, how)
+            mark = page.next
+            if end is not None and clock.monotonic() >= end:
+                return count, mark is None
+        return count, True
+
+    async def purge_batch(self, addresses: Sequence[Address], how: Purge) -> int:
+        """Remove those instances that are there and may go; return how many instances went."""
+        gone = await _in_groups(addresses, lambda address: self._service.purge(address, *how))
+        return sum(count for _, count in gone)
+
+    async def end_batch(self, addresses: Sequence[Address], output: str | None) -> list[bool]:
+        """Terminate instances and not their children; for each, False if there is none that runs."""
+        return await _in_groups(addresses, lambda address: self._end(address, output))
+
+    async def _end(self, address: Address, output: str | None) -> bool:
+        def decide(at: Context, state: State | None) -> Decision:
+            if state is None or state.instance.status.terminal:
+                return Decision(None, Reply(Outcome.STALE))
+            return operations.terminate(at, state, output, recurse=False)
+
+        return (await self._engine.submit(address, decide)).outcome is Outcome.DONE
+
+    async def delete_hub(self, hub: str) -> int:
+        """Remove all instances of a hub, whatever they do."""
+        count, _ = await self.purge(Criteria(hub, entities=True), Purge(recursive=False, force=True))
+        return count
