@@ -1,6 +1,7 @@
 """Whole sidecars in this process, and workers and peers that the test plays over real connections."""
 
 import asyncio
+import copy
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from sidecar import app
 from sidecar.config import Settings
 from sidecar.edge import peer
 from sidecar.edge.grpc_aio import GrpcChannel
-from sidecar.edge.transport import Closed, DuplexCall, Refused, Status
+from sidecar.edge.transport import Closed, DuplexCall, Metadata, Refused, Status
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -61,6 +62,13 @@ class Node:
         self.serving = asyncio.create_task(sidecar.serve(self.until))
         self.channel = GrpcChannel(f"127.0.0.1:{ports.grpc[0]}")
         self.workers: list[PlayedWorker] = []
+        self.metadata: tuple[tuple[str, str], ...] = ()
+
+    def of_hub(self, hub: str) -> "Node":
+        """The same sidecar, for calls and workers that name a task hub."""
+        view = copy.copy(self)
+        view.metadata = (("taskhub", hub),)
+        return view
 
     @classmethod
     async def start(cls, app_id: str, directory: Path, **settings: Any) -> "Node":
@@ -82,7 +90,7 @@ class Node:
 
     async def call(self, method: str, request: Message | bytes = b"", seconds: float = 10.0) -> bytes:
         body = request if isinstance(request, bytes) else request.SerializeToString()
-        return await self.channel.unary(SERVICE + method, body, timeout=seconds)
+        return await self.channel.unary(SERVICE + method, body, self.metadata, timeout=seconds)
 
     async def refusal(self, method: str, request: Message | bytes = b"", seconds: float = 10.0) -> tuple[Status, str]:
         """Status and text of a call, whatever it is."""
@@ -121,7 +129,7 @@ class PlayedWorker:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        stream = await work_items(self._node.channel)
+        stream = await work_items(self._node.channel, metadata=self._node.metadata)
         while (item := await stream.receive()) is not None:
             found = fields(item)
             token = found[10][0].decode() if 10 in found else ""
@@ -150,9 +158,9 @@ class PlayedWorker:
         await self._node.call("CompleteActivityTask", response)
 
 
-async def work_items(channel: GrpcChannel, request: bytes = b"") -> DuplexCall:
+async def work_items(channel: GrpcChannel, request: bytes = b"", metadata: Metadata = ()) -> DuplexCall:
     """Open a stream of work items."""
-    stream = channel.duplex(SERVICE + "GetWorkItems")
+    stream = channel.duplex(SERVICE + "GetWorkItems", metadata)
     await stream.send(request)
     await stream.done_sending()
     return stream

@@ -171,3 +171,14 @@ def test_an_item_that_is_too_large_for_a_worker_waits_for_one_that_can_receive_i
     assert [item for _, item in pool.assign()] == [2]
     pool.workers.append(worker("larger", max_bytes=1_001))
     assert [(taker.name, item) for taker, item in pool.assign()] == [("larger", 1)]
+
+
+def test_work_of_a_hub_goes_to_the_workers_of_that_hub_alone() -> None:
+    pool = pool_of(worker("blue", hub="blue"), worker("default"))
+    pool.turns.offer(("blue", "b"), "flow", "", hub="blue")
+    pool.turns.offer(("green", "g"), "flow", "", hub="green")
+    pool.activities.offer(1, "act", "", hub="blue")
+    pool.activities.offer(2, "act", "")
+    assert sorted(given(pool), key=str) == [("blue", "b"), ("blue", 1), ("default", 2)]
+    pool.workers.append(worker("green", hub="green"))
+    assert given(pool) == [("green", "g")]
