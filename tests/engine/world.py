@@ -218,7 +218,7 @@ class World:
             result=StringValue(value=result),
             completion_token=item.token,
         )
-        return await self.service.complete_activity(peer, response)
+        return await self.service.complete_activity("default", peer, response)
 
     async def status(self, instance_id: str) -> int:
         instance = await self.service.instance(at(instance_id))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.core.items import ActivityItem, TurnItem, WorkItem
-from sidecar.core.model import Outcome
+from sidecar.core.model import DEFAULT_HUB, Outcome
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 from sidecar.workers import Filter, Worker
@@ -132,7 +132,7 @@ class SimWorker:
         sent.CopyFrom(response)
         sent.completion_token = token
         try:
-            reply = await self.node.middle.service.complete_turn("default", self.worker.peer, sent)
+            reply = await self.node.middle.service.complete_turn(DEFAULT_HUB, self.worker.peer, sent)
         except UnavailableError:
             self.node.note(f"turn of {item.instance_id}: unavailable")
             return
@@ -156,7 +156,7 @@ class SimWorker:
             if self.node.running.get(activity) == (self._number, number):
                 del self.node.running[activity]
             try:
-                reply = await self.node.middle.service.complete_activity(self.worker.peer, response)
+                reply = await self.node.middle.service.complete_activity(DEFAULT_HUB, self.worker.peer, response)
             except UnavailableError:
                 self.node.note(f"activity {item.token}: unavailable")
                 continue
