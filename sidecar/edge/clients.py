@@ -113,14 +113,18 @@ class Clients:
         return b"".join(wire.frame(1, dialects.DAPR.event(event)) for event in log_)
 
     async def stream_history(self, call: Call, body: bytes, out: Outflow) -> None:
-        """Serve `StreamInstanceHistory`."""
+        """Serve `StreamInstanceHistory`; only the execution that runs, or was the last, has a history."""
         request = parse(pb.GetInstanceHistoryRequest, body)
-        log_ = await self._service.history(address_of(call, request.instance_id))
-        if log_ is None:
+        address = address_of(call, request.instance_id)
+        instance = await self._service.instance(address)
+        log_ = await self._service.history(address)
+        if log_ is None or instance is None:
             raise Refused(Status.NOT_FOUND, "no such instance exists")
+        if request.execution_id.value not in ("", instance.execution):
+            raise Refused(Status.NOT_FOUND, f"the instance has no execution '{request.execution_id.value[:80]}'")
         chunk, size = [], 0
         for event in log_:
-            chunk.append(wire.frame(1, event))
+            chunk.append(wire.frame(1, dialects.MICROSOFT.event(event)))
             size += len(event)
             if size > _CHUNK_BYTES:
                 out.send(b"".join(chunk))

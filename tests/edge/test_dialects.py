@@ -54,10 +54,11 @@ def test_only_dapr_finds_the_router_in_slot_30() -> None:
     assert (router.source_app_id, router.target_app_id) == ("orders", "ml")
 
 
-def test_only_dapr_finds_the_task_execution_id_in_slot_5() -> None:
+def test_each_family_finds_in_slot_5_of_a_task_what_it_has_there() -> None:
+    slots = {"dapr": [b"id-1"], "microsoft": [pb.Tag(key="k", value="v").SerializeToString()]}
     for family in ALL:
         task = pb.HistoryEvent.FromString(family.event(scheduled())).task_scheduled
-        assert list(task.slot_5) == ([b"id-1"] if family is DAPR else []), family.name
+        assert list(task.slot_5) == slots.get(family.name, []), family.name
         assert task.name == "n"
 
 

@@ -259,6 +259,33 @@ async def test_both_history_calls_show_the_same_events_in_order(node: Node) -> N
         assert [pb.HistoryEvent.FromString(event).WhichOneof("kind") for event in found] == expected
 
 
+async def test_the_history_of_another_execution_is_not_found(node: Node) -> None:
+    await node.begin("a")
+    execution = (await get(node, "a")).state.execution_id.value
+    for wanted, expected in ((execution, Status.OK), ("", Status.OK), ("another", Status.NOT_FOUND)):
+        request = pb.GetInstanceHistoryRequest(instance_id="a", execution_id={"value": wanted})
+        assert (await streamed(node, "StreamInstanceHistory", request.SerializeToString()))[0] is expected, wanted
+
+
+async def test_a_streamed_history_shows_the_tags_of_calls_where_its_readers_look(node: Node) -> None:
+    tag = pb.Tag(key="k", value="v").SerializeToString()
+    task = pb.Action(id=1, schedule_task=pb.ScheduleTask(name="work", slot_4=[tag]))
+    child = pb.Action(id=2, create_child=pb.CreateChild(name="sub", instance_id="c", slot_6=[tag]))
+    node.worker(lambda events: [] if len(events) > 2 else [task, child])
+    await node.begin("a")
+    request = pb.GetInstanceHistoryRequest(instance_id="a").SerializeToString()
+
+    async def shown() -> list[pb.HistoryEvent]:
+        chunks = await rest(await open_stream(node.channel, SERVICE + "StreamInstanceHistory", request))
+        return [pb.HistoryEvent.FromString(event) for chunk in chunks for event in fields(chunk)[1]]
+
+    async with asyncio.timeout(5):
+        while len(found := await shown()) < 4:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert [list(event.task_scheduled.slot_5) for event in found if event.HasField("task_scheduled")] == [[tag]]
+    assert [list(event.child_created.slot_6) for event in found if event.HasField("child_created")] == [[tag]]
+
+
 # ---------------------------------------------------------------- answers of workers
 
 

@@ -30,7 +30,7 @@ def _same(message: bytes) -> bytes:
 
 
 NEUTRAL = Family("neutral", _same, _same)
-MICROSOFT = Family("microsoft", _same, microsoft.activity)
+MICROSOFT = Family("microsoft", microsoft.event, microsoft.activity)
 DAPR = Family("dapr", dapr.event, dapr.activity)
 BY_NAME = {family.name: family for family in (NEUTRAL, MICROSOFT, DAPR)}
 
