@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,12 +63,12 @@ def own_sidecar(tmp_path: Path) -> Iterator[Sidecar]:
 
 @pytest.fixture
 def start_app(tmp_path: Path) -> Iterator[Callable[..., App]]:
-    """Starts apps that end with the test: `start_app(dialect, sidecar, label, connect=True)`."""
+    """Starts apps that end with the test: `start_app(dialect, sidecar, label, connect=True, **options of App)`."""
     started: list[Process] = []
     numbers = itertools.count(1)
 
-    def start(dialect: str, beside: Sidecar, label: str = "", *, connect: bool = True) -> App:
-        process = App(dialect, beside.port, tmp_path, label or f"{dialect}-{next(numbers)}")
+    def start(dialect: str, beside: Sidecar, label: str = "", *, connect: bool = True, **options: Any) -> App:
+        process = App(dialect, beside.port, tmp_path, label or f"{dialect}-{next(numbers)}", **options)
         started.append(process)
         return process.start_process(connect=connect)
 

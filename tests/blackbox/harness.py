@@ -219,7 +219,14 @@ class App(Process):
     """One app process; every command of the test is a call of its SDK."""
 
     def __init__(
-        self, dialect: str, port: int, directory: Path, label: str = "", *, activities_only: bool = False
+        self,
+        dialect: str,
+        port: int,
+        directory: Path,
+        label: str = "",
+        *,
+        activities_only: bool = False,
+        task_hub: str = "",
     ) -> None:
         label = label or dialect
         super().__init__(f"app {label}", directory / f"app-{label}.log")
@@ -227,6 +234,7 @@ class App(Process):
         self.port = port
         self.label = label
         self._options = ["--activities-only"] if activities_only else []
+        self._options += ["--task-hub", task_hub] if task_hub else []
         self._numbers = itertools.count(1)
         self._writing = threading.Lock()
         self._waiting: dict[int, Future[Any]] = {}

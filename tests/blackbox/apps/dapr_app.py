@@ -154,6 +154,16 @@ class DaprApp:
     def do_purge(self, id: str, recursive: bool = True) -> None:
         self._client.purge_workflow(id, recursive=recursive)
 
+    def do_list(self, page: int) -> list[str]:
+        return list(self._client.iter_workflow_instance_ids(page_size=page))
+
+    def do_list_page(self, page: int | None = None, token: str | None = None) -> Any:
+        found = self._client.list_workflow_instance_ids(page_size=page, continuation_token=token)
+        return {"ids": list(found.instance_ids), "token": found.continuation_token}
+
+    def do_history(self, id: str) -> list[str]:
+        return [event.event_type.name for event in self._client.get_workflow_history(id)]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()

@@ -8,9 +8,15 @@ from typing import Any
 
 from activities import ACTIVITIES
 from durabletask import ConcurrencyOptions, task
-from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
+from durabletask.client import OrchestrationQuery, OrchestrationStatus, TaskHubGrpcClient
+from durabletask.extensions.history_export import (
+    HistoryExportContext,
+    HistoryWriter,
+    run_export_instance_history,
+    run_list_terminal_instances,
+)
 from durabletask.grpc_options import GrpcWorkerResiliencyOptions
-from durabletask.internal.orchestrator_service_pb2 import OrchestrationIdReusePolicy
+from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.worker import TaskHubGrpcWorker
 from protocol import described, failure, moment, serve
 from workflows import WORKFLOWS, Steps
@@ -85,16 +91,18 @@ def _activity(body: Callable[[Any], Any]) -> Callable[..., Any]:
 class MicrosoftApp:
     """What a test can ask for."""
 
-    def __init__(self, port: int, activities_only: bool) -> None:
+    def __init__(self, port: int, activities_only: bool, task_hub: str) -> None:
         self._address = f"127.0.0.1:{port}"
+        self._metadata = [("taskhub", task_hub)] if task_hub else None
         self._workflows = () if activities_only else WORKFLOWS
-        self._client = TaskHubGrpcClient(host_address=self._address)
+        self._client = TaskHubGrpcClient(host_address=self._address, metadata=self._metadata)
         self._worker: TaskHubGrpcWorker | None = None
 
     def do_connect(self) -> None:
         # The pauses between attempts are the only setting that matters here: up to 30 s would be slow.
         worker = TaskHubGrpcWorker(
             host_address=self._address,
+            metadata=self._metadata,
             concurrency_options=ConcurrencyOptions(maximum_thread_pool_workers=16),
             resiliency_options=GrpcWorkerResiliencyOptions(
                 reconnect_backoff_base_seconds=0.2, reconnect_backoff_cap_seconds=1.0
@@ -122,7 +130,9 @@ class MicrosoftApp:
     ) -> str:
         policy = None
         if reuse is not None:
-            policy = OrchestrationIdReusePolicy(replaceableStatus=[OrchestrationStatus[name].value for name in reuse])
+            policy = pb.OrchestrationIdReusePolicy(
+                replaceableStatus=[OrchestrationStatus[name].value for name in reuse]
+            )
         return self._client.schedule_new_orchestration(
             workflow, input=input, instance_id=id, start_at=moment(start_at), reuse_id_policy=policy
         )
@@ -152,14 +162,109 @@ class MicrosoftApp:
         result = self._client.purge_orchestration(id, recursive=recursive)
         return {"count": result.deleted_instance_count, "complete": result.is_complete}
 
+    # What is asked of many instances. Where the package has no method of its own, its generated messages are used.
+
+    def do_query(
+        self,
+        *,
+        statuses: list[str] | None = None,
+        created_from: float | None = None,
+        created_to: float | None = None,
+        prefix: str | None = None,
+        page: int | None = None,
+        payloads: bool = False,
+    ) -> Any:
+        query = OrchestrationQuery(
+            created_time_from=moment(created_from),
+            created_time_to=moment(created_to),
+            runtime_status=_statuses(statuses),
+            instance_id_prefix=prefix,
+            fetch_inputs_and_outputs=payloads,
+        )
+        if page is not None:
+            query.max_instance_count = page
+        return [described(state) for state in self._client.get_all_orchestration_states(query)]
+
+    def do_list_page(
+        self,
+        statuses: list[str] | None = None,
+        since: float | None = None,
+        before: float | None = None,
+        page: int | None = None,
+        token: str | None = None,
+    ) -> Any:
+        found = self._client.list_instance_ids(_statuses(statuses), moment(since), moment(before), page, token)
+        return {"ids": found.items, "token": found.continuation_token}
+
+    def do_history(self, id: str) -> list[str]:
+        return [type(event).__name__.removesuffix("Event") for event in self._client.get_orchestration_history(id)]
+
+    def do_export(self) -> Any:
+        """Everything that has ended, as the package's history export writes it."""
+        writer = Writer()
+        context = HistoryExportContext(client=self._client, writer=writer)
+        token, results = None, []
+        while True:
+            given = {"completed_time_from": "2000-01-01T00:00:00+00:00", "page_size": 2, "continuation_token": token}
+            page = run_list_terminal_instances(context, given)
+            for instance_id in page["instance_ids"]:
+                wanted = {"instance_id": instance_id, "destination": {"container": "all"}}
+                results.append(run_export_instance_history(context, wanted))
+            token = page["continuation_token"]
+            if token is None:
+                return {"results": results, "written": sorted(writer.ids)}
+
+    def do_purge_by(
+        self,
+        statuses: list[str] | None = None,
+        created_from: float | None = None,
+        created_to: float | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        limit = None if timeout is None else timedelta(seconds=timeout)
+        result = self._client.purge_orchestrations_by(
+            moment(created_from), moment(created_to), _statuses(statuses), recursive=False, timeout=limit
+        )
+        return {"count": result.deleted_instance_count, "complete": result.is_complete}
+
+    def do_purge_batch(self, ids: list[str]) -> int:
+        request = pb.PurgeInstancesRequest(instanceBatch=pb.InstanceBatch(instanceIds=ids), isOrchestration=True)
+        return int(self._client._stub.PurgeInstances(request).deletedInstanceCount)
+
+    def do_terminate_batch(self, ids: list[str]) -> list[str]:
+        request = pb.SkipGracefulOrchestrationTerminationsRequest(instanceBatch=pb.InstanceBatch(instanceIds=ids))
+        return list(self._client._stub.SkipGracefulOrchestrationTerminations(request).unterminatedInstanceIds)
+
+    def do_create_hub(self, recreate: bool = False) -> None:
+        self._client._stub.CreateTaskHub(pb.CreateTaskHubRequest(recreateIfExists=recreate))
+
+    def do_delete_hub(self) -> None:
+        self._client._stub.DeleteTaskHub(pb.DeleteTaskHubRequest())
+
+
+class Writer(HistoryWriter):
+    """Where the history export writes to: it keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    def write(self, *, instance_id: str, payload: bytes, **options: Any) -> None:
+        assert payload
+        self.ids.append(instance_id)
+
+
+def _statuses(names: list[str] | None) -> list[OrchestrationStatus] | None:
+    return None if names is None else [OrchestrationStatus[name] for name in names]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--activities-only", action="store_true")
+    parser.add_argument("--task-hub", default="")
     options = parser.parse_args()
     logging.getLogger().setLevel(logging.INFO)
-    serve(MicrosoftApp(options.port, options.activities_only))
+    serve(MicrosoftApp(options.port, options.activities_only, options.task_hub))
 
 
 if __name__ == "__main__":
