@@ -15,6 +15,7 @@ from sidecar.service import OWN, Caller, Service, View, input_of
 from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, Page, Store
 
 T = TypeVar("T")
+_MOST_BYTES = 4 * 1024 * 1024  # of rows that are held for one page
 _AT_ONCE = 50  # instances that are worked on side by side
 TERMINAL = frozenset(status for status in Status if status.terminal)
 
@@ -28,7 +29,7 @@ class Purge(NamedTuple):
 
 
 async def page_of(store: Store, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
-    """Return the next `limit` instances, or all that are left; unlike the store's page, `next` is None only then."""
+    """Return the next `limit` instances, fewer when they are large, or all that are left: `next` is None just then."""
     found: list[Instance] = []
     mark: Mark | None = after
     while mark is not None:
@@ -37,7 +38,14 @@ async def page_of(store: Store, criteria: Criteria, order: Order, after: Mark, l
         if len(found) > limit:
             return Page(found[:limit], mark_of(found[limit - 1], order))
         mark = page.next
+        if mark is not None and sum(map(_weight, found)) > _MOST_BYTES:
+            return Page(found, mark)
     return Page(found, None)
+
+
+def _weight(instance: Instance) -> int:
+    """Return the bytes of what can be large in the row of an instance."""
+    return len(instance.custom_status or "") + len(instance.failure or b"") + len(instance.tags)
 
 
 def mark_of(instance: Instance, order: Order) -> Mark:

@@ -398,3 +398,31 @@ def test_a_refused_purge_names_the_status() -> None:
     reply: Reply = operations.purge(flow.at, flow.live, (), force=False).reply
     assert reply.outcome is Outcome.WRONG_STATE
     assert "'w' is SUSPENDED" in reply.text
+
+
+# ---------------------------------------------------------------- the end of the time that an instance is kept
+
+
+def test_what_is_as_it_was_seen_expires() -> None:
+    flow = settled(Status.COMPLETED)
+    decision = operations.expire(flow.at, flow.live, flow.instance.key, flow.instance.revision)
+    assert decision.reply.outcome is Outcome.DONE
+    assert decision.changes is not None
+    assert decision.changes.purged
+    assert decision.changes.expected == flow.instance.revision
+
+
+@pytest.mark.parametrize("other", ["key", "revision", "gone"])
+def test_what_is_not_as_it_was_seen_does_not_expire(other: str) -> None:
+    """M68"""
+    flow = settled(Status.COMPLETED)
+    key, revision = flow.instance.key + (other == "key"), flow.instance.revision + (other == "revision")
+    decision = operations.expire(flow.at, None if other == "gone" else flow.live, key, revision)
+    assert decision == Decision(None, Reply(Outcome.STALE))
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.RUNNING, Status.SUSPENDED])
+def test_what_runs_does_not_expire(status: Status) -> None:
+    flow = settled(status)
+    decision = operations.expire(flow.at, flow.live, flow.instance.key, flow.instance.revision)
+    assert decision == Decision(None, Reply(Outcome.WRONG_STATE))

@@ -140,6 +140,19 @@ async def test_a_page_of_large_payloads_is_cut_to_what_a_client_can_receive(node
     assert [size < 4 * 1024 * 1024 for size in sizes] == [True, True, False, True]
 
 
+async def test_large_rows_make_short_pages(node: Node) -> None:
+    """What is not a payload can be large too: a page never holds more of it than a client can receive."""
+    await stored(node, *(ended(key, custom_status="x" * 1_000_000) for key in range(1, 10)))
+    for call, largest in (("query", 4), ("list", 5)):
+        if call == "query":
+            found = await every_page(node, max_instance_count=LARGEST_PAGE)
+        else:
+            page = pb.ListAllResponse.FromString(await node.call("ListInstanceIDs", pb.ListAllRequest(page_size=1_000)))
+            found = [list(page.instance_ids)]
+        assert max(map(len, found)) == largest, call
+    assert sum(map(len, await every_page(node, max_instance_count=LARGEST_PAGE))) == 9
+
+
 async def test_instances_that_come_meanwhile_hide_nothing(node: Node) -> None:
     for number in range(6):
         await node.begin(f"a{number}")

@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from sidecar.app import Middle, assemble
@@ -80,7 +80,14 @@ def track_tasks(loop: asyncio.AbstractEventLoop) -> None:
 class Node:
     """A sidecar and what outlives its process: its data."""
 
-    def __init__(self, name: str, others: Sequence[str], network: Network, note: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        others: Sequence[str],
+        network: Network,
+        note: Callable[[str, str], None],
+        retention: Mapping[str, float],
+    ) -> None:
         self.name = name
         self.me = Self(NAMESPACE, name)
         self.others = others
@@ -97,6 +104,7 @@ class Node:
         self.signatures: set[tuple[Any, ...]] = set()
         self.on_up: Callable[[], None] = lambda: None
         self._note = note
+        self._retention = retention
 
     @property
     def up(self) -> bool:
@@ -113,7 +121,8 @@ class Node:
         rng = self.network.rng
         self.store = FaultyStore(self.me, self.identity, self.data, rng=rng, committed=self._committed, note=self.note)
         self.store.on_death = self.crash
-        settings = Settings(app_id=self.name, peers={other: (other,) for other in self.others}, turn_timeout=30.0)
+        peers = {other: (other,) for other in self.others}
+        settings = Settings(app_id=self.name, peers=peers, turn_timeout=30.0, retention=self._retention)
         self.middle = assemble(
             settings,
             self.me,
@@ -130,7 +139,7 @@ class Node:
         await middle.dispatch.refill()
         middle.peers.start()
         self.on_up()
-        await asyncio.gather(middle.dispatch.timers.run(), middle.dispatch.sweep())
+        await asyncio.gather(middle.dispatch.timers.run(), middle.dispatch.sweep(), middle.retention.run())
 
     def run(self, work: Coroutine[Any, Any, Any], name: str) -> "asyncio.Task[Any]":
         """Run something inside the process."""

@@ -26,6 +26,7 @@ class Watch:
         self.data = data
         self._covered: dict[int, tuple[str, list[Row]]] = {}
         self._ended: dict[int, int] = {}
+        self.ends: dict[str, tuple[int, str | None]] = {}  # status and output of the last end of each instance ID
 
     def check(self, changes: Iterable[Changes]) -> None:
         """Check the instances that changes have touched. Raises Violation."""
@@ -33,6 +34,10 @@ class Watch:
             instance = self.data.instances.get(one.key)
             if one.key and instance is not None:
                 self._check_instance(instance, one)
+
+    def has_ended(self, key: int) -> bool:
+        """Whether an instance, which may be gone, has ever ended."""
+        return key in self._ended
 
     def _check_instance(self, instance: Instance, changes: Changes) -> None:
         rows = _rows(self.data, instance.key)
@@ -59,6 +64,7 @@ class Watch:
         _require(before in (None, int(instance.status)), instance, f"had ended with {before}")
         if instance.status.terminal:
             self._ended[instance.key] = int(instance.status)
+            self.ends[instance.id] = (int(instance.status), self.data.outputs.get(instance.key))
 
     def _check_prefix(self, instance: Instance, rows: list[Row]) -> None:
         """What workers have seen of an execution only grows."""

@@ -30,6 +30,20 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
+        "page-ends-one-too-far",
+        "queries",
+        "queries.py",
+        "            return Page(found[:limit], mark_of(found[limit - 1], order))\n",
+        "            return Page(found[:limit], mark_of(found[limit], order))\n",
+    ),
+    Mutant(
+        "kept-for-ever",
+        "retention",
+        "retention.py",
+        "            mark = page.next\n            if page.found:\n",
+        "            mark = None\n            if not page.found:\n",
+    ),
+    Mutant(
         "results-not-deduplicated",
         "core",
         "core/delivery.py",

@@ -7,6 +7,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from sidecar.core.model import Status
+from sidecar.store.protocol import Order
 from tests.simulation import programs
 from tests.simulation.programs import Program
 
@@ -34,6 +36,7 @@ class Plan:
     hosts: tuple[str, ...]
     operations: tuple[Operation, ...]
     calm: bool = field(default=False)  # workers and network behave
+    kept: float | None = None  # seconds that the sidecars keep completed workflows; None: for ever
 
     def possible(self) -> list[Operation]:
         """Return the operations that make sense in a plan that was cut: on instances that get all their events."""
@@ -49,11 +52,13 @@ def make(seed: int, workflows: int = 70) -> Plan:
     apps = _APPS[: rng.randint(2, 4)]
     hosts = apps[: rng.randint(1, len(apps))]
     operations = [operation for number in range(workflows) for operation in _workflow(rng, apps, hosts, number)]
+    operations += [_on_many(rng, hosts) for _ in range(rng.randint(0, 4))]
+    kept = 12.0 if rng.random() < 0.25 else None
     calm = rng.random() < 0.1
     if not calm:
         operations += [_fault(rng, apps, hosts) for _ in range(rng.randint(0, 25))]
     operations.sort(key=lambda operation: operation.at)
-    return Plan(seed, apps, hosts, tuple(operations), calm)
+    return Plan(seed, apps, hosts, tuple(operations), calm, kept)
 
 
 def _workflow(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...], number: int) -> list[Operation]:
@@ -78,6 +83,17 @@ def _workflow(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...],
     elif chance < 0.34:
         operations.append(Operation(at + rng.expovariate(0.05), "again", app, (instance_id, steps, 0.0)))
     return operations
+
+
+def _on_many(rng: random.Random, hosts: tuple[str, ...]) -> Operation:
+    """Let a client read a list of all workflows of an app, or remove some of those that have ended."""
+    at, app = rng.uniform(0, SECONDS), rng.choice(hosts)
+    if rng.random() < 0.6:
+        return Operation(at, "list", app, (rng.choice(list(Order)), rng.choice([1, 3, 20])))
+    statuses = rng.choice(
+        [frozenset(Status), frozenset({Status.COMPLETED}), frozenset({Status.TERMINATED, Status.RUNNING})]
+    )
+    return Operation(at, "sweep", app, (statuses, f"w{rng.choice('123456')}", rng.random() < 0.5))
 
 
 def _fault(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...]) -> Operation:

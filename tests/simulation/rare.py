@@ -29,6 +29,10 @@ RARE = {
     "a child is purged with its parent": r"set PURGE",
     "events are carried into a new execution": r"\+execution_started event_raised.*truncated",
     "a start finds its ID taken": r"start .*: EXISTS",
+    "a list is read to its end": r"a list of \d{2,} in order of created",
+    "a list of what has ended is read to its end": r"a list of \d{2,} in order of completed",
+    "workflows are removed by a filter": r"a sweep of .* has removed [1-9]",
+    "workflows are removed when their time is over": r"ended workflows removed",
     "a start that was repeated is recognised": r"start .*: DUPLICATE",
 }
 _PATTERNS = {name: re.compile(pattern) for name, pattern in RARE.items()}

@@ -14,10 +14,11 @@ from sidecar.core import events
 from sidecar.core.model import Instance, Outcome, Reply, Status
 from sidecar.core.operations import Identity, Start
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.store.protocol import UnavailableError
+from sidecar.store.protocol import Order, UnavailableError
 from tests.simulation import invariants, programs
 from tests.simulation import loop as loops
 from tests.simulation.deployment import Node, track_tasks
+from tests.simulation.many import Many
 from tests.simulation.network import Network
 from tests.simulation.plan import SECONDS, Operation, Plan
 from tests.simulation.programs import Program, Violation
@@ -62,9 +63,12 @@ class World:
         self.rng = random.Random(plan.seed * 7919 + 1)
         self.trace: list[str] = []
         self.network = Network(self.rng, lambda text: self.note("network", text))
+        retention = {} if plan.kept is None else {"completed": plan.kept}
         self.nodes = {
-            app: Node(app, [one for one in plan.apps if one != app], self.network, self.note) for app in plan.apps
+            app: Node(app, [one for one in plan.apps if one != app], self.network, self.note, retention)
+            for app in plan.apps
         }
+        self.many = Many(self._insist, self.rng)
         self.wanted: dict[str, Wanted] = {}
         self.seen: Seen = {}
         self.manners = Manners()
@@ -90,6 +94,7 @@ class World:
         violation = ""
         try:
             await self._rest(clients)
+            await self._expire()
             self._check_end()
         except Violation as found:
             violation = str(found)
@@ -143,6 +148,16 @@ class World:
             await asyncio.sleep(5.0)
             self._keep_staffed()
             self._raise_violations()
+
+    async def _expire(self) -> None:
+        """Wait until what has completed is to be gone, if it is not kept for ever."""
+        if self.plan.kept is None:
+            return
+        await asyncio.sleep(self.plan.kept + 5.0)
+        for node in self.nodes.values():
+            left = [one.id for one in node.data.instances.values() if one.status is Status.COMPLETED]
+            if left:
+                raise Violation(f"{node.name}: {left[:5]} completed and are kept for too long")
 
     def _raise_violations(self) -> None:
         for node in self.nodes.values():
@@ -270,6 +285,12 @@ class World:
         reply, _ = await self._insist(node, f"purge {instance_id}", work)
         wanted.purged = reply.outcome is not Outcome.WRONG_STATE
 
+    async def _do_list(self, node: Node, order: Order, limit: int) -> None:
+        await self.many.list(node, order, limit)
+
+    async def _do_sweep(self, node: Node, statuses: frozenset[Status], prefix: str, recursive: bool) -> None:
+        await self.many.sweep(node, statuses, prefix, recursive)
+
     # ------------------------------------------------------------ faults
 
     async def _do_crash(self, node: Node, lasting: float) -> None:
@@ -338,19 +359,22 @@ class World:
             invariants.at_rest(node.name, node.data)
 
     def _check_workflow(self, instance_id: str, wanted: Wanted) -> None:
-        data = self.nodes[wanted.app].data
-        found = [one for one in data.instances.values() if one.id == instance_id]
-        if not found:
-            if not wanted.purged:
-                raise Violation(f"{instance_id} was accepted and is gone")
-            return
-        instance = found[0]
-        if instance.status is Status.TERMINATED and wanted.terminated:
+        """Check what a workflow came to: what is stored of it, or its last end if it was removed since."""
+        node = self.nodes[wanted.app]
+        found = [one for one in node.data.instances.values() if one.id == instance_id]
+        if not found and not (wanted.purged or self.plan.kept or self.many.swept(node, instance_id)):
+            raise Violation(f"{instance_id} was accepted and is gone")
+        ended_with = (int(found[0].status), node.data.outputs.get(found[0].key)) if found else None
+        self._check_outcome(instance_id, wanted, ended_with or node.watch.ends.get(instance_id))
+
+    def _check_outcome(self, instance_id: str, wanted: Wanted, ended_with: tuple[int, str | None] | None) -> None:
+        if ended_with is None:
+            raise Violation(f"{instance_id} was removed and had never ended")
+        if ended_with[0] == Status.TERMINATED and wanted.terminated:
             return
         status, value = programs.outcome(wanted.steps)
-        output = data.outputs.get(instance.key)
-        if (int(instance.status), output) != (status, str(value) if status == programs.COMPLETED else None):
-            what = f"is {instance.status.name} with {output}"
+        if ended_with != (status, str(value) if status == programs.COMPLETED else None):
+            what = f"is {Status(ended_with[0]).name} with {ended_with[1]}"
             raise Violation(f"{instance_id} {what}, not {Status(status).name} with {value}: {wanted.steps}")
 
 
