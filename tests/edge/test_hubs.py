@@ -1,7 +1,7 @@
 """Task hubs: what the header of a call means, and that nothing of one hub is seen or run in another."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,26 @@ from tests.engine.world import COMPLETED, call, child, end
 OK = (Status.OK, "")
 
 
+Start = Callable[..., Awaitable[Node]]
+
+
 @pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    node = await Node.start("orders", tmp_path, task_hubs="separate")
-    yield node
-    await node.stop()
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Start sidecars that end with the test."""
+    started: list[Node] = []
+
+    async def one(app_id: str = "orders", **settings: Any) -> Node:
+        started.append(await Node.start(app_id, tmp_path, **{"task_hubs": "separate"} | settings))
+        return started[-1]
+
+    yield one
+    for node in started:
+        await node.stop()
+
+
+@pytest.fixture
+async def node(start: Start) -> Node:
+    return await start()
 
 
 async def get(node: Node, instance_id: str) -> pb.GetInstanceResponse:
@@ -137,8 +152,8 @@ async def test_an_answer_without_a_token_is_for_the_hub_that_it_came_from(node: 
     assert len(node.sidecar.dispatch.activities.leases) == 1
 
 
-async def test_waiting_work_finds_its_hub_again_after_a_restart(tmp_path: Path) -> None:
-    first = await Node.start("orders", tmp_path, task_hubs="separate")
+async def test_waiting_work_finds_its_hub_again_after_a_restart(start: Start, tmp_path: Path) -> None:
+    first = await Node.start("orders", tmp_path, task_hubs="separate")  # it stops in the middle of the test
     await first.of_hub("blue").begin("a")
     stream = await work_items(first.channel, metadata=(("taskhub", "blue"),))
     token = fields(await stream.receive() or b"")[10][0].decode()
@@ -148,7 +163,7 @@ async def test_waiting_work_finds_its_hub_again_after_a_restart(tmp_path: Path) 
     )
     stream.cancel()
     await first.stop()
-    again = await Node.start("orders", tmp_path, task_hubs="separate")
+    again = await start()
     other = staff(again, "default")
     await asyncio.sleep(0.1)
     assert (other.turns, other.requests) == ([], [])
@@ -156,12 +171,11 @@ async def test_waiting_work_finds_its_hub_again_after_a_restart(tmp_path: Path) 
     staff(blue, "blue")
     await blue.call("RaiseEvent", pb.RaiseEventRequest(instance_id="sub", name="go"))
     assert (await blue.outcome("a")).output.value == '"by blue"'
-    await again.stop()
 
 
-async def test_other_apps_reach_the_default_hub_and_their_answers_the_hub_that_asked(tmp_path: Path) -> None:
-    ml = await Node.start("ml", tmp_path, task_hubs="separate")
-    orders = await Node.start("orders", tmp_path, task_hubs="separate", peers={"ml": (ml.peer_address,)})
+async def test_other_apps_reach_the_default_hub_and_their_answers_the_hub_that_asked(start: Start) -> None:
+    ml = await start("ml")
+    orders = await start("orders", peers={"ml": (ml.peer_address,)})
     wrong = ml.of_hub("blue").worker(lambda history: [], {"work": lambda request: '"wrong"'})
     ml.worker(lambda history: [end('"child"')], {"work": lambda request: '"right"'})
 
@@ -176,8 +190,6 @@ async def test_other_apps_reach_the_default_hub_and_their_answers_the_hub_that_a
     assert (await blue.outcome("a")).output.value == '"child""right"'
     assert (wrong.requests, wrong.turns) == ([], [])
     assert (await get(ml, "c")).exists
-    for node in (orders, ml):
-        await node.stop()
 
 
 # ---------------------------------------------------------------- which hubs there are
@@ -191,18 +203,16 @@ async def test_a_hub_that_cannot_be_is_refused_by_name(node: Node, hub: str) -> 
     assert names.invalid_hub("a-B_9.x") is None
 
 
-async def test_by_default_the_header_means_nothing(tmp_path: Path) -> None:
-    node = await Node.start("orders", tmp_path)
+async def test_by_default_the_header_means_nothing(start: Start) -> None:
+    node = await start(task_hubs="ignore")
     await node.of_hub("any thing").begin("a")
+    assert await ids(node) == await ids(node.of_hub("green"), task_hub_names=[{"value": "what"}]) == ["a"]
     staff(node.of_hub("blue"), "blue")
-    await node.call("RaiseEvent", pb.RaiseEventRequest(instance_id="a", name="go"))
-    assert await ids(node) == ["a"]
-    assert await ids(node.of_hub("green"), task_hub_names=[{"value": "what"}]) == ["a"]
-    await node.stop()
+    assert (await node.outcome("a")).output.value == '"by blue"'
 
 
-async def test_only_hubs_of_the_list_and_the_default_one_are_served(tmp_path: Path) -> None:
-    node = await Node.start("orders", tmp_path, task_hubs=("blue",))
+async def test_only_hubs_of_the_list_and_the_default_one_are_served(start: Start) -> None:
+    node = await start(task_hubs=("blue",))
     for hub in (node.of_hub("blue"), node.of_hub("default"), node):
         assert await hub.refusal("QueryInstances") == OK
     red = node.of_hub("red")
@@ -213,7 +223,6 @@ async def test_only_hubs_of_the_list_and_the_default_one_are_served(tmp_path: Pa
     await streams.send(b"")
     with pytest.raises(Exception, match=r"PERMISSION_DENIED.*'red'"):
         await streams.receive()
-    await node.stop()
 
 
 # ---------------------------------------------------------------- making and removing hubs
@@ -238,8 +247,8 @@ async def test_a_hub_is_not_deleted_unless_the_settings_allow_it(node: Node) -> 
 
 
 @pytest.mark.parametrize("how", ["DeleteTaskHub", "CreateTaskHub"])
-async def test_a_hub_is_deleted_with_all_that_is_in_it_and_nothing_else(tmp_path: Path, how: str) -> None:
-    node = await Node.start("orders", tmp_path, task_hubs="separate", allow_hub_deletion=True)
+async def test_a_hub_is_deleted_with_all_that_is_in_it_and_nothing_else(start: Start, how: str) -> None:
+    node = await start(allow_hub_deletion=True)
     blue = node.of_hub("blue")
     for hub in (node, blue):
         await hub.begin("a")
@@ -255,4 +264,3 @@ async def test_a_hub_is_deleted_with_all_that_is_in_it_and_nothing_else(tmp_path
     assert node.sidecar.dispatch.timers.pop_due(2**62) == []
     await blue.begin("a")
     assert await ids(blue) == ["a"]
-    await node.stop()

@@ -40,8 +40,8 @@ MUTANTS = (
         "kept-for-ever",
         "retention",
         "retention.py",
-        "            mark = page.next\n            if page.found:\n",
-        "            mark = None\n            if not page.found:\n",
+        "frozenset({status}), before=due + 1)",
+        "frozenset({status}), before=0)",
     ),
     Mutant(
         "results-not-deduplicated",
