@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from sidecar import values
+from sidecar import formats, values
 
 _CONFIG_VARIABLE = "SIDECAR_CONFIG"
 # Kubernetes sets these for a Service whose name starts with "sidecar"; nobody meant them as settings.
@@ -205,7 +205,7 @@ def _from_file(path: Path, origin: str) -> dict[str, _Given]:
 
 def read_file(path: Path, origin: str) -> dict[Any, Any]:
     """The mapping in a YAML or TOML file that `origin` names. Raises ConfigError."""
-    parse = {".yaml": _parse_yaml, ".yml": _parse_yaml, ".toml": _parse_toml}.get(path.suffix.lower())
+    parse = formats.BY_SUFFIX.get(path.suffix.lower())
     if parse is None:
         raise ConfigError(f"{origin}: {path}: the name of a config file ends in .yaml, .yml or .toml")
     try:
@@ -220,40 +220,6 @@ def read_file(path: Path, origin: str) -> dict[Any, Any]:
     if not isinstance(content, dict | None):
         raise ConfigError(f"{path}: not a list of settings: write one `key: value` a line")
     return content or {}
-
-
-def _parse_toml(text: str) -> object:
-    import tomllib  # noqa: PLC0415 - most starts have no such file
-
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        reason = str(error).replace("Cannot overwrite a value", "a key is given twice")
-        raise ValueError(f"not valid TOML: {reason}") from error
-
-
-def _parse_yaml(text: str) -> object:
-    import yaml  # noqa: PLC0415 - most starts have no such file
-
-    class UniqueKeys(yaml.SafeLoader):
-        """The safe loader, but a key given twice is an error instead of the last one winning."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            seen: set[object] = set()
-            for key, _ in node.value:
-                name = key.value if isinstance(key, yaml.ScalarNode) else key
-                if name in seen:
-                    raise yaml.MarkedYAMLError(problem=f"the key {name!r} is given twice", problem_mark=key.start_mark)
-                seen.add(name)
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(text, UniqueKeys)  # noqa: S506 - derived from SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f" (at line {error.problem_mark.line + 1})" if error.problem_mark else ""
-        raise ValueError(f"not valid YAML: {error.problem}{line}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from sidecar.config import Settings
 from sidecar.edge.dialects import DAPR, MICROSOFT, completion
 from sidecar.edge.forward import Forwarder
 from sidecar.edge.taskhub import SERVICE, TaskHub
@@ -40,7 +41,8 @@ def rows(path: Path) -> list[Row]:
 
 def served() -> Mapping[str, Any]:
     """The handlers of the sidecar by path."""
-    return TaskHub(Mock(), Mock(), Forwarder(Mock(), Mock(), 1, unknown_app_fails=False)).handlers().unary
+    forwarder = Forwarder(Mock(), Mock(), 1, unknown_app_fails=False)
+    return TaskHub(Mock(), Mock(), forwarder, Settings(app_id="orders")).handlers().unary
 
 
 def messages() -> dict[str, type[Message]]:

@@ -219,6 +219,8 @@ async def test_only_hubs_of_the_list_and_the_default_one_are_served(start: Start
     for method in ("Hello", "QueryInstances", "CompleteOrchestratorTask"):
         status, text = await red.refusal(method)
         assert (status, "'red'" in text) == (Status.PERMISSION_DENIED, True), method
+    elsewhere = pb.GetInstanceRequest(instance_id="a", router={"target_app_id": "ml"})
+    assert (await red.refusal("GetInstance", elsewhere))[0] is Status.PERMISSION_DENIED
     streams = node.channel.duplex(SERVICE + "GetWorkItems", red.metadata)
     await streams.send(b"")
     with pytest.raises(Exception, match=r"PERMISSION_DENIED.*'red'"):

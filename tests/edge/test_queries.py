@@ -303,6 +303,19 @@ async def test_a_filter_leaves_a_tree_with_a_running_child(node: Node) -> None:
     assert await ids(node) == ["child"]
 
 
+async def test_a_purge_of_many_may_be_addressed_to_another_app(node: Node, tmp_path: Path) -> None:
+    other = await Node.start("ml", tmp_path, peers={"orders": (node.peer_address,)})
+    try:
+        await stored(node, *(ended(key) for key in range(1, 5)))
+        await stored(other, ended(1))
+        router = pb.Router(target_app_id="orders")
+        wanted = pb.PurgeFilter(created_to=events.timestamp(3))
+        assert await purge(other, pb.PurgeInstancesRequest(filter=wanted, router=router)) == (2, True)
+        assert (await ids(node), await ids(other)) == (["i0003", "i0004"], ["i0001"])
+    finally:
+        await other.stop()
+
+
 @pytest.mark.parametrize("by", ["filter", "deadline"])
 async def test_a_purge_that_runs_out_of_time_says_that_there_is_more(node: Node, by: str) -> None:
     await stored(node, *(ended(key) for key in range(1, 400)))

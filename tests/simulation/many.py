@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sidecar.core.model import DEFAULT_HUB, Status
-from sidecar.queries import Queries, mark_of
+from sidecar.queries import Purge, Queries, mark_of
 from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, Page
 from tests.simulation.deployment import Node
 from tests.simulation.programs import Violation
@@ -56,7 +56,7 @@ class Many:
         before = {one.key: one for one in node.data.instances.values() if ":" not in one.id}
 
         def work() -> Coroutine[Any, Any, tuple[int, bool]]:
-            return Queries(node.middle.service).purge(criteria, recursive=recursive, force=False)
+            return Queries(node.middle.service).purge(criteria, Purge(recursive, force=False))
 
         count, _ = await self._insist(node, f"sweep {prefix}", work)
         node.note(f"a sweep of {prefix} has removed {count}")

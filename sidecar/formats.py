@@ -1,0 +1,46 @@
+"""The formats that a config file may have: from text to plain values, or a ValueError that says what is wrong."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+
+def toml(text: str) -> object:
+    """What a TOML text says."""
+    import tomllib  # noqa: PLC0415 - most starts have no such file
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reason = str(error).replace("Cannot overwrite a value", "a key is given twice")
+        raise ValueError(f"not valid TOML: {reason}") from error
+
+
+def yaml(text: str) -> object:
+    """What a YAML text says; a key that is given twice is an error."""
+    import yaml as library  # noqa: PLC0415 - most starts have no such file
+
+    class UniqueKeys(library.SafeLoader):
+        """The safe loader, but a key given twice is an error instead of the last one winning."""
+
+        def construct_mapping(self, node: library.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[object] = set()
+            for key, _ in node.value:
+                name = key.value if isinstance(key, library.ScalarNode) else key
+                if name in seen:
+                    raise library.MarkedYAMLError(
+                        problem=f"the key {name!r} is given twice", problem_mark=key.start_mark
+                    )
+                seen.add(name)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return library.load(text, UniqueKeys)  # noqa: S506 - derived from SafeLoader
+    except library.MarkedYAMLError as error:
+        line = f" (at line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise ValueError(f"not valid YAML: {error.problem}{line}") from error
+    except library.YAMLError as error:
+        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from error
+
+
+BY_SUFFIX: Mapping[str, Callable[[str], object]] = MappingProxyType({".yaml": yaml, ".yml": yaml, ".toml": toml})
