@@ -9,7 +9,7 @@ from typing import Any
 from sidecar.app import Middle, assemble
 from sidecar.config import Settings
 from sidecar.core import events
-from sidecar.core.model import Changes, Self
+from sidecar.core.model import Changes, Instance, Self
 from sidecar.edge.transport import Call
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal
@@ -114,6 +114,10 @@ class Node:
     def note(self, text: str) -> None:
         """Write a line of the trace."""
         self._note(self.name, text)
+
+    def rows(self) -> list[Instance]:
+        """Return all instances that are stored."""
+        return list(self.data.instances.values())
 
     def start(self) -> None:
         """Start a process over the data."""

@@ -53,19 +53,18 @@ class Many:
         """Purge by a filter: nothing goes that has not ended."""
         criteria = Criteria(DEFAULT_HUB, statuses, prefix=prefix)
         self._swept.add((node.name, prefix))
-        before = {one.key: one for one in node.data.instances.values() if ":" not in one.id}
+        before = {one.key: one for one in node.rows() if ":" not in one.id}
 
         def work() -> Coroutine[Any, Any, tuple[int, bool]]:
             return Queries(node.middle.service).purge(criteria, Purge(recursive, force=False))
 
         count, _ = await self._insist(node, f"sweep {prefix}", work)
         node.note(f"a sweep of {prefix} has removed {count}")
-        for key in before.keys() - node.data.instances.keys():
+        for key in before.keys() - {one.key for one in node.rows()}:
             if not node.watch.has_ended(key):
                 raise Violation(f"{node.name}: {before[key].id} was removed and had never ended")
 
 
 def _there(node: Node, order: Order) -> set[Mark]:
-    rows = node.data.instances.values()
     ended = order is Order.COMPLETED
-    return {mark_of(one, order) for one in rows if not ended or one.status.terminal}
+    return {mark_of(one, order) for one in node.rows() if not ended or one.status.terminal}
