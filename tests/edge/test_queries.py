@@ -78,6 +78,7 @@ async def ids(node: Node) -> list[str]:
 
 
 async def test_a_query_answers_in_pages_in_order_of_creation(node: Node) -> None:
+    """E.12: a token is never "0" and never the one before, and the last page has none."""
     for number in range(5):
         await node.begin(f"a{number}")
     assert await every_page(node, max_instance_count=2) == [["a0", "a1"], ["a2", "a3"], ["a4"]]
@@ -263,6 +264,7 @@ def batch_of(*instance_ids: str, **fields: Any) -> bytes:
 
 
 async def test_a_batch_counts_what_was_there_and_could_go(node: Node) -> None:
+    """A.4: the batch is another wire type at the number of the other family's flag. D.4: counts, and `isComplete`."""
     await stored(node, ended(1), ended(2), ended(3), instance(4, "running"))
     assert await purge(node, batch_of("i0001", "nobody", "i0002", "running", "i0001", "x" * 300, "")) == (2, True)
     assert await ids(node) == ["i0003", "running"]
