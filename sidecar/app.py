@@ -18,9 +18,10 @@ from sidecar.core.model import Ids, Self
 from sidecar.core.policy import Policy
 from sidecar.directory import Directory
 from sidecar.dispatch import Dispatch
-from sidecar.edge import http, peer
+from sidecar.edge import admin, http, peer
+from sidecar.edge.admin import Admin
 from sidecar.edge.certificates import Certificates, Files, dns_name
-from sidecar.edge.forward import Forwarder, Served
+from sidecar.edge.forward import ROUTER_FIELDS, Forwarder, Served
 from sidecar.edge.grpc_aio import GrpcChannel, GrpcServer
 from sidecar.edge.health import Health
 from sidecar.edge.peers import Peers, PeerState, Proof
@@ -28,6 +29,7 @@ from sidecar.edge.streams import Streams
 from sidecar.edge.taskhub import TaskHub
 from sidecar.edge.transport import AddressInUse, Channel, Handlers, Tls
 from sidecar.engine import Engine
+from sidecar.inspection import Inspection
 from sidecar.retention import Retention
 from sidecar.router import Link, Peer, Router
 from sidecar.service import Service
@@ -49,6 +51,9 @@ class _Links:
     def link(self, namespace: str, app: str) -> Link | None:
         return self.peers.link(namespace, app)
 
+    def knock(self, namespace: str, app: str) -> None:
+        self.peers.knock(namespace, app)
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:
@@ -69,6 +74,7 @@ class Middle:
     router: Router
     peers: Peers
     taskhub: TaskHub
+    admin: Admin
     retention: Retention
 
 
@@ -106,9 +112,11 @@ def assemble(
     links.peers = Peers(service, directory, connect, router.link_up, served=served, proves=proves)
     forwarder = Forwarder(engine, links.peers, most_bytes, settings.unknown_app == "fail")
     taskhub = TaskHub(service, Streams(dispatch, settings.max_message_bytes), forwarder, settings)
-    served.methods = taskhub.calls()
+    persons = Admin(Inspection(service, dispatch, router), forwarder)
+    served.methods = {name: method for name, method in taskhub.calls().items() if name in ROUTER_FIELDS}
+    served.methods[admin.TREE] = persons.methods()[admin.TREE]
     retention = Retention(engine, settings.retention)
-    return Middle(engine, dispatch, service, router, links.peers, taskhub, retention)
+    return Middle(engine, dispatch, service, router, links.peers, taskhub, persons, retention)
 
 
 class Sidecar:
@@ -127,7 +135,7 @@ class Sidecar:
         self.engine, self.dispatch, self.service = middle.engine, middle.dispatch, middle.service
         self.router, self.peers, self.taskhub = middle.router, middle.peers, middle.taskhub
         self.retention = middle.retention
-        app_handlers = _merged(self.taskhub.handlers(), Health(self.ready).handlers())
+        app_handlers = _merged(self.taskhub.handlers(), middle.admin.handlers(), Health(self.ready).handlers())
         self.app_server = GrpcServer(app_handlers, max_receive_bytes=limit)
         self.peer_server = GrpcServer(Handlers(duplex={peer.METHOD: self.peers.accept}), max_receive_bytes=limit)
         self.http = http.HttpSurface(self)

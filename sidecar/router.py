@@ -55,6 +55,9 @@ class Links(Protocol):
     def link(self, namespace: str, app: str) -> Link | None:
         """Return a link to an app that is up, or None."""
 
+    def knock(self, namespace: str, app: str) -> None:
+        """Try to open a link to an app at once, if there is none."""
+
 
 @dataclass(slots=True)
 class Queue:
@@ -146,6 +149,16 @@ class Router:
             found.wake.set()
             found.task = self._spawn(found)
         return found
+
+    def retry(self, app: str) -> list[str]:
+        """Try to reach an app at once ("": all of them); return those for which something waits."""
+        wanted = [queue for (_, name), queue in self.queues.items() if app in ("", name)]
+        for queue in wanted:
+            queue.failures = 0
+            queue.blocked.clear()
+            queue.wake.set()
+            self.links.knock(*queue.peer)
+        return sorted(queue.peer[1] for queue in wanted if queue.pending or not queue.complete)
 
     # ------------------------------------------------------------ life
 

@@ -11,6 +11,7 @@ from sidecar.core.model import (
     CallKind,
     Child,
     Context,
+    Decision,
     Kind,
     OpenCall,
     Reminder,
@@ -115,6 +116,17 @@ def _withdraw(draft: Draft, call: OpenCall) -> None:
         return
     draft.released.append(call.reminder)
     draft.remind(Kind.WITHDRAW, call.target, call=call.call)
+
+
+def withdrawing(at: Context, state: State | None, reminder: Reminder, decision: Decision) -> Decision:
+    """Return the decision that answers a call to an activity of another app, and takes that activity back too."""
+    changes = decision.changes
+    remote = reminder.kind is Kind.ACTIVITY and not at.me.owns(reminder.target)
+    if state is None or changes is None or not changes.key or not remote:
+        return decision
+    draft = Draft(at, state)
+    draft.remind(Kind.WITHDRAW, reminder.target, call=reminder.call)
+    return replace(decision, changes=replace(changes, set=(*changes.set, *draft.reminders)))
 
 
 def answer_parent(draft: Draft, event: bytes) -> None:

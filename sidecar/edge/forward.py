@@ -5,7 +5,7 @@ link: the receiver keeps its reply under that ID until the sender says that nobo
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -101,12 +101,19 @@ class Forwarder:
             raise Refused(Status.INVALID_ARGUMENT, wrong)
         return None if (namespace, app) == (self.engine.me.namespace, self.engine.me.app) else (namespace, app)
 
+    async def ask(self, peer: Peer, name: str, body: bytes, seconds: float) -> bytes:
+        """Have another app's sidecar answer within a time. Raises Refused."""
+        return await self._send(peer, seconds, peer_pb2.Request(id=self.engine.ids.new_id(), method=name, body=body))
+
     async def _forward(self, peer: Peer, call: Call, name: str, body: bytes) -> bytes:
         request = peer_pb2.Request(id=self.engine.ids.new_id(), method=name, body=_named(name, body, self.engine.ids))
         if len(request.body) > self.most_bytes:
             text = f"the call has {len(request.body)} bytes; at most {self.most_bytes} may be sent to another app"
             raise Refused(Status.RESOURCE_EXHAUSTED, text)
-        response = await self._insist(peer, call.deadline, request)
+        return await self._send(peer, call.deadline, request)
+
+    async def _send(self, peer: Peer, deadline: float | None, request: peer_pb2.Request) -> bytes:
+        response = await self._insist(peer, deadline, request)
         if response.status:
             raise Refused(Status(response.status), response.text)
         return response.body
@@ -168,13 +175,13 @@ class _Served:
 
 
 class Served:
-    """The calls of other apps' clients that are served here, each once however often it comes.
+    """The calls of other apps that are served here, each once however often it comes.
 
-    `forget` commits that the mark of a call is no longer needed.
+    `methods` are all that may be called. `forget` commits that the mark of a call is no longer needed.
     """
 
     def __init__(self, most_bytes: int, forget: Callable[[Forgotten], Coroutine[object, object, None]]) -> None:
-        self.methods: Mapping[str, Unary] = {}
+        self.methods: dict[str, Unary] = {}
         self._most_bytes = most_bytes
         self._forget = forget
         self._calls: dict[_Key, _Served] = {}
@@ -198,7 +205,7 @@ class Served:
                 asyncio.get_running_loop().call_later(KEPT_SECONDS, self._expire, key)
 
     def _begin(self, peer: Peer, mark: Received, request: peer_pb2.Request) -> _Served:
-        method = self.methods.get(request.method) if request.method in ROUTER_FIELDS else None
+        method = self.methods.get(request.method)
         if method is None:
             raise Refused(Status.UNIMPLEMENTED, f"this sidecar takes no call '{request.method[:64]}' from a peer")
         if len(self._calls) >= MOST_CALLS:

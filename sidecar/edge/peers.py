@@ -81,6 +81,11 @@ class Peers:
             self._want(peer)
         return found
 
+    def knock(self, namespace: str, app: str) -> None:
+        """See `router.Links`."""
+        if self.link(namespace, app) is None and app in self._dialers:
+            self._dialers[app].knock.set()
+
     async def linked(self, peer: Peer) -> PeerLink:
         """See `forward.Links`."""
         link = self.link(*peer)
@@ -89,8 +94,7 @@ class Peers:
         waiting = self._waiting.setdefault(peer, [])
         ready: asyncio.Future[PeerLink] = asyncio.get_running_loop().create_future()
         waiting.append(ready)
-        if peer[1] in self._dialers:
-            self._dialers[peer[1]].knock.set()
+        self.knock(*peer)
         try:
             return await ready
         finally:

@@ -6,11 +6,12 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from sidecar.core.model import DEFAULT_HUB, Outcome, Received, Reply
+from sidecar.core.model import DEFAULT_HUB, DeniedError, MalformedError, Outcome, Received, Reply
 from sidecar.core.names import invalid_instance_id
 from sidecar.edge.transport import Call, Refused, Status, Unary
 from sidecar.engine import Address
 from sidecar.service import OWN, Caller
+from sidecar.store.protocol import UnavailableError
 
 _STATUS = {
     Outcome.MISSING: Status.NOT_FOUND,
@@ -79,3 +80,19 @@ def address_of(call: Call, instance_id: str) -> Address:
 def hub_of(call: Call) -> str:
     """Return the hub that a call is for."""
     return call.hub if isinstance(call, Admitted) else DEFAULT_HUB
+
+
+def guarded(method: Unary) -> Unary:
+    """Turn the errors of the sidecar into statuses."""
+
+    async def serve(call: Call, body: bytes) -> bytes:
+        try:
+            return await method(call, body)
+        except MalformedError as error:
+            raise Refused(Status.INVALID_ARGUMENT, str(error)) from error
+        except DeniedError as error:
+            raise Refused(Status.PERMISSION_DENIED, str(error)) from error
+        except UnavailableError as error:
+            raise Refused(Status.UNAVAILABLE, f"the store is not available: {error}") from error
+
+    return serve

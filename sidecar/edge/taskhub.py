@@ -7,13 +7,12 @@ UNAVAILABLE.
 import asyncio
 
 from sidecar.config import Settings
-from sidecar.core.model import DeniedError, MalformedError
 from sidecar.edge.answers import Answers
 from sidecar.edge.clients import Clients
 from sidecar.edge.forward import Forwarder
 from sidecar.edge.hubs import Hubs
 from sidecar.edge.queries import Many
-from sidecar.edge.rpc import Methods
+from sidecar.edge.rpc import Methods, guarded
 from sidecar.edge.streams import Streams
 from sidecar.edge.transport import Call, Handlers, Outflow, Refused, Status, Stream, Unary
 from sidecar.service import Service
@@ -37,7 +36,7 @@ class TaskHub:
     def handlers(self) -> Handlers:
         """Return the methods of the service by path."""
         unary = {name: self._forwarder.routed(name, method) for name, method in self.calls().items()}
-        unary |= {name: _guarded(method) for name, method in self._answers.methods().items()}
+        unary |= {name: guarded(method) for name, method in self._answers.methods().items()}
         stream = {"GetWorkItems": self._answers.work_items, "StreamInstanceHistory": self._clients.stream_history}
         return Handlers(
             unary={SERVICE + name: self._admitted(method) for name, method in unary.items()},
@@ -47,7 +46,7 @@ class TaskHub:
     def calls(self) -> Methods:
         """Return the calls of clients by RPC, as this app does them for itself or for another app's clients."""
         methods = {**self._clients.methods(), **self._many.methods()}
-        return {name: _guarded(self._unless_stopping(method)) for name, method in methods.items()}
+        return {name: guarded(self._unless_stopping(method)) for name, method in methods.items()}
 
     def _admitted(self, method: Unary) -> Unary:
         """Find out the task hub of a call before anything else is done with it."""
@@ -70,22 +69,6 @@ class TaskHub:
             return await method(call, body)
 
         return serve
-
-
-def _guarded(method: Unary) -> Unary:
-    """Turn the errors of the sidecar into statuses."""
-
-    async def serve(call: Call, body: bytes) -> bytes:
-        try:
-            return await method(call, body)
-        except MalformedError as error:
-            raise Refused(Status.INVALID_ARGUMENT, str(error)) from error
-        except DeniedError as error:
-            raise Refused(Status.PERMISSION_DENIED, str(error)) from error
-        except UnavailableError as error:
-            raise Refused(Status.UNAVAILABLE, f"the store is not available: {error}") from error
-
-    return serve
 
 
 def _guarded_stream(method: Stream) -> Stream:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from sidecar.core.model import CallId, Changes, Child, Instance, Position, Reminder, State, Status
+from sidecar.core.model import ActorId, CallId, Changes, Child, Instance, Kind, Position, Reminder, State, Status
 
 
 class Refusal(enum.Enum):
@@ -81,6 +81,19 @@ class Page(NamedTuple):
     next: Mark | None
 
 
+class Waiting(NamedTuple):
+    """A call to another app without an answer; `delivered` once that app has accepted it."""
+
+    id: int
+    kind: Kind
+    instance: ActorId
+    target: ActorId
+    call: CallId
+    name: str
+    since: int
+    delivered: bool
+
+
 class Store(Protocol):
     """The state of one app. Every method may raise UnavailableError."""
 
@@ -130,6 +143,9 @@ class Store(Protocol):
 
     async def destinations(self) -> Sequence[tuple[str, str]]:
         """Return namespace and app of every other app that a reminder is for or an answer is awaited from."""
+
+    async def waiting(self, app: str, after: int, limit: int) -> list[Waiting]:
+        """Return calls of own workflows to another app ("": to any), by ID, from behind `after`."""
 
     async def reminder(self, reminder_id: int) -> Reminder | None:
         """Return one reminder, or None when it is gone."""

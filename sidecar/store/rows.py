@@ -15,6 +15,7 @@ from sidecar.core.model import (
     Self,
     Status,
 )
+from sidecar.store.protocol import Waiting
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -31,6 +32,9 @@ REMINDER = _names(
     "id kind owner target_namespace target_app target_kind target_hub target_id source_namespace source_app "
     "source_kind source_hub source_id execution turn task due name payload held place"
 )
+
+# The payload of a call may be large, and is not looked at.
+WAITING = (*(name for name in REMINDER if name not in ("payload", "held", "place")), "accepted_by")
 
 OWN_WORKFLOW, OWN_WORKER, OTHER_APP = 0, 1, 2
 Values = tuple[Any, ...]
@@ -106,3 +110,9 @@ def to_reminder(row: Values) -> Reminder:
         row[0], Kind(row[1]), row[2], ActorId(*row[3:8]), ActorId(*row[8:13]), CallId(*row[13:16]), row[16], row[17],
         row[18], bool(row[19]),
     )  # fmt: skip
+
+
+def to_waiting(row: Values) -> Waiting:
+    """Read the row of a call to another app."""
+    call = CallId(*row[13:16])
+    return Waiting(row[0], Kind(row[1]), ActorId(*row[8:13]), ActorId(*row[3:8]), call, row[17], row[16], bool(row[18]))

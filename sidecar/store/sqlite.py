@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from sidecar.core.model import CallId, Changes, Child, Position, Reminder, Row, Self, State
 from sidecar.core.state import load as load_state
 from sidecar.store import queries, rows, writes
-from sidecar.store.protocol import Criteria, Mark, Order, Page, Ready, Refusal, RejectedError, UnavailableError
+from sidecar.store.protocol import Criteria, Mark, Order, Page, Ready, Refusal, RejectedError, UnavailableError, Waiting
 
 T = TypeVar("T")
 _Waiting = tuple[Sequence[Changes], asyncio.Future[list[Refusal | None]]]
@@ -42,6 +42,10 @@ _STARTED = (
     "SELECT payload FROM reminders WHERE owner = ? AND kind = 1 LIMIT 1",
 )
 _REMINDERS = f"SELECT {', '.join(rows.REMINDER)} FROM reminders "  # noqa: S608 (constants)
+_WAITING = (
+    f"SELECT {', '.join(rows.WAITING)} FROM reminders WHERE place = 2 AND kind IN (3, 4) AND owner <> 0 AND id > ? "  # noqa: S608
+    "AND (? = '' OR target_app = ?) ORDER BY id LIMIT ?"
+)
 _DESTINATIONS = "SELECT DISTINCT target_namespace, target_app FROM reminders WHERE place = 2"
 
 
@@ -188,6 +192,11 @@ class Sqlite:
     async def destinations(self) -> list[tuple[str, str]]:
         """See `Store.destinations`."""
         return await self._call(_all, _DESTINATIONS, ())
+
+    async def waiting(self, app: str, after: int, limit: int) -> list[Waiting]:
+        """See `Store.waiting`."""
+        found = await self._call(_all, _WAITING, (after, app, app, limit))
+        return [rows.to_waiting(row) for row in found]
 
     async def reminder(self, reminder_id: int) -> Reminder | None:
         """See `Store.reminder`."""

@@ -24,7 +24,7 @@ from sidecar.core.model import (
     State,
 )
 from sidecar.core.state import load as load_state
-from sidecar.store.protocol import Criteria, Mark, Order, Page, Ready, Refusal, UnavailableError
+from sidecar.store.protocol import Criteria, Mark, Order, Page, Ready, Refusal, UnavailableError, Waiting
 
 
 @dataclass
@@ -277,6 +277,16 @@ class MemoryStore:
         """See `Store.destinations`."""
         self._check_open()
         return sorted({one.target[:2] for one in self._sorted() if self._for_others(one)})
+
+    async def waiting(self, app: str, after: int, limit: int) -> list[Waiting]:
+        """See `Store.waiting`."""
+        self._check_open()
+        calls = (one for one in self._sorted() if one.owner and one.kind in (Kind.ACTIVITY, Kind.CREATE))
+        wanted = [one for one in calls if self._for_others(one) and app in ("", one.target.app) and one.id > after]
+        return [
+            Waiting(one.id, one.kind, one.source, one.target, one.call, one.name, one.due, one.id in self.data.accepted)
+            for one in wanted[:limit]
+        ]
 
     async def reminder(self, reminder_id: int) -> Reminder | None:
         """See `Store.reminder`."""

@@ -23,7 +23,7 @@ from sidecar.core.model import (
     Row,
     Status,
 )
-from sidecar.store.protocol import Ready, Refusal, Store, UnavailableError
+from sidecar.store.protocol import Ready, Refusal, Store, UnavailableError, Waiting
 from tests.store.builders import (
     EVERYTHING,
     MAIL,
@@ -588,6 +588,24 @@ async def test_destinations_are_the_other_apps_that_a_reminder_is_for(store: Sto
     assert list(await store.destinations()) == [ML]
     await done(store, Changes(dropped=(1, 2)))
     assert list(await store.destinations()) == []
+
+
+async def test_calls_that_wait_for_other_apps_are_read_by_number_with_their_state_and_without_their_payload(
+    store: Store,
+) -> None:
+    own = reminder(5, Kind.ACTIVITY, target=activity())
+    foreign = replace(call_of_ml(6), owner=0)
+    await done(
+        store, Changes(set=(call_of_ml(1), call_of_ml(3), reminder(4, target=workflow("m", MAIL)), own, foreign))
+    )
+    await done(store, Changes(delivered=(Delivered(3, "ml.1"),)))
+    first, second = await store.waiting("", 0, MANY)
+    one = call_of_ml(1)
+    assert first == Waiting(1, one.kind, one.source, one.target, one.call, one.name, one.due, delivered=False)
+    assert (second.id, second.delivered) == (3, True)
+    assert await store.waiting("", 1, 1) == [second]
+    assert await store.waiting(ML[1], 0, 1) == [first]
+    assert await store.waiting("other", 0, MANY) == []
 
 
 # --- delivery to another app -----------------------------------------------------------------------------------------

@@ -333,6 +333,7 @@ async def reads(store: Store, dice: random.Random, keys: int, orders: int) -> li
     answers.append(await store.activities(dice.randrange(orders + 1), limit))
     for app in OTHERS:
         answers.append(await store.outbound(*app, dice.randrange(orders + 1), limit))
+        answers.append(await store.waiting(app[1], dice.randrange(orders + 1), limit))
         answers.append(await store.foreign_activity(*app, dice.choice(CALLS)))
     answers.append(sorted(await store.destinations()))
     answers += [await store.hubs(), await queried(store, dice)]
