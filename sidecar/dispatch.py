@@ -36,6 +36,14 @@ _RETRY_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
 
+def note_dropped(reminder: Reminder, reply: Reply) -> None:
+    """Log that a reminder was answered with a refusal that nobody will hear of."""
+    if reminder.kind is Kind.DETACHED and reply.outcome in (Outcome.EXISTS, Outcome.INVALID):
+        log.warning("detached workflow not started", instance=reminder.target.id, why=reply.text)
+    elif reply.outcome in (Outcome.MISSING, Outcome.DENIED, Outcome.INVALID):
+        log.info("reminder dropped", kind=reminder.kind.name, instance=reminder.target.id, why=reply.text)
+
+
 class Outbox(Protocol):
     """Where reminders for other apps leave."""
 
@@ -340,13 +348,8 @@ class Dispatch:
         if error is not None:
             log.warning("delivery failed", kind=reminder.kind.name, instance=reminder.target.id, error=str(error))
             self.store_failed()
-        elif done.result().outcome in (Outcome.MISSING, Outcome.DENIED, Outcome.INVALID):
-            log.info(
-                "reminder dropped",
-                kind=reminder.kind.name,
-                instance=reminder.target.id,
-                why=done.result().text,
-            )
+        else:
+            note_dropped(reminder, done.result())
 
     def spawn(self, work: Coroutine[object, object, None], name: str) -> None:
         """Run something on the side, and log it if it fails."""

@@ -32,7 +32,7 @@ from sidecar.core.model import (
     State,
 )
 from sidecar.core.policy import Operation, Policy
-from sidecar.dispatch import Dispatch
+from sidecar.dispatch import Dispatch, note_dropped
 from sidecar.engine import Address, Decide, Engine
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal, UnavailableError
@@ -291,7 +291,9 @@ class Service:
                     self.check(Caller(received.app), Operation.RAISE, None if state is None else state.instance.name)
                 return delivery.arrive(at, state, arrival)
 
-            return await engine.submit((message.target.hub, message.target.id), decide)
+            reply = await engine.submit((message.target.hub, message.target.id), decide)
+            note_dropped(message, reply)
+            return reply
         except DeniedError as error:
             return Reply(Outcome.DENIED, str(error))
         except MalformedError as error:
@@ -305,7 +307,7 @@ class Service:
         if message.kind is Kind.ACTIVITY:
             name = delivery.requested(message).name
             self.check(Caller(app), Operation.SCHEDULE, name, "activity")
-        elif message.kind is Kind.CREATE:
+        elif message.kind in (Kind.CREATE, Kind.DETACHED):
             name = events.decode(message.payload).execution_started.name
             self.check(Caller(app), Operation.SCHEDULE, name)
 

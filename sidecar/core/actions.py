@@ -9,7 +9,7 @@ from typing import Any
 from sidecar.core import calls, events
 from sidecar.core.calls import Draft
 from sidecar.core.model import ActorId, CallKind, Child, Kind, UnsupportedActionError
-from sidecar.core.names import invalid_app_id, invalid_instance_id
+from sidecar.core.names import invalid_app_id, invalid_instance_id, invalid_name
 from sidecar.schema import taskhub_pb2 as pb
 
 APP_TAG = "app-id"  # names the target app of a call of an SDK that has tags and no app IDs
@@ -52,6 +52,14 @@ def _route(draft: Draft, event: pb.HistoryEvent, target: ActorId) -> None:
             event.router.target_namespace = target.namespace
 
 
+def _trace(draft: Draft, wanted: pb.ScheduleTask | pb.CreateChild | pb.CreateDetached) -> pb.TraceContext | None:
+    """Return the trace context that a call belongs to: its own, else that of its maker, as far as there is one."""
+    if wanted.HasField("parent_trace_context"):
+        return wanted.parent_trace_context
+    trace = draft.state.instance.trace
+    return pb.TraceContext.FromString(trace) if trace else None
+
+
 def _schedule_task(draft: Draft, action: pb.Action) -> None:
     task = action.schedule_task
     call = draft.call_id(action.id)
@@ -62,7 +70,7 @@ def _schedule_task(draft: Draft, action: pb.Action) -> None:
         "name": task.name,
         "version": task.version if task.HasField("version") else None,
         "input": task.input if task.HasField("input") else None,
-        "parent_trace_context": task.parent_trace_context if task.HasField("parent_trace_context") else None,
+        "parent_trace_context": _trace(draft, task),
         "tags": task.tags,
         "task_execution_id": task.task_execution_id,
     }
@@ -93,7 +101,7 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
         "name": child.name,
         "version": child.version if child.HasField("version") else None,
         "input": child.input if child.HasField("input") else None,
-        "parent_trace_context": child.parent_trace_context if child.HasField("parent_trace_context") else None,
+        "parent_trace_context": _trace(draft, child),
         "tags": child.tags,
     }
     event.child_created.CopyFrom(pb.ChildCreated(instance_id=child_id, **fields))
@@ -113,6 +121,39 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
     draft.children.append(Child(target, call))
 
 
+def _create_detached(draft: Draft, action: pb.Action) -> None:
+    """Start a workflow that is nobody's child: no parent, no answer, and no command of its maker reaches it."""
+    wanted = action.create_detached
+    instance_id = wanted.instance_id or _unnamed(draft)
+    target, wrong = _target(draft, action, "workflow", instance_id)
+    wrong = wrong or invalid_instance_id(instance_id) or invalid_name("workflow", wanted.name)
+    if wrong:
+        raise UnsupportedActionError(wrong)
+    event = events.confirmation(draft.now, action.id)
+    event.detached_created.instance_id = instance_id
+    _route(draft, event, target)
+    draft.confirmed.append(events.encode(event))
+    started = pb.ExecutionStarted(
+        name=wanted.name,
+        version=wanted.version if wanted.HasField("version") else None,
+        input=wanted.input if wanted.HasField("input") else None,
+        scheduled_start=wanted.scheduled_start if wanted.HasField("scheduled_start") else None,
+        parent_trace_context=_trace(draft, wanted),
+        tags=wanted.tags,
+    )
+    started.instance.CopyFrom(pb.WorkflowInstance(instance_id=instance_id, app_id=target.app))
+    started.instance.execution_id.value = wanted.execution_id.value or draft.at.ids.new_id()
+    call = draft.call_id(action.id)
+    draft.remind(Kind.DETACHED, target, events.execution_started(draft.now, started, target.app), call=call)
+    draft.open(call, CallKind.EVENT, wanted.name, target, 0)
+
+
+def _unnamed(draft: Draft) -> str:
+    instance = draft.state.instance
+    draft.detached += 1
+    return f"{instance.id}-{instance.detached + draft.detached - 1}"
+
+
 def _as_parent(draft: Draft, task: int) -> pb.ParentInstance:
     instance = draft.state.instance
     parent = pb.ParentInstance(
@@ -124,6 +165,8 @@ def _as_parent(draft: Draft, task: int) -> pb.ParentInstance:
         instance=pb.WorkflowInstance(instance_id=instance.id, app_id=draft.me.app),
     )
     parent.name.value = instance.name
+    if instance.version is not None:
+        parent.version.value = instance.version
     parent.instance.execution_id.value = instance.execution
     return parent
 
@@ -190,6 +233,7 @@ def _terminate(draft: Draft, action: pb.Action) -> None:
 HANDLERS: dict[str, Callable[[Draft, pb.Action], None]] = {
     "schedule_task": _schedule_task,
     "create_child": _create_child,
+    "create_detached": _create_detached,
     "create_timer": _create_timer,
     "send_event": _send_event,
     "terminate": _terminate,

@@ -34,6 +34,7 @@ class Draft:
     arrivals: list[bytes] = field(default_factory=list)
     opened: dict[int, OpenCall] = field(default_factory=dict)
     children: list[Child] = field(default_factory=list)
+    detached: int = 0  # detached workflows that this step starts under an ID of ours
     reminders: list[Reminder] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     released: list[int] = field(default_factory=list)

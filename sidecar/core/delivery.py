@@ -4,6 +4,7 @@
 store that it accepts. One of the two makes each delivery count once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +34,7 @@ from sidecar.core.model import (
     Self,
     State,
 )
+from sidecar.core.names import invalid_name
 from sidecar.schema import taskhub_pb2 as pb
 
 
@@ -55,17 +57,12 @@ class Arrival:
 def arrive(at: Context, state: State | None, arrival: Arrival) -> Decision:
     """Decide what a reminder for a workflow instance changes."""
     kind = arrival.reminder.kind
-    if kind is Kind.CREATE:
-        return _create(at, state, arrival)
+    beginning = _BEGINNINGS.get(kind)
+    if beginning is not None:
+        return beginning(at, state, arrival)
     if state is None:
         return arrival.nothing(Reply(Outcome.MISSING, "no such instance exists"))
-    if kind is Kind.START:
-        return _start(at, state, arrival)
-    if kind in (Kind.TIMER, Kind.RESULT):
-        return _resolve(at, state, arrival)
-    if kind is Kind.EVENT:
-        return _event(at, state, arrival)
-    return _command(at, state, arrival)
+    return _ON_INSTANCES[kind](at, state, arrival)
 
 
 def _append(
@@ -196,6 +193,23 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
     return Decision(operations.consuming(changes, arrival.consumed, arrival.received), DONE)
 
 
+def _start_detached(at: Context, state: State | None, arrival: Arrival) -> Decision:
+    """Start a workflow for another as for a client: it has no parent, and one whose ID is taken is dropped."""
+    started = events.decode(arrival.reminder.payload).execution_started
+    wrong = invalid_name("workflow", started.name)
+    if wrong or not started.instance.execution_id.value:
+        return arrival.nothing(Reply(Outcome.INVALID, wrong or "a start needs an execution ID"))
+    target = arrival.reminder.target
+    identity = operations.Identity(target.hub, target.id, started.instance.execution_id.value)
+    started.ClearField("parent")
+    started.instance.instance_id, started.instance.app_id = target.id, at.me.app
+    scheduled = events.micros(started.scheduled_start) if started.HasField("scheduled_start") else None
+    decision = operations.start(at, state, operations.Start(identity, started, scheduled))
+    if decision.changes is None:
+        return arrival.nothing(decision.reply)
+    return Decision(operations.consuming(decision.changes, arrival.consumed, arrival.received), DONE)
+
+
 def _start_of_child(at: Context, reminder: Reminder) -> bytes:
     """Return the start event of a child, with its parent as the link has proved it, not as the payload says."""
     event = events.decode(events.stamped(reminder.payload, at.now, reminder.source.app, at.me.app))
@@ -228,6 +242,20 @@ def _occupied(at: Context, state: State, arrival: Arrival) -> Decision:
         received=arrival.received,
     )
     return Decision(changes, Reply(Outcome.EXISTS, message))
+
+
+_BEGINNINGS: dict[Kind, Callable[[Context, State | None, Arrival], Decision]] = {
+    Kind.CREATE: _create,
+    Kind.DETACHED: _start_detached,
+}
+_ON_INSTANCES: dict[Kind, Callable[[Context, State, Arrival], Decision]] = {
+    Kind.START: _start,
+    Kind.TIMER: _resolve,
+    Kind.RESULT: _resolve,
+    Kind.EVENT: _event,
+    Kind.TERMINATE: _command,
+    Kind.PURGE: _command,
+}
 
 
 def activity_done(at: Context, state: State | None, reminder: Reminder, event: bytes) -> Decision:

@@ -45,6 +45,7 @@ class Kind(enum.IntEnum):
     TERMINATE = 7  # end a child, with its children
     PURGE = 8  # remove a child, with its children
     WITHDRAW = 9  # an activity that still waits is not wanted any more
+    DETACHED = 10  # start a workflow that has no parent and answers nobody
 
 
 class CallKind(enum.IntEnum):
@@ -159,6 +160,8 @@ class Instance:
     `covered` is the last turn whose completion was committed; events of later turns are the inbox. `began` says
     that the start event is in the log (before a scheduled start it is not). `revision` grows with each change.
     `origin` is the execution ID that it was created with; `execution` that of now, after continue-as-new.
+    `detached` counts the detached workflows that it started without naming them, over its whole life. `trace` is the
+    encoded trace context that this execution was started in.
     """
 
     key: int
@@ -184,6 +187,8 @@ class Instance:
     failure: bytes | None
     tags: bytes
     parent: Parent | None
+    detached: int = 0
+    trace: bytes = b""
 
 
 class Received(NamedTuple):

@@ -148,6 +148,7 @@ def _fresh(started: pb.ExecutionStarted, identity: Identity, now: int, key: int)
         failure=None,
         tags=pb.ExecutionStarted(tags=started.tags).SerializeToString(deterministic=True),
         parent=identity.parent,
+        trace=started.parent_trace_context.SerializeToString(deterministic=True),
     )
 
 

@@ -111,6 +111,7 @@ def _base(draft: Draft, response: pb.OrchestratorResponse, turn: Turn) -> dict[s
         "covered": turn.number,
         "workflow_time": turn.time,
         "started_at": instance.started_at if instance.started_at is not None else turn.time,
+        "detached": instance.detached + draft.detached,
     }
     if response.custom_status.value:
         fields["custom_status"] = response.custom_status.value
@@ -187,6 +188,7 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         "execution": instance.execution,
         "version": instance.version,
         "status": Status.RUNNING,
+        "trace": b"",  # a trace that went on for ever would be of no use
     }
     return _changes(
         draft,

@@ -37,7 +37,7 @@ class Answers:
         await self._streams.serve(call, request, out, self._closing)
 
     async def _complete_turn(self, call: Call, body: bytes) -> bytes:
-        response, family = completion.read(body)
+        response, family = completion.read(body, self._streams.family(call.peer))
         self._streams.learn(call.peer, family)
         if response.is_partial:
             raise Refused(Status.UNIMPLEMENTED, "answers in several parts are not supported yet")

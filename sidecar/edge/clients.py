@@ -8,7 +8,6 @@ from sidecar.core import events
 from sidecar.core.names import invalid_name
 from sidecar.core.operations import Identity, Start
 from sidecar.edge import dialects
-from sidecar.edge.dialects import wire
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, parse, parsed
 from sidecar.edge.streams import Streams
 from sidecar.edge.transport import Call, Outflow, Refused, Status
@@ -110,7 +109,7 @@ class Clients:
         log_ = await self._service.history(address_of(call, request.instance_id))
         if log_ is None:
             raise Refused(Status.NOT_FOUND, "no such instance exists")
-        return b"".join(wire.frame(1, dialects.DAPR.event(event)) for event in log_)
+        return b"".join(dialects.encode_event(dialects.DAPR_DETACHING, 1, event) for event in log_)
 
     async def stream_history(self, call: Call, body: bytes, out: Outflow) -> None:
         """Serve `StreamInstanceHistory`; only the execution that runs, or was the last, has a history."""
@@ -124,7 +123,7 @@ class Clients:
             raise Refused(Status.NOT_FOUND, f"the instance has no execution '{request.execution_id.value[:80]}'")
         chunk, size = [], 0
         for event in log_:
-            chunk.append(wire.frame(1, dialects.MICROSOFT.event(event)))
+            chunk.append(dialects.encode_event(dialects.MICROSOFT, 1, event))
             size += len(event)
             if size > _CHUNK_BYTES:
                 out.send(b"".join(chunk))

@@ -42,7 +42,9 @@ def message_of(reminder: Reminder) -> pb.Message:
     )
 
 
-_FOR_OTHERS = {Kind.ACTIVITY, Kind.CREATE, Kind.RESULT, Kind.EVENT, Kind.TERMINATE, Kind.PURGE, Kind.WITHDRAW}
+_FOR_OTHERS = {
+    *(Kind.ACTIVITY, Kind.CREATE, Kind.RESULT, Kind.EVENT, Kind.TERMINATE, Kind.PURGE, Kind.WITHDRAW, Kind.DETACHED)
+}
 
 
 def reminder_of(me: Self, peer: Peer, message: pb.Message) -> Reminder:

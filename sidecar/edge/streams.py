@@ -59,6 +59,11 @@ class Streams:
         self._numbers = itertools.count(1)
         self._by_peer: dict[str, list[Stream]] = {}
 
+    def family(self, peer: str) -> Family | None:
+        """Return what is known of the family of the worker at a connection; None: nothing."""
+        known = {stream.family for stream in self._by_peer.get(peer, ())} - {dialects.NEUTRAL}
+        return known.pop() if len(known) == 1 else None
+
     def learn(self, peer: str, family: Family | None) -> None:
         """Take note of the family that the answers over a connection have shown."""
         if family is not None:

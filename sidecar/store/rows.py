@@ -25,7 +25,7 @@ def _names(text: str) -> tuple[str, ...]:
 INSTANCE = _names(
     "key hub id revision name version status suspended began ready created_at updated_at started_at "
     "completed_at scheduled_at origin execution covered workflow_time custom_status failure tags parent_namespace "
-    "parent_app parent_hub parent_id parent_execution parent_turn parent_task parent_name"
+    "parent_app parent_hub parent_id parent_execution parent_turn parent_task parent_name detached trace"
 )
 CALL = _names("key task turn execution kind name target_namespace target_app target_kind target_hub target_id reminder")
 REMINDER = _names(
@@ -58,7 +58,7 @@ def from_instance(instance: Instance) -> Values:
         int(instance.status), instance.suspended, instance.began, instance.ready, instance.created_at,
         instance.updated_at, instance.started_at, instance.completed_at, instance.scheduled_at, instance.origin,
         instance.execution, instance.covered, instance.workflow_time, instance.custom_status, instance.failure,
-        instance.tags, *parent,
+        instance.tags, *parent, instance.detached, instance.trace,
     )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def to_instance(row: Values) -> Instance:
         namespace, app, hub, id_, execution, turn, task, name = row[22:30]
         parent = Parent(ActorId(namespace, app, "workflow", hub, id_), CallId(execution, turn, task), name)
     flags = (Status(row[6]), bool(row[7]), bool(row[8]), bool(row[9]))
-    fields: Values = (*row[:6], *flags, *row[10:22], parent)
+    fields: Values = (*row[:6], *flags, *row[10:22], parent, *row[30:])
     return Instance(*fields)
 
 

@@ -68,6 +68,13 @@ def child(number: int, instance_id: str = "", *, app: str = "", namespace: str =
     return _addressed(pb.Action(id=number, create_child=wanted), app, namespace)
 
 
+def detach(
+    number: int, instance_id: str = "", *, app: str = "", namespace: str = "", name: str = "report-flow", **fields: Any
+) -> pb.Action:
+    wanted = pb.CreateDetached(name=name, instance_id=instance_id, **fields)
+    return _addressed(pb.Action(id=number, create_detached=wanted), app, namespace)
+
+
 def timer(number: int, fire_at: int | Timestamp | None = NOW + 60 * SECOND, **fields: Any) -> pb.Action:
     due = events.timestamp(fire_at) if isinstance(fire_at, int) else fire_at
     return pb.Action(id=number, create_timer=pb.CreateTimer(fire_at=due, **fields))

@@ -13,6 +13,7 @@ from sidecar.core.model import (
     MalformedError,
     Outcome,
     Parent,
+    Reminder,
 )
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -62,6 +63,13 @@ def ended() -> Flow:
     return flow
 
 
+def detached_start(execution: str) -> Reminder:
+    """The start of this instance by another that is not its parent."""
+    started = events.decode(creation(execution=execution).payload).execution_started
+    started.ClearField("parent")
+    return replace(creation(), kind=Kind.DETACHED, payload=events.execution_started(NOW, started, "orders"))
+
+
 STATES: tuple[Callable[[], Flow], ...] = (Flow, scheduled, running, suspended, ended)
 NAP, ACTIVITY, CREATE = running().last.set
 ARRIVALS = {
@@ -71,6 +79,8 @@ ARRIVALS = {
     "answer of a child": result(CREATE),
     "creation": creation(Parent(OWN_PARENT.actor, CallId("boss-2", 7, 3)), execution="w-9"),
     "creation again": creation(OWN_PARENT, execution="w-1"),
+    "detached start": detached_start("w-9"),
+    "detached start again": detached_start("w-1"),
     "event": replace(creation(), kind=Kind.EVENT, payload=events.event_raised(NOW, "paid", None)),
     "terminate by the parent": command(Kind.TERMINATE, OWN_PARENT),
     "terminate by another": command(Kind.TERMINATE, PARENT),
@@ -89,6 +99,8 @@ TABLE = {
     "answer of a child":        "missing          duplicate        done+appended    done+appended    duplicate",
     "creation":                 "done+created     exists+answered  exists+answered  exists+answered  done+created",
     "creation again":           "done+created     exists+answered  duplicate        duplicate        duplicate",
+    "detached start":           "done+created     exists           exists           exists           done+created",
+    "detached start again":     "done+created     exists           duplicate        duplicate        duplicate",
     "event":                    "missing          done+appended    done+appended    done+appended    done",
     "terminate by the parent":  "missing          denied           done+ended       done+ended       done",
     "terminate by another":     "missing          denied           denied           denied           denied",

@@ -120,7 +120,7 @@ ANSWERS = [
     (end(Status.FAILED), "child_failed", "WorkflowFailed", "'w' was failed"),
     (end(Status.TERMINATED), "child_failed", "WorkflowTerminated", "'w' was terminated"),
     (end(Status.CANCELED), "child_failed", "WorkflowCanceled", "'w' was canceled"),
-    (pb.Action(id=1, create_detached=pb.CreateDetached()), "child_failed", "UnsupportedAction", "create_detached"),
+    (pb.Action(id=1, rewind=pb.Rewind()), "child_failed", "UnsupportedAction", "rewind"),
 ]
 
 

@@ -6,7 +6,7 @@ from sidecar.core import events
 from sidecar.core.items import ActivityItem, Past, TurnItem
 from sidecar.core.model import MalformedError
 from sidecar.edge import dialects
-from sidecar.edge.dialects import DAPR, MICROSOFT, NEUTRAL, Family, completion, wire
+from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, NEUTRAL, Family, completion, wire
 from sidecar.schema import taskhub_pb2 as pb
 from tests.engine.sidecars import fields
 
@@ -215,7 +215,8 @@ ROUTER = "0a066f726465727312026d6c"  # from orders to ml
         (answer(b"\x08\x03\x4a\x00"), "microsoft"),
         (answer(action(8, b"")), "microsoft"),
         (answer(action(10, b"")), "dapr"),
-        (answer(action(11, b"")), "dapr"),
+        (answer(action(11, b"")), "dapr, detaching"),
+        (answer(action(11, b"", "4a00")), "dapr, detaching"),
         (answer(task(TRACE)), "microsoft"),
         (answer(task("2a07346633632d6964")), "dapr"),
         (answer(task(TAG4)), "microsoft"),
@@ -257,7 +258,7 @@ def test_the_sender_of_a_completion_is_told_by_its_bytes(body: bytes, family: st
         ("dapr", "0a0169220b742e782e64656661756c7432080a02703112027632"),
         ("dapr", "0a01691216080322120a0d08ff82d1ffaf0710ff93ebdc03120165220b742e782e64656661756c74"),
         ("dapr", "0a0169120408035200220b742e782e64656661756c74"),
-        ("dapr", "0a0169120408035a00220b742e782e64656661756c74"),
+        ("dapr, detaching", "0a0169120408035a00220b742e782e64656661756c74"),
     ],
 )
 def test_what_real_sdks_send_is_told_apart(family: str, body: str) -> None:
@@ -366,3 +367,35 @@ def test_no_cut_and_no_flipped_bit_of_a_completion_raises_anything_else() -> Non
         except MalformedError:
             outcomes.add("malformed")
     assert outcomes == {"read", "malformed"}
+
+
+def detached() -> bytes:
+    event = events.confirmation(1, 3)
+    event.detached_created.instance_id = "report"
+    return events.encode(event)
+
+
+@pytest.mark.parametrize("family", [NEUTRAL, MICROSOFT, DAPR], ids=lambda family: family.name)
+def test_only_who_starts_detached_workflows_is_told_of_them(family: Family) -> None:
+    """B.2 event 32: to a worker that does not know it, it would be an event of no kind."""
+    item = turn(Past([started(), detached(), scheduled()]), detached(), started())
+    request = fields(fields(dialects.encode_turn(family, item))[1][0])
+    assert (len(request[3]), len(request[4])) == (2, 1)
+    request = fields(fields(dialects.encode_turn(DAPR_DETACHING, item))[1][0])
+    assert (len(request[3]), len(request[4])) == (3, 2)
+
+
+def test_a_worker_that_has_started_a_detached_workflow_is_known_to_from_then_on() -> None:
+    started_one, routed = answer(action(11, b"")), answer(task(beside="4a0c" + ROUTER))
+    assert completion.read(started_one, DAPR)[1] is DAPR_DETACHING
+    assert completion.read(routed, DAPR_DETACHING)[1] is DAPR_DETACHING
+    assert completion.read(routed, DAPR)[1] is DAPR
+
+
+def test_what_is_known_of_a_worker_tells_what_its_answer_does_not() -> None:
+    """M73."""
+    plain = answer(task("1a030a0131"), action(6, b"\x08\x02"))
+    assert len(completion.read(plain)[0].actions) == 2
+    assert len(completion.read(plain, MICROSOFT)[0].actions) == 2
+    for family in (DAPR, DAPR_DETACHING):
+        assert [one.WhichOneof("kind") for one in completion.read(plain, family)[0].actions] == ["complete"]

@@ -18,7 +18,10 @@ _HEADROOM = 64 * 1024  # for what is around the events of an item
 
 
 class Family(NamedTuple):
-    """One way to write work items: `event` and `activity` turn neutral bytes into the family's."""
+    """One way to write work items: `event` and `activity` turn neutral bytes into the family's.
+
+    An event that the family has no word for becomes nothing (`b""`) and is left out.
+    """
 
     name: str
     event: Callable[[bytes], bytes]
@@ -29,9 +32,28 @@ def _same(message: bytes) -> bytes:
     return message
 
 
-NEUTRAL = Family("neutral", _same, _same)
-MICROSOFT = Family("microsoft", microsoft.event, microsoft.activity)
-DAPR = Family("dapr", dapr.event, dapr.activity)
+_TAGS = {"detached_created": wire.tag(32)}
+
+
+def _without(*kinds: str) -> Callable[[bytes], bytes]:
+    """Return the function that leaves out the events of some kinds."""
+    tags = [_TAGS[kind] for kind in kinds]
+
+    def event(neutral: bytes) -> bytes:
+        if not any(tag in neutral for tag in tags):
+            return neutral
+        return b"" if pb.HistoryEvent.FromString(neutral).WhichOneof("kind") in kinds else neutral
+
+    return event
+
+
+_common = _without("detached_created")
+NEUTRAL = Family("neutral", _common, _same)
+MICROSOFT = Family("microsoft", lambda event: microsoft.event(_common(event)), microsoft.activity)
+DAPR = Family("dapr", lambda event: dapr.event(_common(event)), dapr.activity)
+# One that starts detached workflows knows their event; others of its family may not, and need not: a worker that does
+# not find the event in its history asks for the start again, which changes nothing.
+DAPR_DETACHING = Family("dapr, detaching", dapr.event, dapr.activity)
 BY_NAME = {family.name: family for family in (NEUTRAL, MICROSOFT, DAPR)}
 
 
@@ -91,16 +113,19 @@ def client_family(metadata: Mapping[str, str | bytes]) -> Family | None:
 def encode_turn(family: Family, item: TurnItem) -> bytes:
     """Return the work item for a turn; the past is framed once an event, and joined."""
 
-    def past(event: bytes) -> bytes:
-        return wire.frame(3, family.event(event))
-
     parts = [
         wire.frame(1, item.instance_id.encode()),
         wire.frame(2, wire.frame(1, item.execution.encode())),
-        bytes(item.past.frames(family.name, past)),
-        *(wire.frame(4, family.event(event)) for event in item.new),
+        bytes(item.past.frames(family.name, lambda event: encode_event(family, 3, event))),
+        *(encode_event(family, 4, event) for event in item.new),
     ]
     return wire.frame(1, b"".join(parts)) + wire.frame(10, item.token.encode())
+
+
+def encode_event(family: Family, number: int, event: bytes) -> bytes:
+    """Return an event as field `number` of a message of the family, or nothing if the family has no word for it."""
+    written = family.event(event)
+    return wire.frame(number, written) if written else b""
 
 
 def encode_activity(family: Family, item: ActivityItem) -> bytes:

@@ -10,15 +10,15 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from sidecar.core.model import MalformedError, Status
-from sidecar.edge.dialects import DAPR, MICROSOFT, Family, wire
+from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, Family, wire
 from sidecar.schema import taskhub_pb2 as pb
 
 _SCOPE = 6
 _TRACE_MARK = 0x0A  # a trace context begins with its first text field; an ID is printable
 
 
-def read(body: bytes) -> tuple[pb.OrchestratorResponse, Family | None]:
-    """Return the answer in neutral form, and the family of its sender when the bytes tell it.
+def read(body: bytes, known: Family | None = None) -> tuple[pb.OrchestratorResponse, Family | None]:
+    """Return the answer in neutral form, and the family of its sender as its bytes tell it, else as it is `known`.
 
     Raises:
         MalformedError: the bytes are not an answer to a turn.
@@ -28,10 +28,16 @@ def read(body: bytes) -> tuple[pb.OrchestratorResponse, Family | None]:
         families = [_read_response(response), *(_read_action(action) for action in response.actions)]
     except (DecodeError, UnicodeDecodeError) as error:
         raise MalformedError("the completion of the turn cannot be read: it is not a valid message") from error
-    family = next((found for found in families if found is not None), None)
-    if family is DAPR:
+    family = _best([*families, known])
+    if family in (DAPR, DAPR_DETACHING):
         _drop_beside_continue_as_new(response)
     return response, family
+
+
+def _best(families: list[Family | None]) -> Family | None:
+    """Return the family that is told first; what one answer of a worker has shown of its family, it still knows."""
+    first = next((found for found in families if found is not None), None)
+    return DAPR_DETACHING if first is DAPR and DAPR_DETACHING in families else first
 
 
 def _read_response(response: pb.OrchestratorResponse) -> Family | None:
@@ -47,15 +53,22 @@ def _read_response(response: pb.OrchestratorResponse) -> Family | None:
     return family
 
 
+_TELLING = {
+    "send_entity_message": MICROSOFT,
+    "version_not_available": DAPR,
+    "create_detached": DAPR_DETACHING,
+}
+
+
 def _read_action(action: pb.Action) -> Family | None:
     kind = action.WhichOneof("kind")
-    family = {"send_entity_message": MICROSOFT, "version_not_available": DAPR, "create_detached": DAPR}.get(kind or "")
+    family = _TELLING.get(kind or "")
     if action.HasField("slot_9"):
         if kind is None:
             return MICROSOFT
         action.router.MergeFromString(action.slot_9)
         action.ClearField("slot_9")
-        family = DAPR
+        family = family or DAPR
     if kind == "schedule_task":
         family = _read_task(action.schedule_task, family)
     elif kind == "create_child":

@@ -11,26 +11,31 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def frame(tag: int, value: bytes) -> bytes:
+def tag(number: int) -> bytes:
+    """Return what a length-delimited field with this number begins with."""
+    return varint(number << 3 | 2)
+
+
+def frame(number: int, value: bytes) -> bytes:
     """Return a length-delimited field."""
-    return varint(tag << 3 | 2) + varint(len(value)) + value
+    return tag(number) + varint(len(value)) + value
 
 
-def has_timestamp(message: bytes, tag: int) -> bool:
-    """Whether field `tag` of a message is a non-empty Timestamp: a message that begins with its seconds."""
-    value = field(message, tag)
+def has_timestamp(message: bytes, number: int) -> bool:
+    """Whether field `number` of a message is a non-empty Timestamp: a message that begins with its seconds."""
+    value = field(message, number)
     return value is not None and value[:1] == b"\x08"
 
 
-def field(message: bytes, tag: int) -> bytes | None:
-    """Return the first length-delimited field with this tag, or None; stops at what it cannot read."""
+def field(message: bytes, number: int) -> bytes | None:
+    """Return the first length-delimited field with this number, or None; stops at what it cannot read."""
     position = 0
     while position < len(message):
         key, position = _read(message, position)
         kind = key & 7
         if kind == 2:
             size, position = _read(message, position)
-            if key >> 3 == tag:
+            if key >> 3 == number:
                 return message[position : position + size]
             position += size
         elif kind == 0:

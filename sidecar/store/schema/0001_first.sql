@@ -35,6 +35,8 @@ CREATE TABLE instances (
     parent_turn INTEGER,
     parent_task INTEGER,
     parent_name TEXT,
+    detached INTEGER NOT NULL,
+    trace BLOB NOT NULL,
     UNIQUE (hub, id)
 );
 CREATE INDEX instances_ready ON instances (key) WHERE ready = 1;
