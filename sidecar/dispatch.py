@@ -12,36 +12,26 @@ import structlog
 
 from sidecar.activities import Activities
 from sidecar.core import turn as turns
-from sidecar.core.delivery import Arrival, arrive
 from sidecar.core.items import Past, TurnItem
 from sidecar.core.model import (
     Changes,
-    Child,
     Instance,
     Kind,
-    Outcome,
     Position,
     Reminder,
-    Reply,
+    Rewind,
     State,
     Turn,
 )
+from sidecar.deliveries import Deliveries
 from sidecar.engine import Actor, Address, Engine
 from sidecar.store.protocol import UnavailableError
 from sidecar.timers import Timers
-from sidecar.workers import Pool, Worker
+from sidecar.workers import Pool, Rewinds, Worker
 
 PAST_BYTES = 128 * 1024 * 1024
 _RETRY_SECONDS = 1.0
 log = structlog.get_logger(__name__)
-
-
-def note_dropped(reminder: Reminder, reply: Reply) -> None:
-    """Log that a reminder was answered with a refusal that nobody will hear of."""
-    if reminder.kind is Kind.DETACHED and reply.outcome in (Outcome.EXISTS, Outcome.INVALID):
-        log.warning("detached workflow not started", instance=reminder.target.id, why=reply.text)
-    elif reply.outcome in (Outcome.MISSING, Outcome.DENIED, Outcome.INVALID):
-        log.info("reminder dropped", kind=reminder.kind.name, instance=reminder.target.id, why=reply.text)
 
 
 class Outbox(Protocol):
@@ -71,7 +61,8 @@ class Dispatch:
             pump=self.pump,
             store_failed=self.store_failed,
         )
-        self.timers = Timers(engine.store, engine.clock, self.deliver)
+        self.deliveries = Deliveries(engine, self.pool, spawn=self.spawn, store_failed=self.store_failed)
+        self.timers = Timers(engine.store, engine.clock, self.deliveries.deliver)
         self.outbox = outbox
         self._turn_timeout = turn_timeout
         self._activity_timeout = activity_timeout
@@ -105,7 +96,7 @@ class Dispatch:
         if instance is None or changes.replaces or instance.suspended or instance.status.terminal:
             self.recall(actor)
             self.pool.turns.discard(actor.address)
-        if instance is None or changes.replaces:
+        if instance is None or changes.replaces or changes.reopened:
             self._forget_past(actor)
         if instance is not None:
             self._queue_turn(actor, instance)
@@ -141,7 +132,9 @@ class Dispatch:
 
     def _queue_turn(self, actor: Actor, instance: Instance) -> None:
         if instance.ready and actor.turn is None and actor.holder is None:
-            self.pool.turns.offer(actor.address, instance.name, instance.version or "", hub=instance.hub)
+            asked = instance.rewind is Rewind.ASKED
+            version = instance.version or ""
+            self.pool.turns.offer(actor.address, instance.name, version, hub=instance.hub, rewind=asked)
             self.pump()
 
     async def refill(self) -> None:
@@ -202,9 +195,11 @@ class Dispatch:
     def _hand_out_turn(self, actor: Actor, state: State, past: Past, worker: Worker) -> None:
         instance, clock = state.instance, self.engine.clock
         size = past.size + sum(len(row.event) for row in state.inbox)
-        if size > worker.max_bytes:
+        asked = instance.rewind is Rewind.ASKED
+        if size > worker.max_bytes or (asked and worker.rewinds() is Rewinds.NO):
             self.recall(actor)
-            self.pool.turns.offer(actor.address, instance.name, instance.version or "", size, hub=instance.hub)
+            name, version, size = instance.name, instance.version or "", size if size > worker.max_bytes else 0
+            self.pool.turns.offer(actor.address, name, version, size, hub=instance.hub, rewind=asked)
             return
         turn = turns.begin(state, clock.now(), f"t.{clock.new_id()}")
         state.tail = turns.after(state, turn)
@@ -213,7 +208,7 @@ class Dispatch:
         self._remember_past(actor, past)
         new = [turn.started, *(row.event for row in turn.rows)]
         token = f"{turn.token}.{actor.address[0]}"
-        worker.send(TurnItem(instance.id, instance.execution, past, new, token))
+        worker.send(TurnItem(instance.id, instance.execution, past, new, token, asked))
 
     def take_turn(self, actor: Actor, token: str, peer: str) -> Turn | None:
         """Take the turn that a worker answers, if it is the one that is out; its slot is free again.
@@ -314,42 +309,7 @@ class Dispatch:
                 log.warning("activity timed out", activity=lease.reminder.name, seconds=limit)
                 self.activities.give_back(lease.reminder.id)
 
-    # ------------------------------------------------------------ own workflows
-
-    def deliver(self, reminder: Reminder) -> None:
-        """Deliver a reminder for an own workflow that is due."""
-        if reminder.kind is Kind.PURGE:
-            self.spawn(self._deliver_purge(reminder), "purge a child")
-        else:
-            self._deliver(reminder, ())
-
-    async def _deliver_purge(self, reminder: Reminder) -> None:
-        try:
-            self._deliver(reminder, await self.children(reminder))
-        except UnavailableError:
-            self.store_failed()
-
-    async def children(self, reminder: Reminder) -> tuple[Child, ...]:
-        """Return all children of the instance that a reminder is for, ended ones too."""
-        state = await self.engine.store.load(reminder.target.hub, reminder.target.id)
-        return () if state is None else tuple(await self.engine.store.children(state.instance.key))
-
-    def _deliver(self, reminder: Reminder, children: tuple[Child, ...]) -> None:
-        engine = self.engine
-        arrival = Arrival(reminder, consumed=(reminder.id,), children=children)
-
-        future = engine.enqueue((reminder.target.hub, reminder.target.id), lambda at, state: arrive(at, state, arrival))
-        future.add_done_callback(lambda done: self._delivered(reminder, done))
-
-    def _delivered(self, reminder: Reminder, done: asyncio.Future[Reply]) -> None:
-        if done.cancelled():
-            return
-        error = done.exception()
-        if error is not None:
-            log.warning("delivery failed", kind=reminder.kind.name, instance=reminder.target.id, error=str(error))
-            self.store_failed()
-        else:
-            note_dropped(reminder, done.result())
+    # ------------------------------------------------------------ side tasks
 
     def spawn(self, work: Coroutine[object, object, None], name: str) -> None:
         """Run something on the side, and log it if it fails."""

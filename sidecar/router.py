@@ -281,7 +281,7 @@ class Router:
     async def _final(self, queue: Queue, reminder: Reminder, reply: Reply) -> None:
         """Take a refusal that will not change: a call fails with it, anything else is dropped."""
         log.warning("message refused", app=queue.peer[1], kind=reminder.kind.name, why=reply.text)
-        if reminder.kind in (Kind.ACTIVITY, Kind.CREATE) and reminder.owner:
+        if reminder.kind in (Kind.ACTIVITY, Kind.CREATE, Kind.REWIND) and reminder.owner:
             await self._fail_call(reminder, reply)
         await self.engine.commit(Changes(dropped=(reminder.id,)))
         self._done(queue, reminder.id)
@@ -291,7 +291,7 @@ class Router:
         now = engine.clock.now()
         kind = _FAILURES.get(reply.outcome, f"Remote{reply.outcome.name.capitalize()}")
         details = events.failure(kind, reply.text, retriable=False)
-        build = events.child_failed if reminder.kind is Kind.CREATE else events.task_failed
+        build = events.task_failed if reminder.kind is Kind.ACTIVITY else events.child_failed
         result = calls.answer_of(reminder, build(now, reminder.call.task, details), now)
         arrival = Arrival(result, consumed=(reminder.id,))
 

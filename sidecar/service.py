@@ -32,7 +32,8 @@ from sidecar.core.model import (
     State,
 )
 from sidecar.core.policy import Operation, Policy
-from sidecar.dispatch import Dispatch, note_dropped
+from sidecar.deliveries import note_dropped
+from sidecar.dispatch import Dispatch
 from sidecar.engine import Address, Decide, Engine
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal, UnavailableError
@@ -69,7 +70,7 @@ class View:
 
 
 class Service:
-    """The operations of one sidecar."""
+    """The operations of one sidecar; `administration.py` has those that let what has ended run again."""
 
     def __init__(self, engine: Engine, dispatch: Dispatch, policy: Policy | None = None) -> None:
         self.engine = engine
@@ -208,13 +209,15 @@ class Service:
         engine, dispatch = self.engine, self.dispatch
         address = (_hub_of(response.completion_token, hub), response.instance_id)
         actor = engine.actor(address)
+        rewound = any(action.HasField("rewind") for action in response.actions)
+        record = await dispatch.deliveries.record(address, log=True) if rewound else None
 
         def decide(at: Context, state: State | None) -> Decision:
             turn = dispatch.take_turn(actor, response.completion_token, peer)
             if turn is None or state is None:
                 return Decision(None, Reply(Outcome.STALE))
             try:
-                changes = turns.complete(at, state, turn, response)
+                changes = turns.complete(at, state, turn, response, record)
             except OvertakenError:
                 return Decision(None, Reply(Outcome.STALE))
             dispatch.turn_done(actor, turn, changes)
@@ -283,8 +286,7 @@ class Service:
                 return DONE
             if message.kind is Kind.WITHDRAW:
                 return await self._withdraw(message)
-            children = await self.dispatch.children(message) if message.kind is Kind.PURGE else ()
-            arrival = delivery.Arrival(message, received=(received,), children=children)
+            arrival = await self.dispatch.deliveries.arrival(delivery.Arrival(message, received=(received,)))
 
             def decide(at: Context, state: State | None) -> Decision:
                 if message.kind is Kind.EVENT:

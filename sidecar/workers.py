@@ -4,6 +4,7 @@ Plain methods, no I/O: state in, list of assignments out. The queues are hints o
 says so, and is filled again by a scan.
 """
 
+import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
@@ -34,6 +35,14 @@ class Filter:
         return versions is not None and (not versions or version in versions)
 
 
+class Rewinds(enum.IntEnum):
+    """Whether a worker can write the new history of an instance that is rewound."""
+
+    NO = 0
+    PERHAPS = 1  # it may be of a kind that can
+    YES = 2
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """One `GetWorkItems` stream: what it takes, how much at once, and what it has. It takes work of one hub."""
@@ -48,6 +57,7 @@ class Worker:
     is_full: Callable[[], bool]
     send: Callable[[WorkItem], None]
     hub: str = DEFAULT_HUB
+    rewinds: Callable[[], Rewinds] = lambda: Rewinds.NO
     turns: dict[tuple[str, str], None] = field(default_factory=dict)
     activities: dict[int, None] = field(default_factory=dict)
 
@@ -63,12 +73,14 @@ class Group(NamedTuple):
     """Work that the same workers can take: its name, version and hub, and the bytes that a worker must receive.
 
     The size is 0 until an item proved too large for a worker: sending it would break that worker's stream each time.
+    `rewind` asks for the new history of an instance that is rewound: most kinds of workers would not understand it.
     """
 
     name: str
     version: str
     size: int = 0
     hub: str = DEFAULT_HUB
+    rewind: bool = False
 
 
 class Backlog(Generic[K]):
@@ -86,7 +98,9 @@ class Backlog(Generic[K]):
     def __contains__(self, item: K) -> bool:
         return item in self._where
 
-    def offer(self, item: K, name: str, version: str, size: int = 0, *, hub: str = DEFAULT_HUB) -> None:
+    def offer(
+        self, item: K, name: str, version: str, size: int = 0, *, hub: str = DEFAULT_HUB, rewind: bool = False
+    ) -> None:
         """Queue an item, unless it waits already or there are too many."""
         if item in self._where:
             return
@@ -95,7 +109,7 @@ class Backlog(Generic[K]):
             return
         if size:
             log.warning("work item waits for a worker that can receive it", item=str(item), name=name, bytes=size)
-        group = Group(name, version, size, hub)
+        group = Group(name, version, size, hub, rewind)
         self._groups.setdefault(group, {})[item] = None
         self._where[item] = group
 
@@ -173,6 +187,11 @@ class Pool:
             groups = served
         return given
 
+    def knows_rewind(self, hub: str, name: str, version: str) -> bool:
+        """Whether a worker for such workflows is known to be able to write the new history of one."""
+        able = (one for one in self.workers if one.hub == hub and one.rewinds() is Rewinds.YES)
+        return any(worker.turn_filter.accepts(name, version) for worker in able)
+
     def remove(self, worker: Worker) -> None:
         """Forget a worker; the caller gives its work back."""
         if worker in self.workers:
@@ -180,4 +199,5 @@ class Pool:
 
 
 def _can_take(worker: Worker, group: Group) -> bool:
-    return worker.hub == group.hub and not worker.is_full() and worker.max_bytes >= group.size
+    able = worker.hub == group.hub and not (group.rewind and worker.rewinds() is Rewinds.NO)
+    return able and not worker.is_full() and worker.max_bytes >= group.size

@@ -22,6 +22,7 @@ LONGEST_FUNCTION, LONGEST_MODULE = 40, 400
 MAY_IMPORT = {
     "__init__": [],
     "__main__": ["cli"],
+    "administration": ["core.*", "engine", "service", "store.protocol"],
     "app": ["*"],
     "cli": ["app", "config", "dev_ca", "values"],
     "config": ["formats", "values"],
@@ -29,10 +30,11 @@ MAY_IMPORT = {
     "core": ["core.*"],
     "directory": ["core.*", "store.protocol", "values"],
     "activities": ["core.*", "store.protocol", "timers", "workers"],
-    "dispatch": ["activities", "core.*", "engine", "store.protocol", "timers", "values", "workers"],
+    "deliveries": ["core.*", "engine", "store.protocol", "workers"],
+    "dispatch": ["activities", "core.*", "deliveries", "engine", "store.protocol", "timers", "values", "workers"],
     "edge": [
-        *("config", "core.*", "directory", "dispatch", "edge.*", "engine", "inspection", "queries", "router"),
-        "service",
+        *("administration", "config", "core.*", "directory", "dispatch", "edge.*", "engine", "inspection", "queries"),
+        *("router", "service"),
         *("store.protocol", "timers", "values", "workers"),
     ],
     "edge.dialects": ["core.*", "edge.dialects.*"],
@@ -45,7 +47,9 @@ MAY_IMPORT = {
     "retention": ["core.*", "engine", "store.protocol", "timers"],
     "router": ["core.*", "directory", "engine", "store.protocol", "timers", "values"],
     "schema": [],
-    "service": ["core.*", "dispatch", "engine", "router", "store.protocol", "timers", "values", "workers"],
+    "service": [
+        *("core.*", "deliveries", "dispatch", "engine", "router", "store.protocol", "timers", "values", "workers"),
+    ],
     "store": ["core.*", "store.*", "values"],
     "timers": ["core.*", "store.protocol", "values"],
     "values": [],

@@ -4,11 +4,10 @@ A new kind is one function, one row of `HANDLERS` and one test.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from sidecar.core import calls, events
+from sidecar.core import calls, events, sending
 from sidecar.core.calls import Draft
-from sidecar.core.model import ActorId, CallKind, Child, Kind, UnsupportedActionError
+from sidecar.core.model import ActorId, CallKind, Kind, UnsupportedActionError
 from sidecar.core.names import invalid_app_id, invalid_instance_id, invalid_name
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -62,63 +61,53 @@ def _trace(draft: Draft, wanted: pb.ScheduleTask | pb.CreateChild | pb.CreateDet
 
 def _schedule_task(draft: Draft, action: pb.Action) -> None:
     task = action.schedule_task
-    call = draft.call_id(action.id)
     app = _app_of(draft, action, "activity", task.name, task.tags)
-    target, wrong = _target(draft, action, "activity", f"{draft.state.instance.id}::{action.id}::{draft.turn}", app)
+    target, wrong = _target(draft, action, "activity", "", app)
     event = events.confirmation(draft.now, action.id)
-    fields: dict[str, Any] = {
-        "name": task.name,
-        "version": task.version if task.HasField("version") else None,
-        "input": task.input if task.HasField("input") else None,
-        "parent_trace_context": _trace(draft, task),
-        "tags": task.tags,
-        "task_execution_id": task.task_execution_id,
-    }
-    event.task_scheduled.CopyFrom(pb.TaskScheduled(**fields))
+    event.task_scheduled.CopyFrom(
+        pb.TaskScheduled(
+            name=task.name,
+            version=task.version if task.HasField("version") else None,
+            input=task.input if task.HasField("input") else None,
+            parent_trace_context=_trace(draft, task),
+            tags=task.tags,
+            task_execution_id=task.task_execution_id,
+        )
+    )
     _route(draft, event, target)
     draft.confirmed.append(events.encode(event))
     if wrong:
-        calls.unreachable(draft, call, CallKind.ACTIVITY, events.failure("InvalidAppId", wrong, retriable=False))
-        return
-    instance = pb.WorkflowInstance(instance_id=draft.state.instance.id, app_id=draft.me.app)
-    instance.execution_id.value = draft.state.instance.execution
-    request = pb.ActivityRequest(task_id=action.id, instance=instance, **fields)
-    payload = request.SerializeToString(deterministic=True)
-    reminder = draft.remind(Kind.ACTIVITY, target, payload, call=call, name=task.name, held=not draft.me.owns(target))
-    draft.open(call, CallKind.ACTIVITY, task.name, target, reminder.id)
+        details = events.failure("InvalidAppId", wrong, retriable=False)
+        calls.unreachable(draft, draft.call_id(action.id), CallKind.ACTIVITY, details)
+    else:
+        sending.send(draft, event)
 
 
 def _create_child(draft: Draft, action: pb.Action) -> None:
     child = action.create_child
-    call = draft.call_id(action.id)
     child_id = child.instance_id or f"{draft.state.instance.id}:{action.id & 0xFFFFFFFF:04x}"
     app = _app_of(draft, action, "workflow", child.name, child.tags)
     target, wrong = _target(draft, action, "workflow", child_id, app)
     kind = "InvalidAppId" if wrong else "InvalidInstanceId"
     wrong = wrong or invalid_instance_id(child_id)
     event = events.confirmation(draft.now, action.id)
-    fields: dict[str, Any] = {
-        "name": child.name,
-        "version": child.version if child.HasField("version") else None,
-        "input": child.input if child.HasField("input") else None,
-        "parent_trace_context": _trace(draft, child),
-        "tags": child.tags,
-    }
-    event.child_created.CopyFrom(pb.ChildCreated(instance_id=child_id, **fields))
+    event.child_created.CopyFrom(
+        pb.ChildCreated(
+            instance_id=child_id,
+            name=child.name,
+            version=child.version if child.HasField("version") else None,
+            input=child.input if child.HasField("input") else None,
+            parent_trace_context=_trace(draft, child),
+            tags=child.tags,
+        )
+    )
     _route(draft, event, target)
     draft.confirmed.append(events.encode(event))
     if wrong:
-        calls.unreachable(draft, call, CallKind.CHILD, events.failure(kind, wrong, retriable=False))
-        return
-    execution = draft.at.ids.new_id()
-    started = pb.ExecutionStarted(parent=_as_parent(draft, action.id), **fields)
-    started.instance.CopyFrom(pb.WorkflowInstance(instance_id=child_id, app_id=target.app))
-    started.instance.execution_id.value = execution
-    payload = events.execution_started(draft.now, started, draft.me.app, target.app)
-    held = not draft.me.owns(target)
-    reminder = draft.remind(Kind.CREATE, target, payload, call=call, name=child.name, held=held)
-    draft.open(call, CallKind.CHILD, child.name, target, reminder.id)
-    draft.children.append(Child(target, call))
+        details = events.failure(kind, wrong, retriable=False)
+        calls.unreachable(draft, draft.call_id(action.id), CallKind.CHILD, details)
+    else:
+        sending.send(draft, event)
 
 
 def _create_detached(draft: Draft, action: pb.Action) -> None:
@@ -154,38 +143,13 @@ def _unnamed(draft: Draft) -> str:
     return f"{instance.id}-{instance.detached + draft.detached - 1}"
 
 
-def _as_parent(draft: Draft, task: int) -> pb.ParentInstance:
-    instance = draft.state.instance
-    parent = pb.ParentInstance(
-        task_scheduled_id=task,
-        app_id=draft.me.app,
-        app_namespace=draft.me.namespace,
-        turn=draft.turn,
-        hub=instance.hub,
-        instance=pb.WorkflowInstance(instance_id=instance.id, app_id=draft.me.app),
-    )
-    parent.name.value = instance.name
-    if instance.version is not None:
-        parent.version.value = instance.version
-    parent.instance.execution_id.value = instance.execution
-    return parent
-
-
 def _create_timer(draft: Draft, action: pb.Action) -> None:
     timer = action.create_timer
-    fire_at = timer.fire_at if timer.HasField("fire_at") else None
     event = events.confirmation(draft.now, action.id)
-    event.timer_created.CopyFrom(pb.TimerCreated(fire_at=fire_at))
+    event.timer_created.CopyFrom(pb.TimerCreated(fire_at=timer.fire_at if timer.HasField("fire_at") else None))
     event.timer_created.MergeFromString(_origin(timer))
     draft.confirmed.append(events.encode(event))
-    if fire_at is not None and events.never(fire_at):
-        return
-    call = draft.call_id(action.id)
-    due = draft.now if fire_at is None else max(0, events.micros(fire_at))
-    payload = events.timer_fired(fire_at, action.id, draft.now)
-    if not draft.ending:
-        reminder = draft.remind(Kind.TIMER, draft.actor, payload, call=call, due=due)
-        draft.open(call, CallKind.TIMER, "", draft.actor, reminder.id)
+    sending.send(draft, event)
 
 
 def _origin(timer: pb.CreateTimer) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from sidecar.core import calls, events, operations
+from sidecar.core import calls, events, operations, rewind
 from sidecar.core import state as states
 from sidecar.core.calls import Draft
 from sidecar.core.model import (
@@ -35,6 +35,7 @@ from sidecar.core.model import (
     State,
 )
 from sidecar.core.names import invalid_name
+from sidecar.core.rewind import Record
 from sidecar.schema import taskhub_pb2 as pb
 
 
@@ -46,6 +47,7 @@ class Arrival:
     consumed: tuple[int, ...] = ()
     received: tuple[Received, ...] = ()
     children: tuple[Child, ...] = ()  # of the instance, ended ones too: for a purge
+    record: Record | None = None  # what is stored of the instance: for a rewind
 
     def nothing(self, reply: Reply) -> Decision:
         """Return the decision to use the reminder up and change nothing else."""
@@ -244,9 +246,23 @@ def _occupied(at: Context, state: State, arrival: Arrival) -> Decision:
     return Decision(changes, Reply(Outcome.EXISTS, message))
 
 
+def _rewind(at: Context, state: State | None, arrival: Arrival) -> Decision:
+    """Let a child run again with its parent; one that is gone, or was never there, is created."""
+    order = arrival.reminder
+    if events.decode(order.payload).WhichOneof("kind") != "execution_rewound":
+        return arrival.nothing(Reply(Outcome.INVALID, "a rewind was expected"))
+    if state is None or not _may_command(at.me, state, order):
+        return _create(at, state, replace(arrival, reminder=rewind.as_creation(at, order)))
+    decision = rewind.of_child(at, state, order, arrival.record)
+    if decision.changes is not None:
+        return Decision(operations.consuming(decision.changes, arrival.consumed, arrival.received), decision.reply)
+    return decision if decision.reply.outcome is Outcome.UNAVAILABLE else arrival.nothing(decision.reply)
+
+
 _BEGINNINGS: dict[Kind, Callable[[Context, State | None, Arrival], Decision]] = {
     Kind.CREATE: _create,
     Kind.DETACHED: _start_detached,
+    Kind.REWIND: _rewind,
 }
 _ON_INSTANCES: dict[Kind, Callable[[Context, State, Arrival], Decision]] = {
     Kind.START: _start,

@@ -29,13 +29,17 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class TurnItem:
-    """A turn for a worker: what it has seen of the instance, and what is new."""
+    """A turn for a worker: what it has seen of the instance, and what is new.
+
+    `rewind` says that it asks for a new history.
+    """
 
     instance_id: str
     execution: str
     past: Past
     new: list[bytes]
     token: str
+    rewind: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,15 @@ class Kind(enum.IntEnum):
     PURGE = 8  # remove a child, with its children
     WITHDRAW = 9  # an activity that still waits is not wanted any more
     DETACHED = 10  # start a workflow that has no parent and answers nobody
+    REWIND = 11  # the parent runs again: so must a child that has failed
+
+
+class Rewind(enum.IntEnum):
+    """Whether a history is being replaced. Stored: never renumber."""
+
+    NO = 0
+    ASKED = 1  # a worker is to say the new history; what arrives meanwhile waits for it
+    REPLAY = 2  # the history is new: a turn is due even if nothing has arrived
 
 
 class CallKind(enum.IntEnum):
@@ -189,6 +198,7 @@ class Instance:
     parent: Parent | None
     detached: int = 0
     trace: bytes = b""
+    rewind: Rewind = Rewind.NO
 
 
 class Received(NamedTuple):
@@ -242,6 +252,7 @@ class Changes:
     replaces: int = 0
     replaced_at: int = 0
     output: str | None = None
+    reopened: bool = False  # an instance that had ended runs again: its output goes
     truncate: Position | None = None
     append: tuple[Row, ...] = ()
     opened: tuple[OpenCall, ...] = ()

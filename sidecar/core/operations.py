@@ -24,6 +24,7 @@ from sidecar.core.model import (
     Received,
     Reminder,
     Reply,
+    Rewind,
     Row,
     Self,
     State,
@@ -221,7 +222,12 @@ def terminated(
         calls.command_children(draft, Kind.TERMINATE, live_children(state.children), order)
     _tell_parent(draft, "WorkflowTerminated", "was terminated")
     rows = states.arrive(state, [events.terminated(draft.now, output, recurse)])
-    fields: dict[str, Any] = {"status": Status.TERMINATED, "suspended": False, "completed_at": draft.now}
+    fields: dict[str, Any] = {
+        "status": Status.TERMINATED,
+        "suspended": False,
+        "rewind": Rewind.NO,
+        "completed_at": draft.now,
+    }
     changes = replace(
         _step(state, rows, draft.now, **fields),
         output=output,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from sidecar.core.model import FIRST_ARRIVAL, Changes, Instance, Position, Row, State, Status
+from sidecar.core.model import FIRST_ARRIVAL, Changes, Instance, Position, Rewind, Row, State, Status
 
 
 def new(instance: Instance) -> State:
@@ -18,7 +18,13 @@ def load(instance: Instance, state: State, rows: list[Row]) -> State:
         state.tail = Position(rows[-1].turn, max(rows[-1].place + 1, FIRST_ARRIVAL))
     else:
         state.tail = Position(instance.covered + 1, FIRST_ARRIVAL)
+    state.tail = max(state.tail, _floor(instance))
     return state
+
+
+def _floor(instance: Instance) -> Position:
+    """Return the first place for arrivals: the turn that asks for a new history takes none."""
+    return Position(instance.covered + (2 if instance.rewind is Rewind.ASKED else 1), FIRST_ARRIVAL)
 
 
 def apply(state: State | None, changes: Changes) -> State | None:
@@ -63,11 +69,12 @@ def _log(state: State, changes: Changes) -> None:
         start = [row for row in fresh if row.place < FIRST_ARRIVAL]
         state.inbox = start + state.inbox + fresh[len(start) :] if start else state.inbox + fresh
         state.tail = max(state.tail, Position(fresh[-1].turn, max(fresh[-1].place + 1, FIRST_ARRIVAL)))
+    state.tail = max(state.tail, _floor(state.instance))
 
 
 def ready(state: State, instance: Instance, arrivals: int) -> bool:
     """Whether a turn can be handed out once `arrivals` more events are in the inbox."""
-    waiting = arrivals or any(row.turn > instance.covered for row in state.inbox)
+    waiting = arrivals or instance.rewind or any(row.turn > instance.covered for row in state.inbox)
     runnable = instance.began and not instance.suspended
     return bool(waiting and runnable and not instance.status.terminal)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import calls, events
+from sidecar.core import calls, events, rewind
 from sidecar.core import state as states
 from sidecar.core.actions import carry_out
 from sidecar.core.calls import Draft
@@ -19,6 +19,7 @@ from sidecar.core.model import (
     Instance,
     OvertakenError,
     Position,
+    Rewind,
     Row,
     Self,
     State,
@@ -26,6 +27,7 @@ from sidecar.core.model import (
     Turn,
     UnsupportedActionError,
 )
+from sidecar.core.rewind import Record
 from sidecar.schema import taskhub_pb2 as pb
 
 _ENDS = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED, Status.CONTINUED_AS_NEW})
@@ -34,12 +36,14 @@ _ENDS = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CA
 def begin(state: State, now: int, token: str) -> Turn:
     """Close the inbox into a turn. The caller moves `state.tail` past it with `after`."""
     rows = tuple(state.inbox)
+    if state.instance.rewind is Rewind.ASKED:
+        rows = tuple(row for row in rows if row.turn == state.instance.covered + 1)
     time = events.clock_after(rows, max(now, state.instance.workflow_time))
     instance = state.instance
     return Turn(
         instance.key,
         instance.execution,
-        max(row.turn for row in rows),
+        max((row.turn for row in rows), default=instance.covered + 1),
         token,
         events.orchestrator_started(time),
         time,
@@ -52,10 +56,13 @@ def after(state: State, turn: Turn) -> Position:
     return max(state.tail, Position(turn.number + 1, FIRST_ARRIVAL))
 
 
-def complete(at: Context, state: State, turn: Turn, response: pb.OrchestratorResponse) -> Changes:
+def complete(
+    at: Context, state: State, turn: Turn, response: pb.OrchestratorResponse, record: Record | None = None
+) -> Changes:
     """Return what a worker's answer to a turn changes.
 
     `response` is in neutral form. An answer that cannot be carried out ends the instance as failed, saying why.
+    `record` is what is stored of the instance: the answer to a rewind is read beside it.
 
     Raises:
         OvertakenError: the instance was terminated, suspended, replaced or continued meanwhile.
@@ -64,6 +71,8 @@ def complete(at: Context, state: State, turn: Turn, response: pb.OrchestratorRes
     draft = Draft(at, state, turn.number)
     ending = next((action for action in response.actions if action.WhichOneof("kind") == "complete"), None)
     try:
+        if state.instance.rewind is Rewind.ASKED:
+            return rewind.answered(draft, turn, response, record)
         if ending is not None and ending.complete.status not in _ENDS:
             raise UnsupportedActionError(f"an execution cannot end with status {ending.complete.status}")
         draft.ending = ending is not None
@@ -109,6 +118,7 @@ def _base(draft: Draft, response: pb.OrchestratorResponse, turn: Turn) -> dict[s
     instance = draft.state.instance
     fields: dict[str, Any] = {
         "covered": turn.number,
+        "rewind": Rewind.NO,
         "workflow_time": turn.time,
         "started_at": instance.started_at if instance.started_at is not None else turn.time,
         "detached": instance.detached + draft.detached,

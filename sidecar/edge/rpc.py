@@ -19,6 +19,7 @@ _STATUS = {
     Outcome.WRONG_STATE: Status.FAILED_PRECONDITION,
     Outcome.DENIED: Status.PERMISSION_DENIED,
     Outcome.INVALID: Status.INVALID_ARGUMENT,
+    Outcome.UNAVAILABLE: Status.UNAVAILABLE,
 }
 M = TypeVar("M", bound=Message)
 Method = Callable[[Call, M], Awaitable[bytes]]

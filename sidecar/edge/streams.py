@@ -12,7 +12,7 @@ from sidecar.edge.dialects import Family, Profile
 from sidecar.edge.rpc import hub_of
 from sidecar.edge.transport import Call, Closed, Outflow
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.workers import Filter, Worker
+from sidecar.workers import Filter, Rewinds, Worker
 
 log = structlog.get_logger(__name__)
 
@@ -20,8 +20,9 @@ log = structlog.get_logger(__name__)
 class Stream:
     """One open stream: turns items into the bytes that its worker reads."""
 
-    def __init__(self, profile: Profile, out: Outflow) -> None:
+    def __init__(self, profile: Profile, out: Outflow, *, may_rewind: bool) -> None:
         self.family = profile.family
+        self.may_rewind = may_rewind
         self.profile = profile
         self.filled = asyncio.Event()
         self.out = out
@@ -29,7 +30,8 @@ class Stream:
     def send(self, item: WorkItem) -> None:
         """Write an item; one for a stream that has just ended goes back to the queue when its worker is removed."""
         if isinstance(item, TurnItem):
-            message = dialects.encode_turn(self.family, item)
+            # Only one family has the question for a new history; who gets it is taken for a member.
+            message = dialects.encode_turn(dialects.MICROSOFT if item.rewind else self.family, item)
         else:
             message = dialects.encode_activity(self.family, item)
         try:
@@ -38,6 +40,12 @@ class Stream:
             return
         if self.out.full:
             self.filled.set()
+
+    def rewinds(self) -> Rewinds:
+        """Return whether the worker can write the new history of an instance that is rewound."""
+        if not self.may_rewind or self.family in (dialects.DAPR, dialects.DAPR_DETACHING):
+            return Rewinds.NO
+        return Rewinds.YES if self.family is dialects.MICROSOFT else Rewinds.PERHAPS
 
     async def idle(self, closing: asyncio.Event) -> bool:
         """Wait until there is something to do: room to make, or a ping to send. False when closing."""
@@ -68,7 +76,9 @@ class Streams:
         """Take note of the family that the answers over a connection have shown."""
         if family is not None:
             for stream in self._by_peer.get(peer, ()):
-                stream.family = family
+                if stream.family is not family:
+                    stream.family = family
+                    self._dispatch.pump()
 
     def family_of(self, call: Call) -> Family:
         """Return the family of a client: as its call tells, else as the workers that are here have shown theirs."""
@@ -82,7 +92,7 @@ class Streams:
     async def serve(self, call: Call, request: pb.GetWorkItemsRequest, out: Outflow, closing: asyncio.Event) -> None:
         """Be a worker until the stream ends; returns, which ends it with OK, when the sidecar closes."""
         profile = dialects.detect(call.metadata, request, self._most_bytes)
-        stream = Stream(profile, out)
+        stream = Stream(profile, out, may_rewind=dialects.may_rewind(call.metadata, request))
         worker = _worker(f"worker {next(self._numbers)}", call, request, stream)
         log.info("worker connected", worker=worker.name, peer=call.peer, dialect=profile.family.name)
         self._by_peer.setdefault(call.peer, []).append(stream)
@@ -118,6 +128,7 @@ def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Stre
         activity_filter=Filter() if filters is None else _filter(list(filters.activities)),
         is_full=lambda: stream.out.full,
         send=stream.send,
+        rewinds=stream.rewinds,
     )
 
 

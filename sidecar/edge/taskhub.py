@@ -7,6 +7,7 @@ UNAVAILABLE.
 import asyncio
 
 from sidecar.config import Settings
+from sidecar.edge.administration import Again
 from sidecar.edge.answers import Answers
 from sidecar.edge.clients import Clients
 from sidecar.edge.forward import Forwarder
@@ -31,6 +32,7 @@ class TaskHub:
         self._hubs = Hubs(settings.task_hubs)
         self._clients = Clients(service, streams, self.closing)
         self._many = Many(service, self._hubs, settings)
+        self._again = Again(service)
         self._answers = Answers(service, streams, self.closing)
 
     def handlers(self) -> Handlers:
@@ -45,7 +47,7 @@ class TaskHub:
 
     def calls(self) -> Methods:
         """Return the calls of clients by RPC, as this app does them for itself or for another app's clients."""
-        methods = {**self._clients.methods(), **self._many.methods()}
+        methods = {**self._clients.methods(), **self._many.methods(), **self._again.methods()}
         return {name: guarded(self._unless_stopping(method)) for name, method in methods.items()}
 
     def _admitted(self, method: Unary) -> Unary:

@@ -12,6 +12,7 @@ from sidecar.core.model import (
     OpenCall,
     Parent,
     Reminder,
+    Rewind,
     Self,
     Status,
 )
@@ -25,7 +26,7 @@ def _names(text: str) -> tuple[str, ...]:
 INSTANCE = _names(
     "key hub id revision name version status suspended began ready created_at updated_at started_at "
     "completed_at scheduled_at origin execution covered workflow_time custom_status failure tags parent_namespace "
-    "parent_app parent_hub parent_id parent_execution parent_turn parent_task parent_name detached trace"
+    "parent_app parent_hub parent_id parent_execution parent_turn parent_task parent_name detached trace rewind"
 )
 CALL = _names("key task turn execution kind name target_namespace target_app target_kind target_hub target_id reminder")
 REMINDER = _names(
@@ -59,6 +60,7 @@ def from_instance(instance: Instance) -> Values:
         instance.updated_at, instance.started_at, instance.completed_at, instance.scheduled_at, instance.origin,
         instance.execution, instance.covered, instance.workflow_time, instance.custom_status, instance.failure,
         instance.tags, *parent, instance.detached, instance.trace,
+        int(instance.rewind),
     )  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def to_instance(row: Values) -> Instance:
         namespace, app, hub, id_, execution, turn, task, name = row[22:30]
         parent = Parent(ActorId(namespace, app, "workflow", hub, id_), CallId(execution, turn, task), name)
     flags = (Status(row[6]), bool(row[7]), bool(row[8]), bool(row[9]))
-    fields: Values = (*row[:6], *flags, *row[10:22], parent, *row[30:])
+    fields: Values = (*row[:6], *flags, *row[10:22], parent, *row[30:32], Rewind(row[32]))
     return Instance(*fields)
 
 

@@ -164,6 +164,8 @@ def _write_instance(connection: sqlite3.Connection, changes: Changes, instance: 
         connection.execute(_TRUNCATE, (key, *changes.truncate))
     if changes.append:
         connection.executemany(_APPEND, [(key, *row) for row in changes.append])
+    if changes.reopened:
+        connection.execute("DELETE FROM outputs WHERE key = ?", (key,))
     if changes.output is not None:
         connection.execute("INSERT OR REPLACE INTO outputs (key, output) VALUES (?, ?)", (key, changes.output))
 

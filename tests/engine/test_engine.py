@@ -251,9 +251,9 @@ async def test_deciding_the_same_reminder_twice_counts_once(world: World) -> Non
     later = world.clock.wall + 60_000_000
     await world.start("a", scheduled_at=later)
     (reminder,) = await world.store.real.due(later, Position(0, 0), 10)
-    world.dispatch.deliver(reminder)
-    world.dispatch.deliver(reminder)
+    world.dispatch.deliveries.deliver(reminder)
+    world.dispatch.deliveries.deliver(reminder)
     await world.quiet()
-    world.dispatch.deliver(reminder)
+    world.dispatch.deliveries.deliver(reminder)
     await world.quiet()
     assert kinds(await _events(world, "a")) == ["execution_started"]

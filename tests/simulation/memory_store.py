@@ -155,6 +155,8 @@ class MemoryStore:
         assert instance.key == key
         data.instances[key] = instance
         data.last_key = max(data.last_key, key)
+        if changes.reopened:
+            data.outputs.pop(key, None)
         if changes.output is not None:
             data.outputs[key] = changes.output
         calls = data.calls.setdefault(key, {})

@@ -32,7 +32,7 @@ def _same(message: bytes) -> bytes:
     return message
 
 
-_TAGS = {"detached_created": wire.tag(32)}
+_TAGS = {"detached_created": wire.tag(32), "execution_rewound": wire.tag(1031)}
 
 
 def _without(*kinds: str) -> Callable[[bytes], bytes]:
@@ -47,13 +47,14 @@ def _without(*kinds: str) -> Callable[[bytes], bytes]:
     return event
 
 
-_common = _without("detached_created")
-NEUTRAL = Family("neutral", _common, _same)
-MICROSOFT = Family("microsoft", lambda event: microsoft.event(_common(event)), microsoft.activity)
-DAPR = Family("dapr", lambda event: dapr.event(_common(event)), dapr.activity)
+_COMMON = _without("detached_created", "execution_rewound")
+_NOT_DETACHED, _NOT_REWOUND = _without("detached_created"), _without("execution_rewound")
+NEUTRAL = Family("neutral", _COMMON, _same)
+MICROSOFT = Family("microsoft", lambda event: microsoft.event(_NOT_DETACHED(event)), microsoft.activity)
+DAPR = Family("dapr", lambda event: dapr.event(_COMMON(event)), dapr.activity)
 # One that starts detached workflows knows their event; others of its family may not, and need not: a worker that does
 # not find the event in its history asks for the start again, which changes nothing.
-DAPR_DETACHING = Family("dapr, detaching", dapr.event, dapr.activity)
+DAPR_DETACHING = Family("dapr, detaching", lambda event: dapr.event(_NOT_REWOUND(event)), dapr.activity)
 BY_NAME = {family.name: family for family in (NEUTRAL, MICROSOFT, DAPR)}
 
 
@@ -108,6 +109,17 @@ def client_family(metadata: Mapping[str, str | bytes]) -> Family | None:
     if any(name in agent for name in ("dapr-sdk-java/", "dapr-sdk-dotnet/", "dapr-sdk-go/", "dapr-durabletask/")):
         return DAPR
     return DAPR if "dapr-api-token" in metadata and "grpc-python" in agent else None
+
+
+def may_rewind(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest) -> bool:
+    """Whether a worker speaks like an SDK that can write the new history of a rewind: Python, .NET, JavaScript."""
+    agent = " ".join(str(metadata.get(name, "")) for name in ("user-agent", "x-user-agent"))
+    if "dapr-" in agent or request.dapr_capabilities:
+        return False
+    if any(name in agent for name in ("durabletask-js", "durabletask-python", "durabletask-dotnet")):
+        return True
+    sized = request.max_orchestrations or request.max_activities
+    return bool(sized) and any(name in agent for name in ("grpc-python", "grpc-dotnet"))
 
 
 def encode_turn(family: Family, item: TurnItem) -> bytes:

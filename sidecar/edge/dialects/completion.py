@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from sidecar.core.model import MalformedError, Status
-from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, Family, wire
+from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, Family, microsoft, wire
 from sidecar.schema import taskhub_pb2 as pb
 
 _SCOPE = 6
@@ -65,6 +65,7 @@ def _read_action(action: pb.Action) -> Family | None:
     family = _TELLING.get(kind or "")
     if action.HasField("slot_9"):
         if kind is None:
+            _read_rewind(action)
             return MICROSOFT
         action.router.MergeFromString(action.slot_9)
         action.ClearField("slot_9")
@@ -78,6 +79,13 @@ def _read_action(action: pb.Action) -> Family | None:
     elif kind == "create_timer":
         family = DAPR if len(action.create_timer.ListFields()) > 1 else family
     return family
+
+
+def _read_rewind(action: pb.Action) -> None:
+    action.rewind.MergeFromString(action.slot_9)
+    action.ClearField("slot_9")
+    for event in action.rewind.new_history:
+        microsoft.to_neutral(event)
 
 
 def _read_task(task: pb.ScheduleTask, family: Family | None) -> Family | None:

@@ -37,6 +37,7 @@ CREATE TABLE instances (
     parent_name TEXT,
     detached INTEGER NOT NULL,
     trace BLOB NOT NULL,
+    rewind INTEGER NOT NULL,
     UNIQUE (hub, id)
 );
 CREATE INDEX instances_ready ON instances (key) WHERE ready = 1;

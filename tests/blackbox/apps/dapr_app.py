@@ -148,6 +148,12 @@ class DaprApp:
     def do_resume(self, id: str) -> None:
         self._client.resume_workflow(id)
 
+    def do_history(self, id: str) -> list[list[Any]]:
+        return [[event.event_id, event.event_type.value] for event in self._client.get_workflow_history(id)]
+
+    def do_rerun(self, id: str, event: int, **options: Any) -> str:
+        return self._client.rerun_workflow_from_event(id, event, **options)
+
     def do_terminate(self, id: str, output: Any = None, recursive: bool = True) -> None:
         self._client.terminate_workflow(id, output=output, recursive=recursive)
 

@@ -155,6 +155,12 @@ class MicrosoftApp:
     def do_resume(self, id: str) -> None:
         self._client.resume_orchestration(id)
 
+    def do_rewind(self, id: str, reason: str | None = None) -> None:
+        self._client.rewind_orchestration(id, reason=reason)
+
+    def do_restart(self, id: str, new_id: bool = False) -> str:
+        return self._client.restart_orchestration(id, restart_with_new_instance_id=new_id)
+
     def do_terminate(self, id: str, output: Any = None, recursive: bool = True) -> None:
         self._client.terminate_orchestration(id, output=output, recursive=recursive)
 

@@ -1,0 +1,99 @@
+"""Reminders that arrive at own workflows: what is read before they are decided, and what is said of their outcome."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+
+import structlog
+
+from sidecar.core.delivery import Arrival, arrive
+from sidecar.core.model import Kind, Outcome, Position, Reminder, Reply, Status
+from sidecar.core.rewind import Record
+from sidecar.engine import Address, Engine
+from sidecar.store.protocol import UnavailableError
+from sidecar.workers import Pool
+
+_READ_FIRST = (Kind.PURGE, Kind.REWIND)  # commands that need more of their instance than its state
+log = structlog.get_logger(__name__)
+
+
+def note_dropped(reminder: Reminder, reply: Reply) -> None:
+    """Log that a reminder was answered with a refusal that nobody will hear of."""
+    if reminder.kind is Kind.DETACHED and reply.outcome in (Outcome.EXISTS, Outcome.INVALID):
+        log.warning("detached workflow not started", instance=reminder.target.id, why=reply.text)
+    elif reply.outcome in (Outcome.MISSING, Outcome.DENIED, Outcome.INVALID):
+        log.info("reminder dropped", kind=reminder.kind.name, instance=reminder.target.id, why=reply.text)
+
+
+class Deliveries:
+    """Hands reminders to the actors of own workflows. `spawn` runs something on the side."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        pool: Pool,
+        *,
+        spawn: Callable[[Coroutine[object, object, None], str], None],
+        store_failed: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._pool = pool
+        self._spawn = spawn
+        self._store_failed = store_failed
+
+    def deliver(self, reminder: Reminder) -> None:
+        """Deliver a reminder for an own workflow that is due."""
+        arrival = Arrival(reminder, consumed=(reminder.id,))
+        if reminder.kind in _READ_FIRST:
+            self._spawn(self._deliver_read(arrival), "command to a child")
+        else:
+            self._deliver(arrival)
+
+    async def _deliver_read(self, arrival: Arrival) -> None:
+        try:
+            self._deliver(await self.arrival(arrival))
+        except UnavailableError:
+            self._store_failed()
+
+    async def arrival(self, arrival: Arrival) -> Arrival:
+        """Return an arrival with what must be read of its instance to decide it. Raises UnavailableError."""
+        reminder = arrival.reminder
+        if reminder.kind not in _READ_FIRST:
+            return arrival
+        record = await self.record((reminder.target.hub, reminder.target.id))
+        return arrival if record is None else replace(arrival, children=record.children, record=record)
+
+    async def record(self, address: Address, *, log: bool = False) -> Record | None:
+        """Return what is stored of an instance beside its state, or None when there is none. Raises UnavailableError.
+
+        The log is read if it is asked for, or if the instance has failed and no worker here could write a new one.
+        """
+        store = self._engine.store
+        state = await store.load(*address)
+        if state is None:
+            return None
+        instance = state.instance
+        known = self._pool.knows_rewind(instance.hub, instance.name, instance.version or "")
+        events: list[bytes] | None = None
+        if log or (instance.status is Status.FAILED and not known):
+            events = await store.events(instance.key, Position(0, -1), instance.covered)
+        _, output = await store.payloads(instance.key)
+        children = tuple(await store.children(instance.key))
+        return Record(instance.covered, instance.execution, events, children, output)
+
+    def _deliver(self, arrival: Arrival) -> None:
+        target = arrival.reminder.target
+        future = self._engine.enqueue((target.hub, target.id), lambda at, state: arrive(at, state, arrival))
+        future.add_done_callback(lambda done: self._delivered(arrival.reminder, done))
+
+    def _delivered(self, reminder: Reminder, done: "asyncio.Future[Reply]") -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            log.warning("delivery failed", kind=reminder.kind.name, instance=reminder.target.id, error=str(error))
+            self._store_failed()
+        elif done.result().outcome is Outcome.UNAVAILABLE:
+            self.deliver(reminder)  # what was read first had been overtaken
+        else:
+            note_dropped(reminder, done.result())
