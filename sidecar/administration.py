@@ -2,9 +2,12 @@
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import rewind
+from sidecar.core import events, operations, rewind
 from sidecar.core.model import Outcome, Reply
+from sidecar.core.operations import Identity, Start
 from sidecar.engine import Address
+from sidecar.reuse import replacing
+from sidecar.schema import taskhub_pb2 as pb
 from sidecar.service import Service
 
 _MOST_TRIES = 8
@@ -14,6 +17,7 @@ class Administration:
     """What may be done with instances that have ended."""
 
     def __init__(self, service: Service) -> None:
+        self._service = service
         self._engine = service.engine
         self._deliveries = service.dispatch.deliveries
 
@@ -28,3 +32,40 @@ class Administration:
     async def _rewind_once(self, address: Address, reason: StringValue | None) -> Reply:
         record = await self._deliveries.record(address)
         return await self._engine.submit(address, lambda at, state: rewind.rewind(at, state, reason, record))
+
+    async def restart(self, address: Address, new_id: bool) -> tuple[Reply, str]:
+        """Start what an instance that has ended did once more, under its own ID or a new one; return that ID too.
+
+        Name, version, tags and the input of its last execution are the same. It is nobody's child, and starts at once.
+        """
+        instance = await self._service.instance(address)
+        if instance is None:
+            return rewind.MISSING, ""
+        if not instance.status.terminal:
+            text = f"workflow '{instance.id}' is {instance.status.name}: only one that has ended is started again"
+            return Reply(Outcome.WRONG_STATE, text), ""
+        begun, _ = await self._engine.store.payloads(instance.key)
+        if begun is None:
+            return rewind.MOVED, ""
+        ids = self._engine.ids
+        identity = Identity(instance.hub, ids.new_id() if new_id else instance.id, ids.new_id())
+        started = _anew(events.decode(begun).execution_started, identity, self._engine.me.app)
+        if new_id:
+            return await self._service.start(Start(identity, started, None, unique=True)), identity.id
+        reply = await replacing(
+            self._engine,
+            address,
+            lambda existing: existing.status.terminal,
+            lambda at, state: operations.restart(at, state, instance.key, identity, started),
+        )
+        return reply, identity.id
+
+
+def _anew(begun: pb.ExecutionStarted, identity: Identity, app: str) -> pb.ExecutionStarted:
+    return pb.ExecutionStarted(
+        name=begun.name,
+        version=begun.version if begun.HasField("version") else None,
+        input=begun.input if begun.HasField("input") else None,
+        tags=begun.tags,
+        instance=pb.WorkflowInstance(instance_id=identity.id, execution_id=events.text(identity.execution), app_id=app),
+    )

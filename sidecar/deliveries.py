@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import structlog
 
-from sidecar.core.delivery import Arrival, arrive
-from sidecar.core.model import Kind, Outcome, Position, Reminder, Reply, Status
+from sidecar.core.delivery import Arrival, arrive, must_look
+from sidecar.core.model import Context, Decision, Kind, Outcome, Position, Reminder, Reply, State, Status
 from sidecar.core.rewind import Record
 from sidecar.engine import Address, Engine
+from sidecar.reuse import LOOK, running_child
 from sidecar.store.protocol import UnavailableError
 from sidecar.workers import Pool
 
 _READ_FIRST = (Kind.PURGE, Kind.REWIND)  # commands that need more of their instance than its state
+_MOST_TRIES = 8
 log = structlog.get_logger(__name__)
 
 
@@ -45,23 +47,49 @@ class Deliveries:
         """Deliver a reminder for an own workflow that is due."""
         arrival = Arrival(reminder, consumed=(reminder.id,))
         if reminder.kind in _READ_FIRST:
-            self._spawn(self._deliver_read(arrival), "command to a child")
-        else:
-            self._deliver(arrival)
+            self._spawn(self._deliver_read(arrival), "deliver what is read first")
+            return
+        future = self._submit(arrival)
+        future.add_done_callback(lambda done: self._delivered(arrival, done))
+
+    def _submit(self, arrival: Arrival) -> "asyncio.Future[Reply]":
+        def decide(at: Context, state: State | None) -> Decision:
+            return Decision(None, LOOK) if must_look(at.me, state, arrival) else arrive(at, state, arrival)
+
+        target = arrival.reminder.target
+        return self._engine.enqueue((target.hub, target.id), decide)
+
+    async def take(self, arrival: Arrival) -> Reply:
+        """Take a reminder in; what it needs of its instance is read first. Raises UnavailableError."""
+        reminder = arrival.reminder
+        reply = await self._submit(arrival) if reminder.kind not in _READ_FIRST else LOOK
+        tries = 0
+        while reply.outcome is Outcome.UNAVAILABLE and tries < _MOST_TRIES:
+            tries += 1
+            reply = await self._submit(await self._read(arrival))
+        note_dropped(reminder, reply)
+        return reply
 
     async def _deliver_read(self, arrival: Arrival) -> None:
         try:
-            self._deliver(await self.arrival(arrival))
+            reply = await self.take(arrival)
         except UnavailableError:
             self._store_failed()
+            return
+        if reply.outcome is Outcome.UNAVAILABLE:
+            self._store_failed()  # it is due still, and is found again
 
-    async def arrival(self, arrival: Arrival) -> Arrival:
+    async def _read(self, arrival: Arrival) -> Arrival:
         """Return an arrival with what must be read of its instance to decide it. Raises UnavailableError."""
-        reminder = arrival.reminder
-        if reminder.kind not in _READ_FIRST:
+        address = (arrival.reminder.target.hub, arrival.reminder.target.id)
+        if arrival.reminder.kind in _READ_FIRST:
+            record = await self.record(address)
+            return arrival if record is None else replace(arrival, children=record.children, record=record)
+        state = await self._engine.store.load(*address)
+        if state is None:
             return arrival
-        record = await self.record((reminder.target.hub, reminder.target.id))
-        return arrival if record is None else replace(arrival, children=record.children, record=record)
+        running = await running_child(self._engine, state.instance)
+        return replace(arrival, looked=state.instance.key, blocked=running)
 
     async def record(self, address: Address, *, log: bool = False) -> Record | None:
         """Return what is stored of an instance beside its state, or None when there is none. Raises UnavailableError.
@@ -81,19 +109,14 @@ class Deliveries:
         children = tuple(await store.children(instance.key))
         return Record(instance.covered, instance.execution, events, children, output)
 
-    def _deliver(self, arrival: Arrival) -> None:
-        target = arrival.reminder.target
-        future = self._engine.enqueue((target.hub, target.id), lambda at, state: arrive(at, state, arrival))
-        future.add_done_callback(lambda done: self._delivered(arrival.reminder, done))
-
-    def _delivered(self, reminder: Reminder, done: "asyncio.Future[Reply]") -> None:
+    def _delivered(self, arrival: Arrival, done: "asyncio.Future[Reply]") -> None:
         if done.cancelled():
             return
-        error = done.exception()
+        error, reminder = done.exception(), arrival.reminder
         if error is not None:
             log.warning("delivery failed", kind=reminder.kind.name, instance=reminder.target.id, error=str(error))
             self._store_failed()
-        elif done.result().outcome is Outcome.UNAVAILABLE:
-            self.deliver(reminder)  # what was read first had been overtaken
+        elif done.result() is LOOK:
+            self._spawn(self._deliver_read(arrival), "deliver what is read first")
         else:
             note_dropped(reminder, done.result())

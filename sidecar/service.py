@@ -32,9 +32,9 @@ from sidecar.core.model import (
     State,
 )
 from sidecar.core.policy import Operation, Policy
-from sidecar.deliveries import note_dropped
 from sidecar.dispatch import Dispatch
 from sidecar.engine import Address, Decide, Engine
+from sidecar.reuse import replacing
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal, UnavailableError
 
@@ -82,19 +82,20 @@ class Service:
     async def start(self, wish: operations.Start, caller: Caller = OWN) -> Reply:
         """Start an instance."""
         self.check(caller, Operation.SCHEDULE, wish.started.name)
-        address = (wish.identity.hub, wish.identity.id)
-        return await self._command(caller, Operation.SCHEDULE, address, partial(operations.start, wish=wish))
+        engine = self.engine
+        return await replacing(
+            engine,
+            (wish.identity.hub, wish.identity.id),
+            lambda existing: operations.takes_ended(engine.me, existing, wish),
+            marking(caller, partial(operations.start, wish=wish)),
+        )
 
     async def _command(self, caller: Caller, operation: Operation, address: Address, decide: Decide) -> Reply:
         def checked(at: Context, state: State | None) -> Decision:
-            if operation is not Operation.SCHEDULE:
-                self.check(caller, operation, None if state is None else state.instance.name)
-            decision = decide(at, state)
-            if decision.changes is None or not caller.marks:
-                return decision
-            return replace(decision, changes=replace(decision.changes, received=caller.marks))
+            self.check(caller, operation, None if state is None else state.instance.name)
+            return decide(at, state)
 
-        return await self.engine.submit(address, checked)
+        return await self.engine.submit(address, marking(caller, checked))
 
     def check(self, caller: Caller, operation: Operation, name: str | None, kind: str = "workflow") -> None:
         """See that the policy lets another app do that; `name` None: there is no such instance.
@@ -286,16 +287,15 @@ class Service:
                 return DONE
             if message.kind is Kind.WITHDRAW:
                 return await self._withdraw(message)
-            arrival = await self.dispatch.deliveries.arrival(delivery.Arrival(message, received=(received,)))
+            arrival = delivery.Arrival(message, received=(received,))
+            if message.kind is not Kind.EVENT:
+                return await self.dispatch.deliveries.take(arrival)
 
             def decide(at: Context, state: State | None) -> Decision:
-                if message.kind is Kind.EVENT:
-                    self.check(Caller(received.app), Operation.RAISE, None if state is None else state.instance.name)
+                self.check(Caller(received.app), Operation.RAISE, None if state is None else state.instance.name)
                 return delivery.arrive(at, state, arrival)
 
-            reply = await engine.submit((message.target.hub, message.target.id), decide)
-            note_dropped(message, reply)
-            return reply
+            return await engine.submit((message.target.hub, message.target.id), decide)
         except DeniedError as error:
             return Reply(Outcome.DENIED, str(error))
         except MalformedError as error:
@@ -324,6 +324,20 @@ class Service:
             outcome = await self.engine.commit(delivery.withdrawn(found))
             return DONE if outcome is not Refusal.CONFLICT else Reply(Outcome.STALE)
         return DONE
+
+
+def marking(caller: Caller, decide: Decide) -> Decide:
+    """Return the decision with the message that brought the command marked as received."""
+    if not caller.marks:
+        return decide
+
+    def marked(at: Context, state: State | None) -> Decision:
+        decision = decide(at, state)
+        if decision.changes is None:
+            return decision
+        return replace(decision, changes=replace(decision.changes, received=caller.marks))
+
+    return marked
 
 
 def _reached(instance: Instance, ended: bool) -> bool:

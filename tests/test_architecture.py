@@ -22,7 +22,7 @@ LONGEST_FUNCTION, LONGEST_MODULE = 40, 400
 MAY_IMPORT = {
     "__init__": [],
     "__main__": ["cli"],
-    "administration": ["core.*", "engine", "service", "store.protocol"],
+    "administration": ["core.*", "engine", "reuse", "service", "store.protocol"],
     "app": ["*"],
     "cli": ["app", "config", "dev_ca", "values"],
     "config": ["formats", "values"],
@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "core": ["core.*"],
     "directory": ["core.*", "store.protocol", "values"],
     "activities": ["core.*", "store.protocol", "timers", "workers"],
-    "deliveries": ["core.*", "engine", "store.protocol", "workers"],
+    "deliveries": ["core.*", "engine", "reuse", "store.protocol", "workers"],
     "dispatch": ["activities", "core.*", "deliveries", "engine", "store.protocol", "timers", "values", "workers"],
     "edge": [
         *("administration", "config", "core.*", "directory", "dispatch", "edge.*", "engine", "inspection", "queries"),
@@ -45,10 +45,12 @@ MAY_IMPORT = {
     "policy_file": ["config", "core.policy", "values"],
     "queries": ["core.*", "engine", "service", "store.protocol"],
     "retention": ["core.*", "engine", "store.protocol", "timers"],
+    "reuse": ["core.*", "engine"],
     "router": ["core.*", "directory", "engine", "store.protocol", "timers", "values"],
     "schema": [],
     "service": [
-        *("core.*", "deliveries", "dispatch", "engine", "router", "store.protocol", "timers", "values", "workers"),
+        *("core.*", "deliveries", "dispatch", "engine", "reuse", "router", "store.protocol", "timers", "values"),
+        "workers",
     ],
     "store": ["core.*", "store.*", "values"],
     "timers": ["core.*", "store.protocol", "values"],

@@ -48,6 +48,8 @@ class Arrival:
     received: tuple[Received, ...] = ()
     children: tuple[Child, ...] = ()  # of the instance, ended ones too: for a purge
     record: Record | None = None  # what is stored of the instance: for a rewind
+    looked: int = 0  # the key of the ended instance, if it was looked whether its children run
+    blocked: str = ""  # and the path to one that does
 
     def nothing(self, reply: Reply) -> Decision:
         """Return the decision to use the reminder up and change nothing else."""
@@ -65,6 +67,13 @@ def arrive(at: Context, state: State | None, arrival: Arrival) -> Decision:
     if state is None:
         return arrival.nothing(Reply(Outcome.MISSING, "no such instance exists"))
     return _ON_INSTANCES[kind](at, state, arrival)
+
+
+def must_look(me: Self, state: State | None, arrival: Arrival) -> bool:
+    """Whether a start may take the place of an ended instance whose children were not looked at yet."""
+    if state is None or arrival.reminder.kind not in (Kind.CREATE, Kind.DETACHED):
+        return False
+    return state.instance.status.terminal and me.reuse_ended and state.instance.key != arrival.looked
 
 
 def _append(
@@ -185,7 +194,7 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
         return arrival.nothing(Reply(Outcome.INVALID, "a child needs a name and an execution ID"))
     if state is not None and state.instance.origin == started.instance.execution_id.value:
         return arrival.nothing(Reply(Outcome.DUPLICATE))
-    if state is not None and not (state.instance.status.terminal and at.me.reuse_ended):
+    if state is not None and (arrival.blocked or not (state.instance.status.terminal and at.me.reuse_ended)):
         return _occupied(at, state, arrival)
     actor = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
     parent = Parent(actor, reminder.call, started.parent.name.value)
@@ -206,6 +215,9 @@ def _start_detached(at: Context, state: State | None, arrival: Arrival) -> Decis
     started.ClearField("parent")
     started.instance.instance_id, started.instance.app_id = target.id, at.me.app
     scheduled = events.micros(started.scheduled_start) if started.HasField("scheduled_start") else None
+    if arrival.blocked:
+        text = f"an active workflow with ID '{target.id}' already exists: its child '{arrival.blocked}' has not ended"
+        return arrival.nothing(Reply(Outcome.EXISTS, text))
     decision = operations.start(at, state, operations.Start(identity, started, scheduled))
     if decision.changes is None:
         return arrival.nothing(decision.reply)
@@ -234,6 +246,7 @@ def _occupied(at: Context, state: State, arrival: Arrival) -> Decision:
     reminder = arrival.reminder
     draft = Draft(at, state)
     message = f"an active workflow with ID '{reminder.target.id}' already exists in app '{at.me.app}'"
+    message += f": its child '{arrival.blocked}' has not ended" if arrival.blocked else ""
     answer = calls.failed_child(at.now, reminder.call.task, "WorkflowInstanceAlreadyExists", message)
     target = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
     draft.remind(Kind.RESULT, target, answer, call=reminder.call)

@@ -50,13 +50,19 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A client's wish to start an instance. `replaceable` None: the client gave no policy."""
+    """A client's wish to start an instance.
+
+    `replaceable` are the statuses in which the instance that has the ID is replaced, or left as it is if
+    `ignore_existing` says so. None: the client gave no policy; then, and with `or_ended`, one that has ended is
+    replaced, unless configuration says that IDs are used once. `unique` refuses whatever is there.
+    """
 
     identity: Identity
     started: pb.ExecutionStarted
     scheduled_at: int | None
     replaceable: frozenset[int] | None = None
     ignore_existing: bool = False
+    or_ended: bool = False
     unique: bool = False
 
 
@@ -81,14 +87,31 @@ def start(at: Context, state: State | None, wish: Start) -> Decision:
     return Decision(replace(changes, instance=waiting, append=(), set=(*changes.set, reminder)), DONE)
 
 
+def _is_listed(existing: Instance, wish: Start) -> bool:
+    return not wish.unique and wish.replaceable is not None and existing.status in wish.replaceable
+
+
+def takes_ended(me: Self, existing: Instance, wish: Start) -> bool:
+    """Whether a start takes the place of an instance because that has ended, and not because a policy names it."""
+    if wish.unique or existing.origin == wish.identity.execution or _is_listed(existing, wish):
+        return False
+    return existing.status.terminal and me.reuse_ended and (wish.replaceable is None or wish.or_ended)
+
+
 def _refuse_reuse(me: Self, existing: Instance, wish: Start) -> Reply | None:
-    if wish.replaceable is not None and not wish.unique:
-        if existing.status in wish.replaceable:
-            return Reply(Outcome.DUPLICATE) if wish.ignore_existing else None
-    elif existing.status.terminal and me.reuse_ended and not wish.unique:
+    if _is_listed(existing, wish):
+        return Reply(Outcome.DUPLICATE) if wish.ignore_existing else None
+    if takes_ended(me, existing, wish):
         return None
     state = "a" if existing.status.terminal else "an active"
     return Reply(Outcome.EXISTS, f"{state} workflow with ID '{existing.id}' already exists")
+
+
+def restart(at: Context, state: State | None, key: int, identity: Identity, begun: pb.ExecutionStarted) -> Decision:
+    """Decide to start an instance again in its own place, if it is still the one that was looked at."""
+    if state is None or state.instance.key != key or not state.instance.status.terminal:
+        return Decision(None, Reply(Outcome.UNAVAILABLE, "the instance was changed meanwhile"))
+    return Decision(created(at, state, identity, begun, events.execution_started(at.now, begun, at.me.app)), DONE)
 
 
 def created(

@@ -15,8 +15,17 @@ class Again:
 
     def methods(self) -> Methods:
         """Return the handlers by RPC."""
-        return {"RewindInstance": parsed(pb.RewindInstanceRequest, self._rewind)}
+        return {
+            "RewindInstance": parsed(pb.RewindInstanceRequest, self._rewind),
+            "RestartInstance": parsed(pb.RestartInstanceRequest, self._restart),
+        }
 
     async def _rewind(self, call: Call, request: pb.RewindInstanceRequest) -> bytes:
         address = address_of(call, request.instance_id)
         return done(await self._administration.rewind(address, request.reason if request.HasField("reason") else None))
+
+    async def _restart(self, call: Call, request: pb.RestartInstanceRequest) -> bytes:
+        address = address_of(self._me, call, request.instance_id)
+        reply, instance_id = await self._administration.restart(address, request.with_new_instance_id)
+        done(reply)
+        return pb.RestartInstanceResponse(instance_id=instance_id).SerializeToString()

@@ -1,6 +1,7 @@
 """The calls of clients: start, look at, wait for and command an instance."""
 
 import asyncio
+from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -15,6 +16,7 @@ from sidecar.edge.views import answer
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.service import Service
 
+_IGNORE, _TERMINATE = 1, 2  # actions of the older reuse policy
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -150,13 +152,19 @@ def _wish(request: pb.CreateInstanceRequest, identity: Identity, app: str) -> St
     if request.HasField("scheduled_start"):
         scheduled = events.micros(request.scheduled_start)
         started.scheduled_start.CopyFrom(request.scheduled_start)
-    policy = request.reuse_policy
-    given = request.HasField("reuse_policy") and (policy.replaceable_status or policy.HasField("action"))
     return Start(
-        identity,
-        started,
-        scheduled,
-        replaceable=frozenset(policy.replaceable_status) if given else None,
-        ignore_existing=policy.action == 1,
-        unique=request.enforce_unique_instance_id,
+        identity, started, scheduled, unique=request.enforce_unique_instance_id, **_reuse(request.reuse_policy)
     )
+
+
+def _reuse(policy: pb.IdReusePolicy) -> dict[str, Any]:
+    """Return what a reuse policy means, of either generation.
+
+    The older one says what becomes of an instance in a listed status: a start fails, is ignored, or ends it first. In
+    another status it is as without a policy. The newer one lists the statuses that are replaced, and no others are.
+    """
+    listed = frozenset(policy.replaceable_status)
+    if policy.HasField("action"):
+        fails = policy.action not in (_IGNORE, _TERMINATE)
+        return {} if fails else {"replaceable": listed, "ignore_existing": policy.action == _IGNORE, "or_ended": True}
+    return {"replaceable": listed} if listed else {}

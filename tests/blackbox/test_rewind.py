@@ -83,6 +83,32 @@ def test_only_what_has_failed_is_rewound(app: App) -> None:
         assert refused.value.code == code
 
 
+def test_a_workflow_that_has_ended_is_started_again_under_its_id_or_a_new_one(app: App) -> None:
+    id = app.start("hello", "world", id="first")
+    app.wait(id)
+    before = app.get(id)
+    assert app.call("restart", id=id) == id
+    assert app.output(id) == "Hello, world!"
+    after = app.get(id)
+    assert before is not None
+    assert after is not None
+    assert after.created_at > before.created_at
+    other = app.call("restart", id=id, new_id=True)
+    assert other not in ("", id)
+    assert app.output(other) == "Hello, world!"
+    assert app.get(id) == after
+
+
+def test_only_what_has_ended_is_started_again(app: App) -> None:
+    id = app.start("wait_events", ["go"])
+    for which, code in ((id, "FAILED_PRECONDITION"), ("nobody", "NOT_FOUND")):
+        with pytest.raises(CallError) as refused:
+            app.call("restart", id=which)
+        assert refused.value.code == code
+    app.raise_event(id, "go", 1)
+    assert app.output(id) == [1]
+
+
 def test_a_rewind_crosses_apps_and_families(tmp_path: Path) -> None:
     """The parent is run by Dapr's SDK, which knows no rewind, its child by Microsoft's."""
     deployment = Deployment(tmp_path, ("orders", "ml"))

@@ -203,5 +203,5 @@ def test_what_is_in_the_slots_of_a_new_history_is_found_under_its_own_name() -> 
     assert family is dialects.MICROSOFT
     assert (dict(task_.task_scheduled.tags), dict(child.child_created.tags)) == ({"k": "v"}, {"k": "v"})
     assert rewound.execution_rewound.reason.value == "r"
-    assert not (task_.task_scheduled.slot_5 or child.child_created.slot_6)
+    assert (len(task_.task_scheduled.slot_5), len(child.child_created.slot_6)) == (0, 0)
     assert not rewound.HasField("slot_30")
