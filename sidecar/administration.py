@@ -2,13 +2,14 @@
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import events, operations, rewind
+from sidecar.core import events, operations, rerun, rewind
 from sidecar.core.model import Outcome, Reply
 from sidecar.core.operations import Identity, Start
+from sidecar.core.policy import Operation
 from sidecar.engine import Address
 from sidecar.reuse import replacing
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.service import Service
+from sidecar.service import OWN, Caller, Service, marking
 
 _MOST_TRIES = 8
 
@@ -59,6 +60,28 @@ class Administration:
             lambda at, state: operations.restart(at, state, instance.key, identity, started),
         )
         return reply, identity.id
+
+    async def rerun(self, address: Address, new_id: str, wish: rerun.Wish, caller: Caller = OWN) -> Reply:
+        """Make a new instance with the past of one that has ended up to an event, and let it go on from there.
+
+        Raises:
+            DeniedError: the policy does not let the caller's app do that.
+        """
+        source = await self._service.instance(address)
+        self._service.check(caller, Operation.RERUN, None if source is None else source.name)
+        record = await self._deliveries.record(address, log=True)
+        if source is None:
+            return rewind.MISSING
+        if record is None or not record.is_of(source):
+            return rewind.MOVED
+        if new_id == source.id:
+            text = "rerun workflow instance ID must be different from the original instance ID"
+            return Reply(Outcome.INVALID, text)
+        # A call that was sent on may come twice: its execution ID says that it is the same one.
+        execution = "-".join(f"{mark.store}-{mark.id}" for mark in caller.marks) or self._engine.ids.new_id()
+        identity, of = Identity(source.hub, new_id, execution), rerun.Source(source, record.log or [])
+        decide = marking(caller, lambda at, state: rerun.rerun(at, state, of, identity, wish))
+        return await self._engine.submit((source.hub, new_id), decide)
 
 
 def _anew(begun: pb.ExecutionStarted, identity: Identity, app: str) -> pb.ExecutionStarted:

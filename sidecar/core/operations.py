@@ -121,7 +121,7 @@ def created(
 
     Of one that still ran the calls are taken back and the parent is told; its children live on.
     """
-    instance = _fresh(started, identity, at.now, at.ids.key())
+    instance = fresh(started, identity, at.now, at.ids.key())
     changes = Changes(key=instance.key, instance=instance, append=(Row(1, 1, event),))
     if state is None:
         return changes
@@ -147,7 +147,8 @@ def _tell_parent(draft: Draft, kind: str, what: str) -> None:
         calls.answer_parent(draft, calls.failed_child(draft.now, instance.parent.call.task, kind, message))
 
 
-def _fresh(started: pb.ExecutionStarted, identity: Identity, now: int, key: int) -> Instance:
+def fresh(started: pb.ExecutionStarted, identity: Identity, now: int, key: int) -> Instance:
+    """Return the row of an instance that begins at once."""
     return Instance(
         key=key,
         hub=identity.hub or DEFAULT_HUB,

@@ -355,6 +355,27 @@ class ExecutionTerminated(_message.Message):
 Global___ExecutionTerminated: _TypeAlias = ExecutionTerminated  # noqa: Y015
 
 @_typing.final
+class RerunParent(_message.Message):
+    """Dapr: the instance that this event was rerun from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerunParent: _TypeAlias = RerunParent  # noqa: Y015
+
+@_typing.final
 class TaskScheduled(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -383,6 +404,7 @@ class TaskScheduled(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     SLOT_5_FIELD_NUMBER: _builtins.int
+    RERUN_PARENT_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     TASK_EXECUTION_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -398,6 +420,8 @@ class TaskScheduled(_message.Message):
         """Microsoft: tags; Dapr: task execution ID"""
 
     @_builtins.property
+    def rerun_parent(self) -> Global___RerunParent: ...
+    @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
@@ -407,12 +431,13 @@ class TaskScheduled(_message.Message):
         input: _wrappers_pb2.StringValue | None = ...,
         parent_trace_context: Global___TraceContext | None = ...,
         slot_5: _abc.Iterable[_builtins.bytes] | None = ...,
+        rerun_parent: Global___RerunParent | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         task_execution_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "name", b"name", "parent_trace_context", b"parent_trace_context", "slot_5", b"slot_5", "tags", b"tags", "task_execution_id", b"task_execution_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "name", b"name", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "slot_5", b"slot_5", "tags", b"tags", "task_execution_id", b"task_execution_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -495,6 +520,7 @@ class ChildCreated(_message.Message):
     PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     SLOT_6_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    RERUN_PARENT_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     name: _builtins.str
     @_builtins.property
@@ -509,6 +535,8 @@ class ChildCreated(_message.Message):
 
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def rerun_parent(self) -> Global___RerunParent: ...
     def __init__(
         self,
         *,
@@ -519,10 +547,11 @@ class ChildCreated(_message.Message):
         parent_trace_context: Global___TraceContext | None = ...,
         slot_6: _abc.Iterable[_builtins.bytes] | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        rerun_parent: Global___RerunParent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -576,21 +605,25 @@ Global___ChildFailed: _TypeAlias = ChildFailed  # noqa: Y015
 
 @_typing.final
 class TimerCreated(_message.Message):
-    """2 to 7 (a name, the origin of the timer) are Dapr's and pass through as unknown fields."""
+    """2 and 4 to 7 (a name, the origin of the timer) are Dapr's and pass through as unknown fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FIRE_AT_FIELD_NUMBER: _builtins.int
+    RERUN_PARENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def fire_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def rerun_parent(self) -> Global___RerunParent: ...
     def __init__(
         self,
         *,
         fire_at: _timestamp_pb2.Timestamp | None = ...,
+        rerun_parent: Global___RerunParent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fire_at", b"fire_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fire_at", b"fire_at", "rerun_parent", b"rerun_parent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fire_at", b"fire_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fire_at", b"fire_at", "rerun_parent", b"rerun_parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,11 +4,12 @@ from sidecar.schema import taskhub_pb2 as pb
 
 # Tags of the fields of our own that have a slot in this family: an event without them is sent as it is stored.
 _ROUTER, _TASK_EXECUTION, _REQUEST_EXECUTION = b"\xb2\x40", b"\xf2\x3e", b"\x82\x3f"
+_RERUN_PARENT = b"\xfa\x3e"
 
 
 def event(neutral: bytes) -> bytes:
-    """Return a history event with its router and the ID of its task execution where this family looks for them."""
-    if _ROUTER not in neutral and _TASK_EXECUTION not in neutral:
+    """Return a history event with its router, task execution ID and rerun parent where this family looks for them."""
+    if not any(tag in neutral for tag in (_ROUTER, _TASK_EXECUTION, _RERUN_PARENT)):
         return neutral
     message = pb.HistoryEvent.FromString(neutral)
     if message.HasField("router"):
@@ -17,6 +18,9 @@ def event(neutral: bytes) -> bytes:
     if message.task_scheduled.task_execution_id:
         message.task_scheduled.slot_5[:] = [message.task_scheduled.task_execution_id.encode()]
         message.task_scheduled.task_execution_id = ""
+    if message.child_created.HasField("rerun_parent"):
+        message.child_created.slot_6[:] = [message.child_created.rerun_parent.SerializeToString()]
+        message.child_created.ClearField("rerun_parent")
     return message.SerializeToString(deterministic=True)
 
 

@@ -76,6 +76,14 @@ def call_all(flow: Flow, calls: list[list[Any]]) -> Steps:
     return (yield flow.all([flow.activity(name, value) for name, value in calls]))
 
 
+def call_in_turn(flow: Flow, calls: list[list[Any]]) -> Steps:
+    """Several activities, one after the other."""
+    results = []
+    for name, value in calls:
+        results.append((yield flow.activity(name, value)))
+    return results
+
+
 def call_child(flow: Flow, call: dict[str, Any]) -> Steps:
     """One child by name; its failure, if caught, is the result."""
     try:
@@ -220,6 +228,7 @@ WORKFLOWS: tuple[Callable[..., Any], ...] = (
     spread,
     call_activity,
     call_all,
+    call_in_turn,
     call_child,
     family,
     flaky_child,
