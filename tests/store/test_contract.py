@@ -20,6 +20,7 @@ from sidecar.core.model import (
     Position,
     Received,
     Reminder,
+    Rewind,
     Row,
     Status,
 )
@@ -98,12 +99,16 @@ async def test_an_instance_comes_back_as_it_was_written(store: Store) -> None:
         failure=b"",
         tags=b"\x00\xff",
         parent=Parent(ActorId("n", "app", "workflow", "", "p"), CallId("pe", 3, -1), "Parent"),
+        detached=3,
+        trace=b"\x00trace",
+        rewind=Rewind.ASKED,
     )
     await done(store, created(7, instance=full))
     state = await store.load("hub", full.id)
     assert state is not None
     assert state.instance == full
-    assert [type(value) for value in (state.instance.suspended, state.instance.status)] == [bool, Status]
+    typed = (state.instance.suspended, state.instance.status, state.instance.rewind)
+    assert [type(value) for value in typed] == [bool, Status, Rewind]
 
 
 async def test_what_an_instance_does_not_have_comes_back_as_none(store: Store) -> None:
@@ -434,6 +439,24 @@ async def test_an_output_stays_until_there_is_another(store: Store) -> None:
     assert (await store.payloads(1))[1] == "one"
     await done(store, step(replace(first, revision=2), output="two"))
     assert (await store.payloads(1))[1] == "two"
+
+
+async def test_the_output_of_an_instance_that_runs_again_goes(store: Store) -> None:
+    first = instance(1)
+    await done(store, created(1, output="one"), step(first, reopened=True))
+    assert (await store.payloads(1))[1] is None
+    await done(store, step(replace(first, revision=2), reopened=True, output="two"))
+    assert (await store.payloads(1))[1] == "two"
+
+
+async def test_an_arrival_behind_the_question_for_a_new_history_belongs_to_the_turn_after_it(store: Store) -> None:
+    await done(store, created(1))
+    rows = (Row(1, 1 << 40, b"end"), Row(2, 2, b"rewound"))
+    await done(store, step(instance(1), {"covered": 1, "rewind": Rewind.ASKED}, append=rows))
+    state = await store.load("default", "a")
+    assert state is not None
+    assert (state.inbox, state.tail) == ([Row(2, 2, b"rewound")], Position(3, 2))
+    assert await store.events(1, EVERYTHING, 1) == [b"started", b"end"]
 
 
 # --- calls and children ----------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from sidecar.core.model import (
     Position,
     Received,
     Reminder,
+    Rewind,
     Row,
     Status,
 )
@@ -139,6 +140,8 @@ class Author:
             began=self.maybe(0.7),
             tags=self.event(),
             parent=parent,
+            detached=self.dice.randrange(3),
+            trace=self.event(),
         )
         changes = Changes(key=row.key, instance=row, append=(Row(1, 1, self.event()),))
         if not row.began:
@@ -236,8 +239,8 @@ class Author:
             return None
         turn, place = self.dice.randint(1, 4), self.dice.choice([0, 2, 3, 4])
         append = (Row(turn, max(place, FIRST_ARRIVAL), self.event()),) if self.maybe() else ()
-        fields = {"covered": turn if place else turn - 1}
-        return self.step(row, fields, truncate=Position(turn, place), append=append)
+        fields = {"covered": turn if place else turn - 1, "rewind": self.dice.choice(list(Rewind))}
+        return self.step(row, fields, truncate=Position(turn, place), append=append, reopened=self.maybe())
 
     def end(self) -> Changes | None:
         row = self.any_instance()
