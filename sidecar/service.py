@@ -130,14 +130,19 @@ class Service:
         started, output = await self.engine.store.payloads(instance.key)
         return View(instance, input_of(started), output)
 
-    async def wait(self, address: Address, *, ended: bool, payloads: bool, caller: Caller = OWN) -> View | None:
-        """Wait until an instance has ended, or has begun, and return it; None at once when there is none."""
+    async def wait(
+        self, address: Address, *, ended: bool, payloads: bool, missing: bool = False, caller: Caller = OWN
+    ) -> View | None:
+        """Wait until an instance has ended, or has begun, and return it.
+
+        None at once when there is none, unless `missing` says to wait for that too.
+        """
         await self.view(address, False, caller)
         while True:
             changed = self.engine.watch(address)
             try:
                 instance = await self.instance(address)
-                if instance is None or _reached(instance, ended):
+                if not missing if instance is None else _reached(instance, ended):
                     return await self.view(address, payloads, caller)
                 await changed
             finally:

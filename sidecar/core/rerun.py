@@ -55,10 +55,10 @@ class Source(NamedTuple):
 def rerun(at: Context, state: State | None, of: Source, identity: Identity, wish: Wish) -> Decision:
     """Decide to make a new instance out of what another did before an event. SDKs know the texts of the refusals."""
     source = of.instance
-    if state is not None and state.instance.origin == identity.execution:
-        return Decision(None, Reply(Outcome.DUPLICATE))
     if state is not None:
-        return Decision(None, Reply(Outcome.EXISTS, f"workflow '{identity.id}' has already been created"))
+        same = state.instance.origin == identity.execution
+        text = f"workflow '{identity.id}' has already been created"
+        return Decision(None, Reply(Outcome.DUPLICATE if same else Outcome.EXISTS, text))
     if not source.status.terminal:
         return _refused(f"'{source.id}' is not in a terminal state")
     if source.parent is not None:

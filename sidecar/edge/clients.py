@@ -74,7 +74,13 @@ class Clients:
         """Wait for an instance, as long as the caller does and the sidecar is not closing."""
         address = address_of(call, request.instance_id)
         waiting = asyncio.ensure_future(
-            self._service.wait(address, ended=ended, payloads=request.get_inputs_and_outputs, caller=caller_of(call))
+            self._service.wait(
+                address,
+                ended=ended,
+                payloads=request.get_inputs_and_outputs,
+                missing=call.deadline is not None and dialects.needs_an_instance(call.metadata),
+                caller=caller_of(call),
+            )
         )
         closing = asyncio.ensure_future(self._closing.wait())
         try:

@@ -111,6 +111,12 @@ def client_family(metadata: Mapping[str, str | bytes]) -> Family | None:
     return DAPR if "dapr-api-token" in metadata and "grpc-python" in agent else None
 
 
+def needs_an_instance(metadata: Mapping[str, str | bytes]) -> bool:
+    """Whether a client that waits cannot be told that there is no instance: Microsoft's .NET SDK fails on it."""
+    agent = str(metadata.get("user-agent", ""))
+    return "grpc-dotnet" in agent and "dapr" not in agent
+
+
 def may_rewind(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest) -> bool:
     """Whether a worker speaks like an SDK that can write the new history of a rewind: Python, .NET, JavaScript."""
     agent = " ".join(str(metadata.get(name, "")) for name in ("user-agent", "x-user-agent"))
