@@ -14,7 +14,8 @@ import uvloop
 from sidecar import config, log, policy_file
 from sidecar.config import Settings, StartError
 from sidecar.core import events
-from sidecar.core.model import Ids, Self
+from sidecar.core.ids import Ids
+from sidecar.core.model import Self
 from sidecar.core.policy import Policy
 from sidecar.directory import Directory
 from sidecar.dispatch import Dispatch

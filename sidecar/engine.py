@@ -14,8 +14,9 @@ from typing import Protocol
 import structlog
 
 from sidecar.core import state as states
+from sidecar.core.ids import Ids
 from sidecar.core.items import Past
-from sidecar.core.model import Changes, Context, Decision, Ids, Outcome, Reminder, Reply, Self, State, Turn
+from sidecar.core.model import Changes, Context, Decision, Outcome, Reminder, Reply, Self, State, Turn
 from sidecar.store.protocol import Refusal, Store, UnavailableError
 from sidecar.timers import Clock
 from sidecar.workers import Worker

@@ -317,6 +317,9 @@ class Service:
         elif message.kind in (Kind.CREATE, Kind.DETACHED):
             name = events.decode(message.payload).execution_started.name
             self.check(Caller(app), Operation.SCHEDULE, name)
+        elif message.kind is Kind.REWIND:  # creates a child that is gone
+            name = events.decode(message.payload).execution_rewound.name.value
+            self.check(Caller(app), Operation.SCHEDULE, name)
 
     async def forget(self, messages: Forgotten) -> None:
         """Let go of the marks of messages that will not come again; if that fails, they go with the sender's store."""

@@ -5,10 +5,11 @@ their neutral form; inputs, outputs and statuses are opaque text.
 """
 
 import enum
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import NamedTuple
+
+from sidecar.core.ids import Ids
 
 ACTOR_TYPE_PREFIX = "dapr.internal"
 DEFAULT_HUB = "default"
@@ -329,28 +330,6 @@ class Decision:
 DONE = Reply(Outcome.DONE)
 
 
-class Ids:
-    """Sources of new numbers and IDs, handed in so that a simulation can give them from a seed.
-
-    `new_id` returns a fresh, unguessable text of 32 characters.
-    """
-
-    def __init__(self, next_key: int, next_order: int, new_id: Callable[[], str]) -> None:
-        self.next_key = next_key
-        self.next_order = next_order
-        self.new_id = new_id
-
-    def key(self) -> int:
-        """Return a key for an instance that no instance of this store ever had."""
-        self.next_key += 1
-        return self.next_key - 1
-
-    def order(self) -> int:
-        """Return the next order number for a reminder."""
-        self.next_order += 1
-        return self.next_order - 1
-
-
 @dataclass(frozen=True, slots=True)
 class Self:
     """Who this sidecar is, and which app a call without a target goes to.
@@ -405,8 +384,3 @@ class DeniedError(Exception):
 
 class MalformedError(Exception):
     """The bytes are not what they should be; the text says what."""
-
-
-def live_children(children: Mapping[CallId, Child]) -> list[Child]:
-    """Return the children in a fixed order, so that equal states give equal changes."""
-    return [children[call] for call in sorted(children)]

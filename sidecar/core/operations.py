@@ -29,7 +29,6 @@ from sidecar.core.model import (
     Self,
     State,
     Status,
-    live_children,
 )
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -243,7 +242,7 @@ def terminated(
     calls.end_all(draft, withdraw=True)
     if recurse:
         order = events.terminated(draft.now, output, recurse=True)
-        calls.command_children(draft, Kind.TERMINATE, live_children(state.children), order)
+        calls.command_children(draft, Kind.TERMINATE, [state.children[call] for call in sorted(state.children)], order)
     _tell_parent(draft, "WorkflowTerminated", "was terminated")
     rows = states.arrive(state, [events.terminated(draft.now, output, recurse)])
     fields: dict[str, Any] = {

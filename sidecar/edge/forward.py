@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 import structlog
 from google.protobuf.message import DecodeError
 
-from sidecar.core.model import Forgotten, Ids, Received
+from sidecar.core.ids import Ids
+from sidecar.core.model import Forgotten, Received
 from sidecar.core.names import invalid_app_id
 from sidecar.edge.dialects import wire
 from sidecar.edge.rpc import Forwarded

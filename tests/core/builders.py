@@ -14,13 +14,13 @@ from sidecar.core import delivery, events, operations
 from sidecar.core import state as states
 from sidecar.core import turn as turns
 from sidecar.core.delivery import Arrival
+from sidecar.core.ids import Ids
 from sidecar.core.model import (
     ActorId,
     CallId,
     Changes,
     Context,
     Decision,
-    Ids,
     Instance,
     Kind,
     OpenCall,

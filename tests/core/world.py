@@ -11,6 +11,7 @@ from sidecar.core import delivery
 from sidecar.core import state as states
 from sidecar.core import turn as turns
 from sidecar.core.delivery import Arrival
+from sidecar.core.ids import Ids
 from sidecar.core.model import (
     DONE,
     CallId,
@@ -18,7 +19,6 @@ from sidecar.core.model import (
     Child,
     Context,
     Decision,
-    Ids,
     Instance,
     OpenCall,
     Position,

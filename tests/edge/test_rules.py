@@ -235,7 +235,7 @@ async def test_d4_restart_starts_the_same_once_more(node: Node, new_id: bool) ->
 
 
 async def test_d4_rerun_refusals(node: Node) -> None:
-    """NOT_FOUND and INVALID_ARGUMENT as the runtime that has it says; an app of another sidecar is refused."""
+    """NOT_FOUND and INVALID_ARGUMENT as the runtime that has it says."""
     request = pb.RerunRequest(source_instance_id="nobody", event_id=1)
     assert (await node.refusal("RerunWorkflowFromEvent", request))[0] is Status.NOT_FOUND
     node.worker(lambda found: [end()])
@@ -246,7 +246,6 @@ async def test_d4_rerun_refusals(node: Node) -> None:
         (Status.INVALID_ARGUMENT, "must be different from the original"): {"new_instance_id": "a"},
         (Status.INVALID_ARGUMENT, "empty"): {"new_instance_id": ""},
         (Status.INVALID_ARGUMENT, "no/slash"): {"router": pb.Router(target_app_id="no/slash")},
-        (Status.UNIMPLEMENTED, "ml"): {"router": pb.Router(target_app_id="ml")},
     }
     for (status, said), fields in refused.items():
         found, text = await node.refusal("RerunWorkflowFromEvent", pb.RerunRequest(source_instance_id="a", **fields))

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from sidecar import policy_file
 from sidecar.config import ConfigError
-from sidecar.core.model import CallId
+from sidecar.core.model import CallId, Kind
 from sidecar.core.policy import Operation, Policy, Rule
 from sidecar.edge.transport import Status
 from sidecar.schema import peer_pb2
@@ -104,6 +104,47 @@ async def test_a_denied_call_fails_at_once_with_a_text_that_names_no_rule(
     assert await outcome(orders, action) == text
 
 
+async def test_a_denied_detached_workflow_is_not_started_and_its_caller_completes(start: Start) -> None:
+    """M80: the attempt stays in the history of the caller."""
+    orders, ml = await pair(start, "allow: [{caller: orders, workflow: other}]")
+    spawn = pb.Action(id=1, create_detached=pb.CreateDetached(instance_id="r", name="secret"))
+    allowed = pb.Action(id=2, create_detached=pb.CreateDetached(instance_id="o", name="other"))
+    for action in (spawn, allowed):
+        action.router.target_app_id = "ml"
+    orders.worker(lambda events: [spawn, allowed, end()])
+    await orders.begin("a")
+    assert (await orders.outcome("a")).status == COMPLETED
+    while not (answer := await ml.call("GetInstance", pb.GetInstanceRequest(instance_id="o"))):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    assert pb.GetInstanceResponse.FromString(answer).exists
+    assert await ml.call("GetInstance", pb.GetInstanceRequest(instance_id="r")) == b""
+    history = await orders.call("GetInstanceHistory", pb.GetInstanceHistoryRequest(instance_id="a"))
+    events = pb.Rewind.FromString(history).new_history  # a list of events under number 1, as the answer is
+    assert [event.detached_created.instance_id for event in events if event.HasField("detached_created")] == ["r", "o"]
+
+
+async def test_a_rewind_is_no_way_to_create_what_may_not_be_scheduled(start: Start) -> None:
+    """M81"""
+    ml = await start("ml", "allow: [{caller: evil, workflow: other}]")
+    link = PlayedPeer(ml)
+    assert await link.introduce(hello()) == ""
+    answers = [await link.ask(rewind_of(number, name)) for number, name in enumerate(("secret", "other"), 1)]
+    assert [answer.verdict for [answer] in answers] == [DENIED, 0]
+    await link.close()
+
+
+def rewind_of(number: int, name: str) -> peer_pb2.Message:
+    rewound = pb.HistoryEvent(event_id=-1, execution_rewound=pb.ExecutionRewound(name={"value": name}))
+    return peer_pb2.Message(
+        id=number,
+        kind=int(Kind.REWIND),
+        target=peer_pb2.Actor(namespace="default", app_id="ml", kind="workflow", id=name),
+        source=peer_pb2.Actor(namespace="default", app_id="evil", kind="workflow", id="boss"),
+        call=peer_pb2.Call(execution_id="e", turn=1, task_id=1),
+        payload=rewound.SerializeToString(),
+    )
+
+
 async def test_the_own_app_is_always_allowed(start: Start) -> None:
     """M77: also a child's answer to its parent, and a parent's command to its child."""
     _, ml = await pair(start, "default: deny")
@@ -127,6 +168,7 @@ CALLS: dict[str, tuple[str, Message]] = {
     "resume": ("ResumeInstance", pb.ReasonRequest(instance_id="a", router=ML)),
     "terminate": ("TerminateInstance", pb.TerminateRequest(instance_id="a", router=ML)),
     "purge": ("PurgeInstances", pb.PurgeInstancesRequest(instance_id="a", router=ML)),
+    "rerun": ("RerunWorkflowFromEvent", pb.RerunRequest(source_instance_id="a", event_id=1, router=ML)),
 }
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
 
+from sidecar.core.ids import Ids
 from sidecar.core.items import ActivityItem, TurnItem, WorkItem
-from sidecar.core.model import Changes, Ids, Outcome, Reminder, Reply, Self
+from sidecar.core.model import Changes, Outcome, Reminder, Reply, Self
 from sidecar.core.operations import Identity, Start
 from sidecar.dispatch import Dispatch
 from sidecar.engine import Actor, Address, Engine

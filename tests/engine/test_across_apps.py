@@ -1,4 +1,4 @@
-"""A detached workflow in another app: over a real link, with workers that the test plays."""
+"""Detached workflows and reruns in another app: over a real link, with workers that the test plays."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.schema import taskhub_pb2 as pb
 
 from .sidecars import Node
-from .world import COMPLETED, end
+from .world import COMPLETED, call, end
 
 
 @pytest.fixture
@@ -94,3 +94,23 @@ async def test_an_occupied_id_is_dropped_with_a_warning(
     request = pb.GetInstanceRequest(instance_id="r", get_inputs_and_outputs=True)
     occupant = pb.GetInstanceResponse.FromString(await ml.call("GetInstance", request)).state
     assert occupant.input.value == '"occupant"'
+
+
+async def test_a_rerun_that_names_another_app_happens_there(nodes: tuple[Node, Node]) -> None:
+    """M69: under a new ID, on the target."""
+    orders, ml = nodes
+
+    def flow(events: list[pb.HistoryEvent]) -> list[pb.Action]:
+        done = [event.task_completed.result.value for event in events if event.HasField("task_completed")]
+        asked = any(event.HasField("task_scheduled") for event in events)
+        return [end(done[0])] if done else [] if asked else [call(1)]
+
+    worker = ml.worker(flow, {"work": lambda request: request.input.value})
+    await ml.begin("a")
+    assert (await ml.outcome("a")).output.value == "1"
+    request = pb.RerunRequest(source_instance_id="a", event_id=1, overwrite_input=True, router={"target_app_id": "ml"})
+    request.input.value = "7"
+    answer = pb.RerunResponse.FromString(await orders.call("RerunWorkflowFromEvent", request))
+    assert (await ml.outcome(answer.new_instance_id)).output.value == "7"
+    assert [request.input.value for request in worker.requests] == ["1", "7"]
+    assert await orders.call("GetInstance", pb.GetInstanceRequest(instance_id=answer.new_instance_id)) == b""

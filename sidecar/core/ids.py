@@ -1,0 +1,25 @@
+"""Where new numbers and IDs come from."""
+
+from collections.abc import Callable
+
+
+class Ids:
+    """Sources of new numbers and IDs, handed in so that a simulation can give them from a seed.
+
+    `new_id` returns a fresh, unguessable text of 32 characters.
+    """
+
+    def __init__(self, next_key: int, next_order: int, new_id: Callable[[], str]) -> None:
+        self.next_key = next_key
+        self.next_order = next_order
+        self.new_id = new_id
+
+    def key(self) -> int:
+        """Return a key for an instance that no instance of this store ever had."""
+        self.next_key += 1
+        return self.next_key - 1
+
+    def order(self) -> int:
+        """Return the next order number for a reminder."""
+        self.next_order += 1
+        return self.next_order - 1
