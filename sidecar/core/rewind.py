@@ -4,6 +4,8 @@ The new history has all but the failures: of an activity that failed the call go
 again; of a child that failed the call stays, and the child is rewound. A worker that knows how writes the new history;
 where there is none, it is written here by the same rules. Either way it replaces the old one in one commit, under a
 new execution ID, and the calls that it leaves open are opened again.
+
+As with those workers, a failure that the workflow had caught goes too: what it did afterwards may then not replay.
 """
 
 from collections.abc import Iterable, Sequence
@@ -252,7 +254,10 @@ def _replaced(draft: Draft, turn: int, time: int, history: list[pb.HistoryEvent]
     """Replace the log up to this turn, open again what the new one leaves open, and let a worker replay it."""
     if [event.WhichOneof("kind") for event in history[:2]] != ["orchestrator_started", "execution_started"]:
         raise UnsupportedActionError("a history begins with the start of a turn and that of the execution")
-    execution = history[1].execution_started.instance.execution_id.value or draft.state.instance.execution
+    execution = history[1].execution_started.instance.execution_id.value
+    if execution in ("", draft.state.instance.execution):  # calls are known by it: it must be another
+        execution = draft.at.ids.new_id()
+        history = [history[0], _of_execution(history[1], execution, ""), *history[2:]]
     instance = replace(draft.state.instance, execution=execution)
     waiting = _waiting(draft.state, turn + 1 if draft.state.instance.rewind else turn)
     again = Draft(draft.at, State(instance, {}, draft.state.children, draft.state.inbox), turn)

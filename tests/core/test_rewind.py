@@ -221,6 +221,19 @@ def test_an_sdk_that_drops_what_it_does_not_know_loses_nothing_of_ours() -> None
     assert (started.parent.turn, started.instance.execution_id.value) == (PARENT.call.turn, "fresh")
 
 
+@pytest.mark.parametrize("given", ["", "w-1"])
+def test_an_execution_id_that_is_none_or_the_old_one_is_replaced(given: str) -> None:
+    """Calls are known by it, here and in other apps."""
+    flow = broken()
+    flow.rewind(ask=True)
+    turn = flow.begin()
+    history = new_history(flow, turn)
+    history[1].execution_started.instance.execution_id.value = given
+    flow.rewritten(turn, history)
+    assert flow.instance.execution not in ("", "w-1")
+    assert events.decode(flow.covered()[1]).execution_started.instance.execution_id.value == flow.instance.execution
+
+
 @pytest.mark.parametrize(
     "answer",
     [

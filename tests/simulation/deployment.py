@@ -234,6 +234,6 @@ def _signature(changes: Changes, outcome: Refusal | None) -> tuple[Any, ...]:
 
 
 _FLAGS = (
-    "purged", "replaces", "output", "truncate", "append", "opened", "closed", "close_all", "children", "ended",
-    "dropped", "released", "required", "received", "delivered", "forgotten", "lost",
+    "purged", "reopened", "replaces", "output", "truncate", "append", "opened", "closed", "close_all", "children",
+    "ended", "dropped", "released", "required", "received", "delivered", "forgotten", "lost",
 )  # fmt: skip

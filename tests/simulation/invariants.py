@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from sidecar.core import events
-from sidecar.core.model import CallKind, Changes, Instance, Kind, OpenCall, Row, Self
+from sidecar.core.model import CallKind, Changes, Instance, Kind, OpenCall, Rewind, Row, Self, Status
 from tests.simulation.memory_store import Data
 from tests.simulation.programs import Violation
 
@@ -41,9 +41,12 @@ class Watch:
 
     def _check_instance(self, instance: Instance, changes: Changes) -> None:
         rows = _rows(self.data, instance.key)
-        self._check_status(instance)
+        self._check_status(instance, changes)
         self._check_prefix(instance, rows)
         still_open = _walk(instance, rows)
+        if instance.rewind is Rewind.ASKED:
+            _require(not self.data.calls.get(instance.key), instance, "asks for a new history and has open calls")
+            return
         calls = {
             task: call
             for task, call in self.data.calls.get(instance.key, {}).items()
@@ -55,12 +58,16 @@ class Watch:
         _require(still_open == set(calls), instance, f"open by its log {still_open}, by its calls {set(calls)}")
         for call in calls.values():
             _require(self._cause(call), instance, f"nothing will ever answer {call}")
-        waiting = any(row.turn > instance.covered for row in rows)
+        waiting = instance.rewind or any(row.turn > instance.covered for row in rows)
         runnable = instance.began and not instance.suspended and waiting
-        _require(instance.ready == runnable, instance, "its readiness is not that of its inbox")
+        _require(instance.ready == bool(runnable), instance, "its readiness is not that of its inbox")
 
-    def _check_status(self, instance: Instance) -> None:
+    def _check_status(self, instance: Instance, changes: Changes) -> None:
         before = self._ended.get(instance.key)
+        if changes.reopened and before == Status.FAILED:
+            self._ended.pop(instance.key)
+            _require(instance.key not in self.data.outputs, instance, "runs again and has an output")
+            return
         _require(before in (None, int(instance.status)), instance, f"had ended with {before}")
         if instance.status.terminal:
             self._ended[instance.key] = int(instance.status)

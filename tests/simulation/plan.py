@@ -13,7 +13,7 @@ from tests.simulation import programs
 from tests.simulation.programs import Program
 
 SECONDS = 60.0
-_ON_INSTANCES = ("start", "raise", "pause", "terminate", "purge", "get", "again")
+_ON_INSTANCES = ("start", "raise", "pause", "terminate", "purge", "get", "again", "mend", "restart", "rerun")
 _APPS = ("orders", "ml", "ship", "bank")
 
 
@@ -71,6 +71,8 @@ def _workflow(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...],
     for name, value in programs.waits(steps):
         operations.append(Operation(at + rng.expovariate(0.5), "raise", app, (instance_id, name, value)))
     chance = rng.random()
+    if programs.weak(steps):
+        operations.append(Operation(at + rng.expovariate(0.1), "mend", app, (instance_id,)))
     if chance < 0.12:
         pause = at + rng.expovariate(0.3)
         operations.append(Operation(pause, "pause", app, (instance_id, rng.expovariate(0.2))))
@@ -82,6 +84,8 @@ def _workflow(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...],
         operations.append(Operation(at + rng.expovariate(0.2), "get", app, (instance_id,)))
     elif chance < 0.34:
         operations.append(Operation(at + rng.expovariate(0.05), "again", app, (instance_id, steps, 0.0)))
+    elif chance < 0.46 and programs.plain(steps):
+        operations.append(Operation(at + rng.expovariate(0.1), rng.choice(["restart", "rerun"]), app, (instance_id,)))
     return operations
 
 

@@ -17,6 +17,7 @@ Step = list[Any]
 Program = list[Step]
 DEEPEST = 2
 COMPLETED, FAILED, TERMINATED, CONTINUED = 1, 3, 5, 2
+WEAK = -1  # attempts of an activity that fail: all, until it is mended
 
 
 class Violation(AssertionError):  # noqa: N818 (what is broken is a promise, not the test)
@@ -28,7 +29,11 @@ class Violation(AssertionError):  # noqa: N818 (what is broken is a promise, not
 
 def program(rng: random.Random, apps: list[str], hosts: list[str], depth: int = 0) -> Program:
     """Return a random program: `apps` may run its activities, `hosts` its children too."""
-    return [_step(rng, apps, hosts, depth) for _ in range(rng.randint(1, 4 if depth == 0 else 2))]
+    steps = [_step(rng, apps, hosts, depth) for _ in range(rng.randint(1, 4 if depth == 0 else 2))]
+    # An event for a workflow that has failed is dropped, and a rewind takes a failure away that was caught, with which
+    # what came after it does not replay: in a workflow that is to be rewound there is neither.
+    caught = any(step[0] == "child" and outcome(step[-1])[0] == FAILED for step in steps)
+    return [step for step in steps if step[0] not in ("weak", "must")] if caught or waits(steps) else steps
 
 
 def _step(rng: random.Random, apps: list[str], hosts: list[str], depth: int) -> Step:
@@ -42,12 +47,17 @@ def _step(rng: random.Random, apps: list[str], hosts: list[str], depth: int) -> 
         "leave": lambda: ["leave", rng.choice(apps), number],
         "can": lambda: ["can"],
         "event": lambda: ["event", f"e{rng.randrange(10**6)}", number],
+        "weak": lambda: ["weak", rng.choice(apps), number],
     }
-    kinds = ["act", "act", "fan", "flaky", "timer", "never", "leave"] + ["event", "event"] * (depth == 0)
-    kind = rng.choice(kinds + ["child", "child", "can", "tell"] * (depth < DEEPEST))
+    kinds = ["act", "act", "fan", "flaky", "timer", "never", "leave"] + ["event", "event", "weak"] * (depth == 0)
+    kind = rng.choice(kinds + ["child", "child", "can", "tell", "detach"] * (depth < DEEPEST) + ["must"] * (depth == 0))
     if kind in simple:
         return simple[kind]()
+    if kind == "must":
+        return ["must", rng.choice(hosts), [["act", rng.choice(apps), number], ["weak", rng.choice(apps), number]]]
     inner = program(rng, apps, hosts, depth + 1)
+    if kind == "detach":
+        return ["detach", rng.choice(hosts), inner]
     if kind == "tell":
         return ["tell", rng.choice(hosts), number, [["event", f"e{rng.randrange(10**6)}", number], *inner]]
     if rng.random() < 0.15:
@@ -55,22 +65,44 @@ def _step(rng: random.Random, apps: list[str], hosts: list[str], depth: int) -> 
     return ["child", rng.choice(hosts), inner]
 
 
-def outcome(steps: Program, value: int = 0) -> tuple[int, int]:
-    """Return the status that a program ends with, and its value."""
+def outcome(steps: Program, value: int = 0, *, mended: bool = False) -> tuple[int, int]:
+    """Return the status that a program ends with, and its value; what is weak in it fails unless it was mended."""
     for step in steps:
         kind = step[0]
         if kind in ("act", "flaky", "never"):
             value += activity(step[2])
         elif kind == "fan":
             value += sum(activity(number) for _, number in step[1])
-        elif kind == "event":
+        elif kind in ("event", "worth"):
             value += step[2]
+        elif kind in ("weak", "must") and not mended:
+            return FAILED, value
+        elif kind == "weak":
+            value += activity(step[2])
+        elif kind == "must":
+            value += outcome(step[-1], mended=mended)[1]
         elif kind in ("child", "tell"):
             status, inner = outcome(step[-1])
             value += inner if status == COMPLETED else 1
         elif kind == "fail":
             return FAILED, value
     return COMPLETED, value
+
+
+def worth(steps: Program, value: int) -> Program:
+    """Return a program that comes to what these steps come to after others that came to a value."""
+    return [["worth", "", value], *steps]
+
+
+def weak(steps: Program) -> bool:
+    """Whether something in a program must be mended before it can succeed."""
+    return any(step[0] in ("weak", "must") for step in steps)
+
+
+def plain(steps: Program) -> bool:
+    """Whether a program needs nobody, neither for events nor to mend it: it can be run any number of times."""
+    text = json.dumps(steps)
+    return not any(f'["{kind}"' in text for kind in ("event", "tell", "weak", "must"))
 
 
 def waits(steps: Program) -> list[tuple[str, int]]:
@@ -145,14 +177,14 @@ class Replay:
             given = json.loads(event.execution_started.input.value)
             self.flow = self._steps(given["steps"], given["value"])
             self._go_on()
-        elif kind in ("task_scheduled", "timer_created", "child_created", "event_sent"):
+        elif kind in ("task_scheduled", "timer_created", "child_created", "event_sent", "detached_created"):
             if self.actions.pop(event.event_id, None) is None:
                 raise Violation(f"{kind} {event.event_id} confirms an action that this replay does not take")
         elif kind == "event_raised":
             self._raised(event.event_raised.name, int(event.event_raised.input.value))
         elif kind == "execution_terminated":
             self.ended = pb.Complete(status=TERMINATED)
-        elif kind not in ("execution_suspended", "execution_resumed"):
+        elif kind not in ("execution_suspended", "execution_resumed", "execution_rewound"):
             self._result(kind, event)
 
     def _result(self, kind: str, event: pb.HistoryEvent) -> None:
@@ -197,6 +229,8 @@ class Replay:
                 self.ended = pb.Complete(status=CONTINUED, result=events.text(left))
                 return
             value = yield from getattr(self, f"_do_{kind}")(step, value)
+            if self.ended is not None:
+                return
         self.ended = pb.Complete(status=COMPLETED, result=events.text(str(value)))
 
     def _call(self, app: str, number: int, attempt: int = 0, fails: int = 0, task_id: int = 0) -> Task:
@@ -231,6 +265,36 @@ class Replay:
             if not task.failed:
                 return value + int(task.result.value)
         raise Violation("an activity failed more often than it was told to")
+
+    def _do_weak(self, step: Step, value: int) -> Generator[list[Task], None, int]:
+        """Fail with an activity that fails until it is mended."""
+        task = self._call(step[1], step[2], fails=WEAK)
+        yield [task]
+        return value + self._must(task, value)
+
+    def _do_must(self, step: Step, value: int) -> Generator[list[Task], None, int]:
+        """Fail with a child."""
+        task = self._create(step[1], step[-1])
+        yield [task]
+        return value + self._must(task, value)
+
+    def _must(self, task: Task, value: int) -> int:
+        if not task.failed:
+            return int(task.result.value)
+        self.ended = pb.Complete(status=FAILED, failure=events.failure("Weak", f"failed at {value}"))
+        return 0
+
+    def _do_detach(self, step: Step, value: int) -> Generator[list[Task], None, int]:
+        """Start a workflow and forget it."""
+        number = self._number()
+        given = json.dumps({"steps": step[-1], "value": 0})
+        wanted = pb.CreateDetached(
+            instance_id=f"{self.instance_id}:d{number}.{self.clock}", name="flow", input=events.text(given)
+        )
+        action = self.actions[number] = pb.Action(id=number, create_detached=wanted)
+        action.router.target_app_id = step[1]
+        yield []
+        return value
 
     def _do_never(self, step: Step, value: int) -> Generator[list[Task], None, int]:
         """Set a timer that never fires beside a call."""
@@ -286,3 +350,33 @@ class Replay:
         action = pb.Action(id=number, create_child=child)
         action.router.target_app_id = app
         return self._take(action)
+
+
+# ---------------------------------------------------------------- the rewind of the SDK
+
+
+def rewritten(past: list[bytes], new: list[bytes], execution: str) -> pb.OrchestratorResponse:
+    """Answer the question for a new history: without the calls of activities that failed, and without failures."""
+    if [events.decode(event).WhichOneof("kind") for event in new] != ["orchestrator_started", "execution_rewound"]:
+        raise Violation("a question for a new history with other news")
+    if events.decode(past[-1]).WhichOneof("kind") != "execution_completed":
+        raise Violation("a question for a new history of what has not ended")
+    failed = set()
+    kept = []
+    for event in map(events.decode, reversed([*past, *new])):
+        kind = event.WhichOneof("kind")
+        if kind in ("task_failed", "child_failed"):
+            number = getattr(event, kind).task_scheduled_id
+            # Read from the end: an attempt that failed before one that did not is part of a success.
+            if not any(
+                one.task_completed.task_scheduled_id == number for one in kept if one.HasField("task_completed")
+            ):
+                failed.add(number)
+                continue
+        if kind == "execution_completed" or (kind == "task_scheduled" and event.event_id in failed):
+            continue
+        if kind == "execution_started":
+            event.execution_started.instance.execution_id.value = execution
+        kept.append(event)
+    action = pb.Action(id=-1, rewind=pb.Rewind(new_history=reversed(kept)))
+    return pb.OrchestratorResponse(actions=[action])

@@ -10,7 +10,7 @@ from sidecar.core.items import ActivityItem, TurnItem, WorkItem
 from sidecar.core.model import DEFAULT_HUB, Outcome
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
-from sidecar.workers import Filter, Worker
+from sidecar.workers import Filter, Rewinds, Worker
 from tests.simulation import programs
 from tests.simulation.deployment import Node
 from tests.simulation.programs import Violation
@@ -42,6 +42,10 @@ class SimWorker:
         self.joined = False
         self._seen = seen
         self._number = number
+        self.mended: set[str] = set()
+        self.detached: dict[str, tuple[str, Any]] = {}
+        self.may_rewind = False
+        self._known = False  # that it writes new histories shows in its first answer
         self.worker: Worker
 
     def join(self) -> None:
@@ -57,10 +61,16 @@ class SimWorker:
             activity_filter=Filter(),
             is_full=lambda: False,
             send=self._got,
+            rewinds=self._rewinds,
         )
         self.joined = True
         self.node.note(f"{self.worker.name} joins")
         self.node.middle.dispatch.add_worker(self.worker)
+
+    def _rewinds(self) -> Rewinds:
+        if not self.may_rewind:
+            return Rewinds.NO
+        return Rewinds.YES if self._known else Rewinds.PERHAPS
 
     def leave(self) -> None:
         """Hang up; what it has goes back, though it may still answer."""
@@ -114,7 +124,7 @@ class SimWorker:
 
     async def _turn(self, item: TurnItem, past: list[bytes], new: list[bytes]) -> None:
         try:
-            response = programs.Replay(item.instance_id).run(past, new)
+            response = self._respond(item, past, new)
         except Violation as violation:
             self.node.note(f"VIOLATION {item.instance_id}: {violation}")
             self.node.violations.append(violation)
@@ -124,6 +134,24 @@ class SimWorker:
             await self._answer_turn(item, response, f"t.{self.rng.getrandbits(64):016x}.default", None)
         for _ in range(answers):
             await self._answer_turn(item, response, item.token, [*past, *new])
+
+    def _respond(self, item: TurnItem, past: list[bytes], new: list[bytes]) -> pb.OrchestratorResponse:
+        if not item.rewind:
+            return programs.Replay(item.instance_id).run(past, new)
+        if not self.may_rewind:
+            raise Violation("a worker that knows nothing of rewind is asked for a new history")
+        self.node.note(f"{self.worker.name} writes the new history of {item.instance_id}")
+        response = programs.rewritten(past, new, self.node.clock.new_id())
+        response.instance_id = item.instance_id
+        return response
+
+    def _note_detached(self, response: pb.OrchestratorResponse) -> None:
+        """Remember what was started for good: a turn that was taken has done so."""
+        for action in response.actions:
+            wanted = action.create_detached
+            if wanted.instance_id:
+                steps = json.loads(wanted.input.value)["steps"]
+                self.detached[wanted.instance_id] = (action.router.target_app_id, steps)
 
     async def _answer_turn(
         self, item: TurnItem, response: pb.OrchestratorResponse, token: str, covered: list[bytes] | None
@@ -141,10 +169,12 @@ class SimWorker:
             if covered is None:
                 raise Violation("a token that nobody gave was accepted")
             self._seen[self.node.name, item.instance_id, item.execution] = covered
+            self._known = True
+            self._note_detached(response)
 
     async def _activity(self, item: ActivityItem) -> None:
         request = pb.ActivityRequest.FromString(item.request)
-        response = work(request)
+        response = work(request, self.mended)
         answers = await self._behave()
         if not answers and self.joined:
             # Activities have no time limit of their own: only a worker that hangs up gives one back.
@@ -163,11 +193,12 @@ class SimWorker:
             self.node.note(f"activity {item.token}: {reply.outcome.name}")
 
 
-def work(request: pb.ActivityRequest) -> pb.ActivityResponse:
+def work(request: pb.ActivityRequest, mended: set[str]) -> pb.ActivityResponse:
     """Run the one activity there is."""
     given: dict[str, Any] = json.loads(request.input.value)
     response = pb.ActivityResponse(instance_id=request.instance.instance_id, task_id=request.task_id)
-    if given["attempt"] < given["fails"]:
+    weak = given["fails"] == programs.WEAK and request.instance.instance_id.split(":")[0] not in mended
+    if weak or given["attempt"] < given["fails"]:
         response.failure.error_type = "Flaky"
     else:
         response.result.value = str(programs.activity(given["number"]))

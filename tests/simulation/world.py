@@ -17,6 +17,7 @@ from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Order, UnavailableError
 from tests.simulation import invariants, programs
 from tests.simulation import loop as loops
+from tests.simulation.again import Again, Wanted
 from tests.simulation.deployment import Node, track_tasks
 from tests.simulation.many import Many
 from tests.simulation.network import Network
@@ -41,21 +42,11 @@ class Result:
     signatures: set[tuple[Any, ...]] = field(default_factory=set)
 
 
-@dataclass
-class Wanted:
-    """What a workflow that was accepted must come to."""
-
-    app: str
-    steps: Program
-    terminated: bool = False
-    purged: bool = False
-
-
 class DownError(Exception):
     """The sidecar is not there, or was not there any more when the answer came: the outcome is unknown."""
 
 
-class World:
+class World(Again):
     """One deployment from its first moment to its rest."""
 
     def __init__(self, plan: Plan) -> None:
@@ -71,6 +62,9 @@ class World:
         self.many = Many(self._insist, self.rng)
         self.wanted: dict[str, Wanted] = {}
         self.seen: Seen = {}
+        self.mended: set[str] = set()
+        self.detached: dict[str, tuple[str, Program]] = {}
+        self.rewinds = {app: self.rng.random() < 0.5 for app in plan.apps}  # whose workers write new histories
         self.manners = Manners()
         self.workers: dict[str, list[SimWorker]] = {app: [] for app in plan.apps}
         self.numbers = 0
@@ -126,6 +120,7 @@ class World:
     def _hire(self, node: Node) -> None:
         self.numbers += 1
         worker = SimWorker(node, self.numbers, self.manners, self.seen)
+        worker.mended, worker.detached, worker.may_rewind = self.mended, self.detached, self.rewinds[node.name]
         worker.join()
         self.workers[node.name].append(worker)
 
@@ -355,6 +350,8 @@ class World:
     def _check_end(self) -> None:
         for instance_id, wanted in self.wanted.items():
             self._check_workflow(instance_id, wanted)
+        for instance_id, (app, steps) in self.detached.items():
+            self._check_workflow(instance_id, Wanted(app, steps))
         for node in self.nodes.values():
             invariants.at_rest(node.name, node.data)
 
@@ -372,7 +369,7 @@ class World:
             raise Violation(f"{instance_id} was removed and had never ended")
         if ended_with[0] == Status.TERMINATED and wanted.terminated:
             return
-        status, value = programs.outcome(wanted.steps)
+        status, value = programs.outcome(wanted.steps, mended=wanted.mended)
         if ended_with != (status, str(value) if status == programs.COMPLETED else None):
             what = f"is {Status(ended_with[0]).name} with {ended_with[1]}"
             raise Violation(f"{instance_id} {what}, not {Status(status).name} with {value}: {wanted.steps}")

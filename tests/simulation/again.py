@@ -1,0 +1,91 @@
+"""Clients that let run again what has ended: rewind, restart, rerun from an event."""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.administration import Administration
+from sidecar.core import events
+from sidecar.core.model import Instance, Outcome, Status
+from sidecar.core.rerun import Wish
+from tests.simulation import programs
+from tests.simulation.deployment import Node
+from tests.simulation.programs import Program, Violation
+
+HUB = "default"
+_TARGETS = ("task_scheduled", "timer_created", "child_created")
+_PATIENCE = 400  # looks at an instance that should end
+
+
+@dataclass
+class Wanted:
+    """What a workflow that was accepted must come to. `mended`: what is weak in it holds from some moment on."""
+
+    app: str
+    steps: Program
+    terminated: bool = False
+    purged: bool = False
+    mended: bool = False
+
+
+class Again:
+    """Operations of a plan, for `World`."""
+
+    rng: random.Random
+    wanted: dict[str, Wanted]
+    mended: set[str]
+    _insist: Callable[[Node, str, Callable[[], Coroutine[Any, Any, Any]]], Coroutine[Any, Any, Any]]
+    _look: Callable[[Node, str], Coroutine[Any, Any, Instance | None]]
+    _started: Callable[[str], Coroutine[Any, Any, Wanted]]
+
+    async def _ended(self, node: Node, instance_id: str) -> Instance | None:
+        """Wait until an instance has ended, if it does that in time."""
+        await self._started(instance_id)
+        for _ in range(_PATIENCE):
+            found = await self._look(node, instance_id)
+            if found is not None and found.status.terminal:
+                return found
+            await asyncio.sleep(1.0)
+        return None
+
+    async def _do_mend(self, node: Node, instance_id: str) -> None:
+        """Mend what lets a workflow fail, and rewind it."""
+        found = await self._ended(node, instance_id)
+        if found is None or found.status is not Status.FAILED:
+            return
+        self.mended.add(instance_id)
+        self.wanted[instance_id].mended = True
+        ask = lambda: Administration(node.middle.service).rewind((HUB, instance_id), events.text("mended"))  # noqa: E731
+        reply = await self._insist(node, f"rewind {instance_id}", ask)
+        # In the wrong state it is when an earlier try, that was not answered, has rewound it.
+        if reply.outcome not in (Outcome.DONE, Outcome.WRONG_STATE, Outcome.MISSING):
+            raise Violation(f"{instance_id} is not rewound: {reply}")
+
+    async def _do_restart(self, node: Node, instance_id: str) -> None:
+        """Run the same once more under the same ID."""
+        if await self._ended(node, instance_id) is None:
+            return
+        ask = lambda: Administration(node.middle.service).restart((HUB, instance_id), False)  # noqa: E731
+        await self._insist(node, f"restart {instance_id}", ask)
+
+    async def _do_rerun(self, node: Node, instance_id: str) -> None:
+        """Make another instance from the past of one that has ended, up to one of its events."""
+        found = await self._ended(node, instance_id)
+        log: list[bytes] | None = None
+        if found is not None:
+            history = lambda: node.middle.service.history((HUB, instance_id))  # noqa: E731
+            log = await self._insist(node, f"history {instance_id}", history)
+        past = [events.decode(event) for event in log or ()]
+        numbers = [event.event_id for event in past if event.WhichOneof("kind") in _TARGETS]
+        if not numbers:
+            return
+        number, new_id = self.rng.choice(numbers), f"{instance_id}r"
+        ask = lambda: Administration(node.middle.service).rerun((HUB, instance_id), new_id, Wish(number))  # noqa: E731
+        reply = await self._insist(node, f"rerun {instance_id} from {number}", ask)
+        if reply.outcome in (Outcome.DONE, Outcome.EXISTS):
+            begun = next(event.execution_started for event in past if event.HasField("execution_started"))
+            given = json.loads(begun.input.value)
+            self.wanted[new_id] = Wanted(node.name, programs.worth(given["steps"], given["value"]))
