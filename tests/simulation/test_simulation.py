@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_deployment_keeps_all_promises(seed: int) -> None:
     result = simulate(plans.make(seed))
     assert not result.violation
-    assert result.workflows == 70
+    assert result.workflows >= 70  # reruns make more
     assert sum(rare.seen(result.trace).values()) > 0
 
 

@@ -148,7 +148,7 @@ class DaprApp:
     def do_resume(self, id: str) -> None:
         self._client.resume_workflow(id)
 
-    def do_history(self, id: str) -> list[list[Any]]:
+    def do_events(self, id: str) -> list[list[Any]]:
         return [[event.event_id, event.event_type.value] for event in self._client.get_workflow_history(id)]
 
     def do_rerun(self, id: str, event: int, **options: Any) -> str:
