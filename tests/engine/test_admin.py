@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from sidecar.edge import admin as admin_module
 from sidecar.edge.admin import SERVICE
 from sidecar.edge.transport import Refused, Status
 from sidecar.schema import admin_pb2 as admin
@@ -149,7 +150,11 @@ async def test_an_app_is_tried_at_once_when_a_person_says_so(start: Start) -> No
         assert (await orders.outcome("a")).output.value == '"7"'
 
 
-async def test_a_tree_follows_a_workflow_over_its_apps_with_what_each_part_waits_for(start: Start) -> None:
+async def test_a_tree_follows_a_workflow_over_its_apps_with_what_each_part_waits_for(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert admin_module._PEER_SECONDS == 3.0
+    monkeypatch.setattr(admin_module, "_PEER_SECONDS", 0.5)
     ml = await start("ml")
     ghost = f"127.0.0.1:{free_port()}"
     orders = await start("orders", peers={"ml": (ml.peer_address,), "ghost": (ghost,)})
