@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 import structlog
 
+from sidecar.backlog import Group, Lane, Reads
 from sidecar.core.items import ActivityItem
 from sidecar.core.model import Kind, Reminder
+from sidecar.refusals import Refusals
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Store, UnavailableError
 from sidecar.timers import Clock
 from sidecar.workers import Pool, Worker
 
+PAGE = 1_000
 SMALL_PAYLOAD = 64 * 1024  # payloads up to this size are kept while their activity waits
 log = structlog.get_logger(__name__)
 
@@ -51,7 +54,8 @@ class Activities:
         self._store_failed = store_failed
         self._at_hand: dict[int, Reminder] = {}
         self._numbers = itertools.count(1)
-        self._discarded: list[set[int]] = []  # for each read that is under way: what went meanwhile
+        self._reads = Reads()
+        self._refusals: Refusals[int] = Refusals(clock)
         self.leases: dict[int, Lease] = {}
 
     def queue(self, reminder: Reminder) -> None:
@@ -63,28 +67,35 @@ class Activities:
             self._at_hand[reminder.id] = reminder
         self._pump()
 
-    async def refill(self) -> None:
-        """Queue what waits in the store, as much of it as the queue holds. Raises UnavailableError."""
-        limit = self._pool.activities.limit + len(self.leases)
-        gone: set[int] = set()
-        self._discarded.append(gone)
-        try:
-            found = await self._store.activities(0, limit)
-        finally:
-            self._discarded = [one for one in self._discarded if one is not gone]
-        self._pool.activities.complete = len(found) < limit
-        for reminder in found:
-            if reminder.id not in gone:
-                self.queue(reminder)
+    async def refill(self, lanes: frozenset[Lane] | None = None) -> None:
+        """Queue what waits in the store, of these lanes (None: of all), as far as it fits.
+
+        Raises:
+            UnavailableError: the store failed.
+        """
+        backlog = self._pool.activities
+        backlog.refilling(lanes)
+        after, more = 0, True
+        with self._reads.reading() as gone:
+            while more and not backlog.has_share(lanes):
+                page = await self._store.activities(after, PAGE)
+                for reminder in page:
+                    if not gone(reminder.id) and (lanes is None or (reminder.target.hub, reminder.name) in lanes):
+                        self.queue(reminder)
+                more = len(page) == PAGE
+                after = page[-1].id if page else after
 
     def _offer(self, reminder: Reminder, size: int = 0) -> None:
+        if size:
+            log.warning("activity waits for a worker that can receive it", name=reminder.name, bytes=size)
         version = pb.ActivityRequest.FromString(reminder.payload).version.value
-        self._pool.activities.offer(reminder.id, reminder.name, version, size, hub=reminder.target.hub)
+        group = Group(reminder.name, version, size, self._refusals.of(reminder.id), reminder.target.hub)
+        self._pool.activities.offer(reminder.id, group)
 
     def discard(self, reminder_id: int) -> None:
         """Forget an activity that is gone from the store."""
-        for discarded in self._discarded:
-            discarded.add(reminder_id)
+        self._reads.went(reminder_id)
+        self._refusals.forget(reminder_id)
         self._at_hand.pop(reminder_id, None)
         self._pool.activities.discard(reminder_id)
         self._end(reminder_id)
@@ -113,14 +124,12 @@ class Activities:
             self.queue(reminder)
 
     def _send(self, worker: Worker, reminder: Reminder) -> None:
-        if len(reminder.payload) > worker.max_bytes:
-            worker.activities.pop(reminder.id, None)
-            self._offer(reminder, len(reminder.payload))
-            self._pump()
-            return
         number = next(self._numbers)
         self.leases[reminder.id] = Lease(worker, reminder, self._clock.monotonic(), number)
-        worker.send(ActivityItem(reminder.payload, f"a.{reminder.id}.{number}"))
+        too_large = worker.send(ActivityItem(reminder.payload, f"a.{reminder.id}.{number}"))
+        if too_large:
+            self._end(reminder.id)
+            self._offer(reminder, too_large)
 
     async def find(self, reminder_id: int) -> Reminder | None:
         """Return an activity that is not done, or None."""
@@ -139,7 +148,7 @@ class Activities:
         return None
 
     def give_back(self, reminder_id: int, number: int | None = None) -> None:
-        """Queue the activity of a worker that is gone, gave it up, or took too long.
+        """Queue the activity of a worker that is gone, or took too long.
 
         With a number only if that delivery is the one that is out: an earlier one has nothing to give back.
         """
@@ -148,10 +157,29 @@ class Activities:
             self._end(reminder_id)
             self.queue(lease.reminder)
 
-    def late(self, seconds: float) -> list[Lease]:
-        """Return the activities that a worker has had for longer."""
+    def abandon(self, reminder_id: int, number: int | None) -> None:
+        """Take back the activity of a worker that does not want it: others may have it at once, this one later."""
+        lease = self.leases.get(reminder_id)
+        if lease is not None and number == lease.number:
+            self._refusals.refuse(reminder_id, lease.worker.name)
+            self.give_back(reminder_id)
+
+    def left(self, worker: Worker) -> None:
+        """Queue all that a worker had which is gone."""
+        self._refusals.left(worker.name)
+        for reminder_id in list(worker.activities):
+            self.give_back(reminder_id)
+
+    def sweep(self, limit: float | None) -> None:
+        """Hand out again what took longer than `limit` seconds, and what was given back and has paused."""
         now = self._clock.monotonic()
-        return [lease for lease in self.leases.values() if now - lease.since > seconds]
+        late = [] if limit is None else [lease for lease in self.leases.values() if now - lease.since > limit]
+        for lease in late:
+            log.warning("activity timed out", activity=lease.reminder.name, seconds=limit)
+            self.give_back(lease.reminder.id)
+        for reminder_id in self._refusals.over():
+            self._pool.activities.regroup(reminder_id, self._refusals.of(reminder_id))
+            self._pump()
 
     def _end(self, reminder_id: int) -> None:
         lease = self.leases.pop(reminder_id, None)

@@ -1,35 +1,24 @@
 """What follows from commits: work for workers, wake-ups for own workflows, messages for other apps.
 
-Owns which worker has which turn and which activity. All of it is a hint over the store and can be read again.
+All of it is a hint over the store and can be read again.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Coroutine
 from typing import Protocol
 
 import structlog
 
 from sidecar.activities import Activities
-from sidecar.core import turn as turns
-from sidecar.core.items import Past, TurnItem
-from sidecar.core.model import (
-    Changes,
-    Instance,
-    Kind,
-    Position,
-    Reminder,
-    Rewind,
-    State,
-    Turn,
-)
+from sidecar.backlog import Lane
+from sidecar.core.model import Changes, Kind, Reminder
 from sidecar.deliveries import Deliveries
-from sidecar.engine import Actor, Address, Engine
+from sidecar.engine import Actor, Engine
 from sidecar.store.protocol import UnavailableError
 from sidecar.timers import Timers
-from sidecar.workers import Pool, Rewinds, Worker
+from sidecar.turns import Turns
+from sidecar.workers import Pool, Worker
 
-PAST_BYTES = 128 * 1024 * 1024
 _RETRY_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
@@ -53,6 +42,7 @@ class Dispatch:
     def __init__(self, engine: Engine, outbox: Outbox, *, turn_timeout: float, activity_timeout: float | None) -> None:
         self.engine = engine
         self.pool = Pool()
+        self.turns = Turns(engine, self.pool, timeout=turn_timeout, pump=self.pump)
         self.activities = Activities(
             engine.store,
             engine.clock,
@@ -64,11 +54,7 @@ class Dispatch:
         self.deliveries = Deliveries(engine, self.pool, spawn=self.spawn, store_failed=self.store_failed)
         self.timers = Timers(engine.store, engine.clock, self.deliveries.deliver)
         self.outbox = outbox
-        self._turn_timeout = turn_timeout
         self._activity_timeout = activity_timeout
-        self._out: dict[Address, Actor] = {}
-        self._pasts: OrderedDict[Address, int] = OrderedDict()
-        self._past_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumping = False
         self._recovering = False
@@ -94,22 +80,21 @@ class Dispatch:
         """See `Effects`."""
         instance = changes.instance
         if instance is None or changes.replaces or instance.suspended or instance.status.terminal:
-            self.recall(actor)
-            self.pool.turns.discard(actor.address)
+            self.turns.unqueue(actor)
         if instance is None or changes.replaces or changes.reopened:
-            self._forget_past(actor)
+            self.turns.forget_past(actor)
         if instance is not None:
-            self._queue_turn(actor, instance)
+            self.turns.queue(actor, instance)
 
     def loaded(self, actor: Actor) -> None:
         """See `Effects`."""
         if actor.state is not None:
-            self._queue_turn(actor, actor.state.instance)
+            self.turns.queue(actor, actor.state.instance)
 
     def forgotten(self, actor: Actor) -> None:
         """See `Effects`."""
-        self.recall(actor)
-        self._forget_past(actor)
+        self.turns.recall(actor)
+        self.turns.forget_past(actor)
 
     def store_failed(self) -> None:
         """See `Effects`."""
@@ -130,24 +115,15 @@ class Dispatch:
 
     # ------------------------------------------------------------ queues
 
-    def _queue_turn(self, actor: Actor, instance: Instance) -> None:
-        if instance.ready and actor.turn is None and actor.holder is None:
-            asked = instance.rewind is Rewind.ASKED
-            version = instance.version or ""
-            self.pool.turns.offer(actor.address, instance.name, version, hub=instance.hub, rewind=asked)
-            self.pump()
-
     async def refill(self) -> None:
-        """Read waiting work from the store: at the start, after a failure, and when a queue had overflowed."""
-        pool = self.pool
+        """Read waiting work from the store: at the start, and after a failure."""
+        await self._refill(None, None)
+
+    async def _refill(self, turns: frozenset[Lane] | None, activities: frozenset[Lane] | None) -> None:
+        """Read waiting turns and activities of these lanes (None: of all) from the store."""
         try:
-            found = await self.engine.store.ready(0, pool.turns.limit)
-            pool.turns.complete = len(found) < pool.turns.limit
-            for key in found:
-                actor = self.engine.actor((key.hub, key.id))
-                if actor.turn is None and actor.holder is None:
-                    pool.turns.offer(actor.address, key.name, key.version or "", hub=key.hub)
-            await self.activities.refill()
+            await self.turns.refill(turns)
+            await self.activities.refill(activities)
         except UnavailableError as error:
             log.warning("cannot read waiting work", error=str(error))
             self.store_failed()
@@ -165,108 +141,16 @@ class Dispatch:
             if isinstance(item, int):
                 self.activities.hand_out(worker, item)
             else:
-                self._assign_turn(item, worker)
-        if self.pool.turns.wants_refill or self.pool.activities.wants_refill:
-            self.pool.turns.complete = self.pool.activities.complete = True
-            self.spawn(self.refill(), "refill")
-
-    # ------------------------------------------------------------ turns
-
-    def _assign_turn(self, address: Address, worker: Worker) -> None:
-        actor = self.engine.actor(address)
-        actor.holder = worker
-        self.engine.wake(actor)
+                self.turns.assign(item, worker)
+        turns, activities = self.pool.turns.wanted(), self.pool.activities.wanted()
+        if turns or activities:
+            self.pool.turns.refilling(turns)
+            self.pool.activities.refilling(activities)
+            self.spawn(self._refill(turns, activities), "refill")
 
     def before_commands(self, actor: Actor) -> asyncio.Future[None] | None:
         """See `Effects`."""
-        if actor.holder is None or actor.turn is not None:
-            return None
-        if actor.state is None or not actor.state.instance.ready:
-            self.recall(actor)
-            return None
-        if actor.past is None:
-            return asyncio.ensure_future(self._read_past(actor, actor.state.instance))
-        self._hand_out_turn(actor, actor.state, actor.past, actor.holder)
-        return None
-
-    async def _read_past(self, actor: Actor, instance: Instance) -> None:
-        actor.past = Past(await self.engine.store.events(instance.key, Position(0, -1), instance.covered))
-
-    def _hand_out_turn(self, actor: Actor, state: State, past: Past, worker: Worker) -> None:
-        instance, clock = state.instance, self.engine.clock
-        size = past.size + sum(len(row.event) for row in state.inbox)
-        asked = instance.rewind is Rewind.ASKED
-        if size > worker.max_bytes or (asked and worker.rewinds() is Rewinds.NO):
-            self.recall(actor)
-            name, version, size = instance.name, instance.version or "", size if size > worker.max_bytes else 0
-            self.pool.turns.offer(actor.address, name, version, size, hub=instance.hub, rewind=asked)
-            return
-        turn = turns.begin(state, clock.now(), f"t.{clock.new_id()}")
-        state.tail = turns.after(state, turn)
-        actor.turn, actor.deadline = turn, clock.monotonic() + self._turn_timeout
-        self._out[actor.address] = actor
-        self._remember_past(actor, past)
-        new = [turn.started, *(row.event for row in turn.rows)]
-        token = f"{turn.token}.{actor.address[0]}"
-        worker.send(TurnItem(instance.id, instance.execution, past, new, token, asked))
-
-    def take_turn(self, actor: Actor, token: str, peer: str) -> Turn | None:
-        """Take the turn that a worker answers, if it is the one that is out; its slot is free again.
-
-        An SDK that echoes no token must answer over the connection that it got the turn on.
-        """
-        turn, holder = actor.turn, actor.holder
-        if turn is None or holder is None:
-            return None
-        if token != f"{turn.token}.{actor.address[0]}" and (token or holder.peer != peer):
-            return None
-        self.recall(actor)
-        return turn
-
-    def turn_done(self, actor: Actor, turn: Turn, changes: Changes) -> None:
-        """Move the past of an instance over a completed turn."""
-        if actor.past is None or changes.instance is None:
-            return
-        if changes.truncate is not None:
-            self._forget_past(actor)
-            actor.past = Past([])
-            return
-        covered = changes.instance.covered
-        rows = sorted((*turn.rows, *(row for row in changes.append if row.turn <= covered)))
-        actor.past.add(row.event for row in rows)
-
-    def holders(self) -> list[Actor]:
-        """Return the instances of which a worker has a turn."""
-        return list(self._out.values())
-
-    def recall(self, actor: Actor) -> None:
-        """Void the turn that is out, or assigned, and free its slot."""
-        if actor.holder is not None:
-            actor.holder.turns.pop(actor.address, None)
-            self.pump()
-        actor.turn = actor.holder = None
-        self._out.pop(actor.address, None)
-
-    def give_back_turn(self, actor: Actor) -> None:
-        """Queue the turn of a worker that is gone, gave it up, or took too long."""
-        self.recall(actor)
-        if actor.loaded and actor.state is not None:
-            self._queue_turn(actor, actor.state.instance)
-        else:
-            self.engine.wake(actor)
-
-    def _remember_past(self, actor: Actor, past: Past) -> None:
-        """Count the past of an instance as used just now; drop others when all are too large."""
-        self._past_bytes += past.size - self._pasts.pop(actor.address, 0)
-        self._pasts[actor.address] = past.size
-        while self._past_bytes > PAST_BYTES and len(self._pasts) > 1:
-            address, size = self._pasts.popitem(last=False)
-            self._past_bytes -= size
-            self.engine.actor(address).past = None
-
-    def _forget_past(self, actor: Actor) -> None:
-        actor.past = None
-        self._past_bytes -= self._pasts.pop(actor.address, 0)
+        return self.turns.before_commands(actor)
 
     # ------------------------------------------------------------ workers
 
@@ -278,36 +162,24 @@ class Dispatch:
     def remove_worker(self, worker: Worker) -> None:
         """Let a worker go; all that it had goes back to the queues."""
         self.pool.remove(worker)
-        for address in list(worker.turns):
-            self.give_back_turn(self.engine.actor(address))
-        for reminder_id in list(worker.activities):
-            self.activities.give_back(reminder_id)
+        self.turns.left(worker)
+        self.activities.left(worker)
 
     def active(self) -> tuple[int, int]:
         """Return how many workflows have a turn out or waiting, and how many activities run or wait."""
-        turns_, activities = (
-            len(self._out) + len(self.pool.turns),
-            len(self.activities.leases) + len(self.pool.activities),
-        )
-        return turns_, activities
+        workflows = len(self.turns.out) + len(self.pool.turns)
+        return workflows, len(self.activities.leases) + len(self.pool.activities)
 
     def busy(self) -> bool:
         """Whether a worker has anything."""
-        return bool(self._out or self.activities.leases)
+        return bool(self.turns.out or self.activities.leases)
 
     async def sweep(self) -> None:
-        """Once a second, for ever: hand out again what took longer than it may."""
-        clock = self.engine.clock
+        """Once a second, for ever: hand out again what took longer than it may, or was given back."""
         while True:
-            await clock.sleep(1.0)
-            now = clock.monotonic()
-            for actor in [actor for actor in self._out.values() if actor.deadline <= now]:
-                log.warning("turn timed out", instance=actor.address[1], seconds=self._turn_timeout)
-                self.give_back_turn(actor)
-            limit = self._activity_timeout
-            for lease in [] if limit is None else self.activities.late(limit):
-                log.warning("activity timed out", activity=lease.reminder.name, seconds=limit)
-                self.activities.give_back(lease.reminder.id)
+            await self.engine.clock.sleep(1.0)
+            self.turns.sweep()
+            self.activities.sweep(self._activity_timeout)
 
     # ------------------------------------------------------------ side tasks
 

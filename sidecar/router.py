@@ -12,6 +12,7 @@ from typing import Protocol
 
 import structlog
 
+from sidecar.backlog import Reads
 from sidecar.core import calls, events
 from sidecar.core.delivery import Arrival, arrive
 from sidecar.core.model import ActorId, Changes, Delivered, Kind, Lost, Outcome, Reminder, Reply
@@ -115,7 +116,7 @@ class Router:
         self._most_bytes = most_bytes
         self._unknown_app_fails = unknown_app_fails
         self._where: dict[int, Peer] = {}
-        self._discarded: list[set[int]] = []  # for each read that is under way: what went meanwhile
+        self._reads = Reads()
         self._spawn = spawn or (lambda queue: asyncio.create_task(self._run(queue), name=f"router {queue.peer[1]}"))
 
     # ------------------------------------------------------------ Outbox
@@ -128,8 +129,7 @@ class Router:
 
     def discard(self, reminder_id: int) -> None:
         """See `Outbox`."""
-        for discarded in self._discarded:
-            discarded.add(reminder_id)
+        self._reads.went(reminder_id)
         peer = self._where.pop(reminder_id, None)
         if peer is not None:
             self.queues[peer].pending.pop(reminder_id, None)
@@ -207,19 +207,16 @@ class Router:
 
     async def _fill(self, queue: Queue) -> None:
         queue.complete = True  # what is committed from now on is added by its committer
-        gone: set[int] = set()
-        self._discarded.append(gone)
-        try:
-            found = await self.engine.store.outbound(*queue.peer, 0, QUEUE_LIMIT)
-        except UnavailableError:
-            queue.complete = False
-            raise
-        finally:
-            self._discarded = [one for one in self._discarded if one is not gone]
-        queue.complete = queue.complete and len(found) < QUEUE_LIMIT
-        for reminder in (one for one in found if one.id not in gone):
-            self._where[reminder.id] = queue.peer
-            queue.pending[reminder.id] = reminder
+        with self._reads.reading() as gone:
+            try:
+                found = await self.engine.store.outbound(*queue.peer, 0, QUEUE_LIMIT)
+            except UnavailableError:
+                queue.complete = False
+                raise
+            queue.complete = queue.complete and len(found) < QUEUE_LIMIT
+            for reminder in (one for one in found if not gone(one.id)):
+                self._where[reminder.id] = queue.peer
+                queue.pending[reminder.id] = reminder
 
     async def _nobody(self, queue: Queue) -> float:
         namespace, app = queue.peer

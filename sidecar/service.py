@@ -219,14 +219,14 @@ class Service:
         record = await dispatch.deliveries.record(address, log=True) if rewound else None
 
         def decide(at: Context, state: State | None) -> Decision:
-            turn = dispatch.take_turn(actor, response.completion_token, peer)
+            turn = dispatch.turns.take(actor, response.completion_token, peer)
             if turn is None or state is None:
                 return Decision(None, Reply(Outcome.STALE))
             try:
                 changes = turns.complete(at, state, turn, response, record)
             except OvertakenError:
                 return Decision(None, Reply(Outcome.STALE))
-            dispatch.turn_done(actor, turn, changes)
+            dispatch.turns.done(actor, turn, changes)
             return Decision(changes, DONE)
 
         return await engine.submit(address, decide)
@@ -264,16 +264,13 @@ class Service:
 
     def abandon_turn(self, token: str) -> None:
         """Take back a turn that a worker does not want."""
-        for actor in self.dispatch.holders():
-            if actor.turn is not None and token.startswith(f"{actor.turn.token}."):
-                self.dispatch.give_back_turn(actor)
-                return
+        self.dispatch.turns.abandon(token)
 
     def abandon_activity(self, token: str) -> None:
         """Take back an activity that a worker does not want."""
         reminder_id, number = _delivery(token)
         if reminder_id is not None:
-            self.dispatch.activities.give_back(reminder_id, number)
+            self.dispatch.activities.abandon(reminder_id, number)
 
     # ------------------------------------------------------------ peers
 

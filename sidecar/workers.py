@@ -1,24 +1,16 @@
 """Connected workers and the work that waits for them.
 
-Plain methods, no I/O: state in, list of assignments out. The queues are hints over the store; when one overflows it
-says so, and is filled again by a scan.
+Plain methods, no I/O: state in, list of assignments out.
 """
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
-import structlog
-
+from sidecar.backlog import Backlog, Group, K, Key
 from sidecar.core.items import WorkItem
 from sidecar.core.model import DEFAULT_HUB
-
-QUEUE_LIMIT = 20_000
-
-Key = tuple[str, str] | int
-K = TypeVar("K", bound=Key)
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +37,10 @@ class Rewinds(enum.IntEnum):
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One `GetWorkItems` stream: what it takes, how much at once, and what it has. It takes work of one hub."""
+    """One `GetWorkItems` stream: what it takes, how much at once, and what it has. It takes work of one hub.
+
+    `send` returns 0, or the size of an item that is too large for it, which then was not sent. No two have one name.
+    """
 
     name: str
     peer: str
@@ -55,7 +50,7 @@ class Worker:
     turn_filter: Filter
     activity_filter: Filter
     is_full: Callable[[], bool]
-    send: Callable[[WorkItem], None]
+    send: Callable[[WorkItem], int]
     hub: str = DEFAULT_HUB
     rewinds: Callable[[], Rewinds] = lambda: Rewinds.NO
     turns: dict[tuple[str, str], None] = field(default_factory=dict)
@@ -67,72 +62,6 @@ class Assignment(NamedTuple):
 
     worker: Worker
     item: Key
-
-
-class Group(NamedTuple):
-    """Work that the same workers can take: its name, version and hub, and the bytes that a worker must receive.
-
-    The size is 0 until an item proved too large for a worker: sending it would break that worker's stream each time.
-    `rewind` asks for the new history of an instance that is rewound: most kinds of workers would not understand it.
-    """
-
-    name: str
-    version: str
-    size: int = 0
-    hub: str = DEFAULT_HUB
-    rewind: bool = False
-
-
-class Backlog(Generic[K]):
-    """Work of one kind that waits, in the order it came, by group."""
-
-    def __init__(self, limit: int = QUEUE_LIMIT) -> None:
-        self.limit = limit
-        self.complete = True  # it holds all that the store has
-        self._groups: dict[Group, dict[K, None]] = {}
-        self._where: dict[K, Group] = {}
-
-    def __len__(self) -> int:
-        return len(self._where)
-
-    def __contains__(self, item: K) -> bool:
-        return item in self._where
-
-    def offer(
-        self, item: K, name: str, version: str, size: int = 0, *, hub: str = DEFAULT_HUB, rewind: bool = False
-    ) -> None:
-        """Queue an item, unless it waits already or there are too many."""
-        if item in self._where:
-            return
-        if len(self._where) >= self.limit:
-            self.complete = False
-            return
-        if size:
-            log.warning("work item waits for a worker that can receive it", item=str(item), name=name, bytes=size)
-        group = Group(name, version, size, hub, rewind)
-        self._groups.setdefault(group, {})[item] = None
-        self._where[item] = group
-
-    def discard(self, item: K) -> None:
-        """Take an item out."""
-        group = self._where.pop(item, None)
-        if group is not None:
-            del self._groups[group][item]
-            if not self._groups[group]:
-                del self._groups[group]
-
-    @property
-    def wants_refill(self) -> bool:
-        """Whether the store has more, and there is room for it."""
-        return not self.complete and len(self._where) < self.limit // 2
-
-    def groups(self) -> Iterator[Group]:
-        """Return the groups of which something waits."""
-        return iter(list(self._groups))
-
-    def first(self, group: Group) -> K | None:
-        """Return the oldest item of a group, or None."""
-        return next(iter(self._groups.get(group, ())), None)
 
 
 class Pool:
@@ -192,6 +121,10 @@ class Pool:
         able = (one for one in self.workers if one.hub == hub and one.rewinds() is Rewinds.YES)
         return any(worker.turn_filter.accepts(name, version) for worker in able)
 
+    def held_turns(self) -> set[tuple[str, str]]:
+        """Return the instances of which a worker has the turn, or is to get it."""
+        return {address for worker in self.workers for address in worker.turns}
+
     def remove(self, worker: Worker) -> None:
         """Forget a worker; the caller gives its work back."""
         if worker in self.workers:
@@ -200,4 +133,5 @@ class Pool:
 
 def _can_take(worker: Worker, group: Group) -> bool:
     able = worker.hub == group.hub and not (group.rewind and worker.rewinds() is Rewinds.NO)
-    return able and not worker.is_full() and worker.max_bytes >= group.size
+    fits = able and worker.max_bytes >= group.size
+    return fits and worker.name not in group.shunned and not worker.is_full()

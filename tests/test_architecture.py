@@ -29,9 +29,10 @@ MAY_IMPORT = {
     "dev_ca": ["config", "edge.certificates", "timers"],
     "core": ["core.*"],
     "directory": ["core.*", "store.protocol", "values"],
-    "activities": ["core.*", "store.protocol", "timers", "workers"],
     "deliveries": ["core.*", "engine", "reuse", "store.protocol", "workers"],
-    "dispatch": ["activities", "core.*", "deliveries", "engine", "store.protocol", "timers", "values", "workers"],
+    "activities": ["backlog", "core.*", "refusals", "store.protocol", "timers", "workers"],
+    "backlog": ["core.*"],
+    "dispatch": ["activities", "backlog", "core.*", "deliveries", "engine", "store.protocol", "timers", "turns", "values", "workers"],
     "edge": [
         *("administration", "config", "core.*", "directory", "dispatch", "edge.*", "engine", "inspection", "queries"),
         *("router", "service"),
@@ -46,7 +47,9 @@ MAY_IMPORT = {
     "queries": ["core.*", "engine", "service", "store.protocol"],
     "retention": ["core.*", "engine", "store.protocol", "timers"],
     "reuse": ["core.*", "engine"],
-    "router": ["core.*", "directory", "engine", "store.protocol", "timers", "values"],
+    "pasts": ["core.*", "engine"],
+    "refusals": ["backlog", "timers"],
+    "router": ["backlog", "core.*", "directory", "engine", "store.protocol", "timers", "values"],
     "schema": [],
     "service": [
         *("core.*", "deliveries", "dispatch", "engine", "reuse", "router", "store.protocol", "timers", "values"),
@@ -54,8 +57,9 @@ MAY_IMPORT = {
     ],
     "store": ["core.*", "store.*", "values"],
     "timers": ["core.*", "store.protocol", "values"],
+    "turns": ["backlog", "core.*", "engine", "pasts", "refusals", "workers"],
     "values": [],
-    "workers": ["core.*", "store.protocol", "timers", "values"],
+    "workers": ["backlog", "core.*", "store.protocol", "timers", "values"],
 }
 
 # Package from outside -> the only modules that may import it.

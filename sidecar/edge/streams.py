@@ -27,19 +27,25 @@ class Stream:
         self.filled = asyncio.Event()
         self.out = out
 
-    def send(self, item: WorkItem) -> None:
-        """Write an item; one for a stream that has just ended goes back to the queue when its worker is removed."""
+    def send(self, item: WorkItem) -> int:
+        """Write an item; return 0, or its size when the worker could not receive it.
+
+        One for a stream that has just ended goes back to the queue when its worker is removed.
+        """
         if isinstance(item, TurnItem):
             # Only one family has the question for a new history; who gets it is taken for a member.
             message = dialects.encode_turn(dialects.MICROSOFT if item.rewind else self.family, item)
         else:
             message = dialects.encode_activity(self.family, item)
+        if len(message) > self.profile.max_bytes:
+            return len(message)
         try:
             self.out.send(message)
         except Closed:
-            return
+            return 0
         if self.out.full:
             self.filled.set()
+        return 0
 
     def rewinds(self) -> Rewinds:
         """Return whether the worker can write the new history of an instance that is rewound."""

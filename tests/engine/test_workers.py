@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from sidecar.backlog import Group
 from sidecar.core.items import WorkItem
-from sidecar.workers import Backlog, Filter, Group, Pool, Worker
+from sidecar.workers import Filter, Pool, Worker
 
 
 def worker(name: str = "w", **more: Any) -> Worker:
@@ -22,8 +23,9 @@ def worker(name: str = "w", **more: Any) -> Worker:
     return Worker(name=name, **fields | more)
 
 
-def _nothing(_item: WorkItem) -> None:
+def _nothing(_item: WorkItem) -> int:
     """A worker that is only counted."""
+    return 0
 
 
 def pool_of(*workers: Worker) -> Pool:
@@ -34,7 +36,7 @@ def pool_of(*workers: Worker) -> Pool:
 
 def offer(pool: Pool, name: str, count: int, version: str = "") -> None:
     for number in range(count):
-        pool.turns.offer(("default", f"{name}{version}{number}"), name, version)
+        pool.turns.offer(("default", f"{name}{version}{number}"), Group(name, version))
 
 
 def given(pool: Pool) -> list[tuple[str, Any]]:
@@ -70,7 +72,7 @@ def test_a_worker_gets_no_more_than_it_takes_of_each_kind() -> None:
     pool = pool_of(one)
     offer(pool, "a", 5)
     for number in range(5):
-        pool.activities.offer(number, "act", "")
+        pool.activities.offer(number, Group("act", ""))
     assert len(pool.assign()) == 5
     assert (len(one.turns), len(one.activities)) == (2, 3)
     assert pool.assign() == []
@@ -120,7 +122,7 @@ def test_work_goes_only_to_workers_that_take_its_name_and_version() -> None:
 def test_filters_of_turns_and_of_activities_are_apart() -> None:
     pool = pool_of(worker("turns", activity_filter=Filter({})), worker("activities", turn_filter=Filter({})))
     offer(pool, "a", 1)
-    pool.activities.offer(7, "act", "")
+    pool.activities.offer(7, Group("act", ""))
     assert given(pool) == [("turns", "a0"), ("activities", 7)]
 
 
@@ -135,39 +137,10 @@ def test_nothing_is_handed_out_while_the_pool_is_closed_or_empty() -> None:
     assert len(pool.turns) == 1
 
 
-def test_an_item_waits_once_however_often_it_is_offered() -> None:
-    backlog: Backlog[int] = Backlog()
-    for _ in range(3):
-        backlog.offer(1, "a", "")
-    backlog.offer(2, "a", "")
-    assert len(backlog) == 2
-    backlog.discard(1)
-    backlog.discard(1)
-    assert (1 in backlog, backlog.first(Group("a", ""))) == (False, 2)
-    backlog.discard(2)
-    assert list(backlog.groups()) == []
-    assert backlog.first(Group("a", "")) is None
-
-
-def test_a_backlog_that_overflows_says_so_and_wants_more_once_it_has_room() -> None:
-    backlog: Backlog[int] = Backlog(limit=10)
-    for number in range(10):
-        backlog.offer(number, "a", "")
-    assert backlog.complete
-    assert not backlog.wants_refill
-    backlog.offer(10, "a", "")
-    assert (len(backlog), backlog.complete, backlog.wants_refill) == (10, False, False)
-    for number in range(5):
-        backlog.discard(number)
-    assert not backlog.wants_refill
-    backlog.discard(5)
-    assert backlog.wants_refill
-
-
 def test_an_item_that_is_too_large_for_a_worker_waits_for_one_that_can_receive_it() -> None:
     pool = pool_of(worker("small", max_bytes=1_000))
-    pool.activities.offer(1, "work", "", 1_001)
-    pool.activities.offer(2, "work", "", 1_000)
+    pool.activities.offer(1, Group("work", "", 1_001))
+    pool.activities.offer(2, Group("work", "", 1_000))
     assert [item for _, item in pool.assign()] == [2]
     pool.workers.append(worker("larger", max_bytes=1_001))
     assert [(taker.name, item) for taker, item in pool.assign()] == [("larger", 1)]
@@ -175,10 +148,10 @@ def test_an_item_that_is_too_large_for_a_worker_waits_for_one_that_can_receive_i
 
 def test_work_of_a_hub_goes_to_the_workers_of_that_hub_alone() -> None:
     pool = pool_of(worker("blue", hub="blue"), worker("default"))
-    pool.turns.offer(("blue", "b"), "flow", "", hub="blue")
-    pool.turns.offer(("green", "g"), "flow", "", hub="green")
-    pool.activities.offer(1, "act", "", hub="blue")
-    pool.activities.offer(2, "act", "")
+    pool.turns.offer(("blue", "b"), Group("flow", "", hub="blue"))
+    pool.turns.offer(("green", "g"), Group("flow", "", hub="green"))
+    pool.activities.offer(1, Group("act", "", hub="blue"))
+    pool.activities.offer(2, Group("act", ""))
     assert sorted(given(pool), key=str) == [("blue", "b"), ("blue", 1), ("default", 2)]
     pool.workers.append(worker("green", hub="green"))
     assert given(pool) == [("green", "g")]

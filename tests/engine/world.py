@@ -140,12 +140,16 @@ class Hand:
         }
         self.worker = Worker(name=name, max_turns=turns, max_activities=activities, send=self._take, **fields | more)
 
-    def _take(self, item: WorkItem) -> None:
+    def _take(self, item: WorkItem) -> int:
+        size = _size(item)
+        if size > self.worker.max_bytes:
+            return size
         if isinstance(item, TurnItem):
             self.turns.append(item)
             self.past_seen.append(list(item.past.events))
         else:
             self.activities.append(item)
+        return 0
 
     async def turn(self, number: int) -> TurnItem:
         """The turn that was the n-th to come, from 1, once it is there."""
@@ -155,6 +159,12 @@ class Hand:
     async def activity(self, number: int) -> ActivityItem:
         await until(lambda: len(self.activities) >= number)
         return self.activities[number - 1]
+
+
+def _size(item: WorkItem) -> int:
+    if isinstance(item, TurnItem):
+        return item.past.size + sum(map(len, item.new))
+    return len(item.request)
 
 
 class World:

@@ -160,14 +160,14 @@ MUTANTS = (
     Mutant(
         "lease-forgotten",
         "engine",
-        "dispatch.py",
-        "        for address in list(worker.turns):\n            self.give_back_turn(self.engine.actor(address))\n",
+        "turns.py",
+        "        for address in list(worker.turns):\n            self.give_back(self._engine.actor(address))\n",
         "",
     ),
     Mutant(
         "any-token-answers-a-turn",
         "engine",
-        "dispatch.py",
+        "turns.py",
         '        if token != f"{turn.token}.{actor.address[0]}" and (token or holder.peer != peer):\n',
         "        if not token and holder.peer != peer:\n",
     ),

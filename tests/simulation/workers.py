@@ -81,7 +81,7 @@ class SimWorker:
             if self.node.up:
                 self.node.middle.dispatch.remove_worker(self.worker)
 
-    def _got(self, item: WorkItem) -> None:
+    def _got(self, item: WorkItem) -> int:
         try:
             if isinstance(item, TurnItem):
                 past, new = list(item.past.events), list(item.new)
@@ -94,6 +94,7 @@ class SimWorker:
         except Violation as violation:
             self.node.note(f"VIOLATION {violation}")
             self.node.violations.append(violation)
+        return 0
 
     def _check_past(self, item: TurnItem, past: list[bytes]) -> None:
         before = self._seen.get((self.node.name, item.instance_id, item.execution), [])

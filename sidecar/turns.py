@@ -1,0 +1,189 @@
+"""Turns for the own workers: instances that are ready for one, and the turns that a worker has.
+
+A turn is out under a token; only its answer under that token counts. All of it is a hint over the store.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from sidecar.backlog import Group, Lane
+from sidecar.core import turn as turns
+from sidecar.core.items import Past, TurnItem
+from sidecar.core.model import Changes, Instance, Position, Rewind, State, Turn
+from sidecar.engine import Actor, Address, Engine
+from sidecar.pasts import Pasts
+from sidecar.refusals import Refusals
+from sidecar.workers import Pool, Rewinds, Worker
+
+PAGE = 5_000
+log = structlog.get_logger(__name__)
+
+
+class Turns:
+    """Hands turns to workers and takes them back."""
+
+    def __init__(self, engine: Engine, pool: Pool, *, timeout: float, pump: Callable[[], None]) -> None:
+        self._engine = engine
+        self._pool = pool
+        self._timeout = timeout
+        self._pump = pump
+        self._pasts = Pasts(engine)
+        self._refusals: Refusals[Address] = Refusals(engine.clock)
+        self.out: dict[Address, Actor] = {}
+
+    # ------------------------------------------------------------ waiting
+
+    def queue(self, actor: Actor, instance: Instance) -> None:
+        """Let an instance wait for a worker if it is ready and no worker has it."""
+        if instance.ready and actor.turn is None and actor.holder is None:
+            self._offer(actor.address, _group_of(instance))
+            self._pump()
+
+    def _offer(self, address: Address, group: Group) -> None:
+        self._pool.turns.offer(address, group._replace(shunned=self._refusals.of(address)))
+
+    async def refill(self, lanes: frozenset[Lane] | None = None) -> None:
+        """Queue what is ready in the store, of these lanes (None: of all), as far as it fits.
+
+        Raises:
+            UnavailableError: the store failed.
+        """
+        backlog = self._pool.turns
+        backlog.refilling(lanes)
+        after, more = 0, True
+        while more and not backlog.has_share(lanes):
+            page = await self._engine.store.ready(after, PAGE)
+            held = self._pool.held_turns()
+            for found in page:
+                address = (found.hub, found.id)
+                if address not in held and (lanes is None or (found.hub, found.name) in lanes):
+                    self._offer(address, Group(found.name, found.version or "", hub=found.hub))
+            more = len(page) == PAGE
+            after = page[-1].key if page else after
+
+    def unqueue(self, actor: Actor) -> None:
+        """An instance is to wait no longer, whatever it waited for: its turn is void."""
+        self.recall(actor)
+        self._pool.turns.discard(actor.address)
+
+    # ------------------------------------------------------------ out
+
+    def assign(self, address: Address, worker: Worker) -> None:
+        """Give an instance's turn to a worker, as soon as its actor is between two steps."""
+        actor = self._engine.actor(address)
+        actor.holder = worker
+        self._engine.wake(actor)
+
+    def before_commands(self, actor: Actor) -> asyncio.Future[None] | None:
+        """Hand out the turn of an instance that was assigned. Returns what must be awaited first, or None."""
+        if actor.holder is None or actor.turn is not None:
+            return None
+        if actor.state is None or not actor.state.instance.ready:
+            self.recall(actor)
+            return None
+        if actor.past is None:
+            return asyncio.ensure_future(self._read_past(actor, actor.state.instance))
+        self._hand_out(actor, actor.state, actor.past, actor.holder)
+        return None
+
+    async def _read_past(self, actor: Actor, instance: Instance) -> None:
+        actor.past = Past(await self._engine.store.events(instance.key, Position(0, -1), instance.covered))
+
+    def _hand_out(self, actor: Actor, state: State, past: Past, worker: Worker) -> None:
+        instance, clock = state.instance, self._engine.clock
+        asked = instance.rewind is Rewind.ASKED
+        if asked and worker.rewinds() is Rewinds.NO:
+            self.recall(actor)
+            self._offer(actor.address, _group_of(instance))
+            return
+        turn = turns.begin(state, clock.now(), f"t.{clock.new_id()}")
+        state.tail = turns.after(state, turn)
+        actor.turn, actor.deadline = turn, clock.monotonic() + self._timeout
+        self.out[actor.address] = actor
+        self._pasts.use(actor, past)
+        new = [turn.started, *(row.event for row in turn.rows)]
+        token = f"{turn.token}.{actor.address[0]}"
+        too_large = worker.send(TurnItem(instance.id, instance.execution, past, new, token, asked))
+        if too_large:
+            self.recall(actor)
+            log.warning("turn waits for a worker that can receive it", instance=instance.id, bytes=too_large)
+            self._offer(actor.address, _group_of(instance, too_large))
+
+    def take(self, actor: Actor, token: str, peer: str) -> Turn | None:
+        """Take the turn that a worker answers, if it is the one that is out; its slot is free again.
+
+        An SDK that echoes no token must answer over the connection that it got the turn on.
+        """
+        turn, holder = actor.turn, actor.holder
+        if turn is None or holder is None:
+            return None
+        if token != f"{turn.token}.{actor.address[0]}" and (token or holder.peer != peer):
+            return None
+        self.recall(actor)
+        return turn
+
+    def done(self, actor: Actor, turn: Turn, changes: Changes) -> None:
+        """Move the past of an instance over a completed turn."""
+        self._refusals.forget(actor.address)
+        if actor.past is None or changes.instance is None:
+            return
+        if changes.truncate is not None:
+            self._pasts.forget(actor)
+            actor.past = Past([])
+            return
+        covered = changes.instance.covered
+        rows = sorted((*turn.rows, *(row for row in changes.append if row.turn <= covered)))
+        actor.past.add(row.event for row in rows)
+
+    def recall(self, actor: Actor) -> None:
+        """Void the turn that is out, or assigned, and free its slot."""
+        if actor.holder is not None:
+            actor.holder.turns.pop(actor.address, None)
+            self._pump()
+        actor.turn = actor.holder = None
+        self.out.pop(actor.address, None)
+
+    def give_back(self, actor: Actor) -> None:
+        """Queue the turn of a worker that is gone, or took too long."""
+        self.recall(actor)
+        if actor.loaded and actor.state is not None:
+            self.queue(actor, actor.state.instance)
+        else:
+            self._engine.wake(actor)
+
+    def abandon(self, token: str) -> None:
+        """Take back the turn of a worker that does not want it: others may have it at once, this one after a pause."""
+        for actor in list(self.out.values()):
+            if actor.turn is not None and actor.holder is not None and token.startswith(f"{actor.turn.token}."):
+                self._refusals.refuse(actor.address, actor.holder.name)
+                self.give_back(actor)
+                return
+
+    def forget_past(self, actor: Actor) -> None:
+        """What a worker has seen of an instance is not its past any more."""
+        self._pasts.forget(actor)
+
+    # ------------------------------------------------------------ time
+
+    def left(self, worker: Worker) -> None:
+        """Queue all that a worker had which is gone."""
+        self._refusals.left(worker.name)
+        for address in list(worker.turns):
+            self.give_back(self._engine.actor(address))
+
+    def sweep(self) -> None:
+        """Hand out again what took longer than it may, and what was given back and has paused."""
+        now = self._engine.clock.monotonic()
+        for actor in [actor for actor in self.out.values() if actor.deadline <= now]:
+            log.warning("turn timed out", instance=actor.address[1], seconds=self._timeout)
+            self.give_back(actor)
+        for address in self._refusals.over():
+            self._pool.turns.regroup(address, self._refusals.of(address))
+            self._pump()
+
+
+def _group_of(instance: Instance, size: int = 0) -> Group:
+    version, asked = instance.version or "", instance.rewind is Rewind.ASKED
+    return Group(instance.name, version, size, hub=instance.hub, rewind=asked)
