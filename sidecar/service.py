@@ -219,7 +219,10 @@ class Service:
         record = await dispatch.deliveries.record(address, log=True) if rewound else None
 
         def decide(at: Context, state: State | None) -> Decision:
-            turn = dispatch.turns.take(actor, response.completion_token, peer)
+            token = response.completion_token
+            if turns.processes_nothing(response) and dispatch.turns.is_out(actor, token, peer):
+                dispatch.turns.decline(actor)
+            turn = dispatch.turns.take(actor, token, peer)
             if turn is None or state is None:
                 return Decision(None, Reply(Outcome.STALE))
             try:

@@ -111,30 +111,34 @@ class Turns:
             log.warning("turn waits for a worker that can receive it", instance=instance.id, bytes=too_large)
             self._offer(actor.address, _group_of(instance, too_large))
 
-    def take(self, actor: Actor, token: str, peer: str) -> Turn | None:
-        """Take the turn that a worker answers, if it is the one that is out; its slot is free again.
+    def is_out(self, actor: Actor, token: str, peer: str) -> bool:
+        """Whether a worker that answers has the turn that is out.
 
         An SDK that echoes no token must answer over the connection that it got the turn on.
         """
-        turn, holder = actor.turn, actor.holder
-        if turn is None or holder is None:
-            return None
-        if token != f"{turn.token}.{actor.address[0]}" and (token or holder.peer != peer):
-            return None
-        self.recall(actor)
+        if actor.turn is None or actor.holder is None:
+            return False
+        return token == f"{actor.turn.token}.{actor.address[0]}" or (not token and actor.holder.peer == peer)
+
+    def take(self, actor: Actor, token: str, peer: str) -> Turn | None:
+        """Take the turn that a worker answers, if it is the one that is out; its slot is free again."""
+        turn = actor.turn if self.is_out(actor, token, peer) else None
+        if turn is not None:
+            self.recall(actor)
         return turn
 
     def done(self, actor: Actor, turn: Turn, changes: Changes) -> None:
         """Move the past of an instance over a completed turn."""
         self._refusals.forget(actor.address)
-        if actor.past is None or changes.instance is None:
+        instance, cut = changes.instance, changes.truncate
+        if actor.past is None or instance is None:
             return
-        if changes.truncate is not None:
+        if instance.execution != turn.execution:
             self._pasts.forget(actor)
             actor.past = Past([])
             return
-        covered = changes.instance.covered
-        rows = sorted((*turn.rows, *(row for row in changes.append if row.turn <= covered)))
+        taken = [row for row in turn.rows if cut is None or row.position < cut]
+        rows = sorted((*taken, *(row for row in changes.append if row.turn <= instance.covered)))
         actor.past.add(row.event for row in rows)
 
     def recall(self, actor: Actor) -> None:
@@ -154,12 +158,17 @@ class Turns:
             self._engine.wake(actor)
 
     def abandon(self, token: str) -> None:
-        """Take back the turn of a worker that does not want it: others may have it at once, this one after a pause."""
+        """Take back the turn that a worker does not want."""
         for actor in list(self.out.values()):
-            if actor.turn is not None and actor.holder is not None and token.startswith(f"{actor.turn.token}."):
-                self._refusals.refuse(actor.address, actor.holder.name)
-                self.give_back(actor)
+            if actor.turn is not None and token.startswith(f"{actor.turn.token}."):
+                self.decline(actor)
                 return
+
+    def decline(self, actor: Actor) -> None:
+        """Queue a turn that came to nothing: others may have it at once, this worker after a pause."""
+        if actor.holder is not None:
+            self._refusals.refuse(actor.address, actor.holder.name)
+        self.give_back(actor)
 
     def forget_past(self, actor: Actor) -> None:
         """What a worker has seen of an instance is not its past any more."""

@@ -15,6 +15,7 @@ from sidecar.core.model import (
     Kind,
     OpenCall,
     Reminder,
+    Row,
     Self,
     State,
 )
@@ -32,6 +33,7 @@ class Draft:
     done: set[int] = field(default_factory=set)  # IDs of the actions that were carried out
     confirmed: list[bytes] = field(default_factory=list)
     arrivals: list[bytes] = field(default_factory=list)
+    waiting: tuple[Row, ...] = ()  # what the turn did not process, and what arrived while it was out
     opened: dict[int, OpenCall] = field(default_factory=dict)
     children: list[Child] = field(default_factory=list)
     detached: int = 0  # detached workflows that this step starts under an ID of ours

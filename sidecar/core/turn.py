@@ -30,6 +30,7 @@ from sidecar.core.model import (
 from sidecar.core.rewind import Record
 from sidecar.schema import taskhub_pb2 as pb
 
+_STARTED_AND_ONE = 2
 _ENDS = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED, Status.CONTINUED_AS_NEW})
 
 
@@ -68,6 +69,7 @@ def complete(
         OvertakenError: the instance was terminated, suspended, replaced or continued meanwhile.
     """
     _check_current(state.instance, turn)
+    turn, rest = _split(turn, response)
     draft = Draft(at, state, turn.number)
     ending = next((action for action in response.actions if action.WhichOneof("kind") == "complete"), None)
     try:
@@ -82,11 +84,25 @@ def complete(
     except UnsupportedActionError as error:
         draft = Draft(at, state, turn.number, ending=True)
         ending = _failed_by_us(str(error))
+    draft.waiting = rest + tuple(row for row in state.inbox if row.turn > turn.number)
     if ending is None:
         return _go_on(draft, turn, response)
     if ending.complete.status == Status.CONTINUED_AS_NEW:
         return _continue_as_new(draft, turn, ending.complete, response)
     return _end(draft, turn, ending.complete, response)
+
+
+def processes_nothing(response: pb.OrchestratorResponse) -> bool:
+    """Whether a worker says that it took no event of the turn but its start: with that nothing would ever go on."""
+    return response.HasField("num_events_processed") and response.num_events_processed.value < _STARTED_AND_ONE
+
+
+def _split(turn: Turn, response: pb.OrchestratorResponse) -> tuple[Turn, tuple[Row, ...]]:
+    """Return the turn with the events that the worker has processed, and the rest. The first event is its start."""
+    if not response.HasField("num_events_processed"):
+        return turn, ()
+    count = max(0, response.num_events_processed.value - 1)
+    return replace(turn, rows=turn.rows[:count]), turn.rows[count:]
 
 
 def _check_current(instance: Instance, turn: Turn) -> None:
@@ -129,13 +145,25 @@ def _base(draft: Draft, response: pb.OrchestratorResponse, turn: Turn) -> dict[s
 
 
 def _go_on(draft: Draft, turn: Turn, response: pb.OrchestratorResponse) -> Changes:
-    arrivals = states.arrive(draft.state, draft.arrivals)
+    cut, moved = _moved(draft, turn)
+    if cut is None:
+        moved = states.arrive(draft.state, draft.arrivals)
     fields = _base(draft, response, turn) | {"status": Status.RUNNING}
     return _changes(
         draft,
-        states.touched(draft.state, draft.now, len(arrivals), **fields),
-        append=_covered(draft, turn, response) + arrivals,
+        states.touched(draft.state, draft.now, len(moved), **fields),
+        append=_covered(draft, turn, response) + moved,
+        truncate=cut,
     )
+
+
+def _moved(draft: Draft, turn: Turn) -> tuple[Position | None, tuple[Row, ...]]:
+    """Return where the log is cut, and the rows that follow there: what a turn did not process is first in the next."""
+    if not draft.waiting or draft.waiting[0].turn > turn.number:
+        return None, ()
+    moved = [*(row.event for row in draft.waiting), *draft.arrivals]
+    rows = tuple(Row(turn.number + 1, FIRST_ARRIVAL + offset, event) for offset, event in enumerate(moved))
+    return draft.waiting[0].position, rows
 
 
 def _changes(draft: Draft, instance: Instance, **fields: Any) -> Changes:
@@ -162,10 +190,12 @@ def _end(draft: Draft, turn: Turn, complete_: pb.Complete, response: pb.Orchestr
         "completed_at": draft.now,
         "failure": details,
     }
+    cut, moved = _moved(draft, turn)
     return _changes(
         draft,
         states.touched(draft.state, draft.now, 0, **fields),
-        append=_covered(draft, turn, response),
+        append=_covered(draft, turn, response) + moved,
+        truncate=cut,
         output=None if result is None else result.value,
         close_all=True,
     )
@@ -188,9 +218,8 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
     instance = replace(draft.state.instance, execution=draft.at.ids.new_id())
     if complete_.HasField("new_version"):
         instance = replace(instance, version=complete_.new_version.value)
-    waiting = [row.event for row in draft.state.inbox if row.turn > turn.number]
     carried = [events.stamped(events.encode(event), draft.now) for event in complete_.carryover_events]
-    carried += [event for event in waiting if events.belongs_to_no_call(event)]
+    carried += [row.event for row in draft.waiting if events.belongs_to_no_call(row.event)]
     begun = restart_event(draft.me, instance, complete_.result if complete_.HasField("result") else None, draft.now)
     rows = [Row(turn.number + 1, 1, begun)]
     rows += [Row(turn.number + 1, FIRST_ARRIVAL + offset, event) for offset, event in enumerate(carried)]
