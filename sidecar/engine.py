@@ -17,6 +17,7 @@ from sidecar.core import state as states
 from sidecar.core.ids import Ids
 from sidecar.core.items import Past
 from sidecar.core.model import Changes, Context, Decision, Outcome, Reminder, Reply, Self, State, Turn
+from sidecar.core.parts import Parts
 from sidecar.store.protocol import Refusal, Store, UnavailableError
 from sidecar.timers import Clock
 from sidecar.workers import Worker
@@ -74,6 +75,7 @@ class Actor:
     turn: Turn | None = None  # the turn that a worker has
     holder: Worker | None = None  # the worker that has it, or is to get it
     deadline: float = 0.0  # monotonic time at which it is handed out again
+    parts: Parts | None = None  # what has come of its answer, when that comes in parts
     past: Past | None = None
     watchers: dict["asyncio.Future[None]", None] = field(default_factory=dict)
 

@@ -32,8 +32,9 @@ from sidecar.core.model import (
     State,
 )
 from sidecar.core.policy import Operation, Policy
+from sidecar.core.rewind import Record
 from sidecar.dispatch import Dispatch
-from sidecar.engine import Address, Decide, Engine
+from sidecar.engine import Actor, Address, Decide, Engine
 from sidecar.reuse import replacing
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal, UnavailableError
@@ -211,12 +212,22 @@ class Service:
     # ------------------------------------------------------------ workers
 
     async def complete_turn(self, hub: str, peer: str, response: pb.OrchestratorResponse) -> Reply:
-        """Take a worker's answer to a turn, in neutral form; an answer that comes too late changes nothing."""
+        """Take a worker's answer to a turn, or a part of it, in neutral form.
+
+        An answer that comes too late changes nothing, and a part does so only with the last.
+        """
         engine, dispatch = self.engine, self.dispatch
         address = (_hub_of(response.completion_token, hub), response.instance_id)
         actor = engine.actor(address)
-        rewound = any(action.HasField("rewind") for action in response.actions)
+        whole = dispatch.turns.join(actor, peer, response)
+        if whole is None:
+            return Reply(Outcome.STALE)
+        rewound = any(action.HasField("rewind") for action in whole.actions)
         record = await dispatch.deliveries.record(address, log=True) if rewound else None
+        return await engine.submit(address, self._completed(actor, peer, whole, record))
+
+    def _completed(self, actor: Actor, peer: str, response: pb.OrchestratorResponse, record: Record | None) -> Decide:
+        dispatch = self.dispatch
 
         def decide(at: Context, state: State | None) -> Decision:
             token = response.completion_token
@@ -232,7 +243,7 @@ class Service:
             dispatch.turns.done(actor, turn, changes)
             return Decision(changes, DONE)
 
-        return await engine.submit(address, decide)
+        return decide
 
     async def complete_activity(self, hub: str, peer: str, response: pb.ActivityResponse) -> Reply:
         """Take a worker's answer to an activity; the first one counts, whoever it comes from."""

@@ -9,15 +9,19 @@ from collections.abc import Callable
 import structlog
 
 from sidecar.backlog import Group, Lane
+from sidecar.core import parts
 from sidecar.core import turn as turns
 from sidecar.core.items import Past, TurnItem
 from sidecar.core.model import Changes, Instance, Position, Rewind, State, Turn
+from sidecar.core.parts import Parts
 from sidecar.engine import Actor, Address, Engine
 from sidecar.pasts import Pasts
 from sidecar.refusals import Refusals
+from sidecar.schema import taskhub_pb2 as pb
 from sidecar.workers import Pool, Rewinds, Worker
 
 PAGE = 5_000
+ALL_PARTS_BYTES = 256 * 1024 * 1024  # of answers that are not whole yet
 log = structlog.get_logger(__name__)
 
 
@@ -31,6 +35,7 @@ class Turns:
         self._pump = pump
         self._pasts = Pasts(engine)
         self._refusals: Refusals[Address] = Refusals(engine.clock)
+        self._part_bytes = 0
         self.out: dict[Address, Actor] = {}
 
     # ------------------------------------------------------------ waiting
@@ -127,6 +132,29 @@ class Turns:
             self.recall(actor)
         return turn
 
+    def join(self, actor: Actor, peer: str, answer: pb.OrchestratorResponse) -> pb.OrchestratorResponse | None:
+        """Take an answer, or a part of one: return it when it is whole, None while more must come.
+
+        A part that comes twice is taken once. When one is missing, or too much comes at once, the turn is given back.
+        """
+        if not self.is_out(actor, answer.completion_token, peer):
+            return None if answer.is_partial else answer
+        if actor.parts is None and not answer.is_partial and parts.place(answer, 0) == 0:
+            return answer
+        actor.parts = actor.parts or Parts()
+        expected = len(actor.parts)
+        if parts.place(answer, expected) != expected or self._part_bytes > ALL_PARTS_BYTES:
+            if parts.place(answer, expected) >= expected:
+                log.warning("parts of an answer are missing or too many at once", instance=actor.address[1])
+                self.decline(actor)
+            return None
+        before = actor.parts.size
+        fits = actor.parts.add(answer)
+        self._part_bytes += actor.parts.size - before
+        if not fits:
+            return parts.too_large(answer)
+        return None if answer.is_partial else actor.parts.whole()
+
     def done(self, actor: Actor, turn: Turn, changes: Changes) -> None:
         """Move the past of an instance over a completed turn."""
         self._refusals.forget(actor.address)
@@ -146,7 +174,9 @@ class Turns:
         if actor.holder is not None:
             actor.holder.turns.pop(actor.address, None)
             self._pump()
-        actor.turn = actor.holder = None
+        if actor.parts is not None:
+            self._part_bytes -= actor.parts.size
+        actor.turn = actor.holder = actor.parts = None
         self.out.pop(actor.address, None)
 
     def give_back(self, actor: Actor) -> None:

@@ -32,7 +32,18 @@ MAY_IMPORT = {
     "deliveries": ["core.*", "engine", "reuse", "store.protocol", "workers"],
     "activities": ["backlog", "core.*", "refusals", "store.protocol", "timers", "workers"],
     "backlog": ["core.*"],
-    "dispatch": ["activities", "backlog", "core.*", "deliveries", "engine", "store.protocol", "timers", "turns", "values", "workers"],
+    "dispatch": [
+        "activities",
+        "backlog",
+        "core.*",
+        "deliveries",
+        "engine",
+        "store.protocol",
+        "timers",
+        "turns",
+        "values",
+        "workers",
+    ],
     "edge": [
         *("administration", "config", "core.*", "directory", "dispatch", "edge.*", "engine", "inspection", "queries"),
         *("router", "service"),
@@ -57,7 +68,7 @@ MAY_IMPORT = {
     ],
     "store": ["core.*", "store.*", "values"],
     "timers": ["core.*", "store.protocol", "values"],
-    "turns": ["backlog", "core.*", "engine", "pasts", "refusals", "workers"],
+    "turns": ["backlog", "core.*", "engine", "pasts", "refusals", "store.protocol", "workers"],
     "values": [],
     "workers": ["backlog", "core.*", "store.protocol", "timers", "values"],
 }

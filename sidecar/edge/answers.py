@@ -8,7 +8,7 @@ import asyncio
 from sidecar.edge.dialects import completion
 from sidecar.edge.rpc import Methods, done, hub_of, parse, parsed
 from sidecar.edge.streams import Streams
-from sidecar.edge.transport import Call, Outflow, Refused, Status
+from sidecar.edge.transport import Call, Outflow
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.service import Service
 
@@ -39,8 +39,6 @@ class Answers:
     async def _complete_turn(self, call: Call, body: bytes) -> bytes:
         response, family = completion.read(body, self._streams.family(call.peer))
         self._streams.learn(call.peer, family)
-        if response.is_partial:
-            raise Refused(Status.UNIMPLEMENTED, "answers in several parts are not supported yet")
         if response.requires_history:
             self._service.abandon_turn(response.completion_token)
             return b""

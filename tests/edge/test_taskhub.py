@@ -320,6 +320,21 @@ async def test_a_turn_that_is_given_back_comes_again(node: Node, how: str) -> No
     assert again[10][0].decode() != token
 
 
+async def test_an_answer_in_several_parts_is_taken_as_one(node: Node) -> None:
+    """E.5: the .NET and Java SDKs cut an answer above about 3.9 MB."""
+    stream = await work_items(node.channel)
+    await node.begin("a")
+    token = fields(await stream.receive() or b"")[10][0].decode()
+    for number, actions in enumerate(([call(1)], [call(2)], [call(3), end()])):
+        answer = pb.OrchestratorResponse(instance_id="a", actions=actions, completion_token=token)
+        answer.is_partial, answer.chunk_index.value = number < 2, number
+        assert await node.refusal("CompleteOrchestratorTask", answer) == OK
+    assert (await get(node, "a")).state.status == COMPLETED
+    history = await node.call("GetInstanceHistory", pb.GetInstanceHistoryRequest(instance_id="a"))
+    found = [pb.HistoryEvent.FromString(event).WhichOneof("kind") for event in fields(history)[1]]
+    assert found.count("task_scheduled") == 3
+
+
 async def test_the_answer_to_an_activity_whose_workflow_was_purged_is_ok_and_empty(node: Node) -> None:
     stream = await work_items(node.channel)
     await node.begin("a")

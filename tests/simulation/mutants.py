@@ -168,8 +168,8 @@ MUTANTS = (
         "any-token-answers-a-turn",
         "engine",
         "turns.py",
-        '        return token == f"{actor.turn.token}.{actor.address[0]}" or (not token and actor.holder.peer == peer)\n',
-        "        return bool(token) or actor.holder.peer == peer\n",
+        'return token == f"{actor.turn.token}.{actor.address[0]}" or (not token and actor.holder.peer == peer)',
+        "return bool(token) or actor.holder.peer == peer",
     ),
     Mutant(
         "done-activity-keeps-its-slot",
