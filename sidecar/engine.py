@@ -75,6 +75,8 @@ class Actor:
     turn: Turn | None = None  # the turn that a worker has
     holder: Worker | None = None  # the worker that has it, or is to get it
     deadline: float = 0.0  # monotonic time at which it is handed out again
+    sent: int = 0  # how many events of the past the turn that is out stands on
+    withheld: bool = False  # whether its worker was not sent all of them
     parts: Parts | None = None  # what has come of its answer, when that comes in parts
     past: Past | None = None
     watchers: dict["asyncio.Future[None]", None] = field(default_factory=dict)

@@ -40,6 +40,7 @@ from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal, UnavailableError
 
 log = structlog.get_logger(__name__)
+_EVERYTHING = 1 << 60  # behind every turn
 _LONGEST_NUMBER = 18  # digits of an order number: any such number fits a column
 
 
@@ -197,13 +198,19 @@ class Service:
         parent = None if found is None else found.parent
         return parent is not None and parent.actor.id == of.id and parent.call == child.call
 
-    async def history(self, address: Address) -> list[bytes] | None:
-        """Return the log of an instance as its worker saw it, with its end, or None."""
+    async def history(self, address: Address, *, for_turn: bool = False) -> list[bytes] | None:
+        """Return the log of an instance as its worker saw it, with its end, or None.
+
+        What has arrived since the last turn is not in it while the instance runs: a worker that asks during a turn
+        has that already. `for_turn`: only what the turn that is out stands on.
+        """
         instance = await self.instance(address)
         if instance is None:
             return None
-        log = await self.engine.store.events(instance.key, Position(0, -1), instance.covered + (1 << 40))
-        if instance.status.terminal and instance.completed_at is not None:
+        ended = instance.status.terminal and not for_turn
+        upto = _EVERYTHING if ended else instance.covered
+        log = await self.engine.store.events(instance.key, Position(0, -1), upto)
+        if ended and instance.completed_at is not None:
             _, output = await self.engine.store.payloads(instance.key)
             end = events.execution_completed(instance.completed_at, instance.status, output, instance.failure)
             log.append(end)
@@ -230,10 +237,9 @@ class Service:
         dispatch = self.dispatch
 
         def decide(at: Context, state: State | None) -> Decision:
-            token = response.completion_token
-            if turns.processes_nothing(response) and dispatch.turns.is_out(actor, token, peer):
+            if turns.processes_nothing(response) and dispatch.turns.is_out(actor, response.completion_token, peer):
                 dispatch.turns.decline(actor)
-            turn = dispatch.turns.take(actor, token, peer)
+            turn = dispatch.turns.take(actor, peer, response)
             if turn is None or state is None:
                 return Decision(None, Reply(Outcome.STALE))
             try:
@@ -279,6 +285,10 @@ class Service:
     def abandon_turn(self, token: str) -> None:
         """Take back a turn that a worker does not want."""
         self.dispatch.turns.abandon(token)
+
+    def resend_turn(self, token: str) -> None:
+        """Send a turn again to a worker that needs all of the past."""
+        self.dispatch.turns.resend(token)
 
     def abandon_activity(self, token: str) -> None:
         """Take back an activity that a worker does not want."""

@@ -110,7 +110,9 @@ class Turns:
         self._pasts.use(actor, past)
         new = [turn.started, *(row.event for row in turn.rows)]
         token = f"{turn.token}.{actor.address[0]}"
-        too_large = worker.send(TurnItem(instance.id, instance.execution, past, new, token, asked))
+        known = worker.seen.take(actor.address, instance.execution)
+        actor.sent, actor.withheld = len(past.events), known > 0
+        too_large = worker.send(TurnItem(instance.id, instance.execution, past, new, token, asked, known))
         if too_large:
             self.recall(actor)
             log.warning("turn waits for a worker that can receive it", instance=instance.id, bytes=too_large)
@@ -125,11 +127,15 @@ class Turns:
             return False
         return token == f"{actor.turn.token}.{actor.address[0]}" or (not token and actor.holder.peer == peer)
 
-    def take(self, actor: Actor, token: str, peer: str) -> Turn | None:
+    def take(self, actor: Actor, peer: str, answer: pb.OrchestratorResponse) -> Turn | None:
         """Take the turn that a worker answers, if it is the one that is out; its slot is free again."""
-        turn = actor.turn if self.is_out(actor, token, peer) else None
-        if turn is not None:
-            self.recall(actor)
+        turn, worker = actor.turn, actor.holder
+        if turn is None or worker is None or not self.is_out(actor, answer.completion_token, peer):
+            return None
+        self.recall(actor)
+        # A worker forgets the past of an execution when it ends it.
+        if worker.keeps_history and not any(action.HasField("complete") for action in answer.actions):
+            worker.seen.keep(actor.address, turn.execution, actor.sent)
         return turn
 
     def join(self, actor: Actor, peer: str, answer: pb.OrchestratorResponse) -> pb.OrchestratorResponse | None:
@@ -189,10 +195,24 @@ class Turns:
 
     def abandon(self, token: str) -> None:
         """Take back the turn that a worker does not want."""
-        for actor in list(self.out.values()):
+        actor = self._having(token)
+        if actor is not None:
+            self.decline(actor)
+
+    def resend(self, token: str) -> None:
+        """Send the turn of a worker that has lost the past with all of it; one that had it has given the turn back."""
+        actor = self._having(token)
+        if actor is not None and actor.withheld:
+            self.give_back(actor)
+        elif actor is not None:
+            self.decline(actor)
+
+    def _having(self, token: str) -> Actor | None:
+        """Return the instance whose turn is out under a token, or None."""
+        for actor in self.out.values():
             if actor.turn is not None and token.startswith(f"{actor.turn.token}."):
-                self.decline(actor)
-                return
+                return actor
+        return None
 
     def decline(self, actor: Actor) -> None:
         """Queue a turn that came to nothing: others may have it at once, this worker after a pause."""

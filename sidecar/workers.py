@@ -4,6 +4,7 @@ Plain methods, no I/O: state in, list of assignments out.
 """
 
 import enum
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from typing import NamedTuple
 from sidecar.backlog import Backlog, Group, K, Key
 from sidecar.core.items import WorkItem
 from sidecar.core.model import DEFAULT_HUB
+
+SEEN_LIMIT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,27 @@ class Rewinds(enum.IntEnum):
     YES = 2
 
 
+class Seen:
+    """How many events of their past a worker has kept of the instances that it had a turn of last, by execution.
+
+    Bounded: of an instance that is forgotten the whole past is sent once more.
+    """
+
+    def __init__(self) -> None:
+        self._events: OrderedDict[tuple[str, str], tuple[str, int]] = OrderedDict()
+
+    def keep(self, address: tuple[str, str], execution: str, events: int) -> None:
+        """A turn was answered that was sent with so many events before it."""
+        self._events[address] = (execution, events)
+        if len(self._events) > SEEN_LIMIT:
+            self._events.popitem(last=False)
+
+    def take(self, address: tuple[str, str], execution: str) -> int:
+        """Return how many events a worker has kept of an execution, and rely on it no more until the next answer."""
+        kept, events = self._events.pop(address, ("", 0))
+        return events if kept == execution else 0
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """One `GetWorkItems` stream: what it takes, how much at once, and what it has. It takes work of one hub.
@@ -53,8 +77,10 @@ class Worker:
     send: Callable[[WorkItem], int]
     hub: str = DEFAULT_HUB
     rewinds: Callable[[], Rewinds] = lambda: Rewinds.NO
+    keeps_history: bool = False
     turns: dict[tuple[str, str], None] = field(default_factory=dict)
     activities: dict[int, None] = field(default_factory=dict)
+    seen: Seen = field(default_factory=Seen)
 
 
 class Assignment(NamedTuple):

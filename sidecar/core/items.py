@@ -1,7 +1,30 @@
 """Work for workers, in neutral form."""
 
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+
+class Frames:
+    """Events as one dialect profile reads them, joined; those that it does not read are left out."""
+
+    def __init__(self) -> None:
+        self.joined = bytearray()
+        self._ends = array("Q", [0])  # by number of events: bytes that they take
+        self._counts = array("Q", [0])  # by number of events: how many of them the profile reads
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def add(self, frame: bytes) -> None:
+        """Append an event; an empty frame stands for one that is not read."""
+        self.joined += frame
+        self._ends.append(len(self.joined))
+        self._counts.append(self._counts[-1] + bool(frame))
+
+    def upto(self, events: int) -> tuple[int, int]:
+        """Return how many of the first events the profile reads, and the bytes that they take."""
+        return self._counts[events], self._ends[events]
 
 
 class Past:
@@ -10,7 +33,7 @@ class Past:
     def __init__(self, events: list[bytes]) -> None:
         self.events = events
         self.size = sum(map(len, events))
-        self._frames: dict[str, tuple[int, bytearray]] = {}
+        self._frames: dict[str, Frames] = {}
 
     def add(self, events: Iterable[bytes]) -> None:
         """Append the events of a turn that was completed."""
@@ -18,20 +41,20 @@ class Past:
         self.events.extend(fresh)
         self.size += sum(map(len, fresh))
 
-    def frames(self, profile: str, frame: Callable[[bytes], bytes]) -> bytearray:
-        """Return all events framed for a dialect profile, joined."""
-        done, joined = self._frames.get(profile, (0, bytearray()))
-        for event in self.events[done:]:
-            joined += frame(event)
-        self._frames[profile] = (len(self.events), joined)
-        return joined
+    def frames(self, profile: str, frame: Callable[[bytes], bytes]) -> Frames:
+        """Return all events framed for a dialect profile."""
+        frames = self._frames.setdefault(profile, Frames())
+        for number in range(len(frames), len(self.events)):
+            frames.add(frame(self.events[number]))
+        return frames
 
 
 @dataclass(frozen=True, slots=True)
 class TurnItem:
     """A turn for a worker: what it has seen of the instance, and what is new.
 
-    `rewind` says that it asks for a new history.
+    `rewind` says that it asks for a new history. `known` is the number of events of the past that the worker has kept:
+    they are not sent again.
     """
 
     instance_id: str
@@ -40,6 +63,7 @@ class TurnItem:
     new: list[bytes]
     token: str
     rewind: bool = False
+    known: int = 0
 
 
 @dataclass(frozen=True, slots=True)

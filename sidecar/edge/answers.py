@@ -40,7 +40,7 @@ class Answers:
         response, family = completion.read(body, self._streams.family(call.peer))
         self._streams.learn(call.peer, family)
         if response.requires_history:
-            self._service.abandon_turn(response.completion_token)
+            self._service.resend_turn(response.completion_token)
             return b""
         return done(await self._service.complete_turn(hub_of(call), call.peer, response))
 

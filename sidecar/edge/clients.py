@@ -124,7 +124,7 @@ class Clients:
         request = parse(pb.GetInstanceHistoryRequest, body)
         address = address_of(call, request.instance_id)
         instance = await self._service.instance(address)
-        log_ = await self._service.history(address)
+        log_ = await self._service.history(address, for_turn=request.for_work_item_processing)
         if log_ is None or instance is None:
             raise Refused(Status.NOT_FOUND, "no such instance exists")
         if request.execution_id.value not in ("", instance.execution):

@@ -26,6 +26,8 @@ class Stream:
         self.profile = profile
         self.filled = asyncio.Event()
         self.out = out
+        self.sent_items = 0
+        self.sent_bytes = 0
 
     def send(self, item: WorkItem) -> int:
         """Write an item; return 0, or its size when the worker could not receive it.
@@ -43,6 +45,8 @@ class Stream:
             self.out.send(message)
         except Closed:
             return 0
+        self.sent_items += 1
+        self.sent_bytes += len(message)
         if self.out.full:
             self.filled.set()
         return 0
@@ -116,7 +120,13 @@ class Streams:
             if not self._by_peer[call.peer]:
                 del self._by_peer[call.peer]
             self._dispatch.remove_worker(worker)
-            log.info("worker disconnected", worker=worker.name, peer=call.peer)
+            log.info(
+                "worker disconnected",
+                worker=worker.name,
+                peer=call.peer,
+                sent_items=stream.sent_items,
+                sent_bytes=stream.sent_bytes,
+            )
 
 
 def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Stream) -> Worker:
@@ -135,6 +145,7 @@ def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Stre
         is_full=lambda: stream.out.full,
         send=stream.send,
         rewinds=stream.rewinds,
+        keeps_history=stream.profile.keeps_history,
     )
 
 

@@ -152,6 +152,11 @@ class Sidecar(Process):
         assert status == HTTPStatus.OK
         return json.loads(body)
 
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The lines of its log that say this, with their fields."""
+        found = [json.loads(line) for line in lines(self.log) if line.startswith("{")]
+        return [line for line in found if line.get("event") == event]
+
     def run_command(self, *options: str) -> subprocess.CompletedProcess[str]:
         """A start that is expected to fail: its exit code and output."""
         return subprocess.run(

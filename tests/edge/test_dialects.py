@@ -399,3 +399,41 @@ def test_what_is_known_of_a_worker_tells_what_its_answer_does_not() -> None:
     assert len(completion.read(plain, MICROSOFT)[0].actions) == 2
     for family in (DAPR, DAPR_DETACHING):
         assert [one.WhichOneof("kind") for one in completion.read(plain, family)[0].actions] == ["complete"]
+
+
+# ---------------------------------------------------------------- what a worker keeps, and what it does not read
+
+
+def stalled() -> bytes:
+    event = pb.HistoryEvent(event_id=-1, execution_stalled=pb.ExecutionStalled(reason=1, description="why"))
+    return events.encode(event)
+
+
+def request_in(item: bytes) -> dict[int, list[bytes]]:
+    return fields(fields(item)[1][0])
+
+
+def test_of_a_past_that_is_kept_only_the_number_of_its_events_is_sent() -> None:
+    raised = [events.event_raised(1, f"e{number}", None) for number in range(5)]
+    past = Past(raised[:4])
+    item = TurnItem("a", "run 1", past, raised[4:], TOKEN, known=3)
+    found = request_in(dialects.encode_turn(DAPR, item))
+    assert (found[3], found[4], found[9]) == (raised[3:4], raised[4:], [b"\x08\x03"])
+    assert 9 not in request_in(dialects.encode_turn(DAPR, TurnItem("a", "run 1", past, raised[4:], TOKEN)))
+
+
+@pytest.mark.parametrize(("family", "sees"), [(NEUTRAL, 0), (MICROSOFT, 0), (DAPR, 1)])
+def test_only_dapr_is_told_that_a_workflow_was_stalled(family: Family, sees: int) -> None:
+    """And the number of events that a worker keeps is that of those it was sent."""
+    raised = [events.event_raised(1, f"e{number}", None) for number in range(3)]
+    past = Past([raised[0], stalled(), raised[1]])
+    item = TurnItem("a", "run 1", past, [raised[2]], TOKEN)
+    assert len(request_in(dialects.encode_turn(family, item))[3]) == 2 + sees
+    delta = request_in(dialects.encode_turn(family, TurnItem("a", "run 1", past, [raised[2]], TOKEN, known=2)))
+    assert (delta[3], delta[9]) == ([raised[1]], [bytes([8, 1 + sees])])
+
+
+def test_an_event_whose_bytes_look_like_a_stall_is_sent() -> None:
+    event = events.encode(pb.HistoryEvent(event_id=250, event_raised=pb.EventRaised(name="x")))
+    assert b"\xfa\x01" in event, "the number is written as the tag of a stall"
+    assert MICROSOFT.event(event) == event

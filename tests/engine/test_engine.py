@@ -13,9 +13,10 @@ from .world import DONE, RUNNING, SUSPENDED, Hand, World, at, call, end, kinds, 
 
 
 async def _events(world: World, instance_id: str) -> list[bytes]:
-    log = await world.service.history(at(instance_id))
-    assert log is not None
-    return log
+    """All that is stored, what waits for a turn too."""
+    instance = await world.service.instance(at(instance_id))
+    assert instance is not None
+    return list(await world.store.real.events(instance.key, Position(0, -1), 1 << 60))
 
 
 async def test_commands_for_one_instance_that_wait_together_are_one_commit(world: World) -> None:

@@ -13,7 +13,9 @@ from sidecar.schema import taskhub_pb2 as pb
 
 PING_SECONDS = 25.0
 SMALL_LIMIT = 4 * 1024 * 1024  # what most SDKs accept in one message
-_DAPR_PINGS = 3  # the capability of workers that understand a ping on field 6
+# Capabilities of workers: they keep what they have seen; they understand a ping on field 6.
+_DAPR_HISTORY, _DAPR_PINGS = 2, 3
+_PAST, _NEW, _CACHED = 3, 4, 9  # fields of the request that a turn is
 _HEADROOM = 64 * 1024  # for what is around the events of an item
 
 
@@ -32,7 +34,11 @@ def _same(message: bytes) -> bytes:
     return message
 
 
-_TAGS = {"detached_created": wire.tag(32), "execution_rewound": wire.tag(1031)}
+_TAGS = {
+    "execution_stalled": wire.tag(31),
+    "detached_created": wire.tag(32),
+    "execution_rewound": wire.tag(1031),
+}
 
 
 def _without(*kinds: str) -> Callable[[bytes], bytes]:
@@ -47,11 +53,12 @@ def _without(*kinds: str) -> Callable[[bytes], bytes]:
     return event
 
 
-_COMMON = _without("detached_created", "execution_rewound")
-_NOT_DETACHED, _NOT_REWOUND = _without("detached_created"), _without("execution_rewound")
+_COMMON = _without("detached_created", "execution_rewound", "execution_stalled")
+_OF_MICROSOFT = _without("detached_created", "execution_stalled")
+_OF_DAPR, _NOT_REWOUND = _without("detached_created", "execution_rewound"), _without("execution_rewound")
 NEUTRAL = Family("neutral", _COMMON, _same)
-MICROSOFT = Family("microsoft", lambda event: microsoft.event(_NOT_DETACHED(event)), microsoft.activity)
-DAPR = Family("dapr", lambda event: dapr.event(_COMMON(event)), dapr.activity)
+MICROSOFT = Family("microsoft", lambda event: microsoft.event(_OF_MICROSOFT(event)), microsoft.activity)
+DAPR = Family("dapr", lambda event: dapr.event(_OF_DAPR(event)), dapr.activity)
 # One that starts detached workflows knows their event; others of its family may not, and need not: a worker that does
 # not find the event in its history asks for the start again, which changes nothing.
 DAPR_DETACHING = Family("dapr, detaching", lambda event: dapr.event(_NOT_REWOUND(event)), dapr.activity)
@@ -62,13 +69,15 @@ class Profile(NamedTuple):
     """What is known of a worker from the call that opened its stream.
 
     `ping` is the number of the field that an idle stream is kept alive with (0: none wanted); `in_flight` is how
-    many items it takes when it does not say; `max_bytes` the largest item that it can receive.
+    many items it takes when it does not say; `max_bytes` the largest item that it can receive. `keeps_history`: it
+    keeps the past of instances between turns.
     """
 
     family: Family
     ping: int
     in_flight: int
     max_bytes: int
+    keeps_history: bool = False
 
 
 def detect(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest, limit: int) -> Profile:
@@ -83,7 +92,8 @@ def detect(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest,
         return Profile(MICROSOFT, 4, 100, small)
     if request.dapr_capabilities:
         pings = _DAPR_PINGS in request.dapr_capabilities
-        return Profile(DAPR, 6 if pings else 0, 200, limit - _HEADROOM if pings else small)
+        keeps = _DAPR_HISTORY in request.dapr_capabilities
+        return Profile(DAPR, 6 if pings else 0, 200, limit - _HEADROOM if pings else small, keeps)
     if "dapr-js-sdk/workflow" in agent or "durabletask-js" in agent:
         return Profile(NEUTRAL, 0, 100, limit - _HEADROOM)
     if any(name in agent for name in ("dapr-sdk-java/", "dapr-sdk-dotnet/", "dapr-sdk-go/", "dapr-durabletask/")):
@@ -129,14 +139,20 @@ def may_rewind(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequ
 
 
 def encode_turn(family: Family, item: TurnItem) -> bytes:
-    """Return the work item for a turn; the past is framed once an event, and joined."""
+    """Return the work item for a turn; the past is framed once an event, and joined.
 
-    parts = [
+    Of the past that the worker keeps only the number of its events is sent (`cachedHistory`).
+    """
+    past = item.past.frames(family.name, lambda event: encode_event(family, _PAST, event))
+    known, start = past.upto(item.known)
+    parts: list[bytes | memoryview] = [
         wire.frame(1, item.instance_id.encode()),
         wire.frame(2, wire.frame(1, item.execution.encode())),
-        bytes(item.past.frames(family.name, lambda event: encode_event(family, 3, event))),
-        *(encode_event(family, 4, event) for event in item.new),
+        memoryview(past.joined)[start:],
+        *(encode_event(family, _NEW, event) for event in item.new),
     ]
+    if known:
+        parts.append(wire.frame(_CACHED, wire.integer(1, known)))
     return wire.frame(1, b"".join(parts)) + wire.frame(10, item.token.encode())
 
 

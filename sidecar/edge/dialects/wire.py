@@ -21,6 +21,11 @@ def frame(number: int, value: bytes) -> bytes:
     return tag(number) + varint(len(value)) + value
 
 
+def integer(number: int, value: int) -> bytes:
+    """Return a field with a number of at least 0."""
+    return varint(number << 3) + varint(value)
+
+
 def has_timestamp(message: bytes, number: int) -> bool:
     """Whether field `number` of a message is a non-empty Timestamp: a message that begins with its seconds."""
     value = field(message, number)

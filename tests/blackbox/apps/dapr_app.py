@@ -18,7 +18,7 @@ from dapr.ext.workflow import (
 )
 from protocol import described, failure, moment, serve
 from remote_workflows import REMOTE_WORKFLOWS
-from workflows import WORKFLOWS, Steps
+from workflows import WORKFLOWS, Steps, wait_events
 
 _RETRY_INTERVAL = timedelta(seconds=0.1)
 _HOST = "127.0.0.1"
@@ -91,6 +91,19 @@ def _workflow(body: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def _patched(patches: list[str]) -> Callable[..., Any]:
+    """Waits for the events it is told, and answers which of the patches were applied, before each of them."""
+
+    def run(ctx: DaprWorkflowContext, names: list[str]) -> Any:
+        seen = []
+        for name in names:
+            seen.append([patch for patch in patches if ctx.is_patched(patch)])
+            yield ctx.wait_for_external_event(name)
+        return seen
+
+    return run
+
+
 def _activity(body: Callable[[Any], Any]) -> Callable[..., Any]:
     def run(ctx: Any, value: Any) -> Any:
         return body(value)
@@ -107,8 +120,32 @@ class DaprApp:
         self._client = DaprWorkflowClient(host=_HOST, port=self._port)
         self._runtime: WorkflowRuntime | None = None
 
-    def do_connect(self) -> None:
-        runtime = WorkflowRuntime(host=_HOST, port=self._port, maximum_thread_pool_workers=16)
+    def do_connect(
+        self,
+        keep_history: bool = True,
+        history_cache: int = 0,
+        versions: dict[str, bool] | None = None,
+        patches: list[str] | None = None,
+        receive: int = 0,
+    ) -> None:
+        """Connect a worker.
+
+        `versions` of the workflow "versioned" with the one that is the latest; the `patches` that "patched" asks for;
+        the largest message that it receives.
+        """
+        runtime = WorkflowRuntime(
+            host=_HOST,
+            port=self._port,
+            maximum_thread_pool_workers=16,
+            disable_stateful_history=not keep_history,
+            history_cache_max_instances=history_cache or None,
+            max_grpc_message_length=receive or None,
+        )
+        for name, latest in (versions or {}).items():
+            runtime.register_versioned_workflow(
+                _workflow(wait_events), name="versioned", version_name=name, is_latest=latest
+            )
+        runtime.register_workflow(_patched(patches or []), name="patched")
         for workflow in self._workflows:
             runtime.register_workflow(_workflow(workflow), name=workflow.__name__)
         for activity in ACTIVITIES:
