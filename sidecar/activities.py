@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import structlog
 
 from sidecar.backlog import Group, Lane, Reads
+from sidecar.core import delivery, events
 from sidecar.core.items import ActivityItem
-from sidecar.core.model import Kind, Reminder
+from sidecar.core.model import Kind, Outcome, Reminder, Reply
+from sidecar.engine import Engine
 from sidecar.refusals import Refusals
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.store.protocol import Store, UnavailableError
-from sidecar.timers import Clock
+from sidecar.store.protocol import UnavailableError
 from sidecar.workers import Pool, Worker
 
 PAGE = 1_000
@@ -38,16 +39,16 @@ class Activities:
 
     def __init__(
         self,
-        store: Store,
-        clock: Clock,
+        engine: Engine,
         pool: Pool,
         *,
         spawn: Callable[[Coroutine[object, object, None], str], None],
         pump: Callable[[], None],
         store_failed: Callable[[], None],
     ) -> None:
-        self._store = store
-        self._clock = clock
+        self._engine = engine
+        self._store = engine.store
+        self._clock = engine.clock
         self._pool = pool
         self._spawn = spawn
         self._pump = pump
@@ -55,7 +56,7 @@ class Activities:
         self._at_hand: dict[int, Reminder] = {}
         self._numbers = itertools.count(1)
         self._reads = Reads()
-        self._refusals: Refusals[int] = Refusals(clock)
+        self._refusals: Refusals[int] = Refusals(engine.clock)
         self.leases: dict[int, Lease] = {}
 
     def queue(self, reminder: Reminder) -> None:
@@ -86,10 +87,7 @@ class Activities:
                 after = page[-1].id if page else after
 
     def _offer(self, reminder: Reminder, size: int = 0) -> None:
-        if size:
-            log.warning("activity waits for a worker that can receive it", name=reminder.name, bytes=size)
-        version = pb.ActivityRequest.FromString(reminder.payload).version.value
-        group = Group(reminder.name, version, size, self._refusals.of(reminder.id), reminder.target.hub)
+        group = _group_of(reminder, size)._replace(shunned=self._refusals.of(reminder.id))
         self._pool.activities.offer(reminder.id, group)
 
     def discard(self, reminder_id: int) -> None:
@@ -129,7 +127,48 @@ class Activities:
         too_large = worker.send(ActivityItem(reminder.payload, f"a.{reminder.id}.{number}"))
         if too_large:
             self._end(reminder.id)
-            self._offer(reminder, too_large)
+            self._too_large(reminder, too_large)
+
+    def _too_large(self, reminder: Reminder, size: int) -> None:
+        """Let an activity wait for a worker that can receive it; when there is none, let it fail, and say why."""
+        limit = self._pool.largest_for_activity(_group_of(reminder))
+        if limit >= size:
+            log.info("activity waits for a worker that can receive it", name=reminder.name, bytes=size)
+            self._offer(reminder, size)
+            return
+        text = f"the request of activity '{reminder.name}' has {size} bytes, and a worker receives at most {limit}"
+        log.warning("activity is too large", name=reminder.name, bytes=size, limit=limit)
+        details = events.failure("PayloadSizeExceeded", text, retriable=False)
+        event = events.task_failed(self._clock.now(), reminder.call.task, details)
+        self._spawn(self._fail(reminder, event), "fail an activity")
+
+    async def _fail(self, reminder: Reminder, event: bytes) -> None:
+        try:
+            await self.settle(reminder, event)
+        except UnavailableError as error:
+            log.warning("cannot store the failure of an activity", error=str(error))
+            self._store_failed()
+
+    async def settle(self, reminder: Reminder, event: bytes) -> Reply:
+        """End an activity with the event that says how, whether or not a worker has it.
+
+        Raises:
+            UnavailableError: the store failed.
+        """
+        engine = self._engine
+        if reminder.owner:
+            reply = await engine.submit(
+                (reminder.source.hub, reminder.source.id),
+                lambda at, state: delivery.activity_done(at, state, reminder, event),
+            )
+            # That nobody waits any more is no mistake of the worker.
+            outcome = Outcome.STALE if reply.outcome is Outcome.MISSING else reply.outcome
+        else:
+            refusal = await engine.commit(delivery.foreign_activity_done(engine.context(), reminder, event))
+            outcome = Outcome.DONE if refusal is None else Outcome.STALE
+        # Done by this answer or before it: either way nobody may have it any more.
+        self.discard(reminder.id)
+        return Reply(outcome)
 
     async def find(self, reminder_id: int) -> Reminder | None:
         """Return an activity that is not done, or None."""
@@ -186,3 +225,8 @@ class Activities:
         if lease is not None:
             lease.worker.activities.pop(reminder_id, None)
             self._pump()
+
+
+def _group_of(reminder: Reminder, size: int = 0) -> Group:
+    version = pb.ActivityRequest.FromString(reminder.payload).version.value
+    return Group(reminder.name, version, size, hub=reminder.target.hub)

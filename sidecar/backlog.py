@@ -89,6 +89,10 @@ class Backlog(Generic[K]):
         if not self._counts[group.lane]:
             del self._counts[group.lane]
 
+    def group(self, item: K) -> Group | None:
+        """Return the group of an item that waits, or None."""
+        return self._where.get(item)
+
     def regroup(self, item: K, shunned: frozenset[str]) -> None:
         """Let an item that waits be kept from these workers only."""
         group = self._where.get(item)

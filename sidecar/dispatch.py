@@ -44,12 +44,7 @@ class Dispatch:
         self.pool = Pool()
         self.turns = Turns(engine, self.pool, timeout=turn_timeout, pump=self.pump)
         self.activities = Activities(
-            engine.store,
-            engine.clock,
-            self.pool,
-            spawn=self.spawn,
-            pump=self.pump,
-            store_failed=self.store_failed,
+            engine, self.pool, spawn=self.spawn, pump=self.pump, store_failed=self.store_failed
         )
         self.deliveries = Deliveries(engine, self.pool, spawn=self.spawn, store_failed=self.store_failed)
         self.timers = Timers(engine.store, engine.clock, self.deliveries.deliver)
@@ -83,6 +78,8 @@ class Dispatch:
             self.turns.unqueue(actor)
         if instance is None or changes.replaces or changes.reopened:
             self.turns.forget_past(actor)
+        if instance is None or changes.replaces or instance.status.terminal:
+            self.turns.forget_refusals(actor)
         if instance is not None:
             self.turns.queue(actor, instance)
 

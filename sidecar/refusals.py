@@ -14,12 +14,14 @@ from sidecar.timers import Clock
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 LIMIT = 100_000
+_NONE: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
 class _Refused:
     count: int = 0
     until: dict[str, float] = field(default_factory=dict)  # by worker, a monotonic time
+    told: bool = False
 
 
 class Refusals(Generic[K]):
@@ -49,9 +51,35 @@ class Refusals(Generic[K]):
         """Return the workers that are not to have an item now."""
         refused = self._items.get(item)
         if refused is None:
-            return frozenset()
+            return _NONE
         now = self._clock.monotonic()
         return frozenset(worker for worker, until in refused.until.items() if until > now)
+
+    def for_good(self, item: K) -> frozenset[str]:
+        """Return the workers that are not to have an item as long as they are connected."""
+        refused = self._items.get(item)
+        return frozenset(worker for worker, until in refused.until.items() if until == math.inf) if refused else _NONE
+
+    def tell(self, item: K) -> None:
+        """It is known, where people look, that no worker takes the item."""
+        if item in self._items:
+            self._items[item].told = True
+
+    def untold(self, item: K) -> bool:
+        """Whether that is not known of an item that workers do not have for good."""
+        refused = self._items.get(item)
+        return refused is not None and not refused.told and math.inf in refused.until.values()
+
+    def all_untold(self) -> list[K]:
+        """Return the items of which `untold` is true."""
+        return [item for item in self._items if self.untold(item)]
+
+    def done(self, item: K) -> None:
+        """A worker has done its part: pauses begin anew; who is not to have the item for good still is not."""
+        kept = self.for_good(item)
+        self._items.pop(item, None)
+        if kept:
+            self._items[item] = _Refused(until=dict.fromkeys(kept, math.inf))
 
     def forget(self, item: K) -> None:
         """An item is done: what comes under its name later is another."""

@@ -33,6 +33,7 @@ from sidecar.core.model import (
 )
 from sidecar.core.policy import Operation, Policy
 from sidecar.core.rewind import Record
+from sidecar.core.stalls import StalledError
 from sidecar.dispatch import Dispatch
 from sidecar.engine import Actor, Address, Decide, Engine
 from sidecar.reuse import replacing
@@ -239,13 +240,15 @@ class Service:
         def decide(at: Context, state: State | None) -> Decision:
             if turns.processes_nothing(response) and dispatch.turns.is_out(actor, response.completion_token, peer):
                 dispatch.turns.decline(actor)
-            turn = dispatch.turns.take(actor, peer, response)
+            worker, turn = actor.holder, dispatch.turns.take(actor, peer, response)
             if turn is None or state is None:
                 return Decision(None, Reply(Outcome.STALE))
             try:
                 changes = turns.complete(at, state, turn, response, record)
             except OvertakenError:
                 return Decision(None, Reply(Outcome.STALE))
+            except StalledError as error:
+                return dispatch.turns.stall(at, actor, state, error.why, worker)
             dispatch.turns.done(actor, turn, changes)
             return Decision(changes, DONE)
 
@@ -262,25 +265,10 @@ class Service:
             return Reply(Outcome.STALE)
         response.task_id = reminder.call.task
         try:
-            reply = await self._settle_activity(reminder, events.task_result(engine.clock.now(), response))
+            return await dispatch.activities.settle(reminder, events.task_result(engine.clock.now(), response))
         except UnavailableError:
             dispatch.activities.give_back(reminder.id, number)
             raise
-        # Done by this answer or before it: either way nobody may have it any more.
-        dispatch.activities.discard(reminder.id)
-        return reply
-
-    async def _settle_activity(self, reminder: Reminder, event: bytes) -> Reply:
-        engine = self.engine
-        if reminder.owner:
-            reply = await engine.submit(
-                (reminder.source.hub, reminder.source.id),
-                lambda at, state: delivery.activity_done(at, state, reminder, event),
-            )
-            # That nobody waits any more is no mistake of the worker.
-            return Reply(Outcome.STALE) if reply.outcome is Outcome.MISSING else reply
-        refusal = await engine.commit(delivery.foreign_activity_done(engine.context(), reminder, event))
-        return Reply(Outcome.DONE if refusal is None else Outcome.STALE)
 
     def abandon_turn(self, token: str) -> None:
         """Take back a turn that a worker does not want."""

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import structlog
 
 from sidecar.backlog import Group, Lane
-from sidecar.core import parts
+from sidecar.core import parts, stalls
 from sidecar.core import turn as turns
 from sidecar.core.items import Past, TurnItem
-from sidecar.core.model import Changes, Instance, Position, Rewind, State, Turn
+from sidecar.core.model import DONE, Changes, Context, Decision, Instance, Position, Rewind, State, Turn
 from sidecar.core.parts import Parts
 from sidecar.engine import Actor, Address, Engine
 from sidecar.pasts import Pasts
@@ -47,7 +47,20 @@ class Turns:
             self._pump()
 
     def _offer(self, address: Address, group: Group) -> None:
+        self._retry_if_nobody_is_left(address, group)
         self._pool.turns.offer(address, group._replace(shunned=self._refusals.of(address)))
+
+    def _retry_if_nobody_is_left(self, address: Address, group: Group) -> bool:
+        """When all workers that are there have refused an instance for good, let one say again why: it then stalls."""
+        if not self._refusals.untold(address) or self._takers_left(address, group):
+            return False
+        self._refusals.forget(address)
+        return True
+
+    def _takers_left(self, address: Address, group: Group) -> bool:
+        """Whether a worker may still be able to run an instance; without workers nothing is known."""
+        takers = self._pool.takers(group)
+        return not takers or bool(takers - self._refusals.for_good(address))
 
     async def refill(self, lanes: frozenset[Lane] | None = None) -> None:
         """Queue what is ready in the store, of these lanes (None: of all), as far as it fits.
@@ -115,8 +128,39 @@ class Turns:
         too_large = worker.send(TurnItem(instance.id, instance.execution, past, new, token, asked, known))
         if too_large:
             self.recall(actor)
-            log.warning("turn waits for a worker that can receive it", instance=instance.id, bytes=too_large)
-            self._offer(actor.address, _group_of(instance, too_large))
+            self._wait_for_larger(actor, instance, too_large)
+
+    def _wait_for_larger(self, actor: Actor, instance: Instance, size: int) -> None:
+        """Let a turn wait for a worker that can receive it; without one the instance says so."""
+        log.warning("turn waits for a worker that can receive it", instance=instance.id, bytes=size)
+        self._offer(actor.address, _group_of(instance, size))
+        limit = self._pool.largest_for_turn(_group_of(instance))
+        if limit < size:
+            self._engine.enqueue(
+                actor.address, lambda at, state: self.stall(at, actor, state, stalls.too_large(size, limit))
+            )
+
+    def stall(
+        self, at: Context, actor: Actor, state: State | None, why: pb.ExecutionStalled, worker: Worker | None = None
+    ) -> Decision:
+        """Decide that an instance cannot go on with this worker; it stalls unless another one is left to try."""
+        if state is None:
+            return Decision(None, DONE)
+        instance = state.instance
+        if worker is not None:
+            self._refusals.refuse(actor.address, worker.name, for_good=True)
+            left = self._takers_left(actor.address, _group_of(instance))
+            if not left:
+                self._refusals.tell(actor.address)
+            self.queue(actor, instance)
+            if left:
+                return Decision(None, DONE)
+        changes = stalls.stalled(at, state, why)
+        if changes is not None:
+            log.warning("workflow is stalled", instance=actor.address[1], why=why.description)
+            if actor.past is not None:
+                actor.past.add(row.event for row in changes.append)
+        return Decision(changes, DONE)
 
     def is_out(self, actor: Actor, token: str, peer: str) -> bool:
         """Whether a worker that answers has the turn that is out.
@@ -163,11 +207,12 @@ class Turns:
 
     def done(self, actor: Actor, turn: Turn, changes: Changes) -> None:
         """Move the past of an instance over a completed turn."""
-        self._refusals.forget(actor.address)
         instance, cut = changes.instance, changes.truncate
+        self._refusals.done(actor.address)
         if actor.past is None or instance is None:
             return
         if instance.execution != turn.execution:
+            self.forget_refusals(actor)
             self._pasts.forget(actor)
             actor.past = Past([])
             return
@@ -224,11 +269,20 @@ class Turns:
         """What a worker has seen of an instance is not its past any more."""
         self._pasts.forget(actor)
 
+    def forget_refusals(self, actor: Actor) -> None:
+        """An instance has ended: one that takes its ID is another."""
+        self._refusals.forget(actor.address)
+
     # ------------------------------------------------------------ time
 
     def left(self, worker: Worker) -> None:
         """Queue all that a worker had which is gone."""
         self._refusals.left(worker.name)
+        for address in self._refusals.all_untold():
+            group = self._pool.turns.group(address)
+            if group is not None and self._retry_if_nobody_is_left(address, group):
+                self._pool.turns.regroup(address, frozenset())
+                self._pump()
         for address in list(worker.turns):
             self.give_back(self._engine.actor(address))
 

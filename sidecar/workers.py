@@ -147,6 +147,20 @@ class Pool:
         able = (one for one in self.workers if one.hub == hub and one.rewinds() is Rewinds.YES)
         return any(worker.turn_filter.accepts(name, version) for worker in able)
 
+    def takers(self, group: Group) -> set[str]:
+        """Return the names of the workers that take turns of this hub, name and version."""
+        return {worker.name for worker in self.workers if _takes(worker, worker.turn_filter, group)}
+
+    def largest_for_turn(self, group: Group) -> int:
+        """Return the largest message that a worker receives which takes turns of this hub, name and version."""
+        takers = (worker for worker in self.workers if _takes(worker, worker.turn_filter, group))
+        return max((worker.max_bytes for worker in takers), default=0)
+
+    def largest_for_activity(self, group: Group) -> int:
+        """Return the largest message that a worker receives which takes activities of this hub, name and version."""
+        takers = (worker for worker in self.workers if _takes(worker, worker.activity_filter, group))
+        return max((worker.max_bytes for worker in takers), default=0)
+
     def held_turns(self) -> set[tuple[str, str]]:
         """Return the instances of which a worker has the turn, or is to get it."""
         return {address for worker in self.workers for address in worker.turns}
@@ -155,6 +169,11 @@ class Pool:
         """Forget a worker; the caller gives its work back."""
         if worker in self.workers:
             self.workers.remove(worker)
+
+
+def _takes(worker: Worker, accepted: Filter, group: Group) -> bool:
+    able = worker.hub == group.hub and not (group.rewind and worker.rewinds() is Rewinds.NO)
+    return able and accepted.accepts(group.name, group.version)
 
 
 def _can_take(worker: Worker, group: Group) -> bool:

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "core": ["core.*"],
     "directory": ["core.*", "store.protocol", "values"],
     "deliveries": ["core.*", "engine", "reuse", "store.protocol", "workers"],
-    "activities": ["backlog", "core.*", "refusals", "store.protocol", "timers", "workers"],
+    "activities": ["backlog", "core.*", "engine", "refusals", "store.protocol", "workers"],
     "backlog": ["core.*"],
     "dispatch": [
         "activities",

@@ -123,6 +123,13 @@ def resumed(now: int, reason: str | None) -> bytes:
     return encode(event)
 
 
+def stalled(now: int, why: pb.ExecutionStalled) -> bytes:
+    """Return the event that says that an execution cannot go on for now."""
+    event = _event(now)
+    event.execution_stalled.CopyFrom(why)
+    return encode(event)
+
+
 def timer_fired(fire_at: Timestamp | None, timer_id: int, now: int) -> bytes:
     """Return the end of a timer, with exactly the time it was set for: some SDKs compare it."""
     event = _event(now)

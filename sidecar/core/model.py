@@ -200,6 +200,8 @@ class Instance:
     detached: int = 0
     trace: bytes = b""
     rewind: Rewind = Rewind.NO
+    stall: bytes | None = None  # why it is STALLED, an encoded `taskhub.ExecutionStalled`
+    recorded: bytes = b""  # encoded `taskhub.WorkflowVersion`: the version and patches that its history was made with
 
 
 class Received(NamedTuple):

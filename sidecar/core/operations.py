@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import calls, events
+from sidecar.core import calls, events, stalls
 from sidecar.core import state as states
 from sidecar.core.calls import Draft
 from sidecar.core.model import (
@@ -87,7 +87,9 @@ def start(at: Context, state: State | None, wish: Start) -> Decision:
 
 
 def _is_listed(existing: Instance, wish: Start) -> bool:
-    return not wish.unique and wish.replaceable is not None and existing.status in wish.replaceable
+    # A client that knows no such status sees a stalled instance as a running one.
+    status = Status.RUNNING if existing.status is Status.STALLED else existing.status
+    return not wish.unique and wish.replaceable is not None and status in wish.replaceable
 
 
 def takes_ended(me: Self, existing: Instance, wish: Start) -> bool:
@@ -187,6 +189,8 @@ def raise_event(at: Context, state: State | None, name: str, data: StringValue |
         return Decision(None, MISSING)
     if state.instance.status.terminal:
         return Decision(None, DONE)
+    if (stalled := stalls.refusal(state.instance)) is not None:
+        return Decision(None, stalled)
     rows = states.arrive(state, [events.event_raised(at.now, name, data)])
     return Decision(_step(state, rows, at.now), DONE)
 
@@ -206,6 +210,8 @@ def suspend(at: Context, state: State | None, reason: str | None) -> Decision:
         return Decision(None, MISSING)
     if state.instance.status.terminal or state.instance.suspended:
         return Decision(None, DONE)
+    if (stalled := stalls.refusal(state.instance)) is not None:
+        return Decision(None, stalled)
     rows = states.arrive(state, [events.suspended(at.now, reason)])
     return Decision(_step(state, rows, at.now, suspended=True, status=Status.SUSPENDED), DONE)
 
@@ -214,6 +220,8 @@ def resume(at: Context, state: State | None, reason: str | None) -> Decision:
     """Decide the end of a pause."""
     if state is None:
         return Decision(None, MISSING)
+    if (stalled := stalls.refusal(state.instance)) is not None:
+        return Decision(None, stalled)
     if state.instance.status.terminal or not state.instance.suspended:
         return Decision(None, DONE)
     rows = states.arrive(state, [events.resumed(at.now, reason)])
@@ -227,6 +235,8 @@ def terminate(at: Context, state: State | None, output: str | None, recurse: boo
         return Decision(None, MISSING)
     if state.instance.status.terminal:
         return Decision(None, DONE)
+    if (stalled := stalls.refusal(state.instance)) is not None:
+        return Decision(None, stalled)
     return terminated(Draft(at, state), output, recurse)
 
 
@@ -250,6 +260,7 @@ def terminated(
         "suspended": False,
         "rewind": Rewind.NO,
         "completed_at": draft.now,
+        "stall": None,
     }
     changes = replace(
         _step(state, rows, draft.now, **fields),
@@ -268,6 +279,9 @@ def purge(at: Context, state: State | None, children: Sequence[Child], force: bo
     """Decide a client's purge: only of an instance that has ended, unless it is forced."""
     if state is None:
         return Decision(None, MISSING)
+    stalled = stalls.refusal(state.instance)
+    if stalled is not None and not force:
+        return Decision(None, stalled)
     if not state.instance.status.terminal and not force:
         text = f"workflow '{state.instance.id}' is {state.instance.status.name}: terminate it first, or purge by force"
         return Decision(None, Reply(Outcome.WRONG_STATE, text))

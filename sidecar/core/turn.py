@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import calls, events, rewind
+from sidecar.core import calls, events, rewind, stalls
 from sidecar.core import state as states
 from sidecar.core.actions import carry_out
 from sidecar.core.calls import Draft
@@ -67,8 +67,10 @@ def complete(
 
     Raises:
         OvertakenError: the instance was terminated, suspended, replaced or continued meanwhile.
+        StalledError: the worker has not what the instance needs.
     """
     _check_current(state.instance, turn)
+    stalls.check(state.instance, response)
     turn, rest = _split(turn, response)
     draft = Draft(at, state, turn.number)
     ending = next((action for action in response.actions if action.WhichOneof("kind") == "complete"), None)
@@ -121,8 +123,8 @@ def _failed_by_us(message: str) -> pb.Action:
 
 def _covered(draft: Draft, turn: Turn, response: pb.OrchestratorResponse) -> tuple[Row, ...]:
     """Return the rows that close the turn: its start, in front, and the confirmations of its actions, behind."""
-    version = response.version if response.HasField("version") else None
-    started = turn.started if version is None else events.orchestrator_started(turn.time, version)
+    version = stalls.news(draft.state.instance, response.version)
+    started = events.orchestrator_started(turn.time, version) if version.ByteSize() else turn.started
     last = max((row.place for row in turn.rows if row.turn == turn.number), default=0)
     place = max(last + 1, FIRST_ARRIVAL)
     rows = [Row(draft.state.instance.covered + 1, 0, started)]
@@ -138,6 +140,8 @@ def _base(draft: Draft, response: pb.OrchestratorResponse, turn: Turn) -> dict[s
         "workflow_time": turn.time,
         "started_at": instance.started_at if instance.started_at is not None else turn.time,
         "detached": instance.detached + draft.detached,
+        "stall": None,
+        "recorded": stalls.recorded(instance, response.version),
     }
     if response.custom_status.value:
         fields["custom_status"] = response.custom_status.value
@@ -226,6 +230,7 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
     fields = _base(draft, response, turn) | {
         "execution": instance.execution,
         "version": instance.version,
+        "recorded": b"",
         "status": Status.RUNNING,
         "trace": b"",  # a trace that went on for ever would be of no use
     }

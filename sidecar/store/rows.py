@@ -26,7 +26,8 @@ def _names(text: str) -> tuple[str, ...]:
 INSTANCE = _names(
     "key hub id revision name version status suspended began ready created_at updated_at started_at "
     "completed_at scheduled_at origin execution covered workflow_time custom_status failure tags parent_namespace "
-    "parent_app parent_hub parent_id parent_execution parent_turn parent_task parent_name detached trace rewind"
+    "parent_app parent_hub parent_id parent_execution parent_turn parent_task parent_name detached trace rewind "
+    "stall recorded"
 )
 CALL = _names("key task turn execution kind name target_namespace target_app target_kind target_hub target_id reminder")
 REMINDER = _names(
@@ -61,6 +62,7 @@ def from_instance(instance: Instance) -> Values:
         instance.execution, instance.covered, instance.workflow_time, instance.custom_status, instance.failure,
         instance.tags, *parent, instance.detached, instance.trace,
         int(instance.rewind),
+        instance.stall, instance.recorded,
     )  # fmt: skip
 
 
@@ -71,7 +73,7 @@ def to_instance(row: Values) -> Instance:
         namespace, app, hub, id_, execution, turn, task, name = row[22:30]
         parent = Parent(ActorId(namespace, app, "workflow", hub, id_), CallId(execution, turn, task), name)
     flags = (Status(row[6]), bool(row[7]), bool(row[8]), bool(row[9]))
-    fields: Values = (*row[:6], *flags, *row[10:22], parent, *row[30:32], Rewind(row[32]))
+    fields: Values = (*row[:6], *flags, *row[10:22], parent, *row[30:32], Rewind(row[32]), *row[33:35])
     return Instance(*fields)
 
 

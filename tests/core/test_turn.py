@@ -227,7 +227,6 @@ def test_a_terminate_action_goes_to_an_own_instance_without_a_confirmation(
     ("action", "said"),
     [
         (pb.Action(id=1, send_entity_message=pb.SendEntityMessage()), "send_entity_message"),
-        (pb.Action(id=1, version_not_available=pb.VersionNotAvailable()), "version_not_available"),
         (pb.Action(id=1, rewind=pb.Rewind()), "rewind"),
         (pb.Action(id=1), "without a kind"),
         (send(1, "other", app="m!l"), "m!l"),

@@ -318,22 +318,9 @@ async def test_a_large_turn_does_not_stand_in_the_way_of_the_next_instance_of_it
     await world.event("a", "big", "x" * 5_000)
     world.dispatch.add_worker(small.worker)
     await until(lambda: any(group.size > 1_000 for group in world.dispatch.pool.turns.groups()))
-    await world.service.terminate(at("a"), None, False)
+    await world.service.purge(at("a"), recursive=False, force=True)
     await world.start("a")
     assert raised((await small.turn(1)).new) == []
-
-
-async def test_a_large_activity_waits_for_a_worker_that_takes_its_name(world: World) -> None:
-    flows = Hand("flows", activity_filter=Filter({}))
-    small = Hand("small", max_bytes=10, turn_filter=Filter({}))
-    for hand in (flows, small):
-        world.dispatch.add_worker(hand.worker)
-    await world.start("a")
-    await world.complete(await flows.turn(1), call(1, "work"))
-    await until(lambda: any(group.size > 10 for group in world.dispatch.pool.activities.groups()))
-    large = Hand("large", turn_filter=Filter({}), activity_filter=Filter({"work": frozenset()}))
-    world.dispatch.add_worker(large.worker)
-    await large.activity(1)
 
 
 async def test_an_activity_with_a_version_reaches_the_worker_of_that_version(world: World, hand: Hand) -> None:

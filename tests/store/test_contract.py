@@ -102,6 +102,8 @@ async def test_an_instance_comes_back_as_it_was_written(store: Store) -> None:
         detached=3,
         trace=b"\x00trace",
         rewind=Rewind.ASKED,
+        stall=b"",
+        recorded=b"\x0a\xff",
     )
     await done(store, created(7, instance=full))
     state = await store.load("hub", full.id)
@@ -838,3 +840,17 @@ async def test_a_read_never_sees_half_of_a_commit(store: Store) -> None:
     await asyncio.gather(moving, look(moving), look(moving))
     assert len(await events(store)) == 60
     assert len(seen) > 10
+
+
+async def test_what_stands_between_two_turns_is_in_the_log_and_not_in_the_inbox(store: Store) -> None:
+    """At a place behind all events of the turn that was covered last, also before the first."""
+    behind = 1 << 40
+    await done(store, created(1))
+    first = step(instance(1), append=(Row(0, behind + 2, b"noted"), Row(0, behind + 3, b"again"), Row(1, 2, b"x")))
+    await done(store, first)
+    state = await store.load("default", "a")
+    assert state is not None
+    assert [row.event for row in state.inbox] == [b"started", b"x"]
+    assert await store.events(1, EVERYTHING, 0) == [b"noted", b"again"]
+    assert await store.events(1, EVERYTHING, 1) == [b"noted", b"again", b"started", b"x"]
+    assert (await store.payloads(1))[0] == b"started"

@@ -142,6 +142,8 @@ class Author:
             parent=parent,
             detached=self.dice.randrange(3),
             trace=self.event(),
+            stall=self.dice.choice([None, b"", b"why"]),
+            recorded=self.event(),
         )
         changes = Changes(key=row.key, instance=row, append=(Row(1, 1, self.event()),))
         if not row.began:

@@ -38,6 +38,8 @@ CREATE TABLE instances (
     detached INTEGER NOT NULL,
     trace BLOB NOT NULL,
     rewind INTEGER NOT NULL,
+    stall BLOB,
+    recorded BLOB NOT NULL,
     UNIQUE (hub, id)
 );
 CREATE INDEX instances_ready ON instances (key) WHERE ready = 1;
