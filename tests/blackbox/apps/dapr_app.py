@@ -205,6 +205,7 @@ class DaprApp:
         return {"ids": list(found.instance_ids), "token": found.continuation_token}
 
     def do_history(self, id: str) -> list[str]:
+        """The kinds of the events."""
         return [event.event_type.name for event in self._client.get_workflow_history(id)]
 
 

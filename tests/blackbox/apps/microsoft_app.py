@@ -17,7 +17,12 @@ from durabletask.extensions.history_export import (
 )
 from durabletask.grpc_options import GrpcWorkerResiliencyOptions
 from durabletask.internal import orchestrator_service_pb2 as pb
-from durabletask.worker import TaskHubGrpcWorker
+from durabletask.worker import (
+    TaskHubGrpcWorker,
+    VersionFailureStrategy,
+    VersioningOptions,
+    VersionMatchStrategy,
+)
 from protocol import described, failure, moment, serve
 from workflows import WORKFLOWS, Steps
 
@@ -98,7 +103,8 @@ class MicrosoftApp:
         self._client = TaskHubGrpcClient(host_address=self._address, metadata=self._metadata)
         self._worker: TaskHubGrpcWorker | None = None
 
-    def do_connect(self) -> None:
+    def do_connect(self, version: str = "", on_mismatch: str = "REJECT") -> None:
+        """Connect a worker: with a version it runs only workflows of that version, and fails or rejects others."""
         # The pauses between attempts are the only setting that matters here: up to 30 s would be slow.
         worker = TaskHubGrpcWorker(
             host_address=self._address,
@@ -112,6 +118,14 @@ class MicrosoftApp:
             worker.add_orchestrator(_orchestrator(workflow))
         for activity in ACTIVITIES:
             worker.add_activity(_activity(activity))
+        if version:
+            worker.use_versioning(
+                VersioningOptions(
+                    version=version,
+                    match_strategy=VersionMatchStrategy.STRICT,
+                    failure_strategy=VersionFailureStrategy[on_mismatch],
+                )
+            )
         worker.start()
         self._worker = worker
 
@@ -126,7 +140,9 @@ class MicrosoftApp:
         input: Any = None,
         id: str | None = None,
         start_at: float | None = None,
+        *,
         reuse: list[str] | None = None,
+        version: str | None = None,
     ) -> str:
         policy = None
         if reuse is not None:
@@ -134,7 +150,12 @@ class MicrosoftApp:
                 replaceableStatus=[OrchestrationStatus[name].value for name in reuse]
             )
         return self._client.schedule_new_orchestration(
-            workflow, input=input, instance_id=id, start_at=moment(start_at), reuse_id_policy=policy
+            workflow,
+            input=input,
+            instance_id=id,
+            start_at=moment(start_at),
+            reuse_id_policy=policy,
+            version=version,
         )
 
     def do_get(self, id: str, payloads: bool = True) -> Any:

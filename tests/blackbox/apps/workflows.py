@@ -186,6 +186,14 @@ def relay(flow: Flow, value: Any) -> Steps:
     return (yield flow.activity("echo", value))
 
 
+def long_relay(flow: Flow, call: dict[str, int]) -> Steps:
+    """A history that grows by a large text each turn."""
+    total = 0
+    for _ in range(call["rounds"]):
+        total += len((yield flow.activity("repeat", call["size"])))
+    return total
+
+
 def large(flow: Flow, size: int) -> Steps:
     text = yield flow.activity("repeat", size)
     length = yield flow.activity("size", text)
@@ -243,6 +251,7 @@ WORKFLOWS: tuple[Callable[..., Any], ...] = (
     custom_status,
     clock_and_ids,
     relay,
+    long_relay,
     large,
     long_history,
     failing,
