@@ -105,7 +105,13 @@ def assemble(
         most_bytes=settings.max_message_bytes - _PEER_HEADROOM,
         unknown_app_fails=settings.unknown_app == "fail",
     )
-    dispatch = Dispatch(engine, router, turn_timeout=settings.turn_timeout, activity_timeout=settings.activity_timeout)
+    dispatch = Dispatch(
+        engine,
+        router,
+        turn_timeout=settings.turn_timeout,
+        activity_timeout=settings.activity_timeout,
+        limits=settings.limits,
+    )
     engine.effects = dispatch
     service = Service(engine, dispatch, policy)
     most_bytes = settings.max_message_bytes - _PEER_HEADROOM

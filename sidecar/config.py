@@ -61,6 +61,7 @@ class Settings:
     task_hubs: str | tuple[str, ...] = "ignore"  # or "separate", or the names that are accepted
     allow_hub_deletion: bool = False
     retention: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Option(NamedTuple):
@@ -365,6 +366,15 @@ OPTIONS: tuple[Option, ...] = (
         "STATUS=TIME",
         "How long ended workflows are kept, such as completed=7d,failed=30d or any=90d; repeatable.",
         repeats=True,
+    ),
+    Option(
+        "limits",
+        values.limits,
+        "KIND:NAME=COUNT",
+        "Most at once over all workers: workflow:NAME=N, activity:NAME=N (NAME may be gpu-*), or activities=N, "
+        "workflows=N for all; repeatable, also separated by commas.",
+        repeats=True,
+        word="limit",
     ),
 )
 BY_FIELD: Mapping[str, Option] = MappingProxyType({option.field: option for option in OPTIONS})

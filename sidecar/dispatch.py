@@ -4,7 +4,8 @@ All of it is a hint over the store and can be read again.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 import structlog
@@ -39,9 +40,17 @@ class Outbox(Protocol):
 class Dispatch:
     """Implements `engine.Effects`."""
 
-    def __init__(self, engine: Engine, outbox: Outbox, *, turn_timeout: float, activity_timeout: float | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        outbox: Outbox,
+        *,
+        turn_timeout: float,
+        activity_timeout: float | None,
+        limits: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self.engine = engine
-        self.pool = Pool()
+        self.pool = Pool(limits)
         self.turns = Turns(engine, self.pool, timeout=turn_timeout, pump=self.pump)
         self.activities = Activities(
             engine, self.pool, spawn=self.spawn, pump=self.pump, store_failed=self.store_failed

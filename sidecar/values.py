@@ -30,6 +30,7 @@ _DURATIONS = {"": 1.0, "MS": 0.001, "S": 1.0, "M": 60.0, "H": 3600.0, "D": 86400
 _HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ENDS = ("completed", "failed", "terminated", "canceled", "any")
 _LONGEST_RETENTION = 100 * 366 * 86400.0
+_LIMITED = {"workflows": "workflow:*", "activities": "activity:*"}
 _SWITCH_WORDS = {"true", "1", "yes", "on", "false", "0", "no", "off"}
 _SWITCHED_ON = {"true", "1", "yes", "on"}
 
@@ -133,6 +134,25 @@ def _route_fields(item: object) -> Mapping[str, str]:
     rule, _, app = (item if isinstance(item, str) else "").rpartition("=")
     kind, _, pattern = rule.partition(":")
     return {kind.strip(): pattern.strip(), "app": app.strip()}
+
+
+def limits(raw: object) -> Mapping[str, int]:
+    """How many items may be out at once, by `<kind>:<pattern of names>`, read-only.
+
+    From `{workflows: 100, activity: {gpu-*: 1}}`, or from the flag's form: items `workflows=100` and
+    `activity:gpu-*=1`, in a list or separated by commas.
+    """
+    found: dict[str, int] = {}
+    for key, count in _limit_pairs(raw):
+        kind, _, pattern = (_LIMITED.get(key) or key).partition(":")
+        if f"{kind}:*" not in _LIMITED.values() or not pattern:
+            hint = "write workflows, activities, workflow:NAME or activity:NAME"
+            raise ValueError(f"{quoted(key)} cannot be limited: {hint}, such as activity:gpu-*=1")
+        digits = str(count) if isinstance(count, int | str) and not isinstance(count, bool) else ""
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", digits):
+            raise ValueError(f"{key}: {quoted(count)} is not a number from 1")
+        found[f"{kind}:{pattern}"] = int(digits)
+    return MappingProxyType(found)
 
 
 def choice(*allowed: str) -> Callable[[object], str]:
@@ -274,6 +294,19 @@ def _peer_pairs(raw: object) -> Iterable[tuple[str, object]]:
         elif not app:
             raise ValueError(f"{quoted(item)} names no app: write app=host:port, such as ml=127.0.0.1:50012")
         yield app, address.strip() if equals else item
+
+
+def _limit_pairs(raw: object) -> Iterable[tuple[str, object]]:
+    if isinstance(raw, Mapping):
+        for key, value in raw.items():
+            names = value if isinstance(value, Mapping) else {None: value}
+            yield from ((str(key) if name is None else f"{key}:{name}", count) for name, count in names.items())
+        return
+    for item in _items(raw):
+        key, _, count = str(item).rpartition("=")
+        if not key:
+            raise ValueError(f"{quoted(item)} names no limit: write such as activities=50 or activity:gpu-*=1")
+        yield key.strip(), count.strip()
 
 
 def _address(raw: object) -> str:

@@ -5,13 +5,16 @@ Plain methods, no I/O: state in, list of assignments out.
 
 import enum
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
+from sidecar import limits as limits_
 from sidecar.backlog import Backlog, Group, K, Key
 from sidecar.core.items import WorkItem
 from sidecar.core.model import DEFAULT_HUB
+from sidecar.limits import Room
 
 SEEN_LIMIT = 20_000
 
@@ -78,8 +81,8 @@ class Worker:
     hub: str = DEFAULT_HUB
     rewinds: Callable[[], Rewinds] = lambda: Rewinds.NO
     keeps_history: bool = False
-    turns: dict[tuple[str, str], None] = field(default_factory=dict)
-    activities: dict[int, None] = field(default_factory=dict)
+    turns: dict[tuple[str, str], str] = field(default_factory=dict)  # what it has, with its name
+    activities: dict[int, str] = field(default_factory=dict)
     seen: Seen = field(default_factory=Seen)
 
 
@@ -93,14 +96,16 @@ class Assignment(NamedTuple):
 class Pool:
     """All workers of one sidecar, and their work."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Mapping[str, int] = MappingProxyType({})) -> None:
+        self._turn_limits = limits_.of(limits_.WORKFLOWS, limits)
+        self._activity_limits = limits_.of(limits_.ACTIVITIES, limits)
         self.workers: list[Worker] = []
         self.turns: Backlog[tuple[str, str]] = Backlog()
         self.activities: Backlog[int] = Backlog()
         self.open = True
 
     def assign(self) -> list[Assignment]:
-        """Give waiting work to free workers, one of each name in turn, always to the least busy worker."""
+        """Give waiting work to free workers within the limits: one of each name in turn, to the least busy worker."""
         if not self.open or not self.workers:
             return []
         return self._assign_turns() + self._assign_activities()
@@ -110,17 +115,25 @@ class Pool:
             room = worker.max_turns - len(worker.turns)
             return room if worker.turn_filter.accepts(group.name, group.version) else 0
 
-        return self._spread(self.turns, free, lambda worker, item: worker.turns.update({item: None}))
+        room = Room(self._turn_limits, (name for worker in self.workers for name in worker.turns.values()))
+        return self._spread(self.turns, free, lambda worker, item, name: worker.turns.update({item: name}), room)
 
     def _assign_activities(self) -> list[Assignment]:
         def free(worker: Worker, group: Group) -> int:
             room = worker.max_activities - len(worker.activities)
             return room if worker.activity_filter.accepts(group.name, group.version) else 0
 
-        return self._spread(self.activities, free, lambda worker, item: worker.activities.update({item: None}))
+        room = Room(self._activity_limits, (name for worker in self.workers for name in worker.activities.values()))
+        return self._spread(
+            self.activities, free, lambda worker, item, name: worker.activities.update({item: name}), room
+        )
 
     def _spread(
-        self, backlog: Backlog[K], free: Callable[[Worker, Group], int], take: Callable[[Worker, K], None]
+        self,
+        backlog: Backlog[K],
+        free: Callable[[Worker, Group], int],
+        take: Callable[[Worker, K, str], None],
+        room: Room,
     ) -> list[Assignment]:
         given: list[Assignment] = []
         groups = list(backlog.groups())
@@ -129,11 +142,12 @@ class Pool:
             for group in groups:
                 ready = [worker for worker in self.workers if _can_take(worker, group) and free(worker, group) > 0]
                 item = backlog.first(group)
-                if not ready or item is None:
+                if not ready or item is None or not room.admits(group.name):
                     continue
                 worker = max(ready, key=lambda candidate: free(candidate, group))
                 backlog.discard(item)
-                take(worker, item)
+                take(worker, item, group.name)
+                room.take(group.name)
                 # Of workers that are equally busy the one that waited longest is next.
                 self.workers.remove(worker)
                 self.workers.append(worker)

@@ -33,15 +33,7 @@ MAY_IMPORT = {
     "activities": ["backlog", "core.*", "engine", "refusals", "store.protocol", "workers"],
     "backlog": ["core.*"],
     "dispatch": [
-        "activities",
-        "backlog",
-        "core.*",
-        "deliveries",
-        "engine",
-        "store.protocol",
-        "timers",
-        "turns",
-        "values",
+        *("activities", "backlog", "core.*", "deliveries", "engine", "store.protocol", "timers", "turns", "values"),
         "workers",
     ],
     "edge": [
@@ -53,6 +45,7 @@ MAY_IMPORT = {
     "engine": ["core.*", "store.protocol", "timers", "values", "workers"],
     "formats": [],
     "inspection": ["core.*", "dispatch", "engine", "router", "service", "store.protocol"],
+    "limits": [],
     "log": ["config", "values"],
     "policy_file": ["config", "core.policy", "values"],
     "queries": ["core.*", "engine", "service", "store.protocol"],
@@ -70,7 +63,7 @@ MAY_IMPORT = {
     "timers": ["core.*", "store.protocol", "values"],
     "turns": ["backlog", "core.*", "engine", "pasts", "refusals", "store.protocol", "workers"],
     "values": [],
-    "workers": ["backlog", "core.*", "store.protocol", "timers", "values"],
+    "workers": ["backlog", "core.*", "limits", "store.protocol", "timers", "values"],
 }
 
 # Package from outside -> the only modules that may import it.

@@ -145,6 +145,7 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "task_hubs": "blue,green",
         "allow_hub_deletion": "yes",
         "retention": "completed=7d,any=1h",
+        "limits": "workflows=9,activity:gpu-*=1",
     }
     expected = Settings(
         app_id="orders",
@@ -175,6 +176,7 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         task_hubs=("blue", "green"),
         allow_hub_deletion=True,
         retention={"completed": 604800.0, "any": 3600.0},
+        limits={"workflow:*": 9, "activity:gpu-*": 1},
     )
     assert set(texts) == set(Settings.__dataclass_fields__)
     variables = {config.BY_FIELD[name].variable: text for name, text in texts.items()}
@@ -426,6 +428,33 @@ def test_the_own_app_may_stand_in_a_list_that_all_sidecars_share() -> None:
 def test_a_peer_that_differs_from_the_own_app_only_in_case_is_refused() -> None:
     text = refusal({**APP, "peers": ["Orders=a:1"]})
     assert text == "--peer: 'Orders' and this sidecar's app ID 'orders' differ only in case"
+
+
+# Limits
+
+
+def test_limits_of_a_file_may_be_grouped_by_kind(tmp_path: Path) -> None:
+    text = "limits:\n  workflows: 100\n  activity:\n    gpu-*: 1\n    mail: 2\n"
+    settings = config.load({**APP, **written(tmp_path, "s.yaml", text)}, {})
+    assert dict(settings.limits) == {"workflow:*": 100, "activity:gpu-*": 1, "activity:mail": 2}
+    assert config.shown(settings.limits) == "workflow:*=100,activity:gpu-*=1,activity:mail=2"
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        ("5", "names no limit"),
+        ("threads=5", "'threads' cannot be limited"),
+        ("activity=5", "'activity' cannot be limited"),
+        ("activity:=5", "'activity:' cannot be limited"),
+        ("activities=0", "activities: '0' is not a number from 1"),
+        ("activities=many", "activities: 'many' is not a number from 1"),
+        ("workflow:a=1.5", "workflow:a: '1.5' is not a number from 1"),
+        ({"activities": True}, "activities: True is not a number from 1"),
+    ],
+)
+def test_a_limit_that_means_nothing_is_refused(raw: object, says: str) -> None:
+    assert refusal({**APP, "limits": raw}).startswith(f"--limit: {says}")
 
 
 # Words, sizes, durations
