@@ -105,14 +105,7 @@ def assemble(
         most_bytes=settings.max_message_bytes - _PEER_HEADROOM,
         unknown_app_fails=settings.unknown_app == "fail",
     )
-    dispatch = Dispatch(
-        engine,
-        router,
-        turn_timeout=settings.turn_timeout,
-        activity_timeout=settings.activity_timeout,
-        limits=settings.limits,
-    )
-    engine.effects = dispatch
+    dispatch = engine.effects = _dispatch(engine, router, settings)
     service = Service(engine, dispatch, policy)
     most_bytes = settings.max_message_bytes - _PEER_HEADROOM
     served = Served(most_bytes, service.forget)
@@ -124,6 +117,16 @@ def assemble(
     served.methods[admin.TREE] = persons.methods()[admin.TREE]
     retention = Retention(engine, settings.retention)
     return Middle(engine, dispatch, service, router, links.peers, taskhub, persons, retention)
+
+
+def _dispatch(engine: Engine, router: Router, settings: Settings) -> Dispatch:
+    return Dispatch(
+        engine,
+        router,
+        turn_timeout=settings.turn_timeout,
+        activity_timeout=settings.activity_timeout,
+        limits=settings.limits,
+    )
 
 
 class Sidecar:

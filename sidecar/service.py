@@ -199,14 +199,14 @@ class Service:
         parent = None if found is None else found.parent
         return parent is not None and parent.actor.id == of.id and parent.call == child.call
 
-    async def history(self, address: Address, *, for_turn: bool = False) -> list[bytes] | None:
+    async def history(self, address: Address, *, for_turn: bool = False, execution: str = "") -> list[bytes] | None:
         """Return the log of an instance as its worker saw it, with its end, or None.
 
         What has arrived since the last turn is not in it while the instance runs: a worker that asks during a turn
-        has that already. `for_turn`: only what the turn that is out stands on.
+        has that already. `for_turn`: only what the turn that is out stands on. `execution`: of this one or none.
         """
         instance = await self.instance(address)
-        if instance is None:
+        if instance is None or execution not in ("", instance.execution):
             return None
         ended = instance.status.terminal and not for_turn
         upto = _EVERYTHING if ended else instance.covered

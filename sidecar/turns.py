@@ -59,7 +59,7 @@ class Turns:
 
     def _takers_left(self, address: Address, group: Group) -> bool:
         """Whether a worker may still be able to run an instance; without workers nothing is known."""
-        takers = self._pool.takers(group)
+        takers = {worker.name for worker in self._pool.turn_takers(group)}
         return not takers or bool(takers - self._refusals.for_good(address))
 
     async def refill(self, lanes: frozenset[Lane] | None = None) -> None:
@@ -128,14 +128,19 @@ class Turns:
         too_large = worker.send(TurnItem(instance.id, instance.execution, past, new, token, asked, known))
         if too_large:
             self.recall(actor)
-            self._wait_for_larger(actor, instance, too_large)
+            self._wait_for_larger(actor, instance, too_large, worker)
 
-    def _wait_for_larger(self, actor: Actor, instance: Instance, size: int) -> None:
+    def _wait_for_larger(self, actor: Actor, instance: Instance, size: int, worker: Worker) -> None:
         """Let a turn wait for a worker that can receive it; without one the instance says so."""
+        if worker.streams_history:
+            self._refusals.refuse(actor.address, worker.name, for_good=True)
+            self._refusals.tell(actor.address)
         log.warning("turn waits for a worker that can receive it", instance=instance.id, bytes=size)
         self._offer(actor.address, _group_of(instance, size))
-        limit = self._pool.largest_for_turn(_group_of(instance))
-        if limit < size:
+        refused = self._refusals.for_good(actor.address)
+        takers = self._pool.turn_takers(_group_of(instance))
+        limit = max((taker.max_bytes for taker in takers), default=0)
+        if limit < size and not any(taker.streams_history and taker.name not in refused for taker in takers):
             self._engine.enqueue(
                 actor.address, lambda at, state: self.stall(at, actor, state, stalls.too_large(size, limit))
             )

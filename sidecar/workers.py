@@ -81,6 +81,7 @@ class Worker:
     hub: str = DEFAULT_HUB
     rewinds: Callable[[], Rewinds] = lambda: Rewinds.NO
     keeps_history: bool = False
+    streams_history: bool = False  # it fetches the past of a turn that is too large for one message
     turns: dict[tuple[str, str], str] = field(default_factory=dict)  # what it has, with its name
     activities: dict[int, str] = field(default_factory=dict)
     seen: Seen = field(default_factory=Seen)
@@ -112,8 +113,9 @@ class Pool:
 
     def _assign_turns(self) -> list[Assignment]:
         def free(worker: Worker, group: Group) -> int:
+            fits = worker.max_bytes >= group.size or worker.streams_history
             room = worker.max_turns - len(worker.turns)
-            return room if worker.turn_filter.accepts(group.name, group.version) else 0
+            return room if fits and worker.turn_filter.accepts(group.name, group.version) else 0
 
         room = Room(self._turn_limits, (name for worker in self.workers for name in worker.turns.values()))
         return self._spread(self.turns, free, lambda worker, item, name: worker.turns.update({item: name}), room)
@@ -121,7 +123,8 @@ class Pool:
     def _assign_activities(self) -> list[Assignment]:
         def free(worker: Worker, group: Group) -> int:
             room = worker.max_activities - len(worker.activities)
-            return room if worker.activity_filter.accepts(group.name, group.version) else 0
+            fits = worker.max_bytes >= group.size
+            return room if fits and worker.activity_filter.accepts(group.name, group.version) else 0
 
         room = Room(self._activity_limits, (name for worker in self.workers for name in worker.activities.values()))
         return self._spread(
@@ -161,14 +164,9 @@ class Pool:
         able = (one for one in self.workers if one.hub == hub and one.rewinds() is Rewinds.YES)
         return any(worker.turn_filter.accepts(name, version) for worker in able)
 
-    def takers(self, group: Group) -> set[str]:
-        """Return the names of the workers that take turns of this hub, name and version."""
-        return {worker.name for worker in self.workers if _takes(worker, worker.turn_filter, group)}
-
-    def largest_for_turn(self, group: Group) -> int:
-        """Return the largest message that a worker receives which takes turns of this hub, name and version."""
-        takers = (worker for worker in self.workers if _takes(worker, worker.turn_filter, group))
-        return max((worker.max_bytes for worker in takers), default=0)
+    def turn_takers(self, group: Group) -> list[Worker]:
+        """Return the workers that take turns of this hub, name and version."""
+        return [worker for worker in self.workers if _takes(worker, worker.turn_filter, group)]
 
     def largest_for_activity(self, group: Group) -> int:
         """Return the largest message that a worker receives which takes activities of this hub, name and version."""
@@ -192,5 +190,4 @@ def _takes(worker: Worker, accepted: Filter, group: Group) -> bool:
 
 def _can_take(worker: Worker, group: Group) -> bool:
     able = worker.hub == group.hub and not (group.rewind and worker.rewinds() is Rewinds.NO)
-    fits = able and worker.max_bytes >= group.size
-    return fits and worker.name not in group.shunned and not worker.is_full()
+    return able and worker.name not in group.shunned and not worker.is_full()

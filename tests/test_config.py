@@ -443,7 +443,7 @@ def test_limits_of_a_file_may_be_grouped_by_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        ("5", "names no limit"),
+        ("5", "'5' names no limit"),
         ("threads=5", "'threads' cannot be limited"),
         ("activity=5", "'activity' cannot be limited"),
         ("activity:=5", "'activity:' cannot be limited"),

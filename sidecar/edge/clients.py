@@ -123,12 +123,11 @@ class Clients:
         """Serve `StreamInstanceHistory`; only the execution that runs, or was the last, has a history."""
         request = parse(pb.GetInstanceHistoryRequest, body)
         address = address_of(call, request.instance_id)
-        instance = await self._service.instance(address)
-        log_ = await self._service.history(address, for_turn=request.for_work_item_processing)
-        if log_ is None or instance is None:
-            raise Refused(Status.NOT_FOUND, "no such instance exists")
-        if request.execution_id.value not in ("", instance.execution):
-            raise Refused(Status.NOT_FOUND, f"the instance has no execution '{request.execution_id.value[:80]}'")
+        execution = request.execution_id.value
+        log_ = await self._service.history(address, for_turn=request.for_work_item_processing, execution=execution)
+        if log_ is None:
+            text = f"the instance has no execution '{execution[:80]}'" if execution else "no such instance exists"
+            raise Refused(Status.NOT_FOUND, text)
         chunk, size = [], 0
         for event in log_:
             chunk.append(dialects.encode_event(dialects.MICROSOFT, 1, event))

@@ -34,11 +34,7 @@ class Stream:
 
         One for a stream that has just ended goes back to the queue when its worker is removed.
         """
-        if isinstance(item, TurnItem):
-            # Only one family has the question for a new history; who gets it is taken for a member.
-            message = dialects.encode_turn(dialects.MICROSOFT if item.rewind else self.family, item)
-        else:
-            message = dialects.encode_activity(self.family, item)
+        message = self._turn(item) if isinstance(item, TurnItem) else dialects.encode_activity(self.family, item)
         if len(message) > self.profile.max_bytes:
             return len(message)
         try:
@@ -56,6 +52,15 @@ class Stream:
         if not self.may_rewind or self.family in (dialects.DAPR, dialects.DAPR_DETACHING):
             return Rewinds.NO
         return Rewinds.YES if self.family is dialects.MICROSOFT else Rewinds.PERHAPS
+
+    def _turn(self, item: TurnItem) -> bytes:
+        """Return a turn; without its past, which is asked for later, when that does not fit and the worker can ask."""
+        # Only one family has the question for a new history; who gets it is taken for a member.
+        family = dialects.MICROSOFT if item.rewind else self.family
+        message = dialects.encode_turn(family, item)
+        if len(message) > self.profile.max_bytes and self.profile.streams_history:
+            return dialects.encode_turn(family, item, streamed=True)
+        return message
 
     async def idle(self, closing: asyncio.Event) -> bool:
         """Wait until there is something to do: room to make, or a ping to send. False when closing."""
@@ -146,6 +151,7 @@ def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Stre
         send=stream.send,
         rewinds=stream.rewinds,
         keeps_history=stream.profile.keeps_history,
+        streams_history=stream.profile.streams_history,
     )
 
 

@@ -16,6 +16,8 @@ SMALL_LIMIT = 4 * 1024 * 1024  # what most SDKs accept in one message
 # Capabilities of workers: they keep what they have seen; they understand a ping on field 6.
 _DAPR_HISTORY, _DAPR_PINGS = 2, 3
 _PAST, _NEW, _CACHED = 3, 4, 9  # fields of the request that a turn is
+_STREAMED = wire.number(6, 1)
+_MICROSOFT_STREAMING = 1
 _HEADROOM = 64 * 1024  # for what is around the events of an item
 
 
@@ -70,7 +72,7 @@ class Profile(NamedTuple):
 
     `ping` is the number of the field that an idle stream is kept alive with (0: none wanted); `in_flight` is how
     many items it takes when it does not say; `max_bytes` the largest item that it can receive. `keeps_history`: it
-    keeps the past of instances between turns.
+    keeps the past of instances between turns. `streams_history`: it fetches a past that is too large for a message.
     """
 
     family: Family
@@ -78,6 +80,7 @@ class Profile(NamedTuple):
     in_flight: int
     max_bytes: int
     keeps_history: bool = False
+    streams_history: bool = False
 
 
 def detect(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest, limit: int) -> Profile:
@@ -88,8 +91,9 @@ def detect(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest,
     """
     agent = str(metadata.get("user-agent", ""))
     small = min(SMALL_LIMIT, limit) - _HEADROOM
+    streams = _MICROSOFT_STREAMING in request.microsoft_capabilities
     if "taskhub" in metadata or str(metadata.get("x-user-agent", "")).startswith("durabletask-"):
-        return Profile(MICROSOFT, 4, 100, small)
+        return Profile(MICROSOFT, 4, 100, small, streams_history=streams)
     if request.dapr_capabilities:
         pings = _DAPR_PINGS in request.dapr_capabilities
         keeps = _DAPR_HISTORY in request.dapr_capabilities
@@ -100,9 +104,9 @@ def detect(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest,
         return Profile(DAPR, 0, 100, limit - _HEADROOM if "dotnet" in agent else small)
     known = request.HasField("filters") or request.worker_instance_id or set(request.microsoft_capabilities) & {2, 3}
     if known or request.max_entities:
-        return Profile(MICROSOFT, 4, 100, small)
+        return Profile(MICROSOFT, 4, 100, small, streams_history=streams)
     sized = request.max_orchestrations or request.max_activities
-    return Profile(NEUTRAL, 4 if sized else 0, 100, small)
+    return Profile(NEUTRAL, 4 if sized else 0, 100, small, streams_history=streams)
 
 
 def client_family(metadata: Mapping[str, str | bytes]) -> Family | None:
@@ -138,17 +142,18 @@ def may_rewind(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequ
     return bool(sized) and any(name in agent for name in ("grpc-python", "grpc-dotnet"))
 
 
-def encode_turn(family: Family, item: TurnItem) -> bytes:
+def encode_turn(family: Family, item: TurnItem, *, streamed: bool = False) -> bytes:
     """Return the work item for a turn; the past is framed once an event, and joined.
 
-    Of the past that the worker keeps only the number of its events is sent (`cachedHistory`).
+    Of the past that the worker keeps only the number of its events is sent (`cachedHistory`); nothing of it when it is
+    `streamed`: the worker then asks for it (`requiresHistoryStreaming`).
     """
     past = item.past.frames(family.name, lambda event: encode_event(family, _PAST, event))
     known, start = past.upto(item.known)
     parts: list[bytes | memoryview] = [
         wire.frame(1, item.instance_id.encode()),
         wire.frame(2, wire.frame(1, item.execution.encode())),
-        memoryview(past.joined)[start:],
+        _STREAMED if streamed else memoryview(past.joined)[start:],
         *(encode_event(family, _NEW, event) for event in item.new),
     ]
     if known:
