@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import events, operations, sending
+from sidecar.core import events, operations, sending, stalls
 from sidecar.core.calls import Draft
 from sidecar.core.model import (
     DONE,
@@ -136,7 +136,8 @@ def _made(at: Context, identity: Identity, history: list[pb.HistoryEvent]) -> Ch
     started = next(event.execution_started for event in history if event.HasField("execution_started"))
     times = [events.micros(event.timestamp) for event in history if event.HasField("orchestrator_started")]
     instance = operations.fresh(started, identity, at.now, at.ids.key())
-    instance = replace(instance, covered=_TURN, workflow_time=max(times), rewind=Rewind.REPLAY)
+    recorded = stalls.of_history(history)
+    instance = replace(instance, covered=_TURN, workflow_time=max(times), rewind=Rewind.REPLAY, recorded=recorded)
     draft = Draft(at, State(instance), _TURN)
     for event in sending.left_open(history):
         sending.send(draft, event)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import calls, events, sending
+from sidecar.core import calls, events, sending, stalls
 from sidecar.core import state as states
 from sidecar.core.calls import Draft
 from sidecar.core.model import (
@@ -157,7 +157,8 @@ def _ask(draft: Draft, rewound: bytes) -> Changes:
 
 
 def _running(rewind: Rewind, **fields: Any) -> dict[str, Any]:
-    return fields | {"status": Status.RUNNING, "rewind": rewind, "completed_at": None, "failure": None}
+    began = {"status": Status.RUNNING, "stall": None, "completed_at": None, "failure": None}
+    return fields | began | {"rewind": rewind}
 
 
 def _waiting(state: State, behind: int) -> list[bytes]:
@@ -269,7 +270,8 @@ def _replaced(draft: Draft, turn: int, time: int, history: list[pb.HistoryEvent]
             _rewind_child(again, event, child, history)
     rows = [Row(turn, place, events.encode(event)) for place, event in enumerate(history)]
     rows += [Row(turn + 1, FIRST_ARRIVAL + at, event) for at, event in enumerate(waiting)]
-    fields = _running(Rewind.REPLAY, covered=turn, workflow_time=time, execution=execution)
+    recorded = stalls.of_history(history)
+    fields = _running(Rewind.REPLAY, covered=turn, workflow_time=time, execution=execution, recorded=recorded)
     return Changes(
         key=instance.key,
         expected=instance.revision,

@@ -4,6 +4,8 @@ Such an instance is STALLED: commands of clients are refused, what arrives waits
 that.
 """
 
+from collections.abc import Iterable
+
 from sidecar.core import events
 from sidecar.core import state as states
 from sidecar.core.model import Changes, Context, Instance, Outcome, Reply, Row, State, Status
@@ -61,6 +63,14 @@ def recorded(instance: Instance, version: pb.WorkflowVersion) -> bytes:
     """Return all that the history says of version and patches once an answer is in it."""
     known = pb.WorkflowVersion.FromString(instance.recorded)
     known.MergeFrom(news(instance, version))
+    return known.SerializeToString(deterministic=True)
+
+
+def of_history(history: Iterable[pb.HistoryEvent]) -> bytes:
+    """Return what a whole history says of version and patches."""
+    known = pb.WorkflowVersion()
+    for event in history:
+        known.MergeFrom(event.orchestrator_started.version)
     return known.SerializeToString(deterministic=True)
 
 

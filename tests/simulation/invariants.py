@@ -59,6 +59,9 @@ class Watch:
         for call in calls.values():
             _require(self._cause(call), instance, f"nothing will ever answer {call}")
         waiting = instance.rewind or any(row.turn > instance.covered for row in rows)
+        stalled = instance.status is Status.STALLED
+        _require(stalled == (instance.stall is not None), instance, "is stalled without a reason, or the other way")
+        _require(instance.ready or not stalled, instance, "is stalled and nothing waits for a worker")
         runnable = instance.began and not instance.suspended and waiting
         _require(instance.ready == bool(runnable), instance, "its readiness is not that of its inbox")
 

@@ -179,6 +179,27 @@ MUTANTS = (
         "        return reply\n",
     ),
     Mutant(
+        "rest-of-a-turn-lost",
+        "core",
+        "core/turn.py",
+        "    draft.waiting = rest + tuple(",
+        "    draft.waiting = tuple(",
+    ),
+    Mutant(
+        "stall-is-news-to-the-worker",
+        "core",
+        "core/stalls.py",
+        "row = Row(instance.covered, _BETWEEN_TURNS + after.revision,",
+        "row = Row(instance.covered + 1, _BETWEEN_TURNS + after.revision,",
+    ),
+    Mutant(
+        "only-the-last-part-counts",
+        "core",
+        "core/parts.py",
+        "        for part in self._parts:\n",
+        "        for part in self._parts[-1:]:\n",
+    ),
+    Mutant(
         "lost-timer",
         "timers",
         "timers.py",

@@ -184,7 +184,7 @@ class Replay:
             self._raised(event.event_raised.name, int(event.event_raised.input.value))
         elif kind == "execution_terminated":
             self.ended = pb.Complete(status=TERMINATED)
-        elif kind not in ("execution_suspended", "execution_resumed", "execution_rewound"):
+        elif kind not in ("execution_suspended", "execution_resumed", "execution_rewound", "execution_stalled"):
             self._result(kind, event)
 
     def _result(self, kind: str, event: pb.HistoryEvent) -> None:

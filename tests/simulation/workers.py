@@ -11,8 +11,9 @@ from sidecar.core.model import DEFAULT_HUB, Outcome
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 from sidecar.workers import Filter, Rewinds, Worker
-from tests.simulation import programs
+from tests.simulation import habits, programs
 from tests.simulation.deployment import Node
+from tests.simulation.habits import Habits
 from tests.simulation.programs import Violation
 
 Seen = dict[tuple[str, str, str], list[bytes]]  # by app, instance and execution: what completed turns covered
@@ -33,13 +34,13 @@ class Manners:
 class SimWorker:
     """One worker of an app, connected from `join` to `leave`."""
 
-    def __init__(
-        self, node: Node, number: int, manners: Manners, seen: dict[tuple[str, str, str], list[bytes]]
-    ) -> None:
+    def __init__(self, node: Node, number: int, manners: Manners, seen: Seen, *, full: bool = False) -> None:
         self.node = node
         self.rng: random.Random = node.network.rng
         self.manners = manners
         self.joined = False
+        self.full = full  # whether it is sure to have all versions
+        self.habits = Habits()
         self._seen = seen
         self._number = number
         self.mended: set[str] = set()
@@ -51,6 +52,7 @@ class SimWorker:
     def join(self) -> None:
         """Connect: from now on there is work."""
         size = self.rng.choice([1, 3, 20])
+        self.habits = Habits.draw(self.rng, calm=self.full)
         self.worker = Worker(
             name=f"worker {self._number}",
             peer=f"peer {self._number}",
@@ -62,9 +64,10 @@ class SimWorker:
             is_full=lambda: False,
             send=self._got,
             rewinds=self._rewinds,
+            keeps_history=self.habits.keeps,
         )
         self.joined = True
-        self.node.note(f"{self.worker.name} joins")
+        self.node.note(f"{self.worker.name} joins, with {' and '.join(self.habits.versions)}")
         self.node.middle.dispatch.add_worker(self.worker)
 
     def _rewinds(self) -> Rewinds:
@@ -87,7 +90,7 @@ class SimWorker:
                 past, new = list(item.past.events), list(item.new)
                 self.node.note(f"{self.worker.name} gets turn of {item.instance_id} ({len(past)} + {len(new)} events)")
                 self._check_past(item, past)
-                self.node.run(self._turn(item, past, new), "worker")
+                self.node.run(self._turn(item, self.habits.past_of(item, self.rng), new), "worker")
             else:
                 self._check_alone(item)
                 self.node.run(self._activity(item), "worker")
@@ -123,27 +126,66 @@ class SimWorker:
             return 0
         return 2 if rng.random() < manners.twice else 1
 
-    async def _turn(self, item: TurnItem, past: list[bytes], new: list[bytes]) -> None:
+    async def _turn(self, item: TurnItem, past: list[bytes] | None, new: list[bytes]) -> None:
+        whole = past if past is not None else await self._fetch(item)
+        if whole is None:
+            return
+        taken = new if item.rewind else self.habits.some(new, self.rng)
         try:
-            response = self._respond(item, past, new)
+            response = self._respond(item, whole, taken)
         except Violation as violation:
             self.node.note(f"VIOLATION {item.instance_id}: {violation}")
             self.node.violations.append(violation)
             return
+        lacks = self.habits.lacks(whole) and not item.rewind
+        if len(taken) < len(new) and not lacks:
+            response.num_events_processed.value = len(taken)
         answers = await self._behave()
+        if self.rng.random() < self.habits.abandons:
+            self.node.note(f"turn of {item.instance_id}: abandoned")
+            self.node.middle.service.abandon_turn(item.token)
+            return
         if self.rng.random() < self.manners.wrong:
             await self._answer_turn(item, response, f"t.{self.rng.getrandbits(64):016x}.default", None)
+        self.habits.keep(item.instance_id, whole, response)
+        covered = whole if lacks or item.rewind else self.habits.covered(whole, taken)
         for _ in range(answers):
-            await self._answer_turn(item, response, item.token, [*past, *new])
+            accepted = [
+                await self._answer_turn(item, part, item.token, covered)
+                for part in self.habits.parts(response, self.rng)
+            ]
+            if any(accepted):
+                self._note_detached(response)
+
+    async def _fetch(self, item: TurnItem) -> list[bytes] | None:
+        """Read the past that was kept and is lost, as it is now; without it hang up."""
+        try:
+            whole = await self.node.middle.service.history((DEFAULT_HUB, item.instance_id))
+        except UnavailableError:
+            whole = None
+        self.node.note(f"{self.worker.name} has lost the past of {item.instance_id} and reads it")
+        if whole != item.past.events:
+            self.leave()
+            return None
+        return whole
 
     def _respond(self, item: TurnItem, past: list[bytes], new: list[bytes]) -> pb.OrchestratorResponse:
         if not item.rewind:
-            return programs.Replay(item.instance_id).run(past, new)
+            return self._replay(item.instance_id, past, new)
         if not self.may_rewind:
             raise Violation("a worker that knows nothing of rewind is asked for a new history")
         self.node.note(f"{self.worker.name} writes the new history of {item.instance_id}")
         response = programs.rewritten(past, new, self.node.clock.new_id())
         response.instance_id = item.instance_id
+        return response
+
+    def _replay(self, instance_id: str, past: list[bytes], new: list[bytes]) -> pb.OrchestratorResponse:
+        if self.habits.lacks(past):
+            response = habits.not_available()
+            response.instance_id = instance_id
+            return response
+        response = programs.Replay(instance_id).run(past, new)
+        self.habits.say_version(past, response)
         return response
 
     def _note_detached(self, response: pb.OrchestratorResponse) -> None:
@@ -156,7 +198,8 @@ class SimWorker:
 
     async def _answer_turn(
         self, item: TurnItem, response: pb.OrchestratorResponse, token: str, covered: list[bytes] | None
-    ) -> None:
+    ) -> bool:
+        """Send an answer, or a part; return whether the whole was taken."""
         sent = pb.OrchestratorResponse()
         sent.CopyFrom(response)
         sent.completion_token = token
@@ -164,14 +207,15 @@ class SimWorker:
             reply = await self.node.middle.service.complete_turn(DEFAULT_HUB, self.worker.peer, sent)
         except UnavailableError:
             self.node.note(f"turn of {item.instance_id}: unavailable")
-            return
+            return False
         self.node.note(f"turn of {item.instance_id}: {reply.outcome.name}")
-        if reply.outcome is Outcome.DONE:
-            if covered is None:
-                raise Violation("a token that nobody gave was accepted")
-            self._seen[self.node.name, item.instance_id, item.execution] = covered
-            self._known = True
-            self._note_detached(response)
+        if reply.outcome is not Outcome.DONE or response.is_partial:
+            return False
+        if covered is None:
+            raise Violation("a token that nobody gave was accepted")
+        self._seen[self.node.name, item.instance_id, item.execution] = covered
+        self._known = True
+        return True
 
     async def _activity(self, item: ActivityItem) -> None:
         request = pb.ActivityRequest.FromString(item.request)

@@ -68,6 +68,7 @@ class World(Again):
         self.manners = Manners()
         self.workers: dict[str, list[SimWorker]] = {app: [] for app in plan.apps}
         self.numbers = 0
+        self.healed = False
         self.outcomes: set[tuple[Any, ...]] = set()
 
     def note(self, actor: str, text: str) -> None:
@@ -117,9 +118,9 @@ class World(Again):
         for _ in range(self.rng.randint(1, 2)):
             self._hire(node)
 
-    def _hire(self, node: Node) -> None:
+    def _hire(self, node: Node, *, full: bool = False) -> None:
         self.numbers += 1
-        worker = SimWorker(node, self.numbers, self.manners, self.seen)
+        worker = SimWorker(node, self.numbers, self.manners, self.seen, full=full or self.plan.calm)
         worker.mended, worker.detached, worker.may_rewind = self.mended, self.detached, self.rewinds[node.name]
         worker.join()
         self.workers[node.name].append(worker)
@@ -161,11 +162,15 @@ class World(Again):
 
     def _keep_staffed(self) -> None:
         for node in self.nodes.values():
-            if node.up and not any(worker.joined for worker in self.workers[node.name]):
-                self._hire(node)
+            if node.up and not any(worker.joined and (worker.full or not self.healed) for worker in self._of(node)):
+                self._hire(node, full=self.healed)
+
+    def _of(self, node: Node) -> list[SimWorker]:
+        return self.workers[node.name]
 
     def _heal(self) -> None:
-        """End all faults: from here on everything must finish."""
+        """End all faults: from here on everything must finish, once a worker with every version is there."""
+        self.healed = True
         self.note("world", "heals")
         self.network.faults.cut.clear()
         self.network.faults.twice = 0.0
@@ -217,9 +222,19 @@ class World(Again):
         """Call until there is an answer."""
         while True:
             try:
-                return await self._ask(node, what, work)
+                answer = await self._ask(node, what, work)
             except DownError:
                 await asyncio.sleep(self.rng.uniform(0.1, 2.0))
+                continue
+            if not (isinstance(answer, Reply) and "is stalled" in answer.text):
+                return answer
+            await asyncio.sleep(self.rng.uniform(0.5, 3.0))
+            self._help(node)
+
+    def _help(self, node: Node) -> None:
+        """Somebody who is told that a workflow is stalled sees to it, after a while, that it can run."""
+        if node.up and self.rng.random() < 0.2:
+            self._hire(node, full=True)
 
     async def _do_start(self, node: Node, instance_id: str, steps: Program, delay: float) -> None:
         given = json.dumps({"steps": steps, "value": 0})

@@ -16,7 +16,7 @@ SMALL_LIMIT = 4 * 1024 * 1024  # what most SDKs accept in one message
 # Capabilities of workers: they keep what they have seen; they understand a ping on field 6.
 _DAPR_HISTORY, _DAPR_PINGS = 2, 3
 _PAST, _NEW, _CACHED = 3, 4, 9  # fields of the request that a turn is
-_STREAMED = wire.number(6, 1)
+_STREAMED = wire.integer(6, 1)
 _MICROSOFT_STREAMING = 1
 _HEADROOM = 64 * 1024  # for what is around the events of an item
 
