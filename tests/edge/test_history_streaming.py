@@ -88,7 +88,7 @@ async def test_the_history_of_another_execution_is_not_found(node: Node) -> None
     request = pb.GetInstanceHistoryRequest(instance_id="a", for_work_item_processing=True)
     request.execution_id.value = "one before"
     stream = await open_stream(node.channel, SERVICE + "StreamInstanceHistory", request.SerializeToString())
-    with pytest.raises(Exception, match="no execution .one before.") as refused:
+    with pytest.raises(Exception, match=r"no execution .one before.") as refused:
         await rest(stream)
     assert refused.value.status is Status.NOT_FOUND  # type: ignore[attr-defined]
 
