@@ -179,12 +179,17 @@ class Activities:
         return reminder if reminder is not None and reminder.kind is Kind.ACTIVITY else None
 
     def by_task(self, peer: str, hub: str, instance_id: str, task: int) -> int | None:
-        """Return the activity that a worker at this address has, for an SDK that echoes no token."""
-        for reminder_id, lease in self.leases.items():
-            found, worker = lease.reminder, lease.worker
-            if (worker.peer, worker.hub) == (peer, hub) and (found.source.id, found.call.task) == (instance_id, task):
-                return reminder_id
-        return None
+        """Return the activity that a worker at this address has, for an SDK that echoes no token.
+
+        One of them does not even name the instance when an activity fails: it must be the only one.
+        """
+        found = [
+            reminder_id
+            for reminder_id, lease in self.leases.items()
+            if (lease.worker.peer, lease.worker.hub, lease.reminder.call.task) == (peer, hub, task)
+            and instance_id in ("", lease.reminder.source.id)
+        ]
+        return found[0] if len(found) == 1 or (found and instance_id) else None
 
     def give_back(self, reminder_id: int, number: int | None = None) -> None:
         """Queue the activity of a worker that is gone, or took too long.

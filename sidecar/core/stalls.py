@@ -40,7 +40,7 @@ def check(instance: Instance, response: pb.OrchestratorResponse) -> None:
         StalledError: it has not.
     """
     recorded = pb.WorkflowVersion.FromString(instance.recorded)
-    if any(action.HasField("version_not_available") for action in response.actions):
+    if any(_lacks_version(action) for action in response.actions):
         text = f"Version not available: {recorded.name}"
         raise StalledError(pb.ExecutionStalled(reason=VERSION_NOT_AVAILABLE, description=text))
     current = list(response.version.patches)
@@ -48,6 +48,11 @@ def check(instance: Instance, response: pb.OrchestratorResponse) -> None:
         history = ", ".join(recorded.patches)
         text = f"Patch mismatch. History patches: [{history}], current patches: [{', '.join(current)}]."
         raise StalledError(pb.ExecutionStalled(reason=PATCH_MISMATCH, description=text))
+
+
+def _lacks_version(action: pb.Action) -> bool:
+    """Whether a worker has not the version of the workflow; some say it as the status of an end."""
+    return action.HasField("version_not_available") or action.complete.status == Status.STALLED
 
 
 def news(instance: Instance, version: pb.WorkflowVersion) -> pb.WorkflowVersion:

@@ -56,7 +56,8 @@ class Clients:
         if wrong:
             raise Refused(Status.INVALID_ARGUMENT, wrong)
         identity = Identity(hub, instance_id, request.execution_id.value or ids.new_id())
-        done(await self._service.start(_wish(request, identity, self._me.app), caller_of(call)))
+        wish = _wish(request, identity, self._me.app, older=dialects.means_older_reuse(call.metadata))
+        done(await self._service.start(wish, caller_of(call)))
         return pb.CreateInstanceResponse(instance_id=instance_id).SerializeToString()
 
     async def _get(self, call: Call, request: pb.GetInstanceRequest) -> bytes:
@@ -139,8 +140,8 @@ class Clients:
         out.send(b"".join(chunk))
 
 
-def _wish(request: pb.CreateInstanceRequest, identity: Identity, app: str) -> Start:
-    """Return a client's start in the terms of the core.
+def _wish(request: pb.CreateInstanceRequest, identity: Identity, app: str, *, older: bool) -> Start:
+    """Return a client's start in the terms of the core; `older`: its SDK means the older reuse policy.
 
     An empty start time means now (both JavaScript SDKs send one); an empty version means none (Dapr's Python SDK).
     """
@@ -158,18 +159,19 @@ def _wish(request: pb.CreateInstanceRequest, identity: Identity, app: str) -> St
         scheduled = events.micros(request.scheduled_start)
         started.scheduled_start.CopyFrom(request.scheduled_start)
     return Start(
-        identity, started, scheduled, unique=request.enforce_unique_instance_id, **_reuse(request.reuse_policy)
+        identity, started, scheduled, unique=request.enforce_unique_instance_id, **_reuse(request.reuse_policy, older)
     )
 
 
-def _reuse(policy: pb.IdReusePolicy) -> dict[str, Any]:
+def _reuse(policy: pb.IdReusePolicy, older: bool) -> dict[str, Any]:
     """Return what a reuse policy means, of either generation.
 
     The older one says what becomes of an instance in a listed status: a start fails, is ignored, or ends it first. In
     another status it is as without a policy. The newer one lists the statuses that are replaced, and no others are.
+    The action "fail" is 0, which no SDK writes: only who sends a policy without an action tells the two apart.
     """
     listed = frozenset(policy.replaceable_status)
-    if policy.HasField("action"):
+    if older or policy.HasField("action"):
         fails = policy.action not in (_IGNORE, _TERMINATE)
         return {} if fails else {"replaceable": listed, "ignore_existing": policy.action == _IGNORE, "or_ended": True}
     return {"replaceable": listed} if listed else {}

@@ -10,6 +10,8 @@ from sidecar.schema import taskhub_pb2 as pb
 
 from .builders import PARENT, Flow, command, end, kinds, renew, result, task
 
+# Java's way to say the same.
+ENDED_STALLED = pb.Action(id=1, complete=pb.Complete(status=8))
 NOT_AVAILABLE = pb.Action(id=1, version_not_available=pb.VersionNotAvailable())
 
 
@@ -64,8 +66,11 @@ def test_a_new_execution_begins_without_version_and_patches(flow: Flow) -> None:
 # ---------------------------------------------------------------- stalling
 
 
-def test_a_worker_without_the_version_stalls_the_instance_and_nothing_of_its_answer_holds(flow: Flow) -> None:
-    changes = stall(flow, NOT_AVAILABLE, task(7))
+@pytest.mark.parametrize("word", [NOT_AVAILABLE, ENDED_STALLED])
+def test_a_worker_without_the_version_stalls_the_instance_and_nothing_of_its_answer_holds(
+    flow: Flow, word: pb.Action
+) -> None:
+    changes = stall(flow, word, task(7))
     assert changes is not None
     assert (flow.instance.status, flow.instance.ready, flow.open) == (Status.STALLED, True, {})
     (row,) = changes.append

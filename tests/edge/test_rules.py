@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events
+from sidecar.edge import clients, dialects
 from sidecar.edge.transport import Status
 from sidecar.schema import taskhub_pb2 as pb
 from tests.engine.sidecars import SERVICE, Node
@@ -136,6 +137,15 @@ async def test_d4_reuse_policies_of_both_generations_on_a_live_instance(node: No
     given = pb.IdReusePolicy(**fields)
     assert (await start(node, "a", input=StringValue(value='"second"'), reuse_policy=given))[0] is status
     assert ((await get(node, "a")).state.input.value == '"second"') is replaced
+
+
+def test_d4_an_older_policy_without_an_action_means_that_a_start_fails() -> None:
+    """The action "error" is 0, which Go does not write: the bytes are those of a newer policy that replaces."""
+    listed = pb.IdReusePolicy(replaceable_status=[PENDING])
+    assert clients._reuse(listed, older=True) == {}
+    assert clients._reuse(listed, older=False) == {"replaceable": {PENDING}}
+    agents = {"grpc-go/1.60": True, "dapr-sdk-go/v1.11.0 grpc-go/1.71": True, "grpc-python/1.80": False, "": False}
+    assert {agent: dialects.means_older_reuse({"user-agent": agent}) for agent in agents} == agents
 
 
 @pytest.mark.parametrize("action", [0, 1, 2])

@@ -194,6 +194,25 @@ async def test_a_name_that_cannot_exist_is_an_invalid_argument(node: Node) -> No
             assert (await node.refusal(method, request))[0] is Status.INVALID_ARGUMENT, (method, name)
 
 
+async def test_a_failure_that_names_neither_instance_nor_token_is_that_of_the_only_activity_with_its_number(
+    node: Node,
+) -> None:
+    """B.5: `@dapr/dapr` 3.6 sends a failed activity so."""
+    stream = await work_items(node.channel)
+    await node.begin("a")
+    fields(await stream.receive() or b"")
+    await node.call("CompleteOrchestratorTask", pb.OrchestratorResponse(instance_id="a", actions=[call(1)]))
+    assert 2 in fields(await stream.receive() or b"")
+    other = pb.ActivityResponse(task_id=2, failure=pb.FailureDetails(error_message="not mine"))
+    await node.call("CompleteActivityTask", other)
+    assert len(node.sidecar.dispatch.activities.leases) == 1
+    failed = pb.ActivityResponse(task_id=1, failure=pb.FailureDetails(error_message="broken"))
+    await node.call("CompleteActivityTask", failed)
+    turn = fields(fields(await stream.receive() or b"")[1][0])
+    event = pb.HistoryEvent.FromString(turn[4][1])
+    assert event.task_failed.failure.error_message == "broken"
+
+
 async def test_what_is_not_there_is_unimplemented(node: Node) -> None:
     assert (await node.refusal("Nonsense"))[0] is Status.UNIMPLEMENTED
 
@@ -250,7 +269,7 @@ async def test_both_history_calls_show_the_same_events_in_order(node: Node) -> N
     request = pb.GetInstanceHistoryRequest(instance_id="a").SerializeToString()
     whole = fields(await node.call("GetInstanceHistory", request))[1]
     chunks = await rest(await open_stream(node.channel, SERVICE + "StreamInstanceHistory", request))
-    parts = [event for chunk in chunks for event in fields(chunk)[1]]
+    parts = [event for chunk in chunks for event in fields(chunk).get(1, ())]
     expected = [
         "orchestrator_started", "execution_started", "task_scheduled",
         "orchestrator_started", "task_completed", "execution_completed",

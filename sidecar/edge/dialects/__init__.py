@@ -83,6 +83,11 @@ class Profile(NamedTuple):
     streams_history: bool = False
 
 
+def means_older_reuse(metadata: Mapping[str, str | bytes]) -> bool:
+    """Whether a client is one of the Go SDKs, whose reuse policy is that of the older generation."""
+    return str(metadata.get("user-agent", "")).startswith(("grpc-go/", "dapr-sdk-go/"))
+
+
 def detect(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest, limit: int) -> Profile:
     """Tell the family of a worker and its limits from its first call.
 
