@@ -257,7 +257,7 @@ class Service:
     async def complete_activity(self, hub: str, peer: str, response: pb.ActivityResponse) -> Reply:
         """Take a worker's answer to an activity; the first one counts, whoever it comes from."""
         engine, dispatch = self.engine, self.dispatch
-        reminder_id, number = _delivery(response.completion_token)
+        reminder_id, number = _delivery(response.completion_token, engine.store.identity)
         if reminder_id is None and not response.completion_token:
             reminder_id = dispatch.activities.by_task(peer, hub, response.instance_id, response.task_id)
         reminder = None if reminder_id is None else await dispatch.activities.find(reminder_id)
@@ -280,7 +280,7 @@ class Service:
 
     def abandon_activity(self, token: str) -> None:
         """Take back an activity that a worker does not want."""
-        reminder_id, number = _delivery(token)
+        reminder_id, number = _delivery(token, self.engine.store.identity)
         if reminder_id is not None:
             self.dispatch.activities.abandon(reminder_id, number)
 
@@ -369,11 +369,15 @@ def input_of(started: bytes | None) -> str | None:
     return begun.input.value if begun.HasField("input") else None
 
 
-def _delivery(token: str) -> tuple[int | None, int | None]:
-    """Return the activity and the number of its delivery that a completion token names."""
+def _delivery(token: str, store: str) -> tuple[int | None, int | None]:
+    """Return the activity and the number of its delivery that a completion token names.
+
+    One of a store that was lost names none: its worker lived on, and order numbers began again here.
+    """
     kind, _, rest = token.partition(".")
-    activity, _, number = rest.partition(".")
-    if kind != "a" or not all(_is_number(text) for text in (activity, number)):
+    activity, _, rest = rest.partition(".")
+    number, _, of = rest.partition(".")
+    if kind != "a" or of != store or not all(_is_number(text) for text in (activity, number)):
         return None, None
     return int(activity), int(number)
 
