@@ -60,7 +60,8 @@ class PeerLink:
 
     def __init__(self, me: Self, wire: Wire, greeting: pb.Hello, service: Service, served: Served) -> None:
         self.peer: Peer = (greeting.namespace, greeting.app_id)
-        self.store = greeting.store_id
+        # What a peer says of its store holds for that app alone: another may say the same.
+        self.store = "/".join((*self.peer, greeting.store_id))
         self._me = me
         self._wire = wire
         self._service = service
