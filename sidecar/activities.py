@@ -124,8 +124,8 @@ class Activities:
     def _send(self, worker: Worker, reminder: Reminder) -> None:
         number = next(self._numbers)
         self.leases[reminder.id] = Lease(worker, reminder, self._clock.monotonic(), number)
-<<<<<<< HEAD
-        too_large = worker.send(ActivityItem(reminder.payload, f"a.{reminder.id}.{number}.{self._engine.store.identity}"))
+        token = f"a.{reminder.id}.{number}.{self._store.identity}"
+        too_large = worker.send(ActivityItem(reminder.payload, token))
         if too_large:
             self._end(reminder.id)
             self._too_large(reminder, too_large)
@@ -170,9 +170,6 @@ class Activities:
         # Done by this answer or before it: either way nobody may have it any more.
         self.discard(reminder.id)
         return Reply(outcome)
-=======
-        worker.send(ActivityItem(reminder.payload, f"a.{reminder.id}.{number}.{self._store.identity}"))
->>>>>>> 2d6a9a7 (The token of an activity names the store it comes from)
 
     async def find(self, reminder_id: int) -> Reminder | None:
         """Return an activity that is not done, or None."""

@@ -310,6 +310,15 @@ class App(Process):
     def raise_event(self, id: str, name: str, value: Any = None) -> None:
         self.call("raise", id=id, name=name, value=value)
 
+    def at(self, app: str, method: str, **arguments: Any) -> Any:
+        """A method of the SDK's client, addressed to another app (Dapr's SDK alone)."""
+        return self.call("at", app=app, method=method, **arguments)
+
+    def events(self, id: str) -> list[dict[str, Any]]:
+        """The history of an instance, as JSON (Dapr's SDK alone)."""
+        events: list[dict[str, Any]] = self.call("events", id=id)
+        return events
+
     def _read(self, process: subprocess.Popen[str], waiting: dict[int, Future[Any]]) -> None:
         assert process.stdout is not None
         with process.stdout, suppress(ValueError):

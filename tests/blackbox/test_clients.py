@@ -171,6 +171,7 @@ def test_times_of_an_instance(app: App) -> None:
 
 
 def test_terminate_of_an_ended_instance_changes_nothing(app: App) -> None:
+    """M59"""
     id = app.start("hello", "you")
     before = app.wait(id)
     app.call("terminate", id=id, output="too late")

@@ -162,6 +162,7 @@ def test_event_names_do_not_depend_on_case_and_values_may_be_empty(app: App) -> 
 
 
 def test_two_events_that_are_equal_are_two_events(app: App) -> None:
+    """M44"""
     id = app.start("wait_events", ["a", "a", "a"])
     for _ in range(3):
         app.raise_event(id, "a", "same")
@@ -253,6 +254,7 @@ def test_terminate_ends_the_children_too(app: App) -> None:
 
 
 def test_terminate_without_recursion_leaves_the_children(app: App) -> None:
+    """M58"""
     id = app.start("call_child", {"name": "wait_events", "value": ["go"], "id": "left-child"})
     until(lambda: app.status("left-child") == "RUNNING")
     app.call("terminate", id=id, recursive=False)

@@ -177,6 +177,7 @@ def test_a_command_without_an_id(caller: Caller, method: str) -> None:
 @each_client_call
 @pytest.mark.parametrize("app", ["no/slash", "a b", "a.b", "ünder", "a\x00", "a" * 1000])
 def test_an_app_id_that_cannot_be(caller: Caller, method: str, app: str) -> None:
+    """M14: nothing is looked for, and nothing is changed."""
     request = {1: "addressed", **CLIENT_CALLS[method], ROUTERS[method]: {2: app}}
     code, details = caller.status(method, request)
     assert code == "INVALID_ARGUMENT"
@@ -212,6 +213,7 @@ def test_a_completion_is_counted_once(caller: Caller) -> None:
 
 
 def test_a_completion_of_a_turn_that_another_worker_has_by_now(caller: Caller, raw_sidecar: Sidecar) -> None:
+    """M47"""
     with Caller(raw_sidecar.port) as elsewhere:
         with elsewhere.work() as first:
             id = start(caller)

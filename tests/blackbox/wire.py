@@ -72,6 +72,7 @@ class Caller:
     """One connection to a sidecar."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self._channel = grpc.insecure_channel(
             f"127.0.0.1:{port}",
             [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)],

@@ -67,6 +67,7 @@ def test_a_child_is_created_as_its_parent_asked_and_remembers_who_that_was(paren
 @pytest.mark.parametrize("parent", [PARENT, OWN_PARENT], ids=["in another app", "in this app"])
 @pytest.mark.parametrize("reuse", [True, False])
 def test_a_child_whose_id_is_taken_fails_at_its_parent_and_the_occupant_stays(parent: Parent, reuse: bool) -> None:
+    """M50"""
     flow = Flow(Self("default", "orders", reuse_ended=reuse)).start()
     if not reuse:
         flow.turn(end())
@@ -83,6 +84,7 @@ def test_a_child_whose_id_is_taken_fails_at_its_parent_and_the_occupant_stays(pa
 
 
 def test_a_creation_that_is_repeated_after_the_child_continued_as_new_is_the_same_child() -> None:
+    """M45"""
     flow = Flow().start(parent=PARENT)
     flow.turn(renew())
     assert (flow.instance.origin, flow.instance.execution) == ("w-1", "id-1")
@@ -148,6 +150,7 @@ ORDERS = {
     ],
 )
 def test_a_child_obeys_only_the_call_that_made_it(what: str, actor: ActorId, call: CallId) -> None:
+    """M81"""
     flow = Flow().start(parent=PARENT)
     flow.turn(end() if what == "purge" else timer(0))
     before = flow.instance

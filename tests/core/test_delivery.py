@@ -171,6 +171,7 @@ def test_an_answer_closes_its_call_and_uses_up_what_caused_it() -> None:
 
 
 def test_only_the_first_of_several_answers_counts() -> None:
+    """M38"""
     flow = running()
     assert flow.arrive(result(ACTIVITY), message(1)).reply.outcome is Outcome.DONE
     before = flow.instance
@@ -185,6 +186,7 @@ def test_only_the_first_of_several_answers_counts() -> None:
 
 @pytest.mark.parametrize("field", ["execution", "turn"])
 def test_an_answer_to_an_earlier_call_of_the_same_task_is_dropped(field: str) -> None:
+    """M38, M43"""
     flow = running()
     earlier = {"execution": CallId("w-0", 1, 1), "turn": CallId("w-1", 0, 1)}
     assert ACTIVITY.call == ("w-1", 1, 1)

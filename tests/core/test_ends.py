@@ -215,6 +215,7 @@ def test_a_continued_child_is_told_the_name_of_its_parent_again() -> None:
 
 
 def test_answers_to_an_earlier_execution_resolve_nothing_in_the_next(flow: Flow) -> None:
+    """M43"""
     first = flow.turn(task(0, app="ml"), timer(1)).set
     flow.turn(renew())
     flow.turn(task(0, app="ml"), timer(1))

@@ -167,6 +167,7 @@ def test_a_call_to_an_address_that_cannot_exist_fails_in_the_next_turn(
 
 
 def test_an_open_call_that_is_named_again_is_neither_sent_nor_confirmed_again(flow: Flow) -> None:
+    """M40"""
     calls = (task(0), task(1, app="ml"), child(2), timer(3), send(4, "other"))
     flow.turn(*calls)
     before = dict(flow.open)
@@ -177,6 +178,7 @@ def test_an_open_call_that_is_named_again_is_neither_sent_nor_confirmed_again(fl
 
 
 def test_a_task_id_that_was_answered_is_a_new_call(flow: Flow) -> None:
+    """M40"""
     first = flow.turn(task(0, app="ml")).set[0]
     flow.arrive(result(first), message())
     second = flow.turn(task(0, app="ml")).set[0]
@@ -315,6 +317,7 @@ OVERTAKEN: dict[str, Callable[[Flow], Any]] = {
 
 @pytest.mark.parametrize("what", OVERTAKEN)
 def test_the_answer_to_a_turn_that_was_overtaken_is_refused_and_changes_nothing(flow: Flow, what: str) -> None:
+    """M47"""
     turn = flow.begin()
     OVERTAKEN[what](flow)
     before, last = deepcopy(flow.state), flow.last

@@ -1,8 +1,11 @@
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from .sidecars import Node
 from .world import Hand, World
 
 
@@ -21,3 +24,17 @@ async def hand(world: World) -> Hand:
     hand = Hand()
     world.dispatch.add_worker(hand.worker)
     return hand
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Node]]]:
+    """Starts sidecars, which are stopped when the test ends."""
+    nodes: list[Node] = []
+
+    async def start(app_id: str, **settings: Any) -> Node:
+        node = await Node.start(app_id, tmp_path, **settings)
+        nodes.append(node)
+        return node
+
+    yield start
+    await asyncio.gather(*(node.stop() for node in nodes if not node.until.is_set()))

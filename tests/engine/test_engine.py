@@ -74,6 +74,7 @@ async def _moved_by_another(world: World, instance_id: str, steps: int) -> None:
 
 
 async def test_a_refused_commit_drops_the_actor_and_is_decided_again(world: World) -> None:
+    """M48"""
     await world.start("a")
     await world.event("a", "known")
     await _moved_by_another(world, "a", steps=10)
@@ -248,7 +249,7 @@ async def test_suspend_and_resume_show_at_once(world: World) -> None:
 
 
 async def test_deciding_the_same_reminder_twice_counts_once(world: World) -> None:
-    """The timers were read again while a delivery was under way."""
+    """M38: the timers were read again while a delivery was under way."""
     later = world.clock.wall + 60_000_000
     await world.start("a", scheduled_at=later)
     (reminder,) = await world.store.real.due(later, Position(0, 0), 10)

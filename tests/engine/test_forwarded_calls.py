@@ -205,6 +205,7 @@ async def ask(peer: PlayedPeer, frame: peer_pb2.Frame) -> peer_pb2.Response:
 
 @pytest.mark.parametrize("between", ["nothing", "a new link", "a restart"])
 async def test_a_call_that_comes_again_has_its_effect_once(start: Start, tmp_path: Path, between: str) -> None:
+    """M44"""
     ml = await start("ml")
     await ml.begin("a")
     peer = PlayedPeer(ml)

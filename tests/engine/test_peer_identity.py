@@ -86,11 +86,13 @@ async def test_certified_sidecars_work_together(start: Start) -> None:
 
 
 async def test_a_peer_without_a_certificate_reaches_nothing(start: Start) -> None:
+    """M81"""
     ml = await start("ml")
     assert await introduce(ml, hello("orders"), None) is None
 
 
 async def test_a_certificate_of_another_ca_reaches_nothing(start: Start, tmp_path: Path, certs: Path) -> None:
+    """M81"""
     ml = await start("ml")
     other = tmp_path / "other"
     dev_ca.issue(other, ["orders"], "default", DOMAIN, 1)
@@ -98,6 +100,7 @@ async def test_a_certificate_of_another_ca_reaches_nothing(start: Start, tmp_pat
 
 
 async def test_a_peer_cannot_speak_as_another_app_than_its_certificate_says(start: Start, certs: Path) -> None:
+    """M9, M81"""
     ml = await start("ml")
     answer = await introduce(ml, hello("orders"), tls(certs, "evil"))
     assert answer is not None
@@ -111,6 +114,7 @@ async def test_a_peer_cannot_speak_as_another_app_than_its_certificate_says(star
 async def test_the_namespace_and_trust_domain_of_a_certificate_count(
     start: Start, certs: Path, namespace: str, domain: str
 ) -> None:
+    """M16, M81"""
     ml = await start("ml")
     dev_ca.issue(certs, ["orders"], namespace, domain, 1)
     answer = await introduce(ml, hello("orders"), tls(certs, "orders"))

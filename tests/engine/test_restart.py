@@ -162,6 +162,7 @@ async def test_an_activity_that_left_memory_is_read_from_the_store(world: World,
 
 
 async def test_an_activity_that_cannot_be_read_is_handed_out_later(world: World, hand: Hand) -> None:
+    """M49"""
     await world.start("a")
     action = call(1)
     action.schedule_task.input.value = "x" * 200_000

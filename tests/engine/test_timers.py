@@ -153,6 +153,7 @@ async def test_reading_again_delivers_nothing_twice(bench: Bench) -> None:
 
 
 async def test_a_store_that_cannot_be_read_is_read_again(bench: Bench) -> None:
+    """M49"""
     bench.shelf.failing = 2
     bench.shelf.stored[1] = reminder(1, 0)
     bench.timers.reload()

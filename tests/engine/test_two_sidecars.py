@@ -133,6 +133,7 @@ async def test_an_activity_waits_for_a_sidecar_that_is_down(start: Start) -> Non
 
 
 async def test_a_target_that_lost_its_disk_gets_the_call_again(start: Start, tmp_path: Path) -> None:
+    """M30"""
     port = free_port()
     orders = await start("orders", peers={"ml": (f"127.0.0.1:{port}",)})
     ml = await start("ml", peer_port=port)
@@ -223,6 +224,7 @@ WRONG_MESSAGES = (
 async def test_a_message_that_a_peer_may_not_send_is_refused_for_good_and_the_others_are_taken(
     stranger: tuple[Node, PlayedPeer],
 ) -> None:
+    """M81"""
     node, link = stranger
     assert await link.introduce(hello()) == ""
     for number, wrong in enumerate(WRONG_MESSAGES):
@@ -250,6 +252,7 @@ async def test_numbers_that_no_store_can_hold_harm_nobody_else(stranger: tuple[N
 
 
 async def test_the_source_of_a_message_is_the_app_of_the_link(stranger: tuple[Node, PlayedPeer]) -> None:
+    """M9, M81"""
     node, link = stranger
     assert await link.introduce(hello(app_id="evil")) == ""
     forged = peer_pb2.Actor(namespace="bank-ns", app_id="bank", kind="workflow", hub="default", id="w")
@@ -259,6 +262,7 @@ async def test_the_source_of_a_message_is_the_app_of_the_link(stranger: tuple[No
 
 
 async def test_a_result_of_another_app_than_the_one_that_was_asked_changes_nothing(start: Start) -> None:
+    """M9, M81"""
     orders = await start("orders")
     worker = orders.worker(flow_of(call(1, "score", "pay")))
     await orders.begin("a")
@@ -282,6 +286,7 @@ async def test_a_result_of_another_app_than_the_one_that_was_asked_changes_nothi
 
 
 async def test_a_message_that_is_sent_twice_counts_once(stranger: tuple[Node, PlayedPeer]) -> None:
+    """M44"""
     node, link = stranger
     worker = node.worker(lambda events: [], {"score": echo})
     assert await link.introduce(hello()) == ""

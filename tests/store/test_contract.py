@@ -278,6 +278,7 @@ async def test_commits_of_one_moment_each_get_their_own_answers(store: Store) ->
 
 
 async def test_of_many_that_step_from_one_revision_one_wins(store: Store) -> None:
+    """M48"""
     await done(store, created(1))
     tries = [step(instance(1), append=(Row(1, 2, bytes([number])),)) for number in range(20)]
     answers = [one for (one,) in await asyncio.gather(*(store.commit([changes]) for changes in tries))]

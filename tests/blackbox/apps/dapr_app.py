@@ -13,9 +13,11 @@ from dapr.ext.workflow import (
     RetryPolicy,
     TaskFailedError,
     WorkflowRuntime,
+    WorkflowState,
     when_all,
     when_any,
 )
+from google.protobuf.json_format import MessageToDict
 from protocol import described, failure, moment, serve
 from remote_workflows import REMOTE_WORKFLOWS
 from workflows import WORKFLOWS, Steps, wait_events
@@ -157,6 +159,15 @@ class DaprApp:
         runtime, self._runtime = self._runtime, None
         if runtime is not None:
             runtime.shutdown()
+
+    def do_at(self, app: str, method: str, **arguments: Any) -> Any:
+        """A call of the SDK's client, addressed to another app."""
+        result = getattr(self._client, method)(**arguments, app_id=app)
+        return described(result) if isinstance(result, WorkflowState) else result
+
+    def do_events(self, id: str) -> list[dict[str, Any]]:
+        """The history of an instance as the SDK reads it, whole: its public form leaves out the apps."""
+        return [MessageToDict(event) for event in self._client._DaprWorkflowClient__obj.get_instance_history(id)]
 
     def do_start(
         self,
