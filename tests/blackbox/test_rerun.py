@@ -19,7 +19,7 @@ def app(own_sidecar: Sidecar, tmp_path: Path) -> Iterator[App]:
 
 def events(app: App, id: str, kind: str) -> list[int]:
     """The numbers of the events of a kind in the history of an instance."""
-    return [number for number, found in app.call("events", id=id) if found == kind]
+    return [number for number, found in app.call("numbered", id=id) if found == kind]
 
 
 def test_only_what_follows_the_event_is_executed_again(app: App, tmp_path: Path) -> None:
@@ -27,12 +27,12 @@ def test_only_what_follows_the_event_is_executed_again(app: App, tmp_path: Path)
     steps = [{"file": str(seen), "line": line, "value": line} for line in ("one", "two", "three")]
     id = app.start("call_in_turn", [["noted", step] for step in steps])
     assert app.output(id) == ["one", "two", "three"]
-    before = app.call("events", id=id)
+    before = app.call("numbered", id=id)
     second = events(app, id, "taskScheduled")[1]
     new = app.call("rerun", id=id, event=second)
     assert app.output(new) == ["one", "two", "three"]
     assert lines(seen) == ["one", "two", "three", "two", "three"]
-    assert app.call("events", id=id) == before
+    assert app.call("numbered", id=id) == before
 
 
 def test_the_input_of_the_event_may_be_another(app: App) -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sidecar.core.model import Kind
+from sidecar.core.model import Kind, Position
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 
-from .sidecars import Node, PlayedPeer, fields
+from .sidecars import Node, PlayedPeer
 from .world import call, end
 
 Start = Callable[..., Awaitable[Node]]
@@ -72,8 +72,12 @@ class PlayedApp(PlayedPeer):
 
 
 async def history(node: Node, instance_id: str) -> list[pb.HistoryEvent]:
-    answer = await node.call("GetInstanceHistory", pb.GetInstanceHistoryRequest(instance_id=instance_id))
-    return [pb.HistoryEvent.FromString(event) for event in fields(answer)[1]]
+    """The log of an instance, with what waits for the next turn."""
+    store = node.sidecar.store
+    state = await store.load("default", instance_id)
+    assert state is not None
+    log_ = await store.events(state.instance.key, Position(0, -1), 1 << 50)
+    return [pb.HistoryEvent.FromString(event) for event in log_]
 
 
 async def log(node: Node, instance_id: str) -> list[str]:

@@ -200,12 +200,12 @@ async def test_a_timer_that_fires_twice_has_fired_once(world: World, hand: Hand)
     await world.start("a")
     await world.complete(await hand.turn(1), timer(1, due))
     (reminder,) = await world.store.real.due(due, Position(0, 0), 10)
-    world.dispatch.deliver(reminder)
-    world.dispatch.deliver(reminder)
+    world.dispatch.deliveries.deliver(reminder)
+    world.dispatch.deliveries.deliver(reminder)
     item = await hand.turn(2)
     assert kinds(item.new) == ["orchestrator_started", "timer_fired"]
     await world.complete(item)
-    world.dispatch.deliver(reminder)
+    world.dispatch.deliveries.deliver(reminder)
     await world.quiet()
     assert len(hand.turns) == 2
     assert kinds(await world.service.history(at("a")) or []).count("timer_fired") == 1

@@ -196,7 +196,8 @@ class DaprApp:
     def do_resume(self, id: str) -> None:
         self._client.resume_workflow(id)
 
-    def do_events(self, id: str) -> list[list[Any]]:
+    def do_numbered(self, id: str) -> list[list[Any]]:
+        """Number and kind of each event of a history."""
         return [[event.event_id, event.event_type.value] for event in self._client.get_workflow_history(id)]
 
     def do_rerun(self, id: str, event: int, **options: Any) -> str:
