@@ -136,6 +136,7 @@ class Management:
             until(lambda: self.basics.status(undone) == "STALLED", "what began with it and lost it is stalled")
             workflows.Deployment.patched = True
             self._deploy([])
+            until(lambda: self.basics.status(undone) == "RUNNING", "it goes on by itself when the code is back")
             self.client.raise_workflow_event(undone, "second")
             output = json.loads(self.basics.ended(undone).serialized_output)
             same(output, ["new", "new"], "what has the patch again")
