@@ -12,9 +12,10 @@ import structlog
 
 from sidecar.activities import Activities
 from sidecar.backlog import Lane
-from sidecar.core.model import Changes, Kind, Reminder
+from sidecar.core.model import Changes, Instance, Kind, Reminder
 from sidecar.deliveries import Deliveries
-from sidecar.engine import Actor, Engine
+from sidecar.engine import Actor, Address, Engine
+from sidecar.entities import Entities
 from sidecar.store.protocol import UnavailableError
 from sidecar.timers import Timers
 from sidecar.turns import Turns
@@ -56,6 +57,7 @@ class Dispatch:
             engine, self.pool, spawn=self.spawn, pump=self.pump, store_failed=self.store_failed
         )
         self.deliveries = Deliveries(engine, self.pool, spawn=self.spawn, store_failed=self.store_failed)
+        self.entities = Entities(engine, self.pool, timeout=turn_timeout, pump=self.pump)
         self.timers = Timers(engine.store, engine.clock, self.deliveries.deliver)
         self.outbox = outbox
         self._activity_timeout = activity_timeout
@@ -84,21 +86,24 @@ class Dispatch:
         """See `Effects`."""
         instance = changes.instance
         if instance is None or changes.replaces or instance.suspended or instance.status.terminal:
+            self.entities.unqueue(actor)
             self.turns.unqueue(actor)
         if instance is None or changes.replaces or changes.reopened:
             self.turns.forget_past(actor)
         if instance is None or changes.replaces or instance.status.terminal:
             self.turns.forget_refusals(actor)
+            self.entities.forget_refusals(actor)
         if instance is not None:
-            self.turns.queue(actor, instance)
+            self._queue(actor, instance)
 
     def loaded(self, actor: Actor) -> None:
         """See `Effects`."""
         if actor.state is not None:
-            self.turns.queue(actor, actor.state.instance)
+            self._queue(actor, actor.state.instance)
 
     def forgotten(self, actor: Actor) -> None:
         """See `Effects`."""
+        self.entities.recall(actor)
         self.turns.recall(actor)
         self.turns.forget_past(actor)
 
@@ -121,15 +126,27 @@ class Dispatch:
 
     # ------------------------------------------------------------ queues
 
+    def _queue(self, actor: Actor, instance: Instance) -> None:
+        if instance.entity:
+            self.entities.queue(actor, instance)
+        else:
+            self.turns.queue(actor, instance)
+
     async def refill(self) -> None:
         """Read waiting work from the store: at the start, and after a failure."""
-        await self._refill(None, None)
+        await self._refill(None, None, None)
 
-    async def _refill(self, turns: frozenset[Lane] | None, activities: frozenset[Lane] | None) -> None:
-        """Read waiting turns and activities of these lanes (None: of all) from the store."""
+    async def _refill(
+        self,
+        turns: frozenset[Lane] | None,
+        activities: frozenset[Lane] | None,
+        entities: frozenset[Lane] | None,
+    ) -> None:
+        """Read waiting work of these lanes (None: of all) from the store."""
         try:
             await self.turns.refill(turns)
             await self.activities.refill(activities)
+            await self.entities.refill(entities)
         except UnavailableError as error:
             log.warning("cannot read waiting work", error=str(error))
             self.store_failed()
@@ -147,15 +164,28 @@ class Dispatch:
             if isinstance(item, int):
                 self.activities.hand_out(worker, item)
             else:
-                self.turns.assign(item, worker)
-        turns, activities = self.pool.turns.wanted(), self.pool.activities.wanted()
-        if turns or activities:
-            self.pool.turns.refilling(turns)
-            self.pool.activities.refilling(activities)
-            self.spawn(self._refill(turns, activities), "refill")
+                self._assign(worker, item)
+        self._read_more()
+
+    def _assign(self, worker: Worker, address: Address) -> None:
+        if address in worker.entities:
+            self.entities.assign(address, worker)
+        else:
+            self.turns.assign(address, worker)
+
+    def _read_more(self) -> None:
+        pool = self.pool
+        wanted = pool.turns.wanted(), pool.activities.wanted(), pool.entities.wanted()
+        if any(wanted):
+            pool.turns.refilling(wanted[0])
+            pool.activities.refilling(wanted[1])
+            pool.entities.refilling(wanted[2])
+            self.spawn(self._refill(*wanted), "refill")
 
     def before_commands(self, actor: Actor) -> asyncio.Future[None] | None:
         """See `Effects`."""
+        if actor.holder is not None and actor.address in actor.holder.entities:
+            return self.entities.before_commands(actor)
         return self.turns.before_commands(actor)
 
     # ------------------------------------------------------------ workers
@@ -170,15 +200,16 @@ class Dispatch:
         self.pool.remove(worker)
         self.turns.left(worker)
         self.activities.left(worker)
+        self.entities.left(worker)
 
     def active(self) -> tuple[int, int]:
-        """Return how many workflows have a turn out or waiting, and how many activities run or wait."""
-        workflows = len(self.turns.out) + len(self.pool.turns)
+        """Return how many workflows and entities are out or waiting, and how many activities run or wait."""
+        workflows = len(self.turns.out) + len(self.pool.turns) + len(self.entities.out) + len(self.pool.entities)
         return workflows, len(self.activities.leases) + len(self.pool.activities)
 
     def busy(self) -> bool:
         """Whether a worker has anything."""
-        return bool(self.turns.out or self.activities.leases)
+        return bool(self.turns.out or self.activities.leases or self.entities.out)
 
     async def sweep(self) -> None:
         """Once a second, for ever: hand out again what took longer than it may, or was given back."""
@@ -186,6 +217,7 @@ class Dispatch:
             await self.engine.clock.sleep(1.0)
             self.turns.sweep()
             self.activities.sweep(self._activity_timeout)
+            self.entities.sweep()
 
     # ------------------------------------------------------------ side tasks
 

@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from sidecar.core import state as states
+from sidecar.core.entity import Batch
 from sidecar.core.ids import Ids
 from sidecar.core.items import Past
 from sidecar.core.model import Changes, Context, Decision, Outcome, Reminder, Reply, Self, State, Turn
@@ -65,7 +66,7 @@ class Command:
 
 @dataclass(slots=True, eq=False)
 class Actor:
-    """An instance in memory. `state` is None when there is no such instance, and unknown until `loaded`."""
+    """An instance or entity in memory. `state` is None when there is none, and unknown until `loaded`."""
 
     address: Address
     state: State | None = None
@@ -73,18 +74,21 @@ class Actor:
     running: bool = False
     commands: deque[Command] = field(default_factory=deque)
     turn: Turn | None = None  # the turn that a worker has
+    batch: Batch | None = None  # of an entity: the operations that a worker has
     holder: Worker | None = None  # the worker that has it, or is to get it
     deadline: float = 0.0  # monotonic time at which it is handed out again
     sent: int = 0  # how many events of the past the turn that is out stands on
     withheld: bool = False  # whether its worker was not sent all of them
     parts: Parts | None = None  # what has come of its answer, when that comes in parts
     past: Past | None = None
+    output: tuple[int, str | None] | None = None  # of an entity that is handed out: a revision, and its state there
+    slow: bool = False  # of an entity: operations took too long together, so that they go one by one
     watchers: dict["asyncio.Future[None]", None] = field(default_factory=dict)
 
     @property
     def idle(self) -> bool:
         """Whether it may be dropped from memory."""
-        return not (self.running or self.commands or self.turn or self.holder or self.watchers)
+        return not (self.running or self.commands or self.turn or self.batch or self.holder or self.watchers)
 
 
 class Engine:
@@ -159,7 +163,7 @@ class Engine:
 
     def drop(self, actor: Actor) -> None:
         """Forget what is in memory of an instance; a turn that is out is void."""
-        actor.state, actor.loaded, actor.past = None, False, None
+        actor.state, actor.loaded, actor.past, actor.output = None, False, None, None
         self.effects.forgotten(actor)
         for watcher in list(actor.watchers):
             if not watcher.done():

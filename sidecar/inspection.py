@@ -27,6 +27,8 @@ from sidecar.store.protocol import Waiting
 FAILED_BY_PERSON = "CallFailedByOperator"
 MISSING = Reply(Outcome.MISSING, "no such call waits")
 _KINDS = {CallKind.ACTIVITY: "activity", CallKind.CHILD: "child", CallKind.TIMER: "timer"}
+_AT_ENTITIES = {CallKind.ENTITY: "entity", CallKind.LOCK: "lock"}
+_SHOWN = {*_KINDS, *_AT_ENTITIES}
 
 
 class Wait(NamedTuple):
@@ -105,7 +107,7 @@ class Inspection:
         if not seen:
             return None
         state = seen[0]
-        waits = [await self._wait(call) for _, call in sorted(state.open.items()) if call.kind in _KINDS]
+        waits = [await self._wait(call) for _, call in sorted(state.open.items()) if call.kind in _SHOWN]
         if state.instance.ready and self._engine.actor(address).turn is None:
             waits.append(Wait("worker", state.instance.name, self._engine.me.app, 0, 0, "queued", ""))
         return Branch(view, waits, await self._engine.store.children(state.instance.key))
@@ -114,6 +116,8 @@ class Inspection:
         reminder = await self._engine.store.reminder(call.reminder) if call.reminder else None
         since = 0 if reminder is None else reminder.due
         app, task = call.target.app, call.call.task
+        if call.kind in _AT_ENTITIES:
+            return Wait(_AT_ENTITIES[call.kind], call.target.id, app, task, since, "queued", "")
         if call.kind is CallKind.TIMER:
             return Wait("timer", "", app, task, since, "set", "")
         if self._engine.me.owns(call.target):

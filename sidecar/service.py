@@ -11,19 +11,17 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import delivery, events, operations
 from sidecar.core import turn as turns
+from sidecar.core.errors import DeniedError, MalformedError, OvertakenError
 from sidecar.core.model import (
     DONE,
     Changes,
     Child,
     Context,
     Decision,
-    DeniedError,
     Forgotten,
     Instance,
     Kind,
-    MalformedError,
     Outcome,
-    OvertakenError,
     Parent,
     Position,
     Received,

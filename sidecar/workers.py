@@ -85,6 +85,9 @@ class Worker:
     turns: dict[tuple[str, str], str] = field(default_factory=dict)  # what it has, with its name
     activities: dict[int, str] = field(default_factory=dict)
     seen: Seen = field(default_factory=Seen)
+    max_entities: int = 0
+    entity_filter: Filter = field(default_factory=Filter)
+    entities: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 class Assignment(NamedTuple):
@@ -103,13 +106,14 @@ class Pool:
         self.workers: list[Worker] = []
         self.turns: Backlog[tuple[str, str]] = Backlog()
         self.activities: Backlog[int] = Backlog()
+        self.entities: Backlog[tuple[str, str]] = Backlog()
         self.open = True
 
     def assign(self) -> list[Assignment]:
         """Give waiting work to free workers within the limits: one of each name in turn, to the least busy worker."""
         if not self.open or not self.workers:
             return []
-        return self._assign_turns() + self._assign_activities()
+        return self._assign_turns() + self._assign_activities() + self._assign_entities()
 
     def _assign_turns(self) -> list[Assignment]:
         def free(worker: Worker, group: Group) -> int:
@@ -130,6 +134,15 @@ class Pool:
         return self._spread(
             self.activities, free, lambda worker, item, name: worker.activities.update({item: name}), room
         )
+
+    def _assign_entities(self) -> list[Assignment]:
+        def free(worker: Worker, group: Group) -> int:
+            room = worker.max_entities - len(worker.entities)
+            fits = worker.max_bytes >= group.size
+            return room if fits and worker.entity_filter.accepts(group.name, group.version) else 0
+
+        room = Room((), ())
+        return self._spread(self.entities, free, lambda worker, item, name: worker.entities.update({item: name}), room)
 
     def _spread(
         self,

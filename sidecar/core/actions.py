@@ -5,9 +5,10 @@ A new kind is one function, one row of `HANDLERS` and one test.
 
 from collections.abc import Callable, Mapping
 
-from sidecar.core import calls, events, sending
+from sidecar.core import calls, entity_calls, events, sending
 from sidecar.core.calls import Draft
-from sidecar.core.model import ActorId, CallKind, Kind, UnsupportedActionError
+from sidecar.core.errors import UnsupportedActionError
+from sidecar.core.model import ActorId, CallKind, Kind
 from sidecar.core.names import invalid_app_id, invalid_instance_id, invalid_name
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -200,5 +201,6 @@ HANDLERS: dict[str, Callable[[Draft, pb.Action], None]] = {
     "create_detached": _create_detached,
     "create_timer": _create_timer,
     "send_event": _send_event,
+    "send_entity_message": entity_calls.send,
     "terminate": _terminate,
 }

@@ -40,6 +40,8 @@ class Draft:
     reminders: list[Reminder] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
+    closed: list[int] = field(default_factory=list)
+    unlocked: set[tuple[str, str]] = field(default_factory=set)  # critical sections, with the entity they let go of
 
     @property
     def me(self) -> Self:
@@ -91,17 +93,17 @@ class Draft:
         self.reminders.append(reminder)
         return reminder
 
-    def open(self, call: CallId, kind: CallKind, name: str, target: ActorId, reminder: int) -> None:
+    def open(self, call: CallId, kind: CallKind, name: str, target: ActorId, reminder: int, *entities: str) -> None:
         """Remember that an answer is waited for."""
         if not self.ending:
-            self.opened[call.task] = OpenCall(call, kind, name, target, reminder)
+            self.opened[call.task] = OpenCall(call, kind, name, target, reminder, entities)
 
 
 def end_all(draft: Draft, *, withdraw: bool) -> None:
     """Let go of every open call of an execution that ends.
 
-    Timers go. Undelivered calls to other apps live until they are delivered. Activities that still wait are taken
-    back if `withdraw` says so; else they run, and their results find nobody.
+    Timers go, and locks are let go of. Undelivered calls to other apps live until they are delivered. Activities that
+    still wait are taken back if `withdraw` says so; else they run, and their results find nobody.
     """
     for task in sorted(draft.state.open):
         call = draft.state.open[task]
@@ -111,6 +113,18 @@ def end_all(draft: Draft, *, withdraw: bool) -> None:
             _withdraw(draft, call)
         elif call.kind in (CallKind.ACTIVITY, CallKind.CHILD):
             draft.released.append(call.reminder)
+        elif call.kind in (CallKind.LOCK, CallKind.HELD):
+            for entity in call.entities:
+                if (call.name, entity) not in draft.unlocked:
+                    unlock(draft, call.name, entity)
+
+
+def unlock(draft: Draft, section: str, entity: str) -> None:
+    """Let go of an entity whose lock a critical section waits for or holds."""
+    instance = draft.state.instance
+    draft.unlocked.add((section, entity))
+    message = events.entity_unlock_sent(draft.now, section, instance.id, entity)
+    draft.remind(Kind.EVENT, draft.me.entity(instance.hub, entity), message)
 
 
 def _withdraw(draft: Draft, call: OpenCall) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from sidecar.core import calls, events, operations, rewind
+from sidecar.core import calls, entity, entity_calls, events, operations, rewind
 from sidecar.core import state as states
 from sidecar.core.calls import Draft
+from sidecar.core.errors import MalformedError
 from sidecar.core.model import (
     DONE,
     NO_CALL,
@@ -23,7 +24,6 @@ from sidecar.core.model import (
     Context,
     Decision,
     Kind,
-    MalformedError,
     OpenCall,
     Outcome,
     Parent,
@@ -59,13 +59,19 @@ class Arrival:
 
 
 def arrive(at: Context, state: State | None, arrival: Arrival) -> Decision:
-    """Decide what a reminder for a workflow instance changes."""
+    """Decide what a reminder for a workflow instance or an entity changes."""
+    if arrival.reminder.target.kind == "entity":
+        return _using_up(arrival, entity.arrive(at, state, arrival.reminder))
+    return _arrive_at_workflow(at, state, arrival)
+
+
+def _arrive_at_workflow(at: Context, state: State | None, arrival: Arrival) -> Decision:
     kind = arrival.reminder.kind
     beginning = _BEGINNINGS.get(kind)
     if beginning is not None:
         return beginning(at, state, arrival)
     if state is None:
-        return arrival.nothing(Reply(Outcome.MISSING, "no such instance exists"))
+        return _unanswered(at, arrival, Reply(Outcome.MISSING, "no such instance exists"))
     return _ON_INSTANCES[kind](at, state, arrival)
 
 
@@ -74,6 +80,20 @@ def must_look(me: Self, state: State | None, arrival: Arrival) -> bool:
     if state is None or arrival.reminder.kind not in (Kind.CREATE, Kind.DETACHED):
         return False
     return state.instance.status.terminal and me.reuse_ended and state.instance.key != arrival.looked
+
+
+def _using_up(arrival: Arrival, decision: Decision) -> Decision:
+    if decision.changes is None:
+        return arrival.nothing(decision.reply)
+    return Decision(operations.consuming(decision.changes, arrival.consumed, arrival.received), decision.reply)
+
+
+def _unanswered(at: Context, arrival: Arrival, reply: Reply) -> Decision:
+    """Return the decision for an answer that nobody waits for: of locks that were granted somebody must let go."""
+    if arrival.reminder.kind is not Kind.RESULT or not at.me.owns(arrival.reminder.source):
+        return arrival.nothing(reply)
+    unlocks = entity_calls.hand_back(at, arrival.reminder)
+    return _using_up(arrival, Decision(Changes(set=unlocks) if unlocks else None, reply))
 
 
 def _append(
@@ -101,7 +121,7 @@ def _start(at: Context, state: State, arrival: Arrival) -> Decision:
 def _waits_for(state: State, reminder: Reminder) -> OpenCall | None:
     """Return the open call that a result answers, if its sender is the one that was asked."""
     call = state.open.get(reminder.call.task)
-    if call is None or call.call != reminder.call or call.kind is CallKind.EVENT:
+    if call is None or call.call != reminder.call or call.kind in (CallKind.EVENT, CallKind.HELD):
         return None
     same = (call.target.app, call.target.namespace) == (reminder.source.app, reminder.source.namespace)
     return call if same else None
@@ -111,8 +131,10 @@ def _resolve(at: Context, state: State, arrival: Arrival) -> Decision:
     reminder = arrival.reminder
     call = _waits_for(state, reminder)
     if call is None or state.instance.status.terminal or not _answers(reminder.payload, call):
-        return arrival.nothing(Reply(Outcome.DUPLICATE))
-    if at.me.owns(reminder.source):
+        return _unanswered(at, arrival, Reply(Outcome.DUPLICATE))
+    if call.kind is CallKind.LOCK:
+        event = entity_calls.granted(events.stamped(reminder.payload, at.now))
+    elif at.me.owns(reminder.source):
         event = events.stamped(reminder.payload, at.now)
     else:
         event = events.stamped(reminder.payload, at.now, *_apps(at.me, call))
@@ -122,6 +144,7 @@ def _resolve(at: Context, state: State, arrival: Arrival) -> Decision:
         arrival,
         states.arrive(state, [event]),
         closed=(call.call.task,),
+        opened=(entity_calls.held(call),) if call.kind is CallKind.LOCK else (),
         ended=(call.call,) if call.kind is CallKind.CHILD else (),
         dropped=(*arrival.consumed, call.reminder),
     )
@@ -137,6 +160,8 @@ _ANSWERS = {
     CallKind.ACTIVITY: {"task_completed": "task_scheduled_id", "task_failed": "task_scheduled_id"},
     CallKind.CHILD: {"child_completed": "task_scheduled_id", "child_failed": "task_scheduled_id"},
     CallKind.TIMER: {"timer_fired": "timer_id"},
+    CallKind.ENTITY: {"entity_completed": "request_id", "entity_failed": "request_id"},
+    CallKind.LOCK: {"entity_lock_granted": "critical_section_id"},
 }
 
 
@@ -144,8 +169,9 @@ def _answers(payload: bytes, call: OpenCall) -> bool:
     """Whether the event is of a kind that ends this call, and names it: a peer's word is not enough."""
     event = events.decode(payload)
     kind = event.WhichOneof("kind") or ""
-    number = _ANSWERS[call.kind].get(kind)
-    return number is not None and getattr(getattr(event, kind), number) == call.call.task
+    field = _ANSWERS[call.kind].get(kind)
+    expected = call.name if call.kind in (CallKind.ENTITY, CallKind.LOCK) else call.call.task
+    return field is not None and getattr(getattr(event, kind), field) == expected
 
 
 def _event(at: Context, state: State, arrival: Arrival) -> Decision:
@@ -218,10 +244,7 @@ def _start_detached(at: Context, state: State | None, arrival: Arrival) -> Decis
     if arrival.blocked:
         text = f"an active workflow with ID '{target.id}' already exists: its child '{arrival.blocked}' has not ended"
         return arrival.nothing(Reply(Outcome.EXISTS, text))
-    decision = operations.start(at, state, operations.Start(identity, started, scheduled))
-    if decision.changes is None:
-        return arrival.nothing(decision.reply)
-    return Decision(operations.consuming(decision.changes, arrival.consumed, arrival.received), DONE)
+    return _using_up(arrival, operations.start(at, state, operations.Start(identity, started, scheduled)))
 
 
 def _start_of_child(at: Context, reminder: Reminder) -> bytes:

@@ -6,7 +6,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core.model import MalformedError, Row
+from sidecar.core.errors import MalformedError
+from sidecar.core.model import Row
 from sidecar.schema import taskhub_pb2 as pb
 
 # SDKs of one family set a timer for this second for a wait without a time-out; it never fires.
@@ -175,6 +176,43 @@ def child_failed(now: int, task: int, details: pb.FailureDetails) -> bytes:
     """Return the failure of a child workflow."""
     event = _event(now)
     event.child_failed.CopyFrom(pb.ChildFailed(task_scheduled_id=task, failure=details))
+    return encode(event)
+
+
+def entity_signaled(now: int, signaled: pb.EntitySignaled) -> bytes:
+    """Return an operation of an entity that nobody waits for."""
+    event = _event(now)
+    event.entity_signaled.CopyFrom(signaled)
+    return encode(event)
+
+
+def entity_result(now: int, request_id: str, outcome: pb.OperationResult) -> bytes:
+    """Return the result or failure of an operation that was called."""
+    event = _event(now)
+    if outcome.HasField("failure"):
+        event.entity_failed.CopyFrom(pb.EntityFailed(request_id=request_id, failure=outcome.failure.failure))
+        return encode(event)
+    event.entity_completed.request_id = request_id
+    if outcome.success.HasField("result"):
+        event.entity_completed.output.CopyFrom(outcome.success.result)
+    return encode(event)
+
+
+def entity_lock_granted(now: int, section: str, lock_set: Iterable[str]) -> bytes:
+    """Return the grant of all locks of a critical section."""
+    event = _event(now)
+    event.entity_lock_granted.CopyFrom(pb.EntityLockGranted(critical_section_id=section, lock_set=lock_set))
+    return encode(event)
+
+
+def entity_unlock_sent(now: int, section: str, owner: str, entity: str) -> bytes:
+    """Return the message that ends a critical section at one entity."""
+    event = _event(now)
+    event.entity_unlock_sent.CopyFrom(
+        pb.EntityUnlockSent(
+            critical_section_id=section, parent_instance_id=text(owner), target_instance_id=text(entity)
+        )
+    )
     return encode(event)
 
 

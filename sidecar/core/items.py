@@ -74,4 +74,14 @@ class ActivityItem:
     token: str
 
 
-WorkItem = TurnItem | ActivityItem
+@dataclass(frozen=True, slots=True)
+class EntityItem:
+    """Operations for a worker to run on an entity: its state, None if it has none, and the encoded messages."""
+
+    entity_id: str
+    state: str | None
+    operations: tuple[bytes, ...]
+    token: str
+
+
+WorkItem = TurnItem | ActivityItem | EntityItem

@@ -42,7 +42,7 @@ class Kind(enum.IntEnum):
     ACTIVITY = 3  # run an activity
     CREATE = 4  # create a child workflow
     RESULT = 5  # the answer to a call
-    EVENT = 6  # an external event for a workflow
+    EVENT = 6  # an external event for a workflow; an operation, lock or unlock for an entity
     TERMINATE = 7  # end a child, with its children
     PURGE = 8  # remove a child, with its children
     WITHDRAW = 9  # an activity that still waits is not wanted any more
@@ -65,10 +65,13 @@ class CallKind(enum.IntEnum):
     CHILD = 2
     TIMER = 3
     EVENT = 4  # an event that was sent; never answered, kept so that a replay does not send it again
+    ENTITY = 5  # an operation of an entity; its name is the ID of the request
+    LOCK = 6  # the locks of a critical section; its name is the ID of the section
+    HELD = 7  # the locks of a critical section that were granted; never answered, kept until they are let go
 
 
 class ActorId(NamedTuple):
-    """Address of an actor: its app, what it is ("workflow" or "activity"), its hub and its ID there."""
+    """Address of an actor: its app, what it is ("workflow", "activity" or "entity"), its hub and its ID there."""
 
     namespace: str
     app: str
@@ -133,13 +136,25 @@ class Child(NamedTuple):
 
 
 class OpenCall(NamedTuple):
-    """A call that has no answer yet. `reminder` is the reminder that causes it, 0 if there is none."""
+    """A call that has no answer yet. `reminder` is the reminder that causes it, 0 if there is none.
+
+    `entities` are the IDs of those whose locks it waits for or holds, in the order in which they are taken.
+    """
 
     call: CallId
     kind: CallKind
     name: str
     target: ActorId
     reminder: int
+    entities: tuple[str, ...] = ()
+
+
+class Lock(NamedTuple):
+    """Who has an entity for itself: instance and execution ID of an own workflow, and the ID of its section."""
+
+    owner: str
+    execution: str
+    section: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +162,7 @@ class Reminder:
     """A durable message to an actor, due at a time.
 
     `id` is the order number: it grows with every reminder of this store and is never used again. `owner` is the key
-    of the instance that set it (0: it came from another app). `held` says that it stays after delivery, until the
+    of the instance that set it (0: none of this app did). `held` says that it stays after delivery, until the
     answer to its call is in.
     """
 
@@ -165,13 +180,15 @@ class Reminder:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """What is stored of a workflow instance beside its log and payloads.
+    """What is stored of a workflow instance, or of an entity, beside its log and payloads.
 
     `covered` is the last turn whose completion was committed; events of later turns are the inbox. `began` says
     that the start event is in the log (before a scheduled start it is not). `revision` grows with each change.
     `origin` is the execution ID that it was created with; `execution` that of now, after continue-as-new.
     `detached` counts the detached workflows that it started without naming them, over its whole life. `trace` is the
     encoded trace context that this execution was started in.
+
+    Of an `entity` the whole log is its inbox, the output is its state, and `lock` is who has it for itself.
     """
 
     key: int
@@ -202,6 +219,8 @@ class Instance:
     rewind: Rewind = Rewind.NO
     stall: bytes | None = None  # why it is STALLED, an encoded `taskhub.ExecutionStalled`
     recorded: bytes = b""  # encoded `taskhub.WorkflowVersion`: the version and patches that its history was made with
+    entity: bool = False
+    lock: Lock | None = None
 
 
 class Received(NamedTuple):
@@ -255,8 +274,10 @@ class Changes:
     replaces: int = 0
     replaced_at: int = 0
     output: str | None = None
-    reopened: bool = False  # an instance that had ended runs again: its output goes
+    no_output: bool = False  # there is none any more
+    reopened: bool = False  # an instance that had ended runs again
     truncate: Position | None = None
+    removed: tuple[Position, ...] = ()  # single events of the log
     append: tuple[Row, ...] = ()
     opened: tuple[OpenCall, ...] = ()
     closed: tuple[int, ...] = ()
@@ -358,6 +379,10 @@ class Self:
         """Return the address of an activity that runs here."""
         return ActorId(self.namespace, self.app, "activity", hub, activity_id)
 
+    def entity(self, hub: str, entity_id: str) -> ActorId:
+        """Return the address of an own entity."""
+        return ActorId(self.namespace, self.app, "entity", hub, entity_id)
+
     def owns(self, actor: ActorId) -> bool:
         """Whether the actor is one of this app."""
         return actor.app == self.app and actor.namespace == self.namespace
@@ -370,19 +395,3 @@ class Context:
     me: Self
     now: int
     ids: Ids
-
-
-class UnsupportedActionError(Exception):
-    """The worker asked for something that this sidecar cannot do."""
-
-
-class OvertakenError(Exception):
-    """The instance has gone on without the turn that is answered: what was computed in it does not hold."""
-
-
-class DeniedError(Exception):
-    """The access policy of this app does not allow another app to do that."""
-
-
-class MalformedError(Exception):
-    """The bytes are not what they should be; the text says what."""

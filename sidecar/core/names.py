@@ -6,6 +6,7 @@ MAX_ID_LENGTH = 256
 _APP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ENTITY = re.compile(r"@([^@]+)@(.+)\Z", re.DOTALL)
 
 
 def invalid_app_id(app: str) -> str | None:
@@ -23,6 +24,8 @@ def invalid_instance_id(instance_id: str) -> str | None:
         return f"the instance ID has {len(instance_id)} characters; at most {MAX_ID_LENGTH} are allowed"
     if _CONTROL.search(instance_id):
         return f"the instance ID {instance_id[:80]!r} contains control characters"
+    if _ENTITY.match(instance_id):
+        return f"the ID {instance_id[:80]!r} is that of an entity: no workflow may have it"
     return None
 
 
@@ -31,6 +34,25 @@ def invalid_hub(hub: str) -> str | None:
     if _HUB.match(hub):
         return None
     return f"invalid task hub {hub[:80]!r}: use 1 to 64 letters, digits, '-', '_' or '.', the first a letter or digit"
+
+
+def entity_id(text: str) -> str | None:
+    """Return the ID of an entity, `@name@key`, with its name in lower case; None if the text is not such an ID."""
+    match = _ENTITY.match(text)
+    if match is None or len(text) > MAX_ID_LENGTH or _CONTROL.search(text):
+        return None
+    return f"@{match[1].lower()}@{match[2]}"
+
+
+def entity_name(entity: str) -> str:
+    """Return the name in the ID of an entity."""
+    return entity.split("@", 2)[1]
+
+
+def entity_prefix(text: str) -> str:
+    """Return the beginning of IDs of entities, with the name in lower case."""
+    name, mark, key = text.removeprefix("@").partition("@")
+    return f"@{name.lower()}{mark}{key}" if text.startswith("@") or not text else text
 
 
 def invalid_name(what: str, name: str) -> str | None:

@@ -17,6 +17,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.core import calls, events, sending, stalls
 from sidecar.core import state as states
 from sidecar.core.calls import Draft
+from sidecar.core.errors import UnsupportedActionError
 from sidecar.core.model import (
     DONE,
     FIRST_ARRIVAL,
@@ -36,7 +37,6 @@ from sidecar.core.model import (
     State,
     Status,
     Turn,
-    UnsupportedActionError,
 )
 from sidecar.schema import taskhub_pb2 as pb
 

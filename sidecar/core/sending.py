@@ -5,7 +5,7 @@ A turn sends what its own confirmations ask for; rewind and rerun send again wha
 
 from collections.abc import Callable, Iterable
 
-from sidecar.core import events
+from sidecar.core import entity_calls, events
 from sidecar.core.calls import Draft
 from sidecar.core.model import ActorId, CallKind, Child, Kind
 from sidecar.schema import taskhub_pb2 as pb
@@ -16,6 +16,13 @@ _ENDS = {
     "child_completed": "task_scheduled_id",
     "child_failed": "task_scheduled_id",
     "timer_fired": "timer_id",
+}
+# Entities know calls by an ID of the worker's, not by their number.
+_NAMED = {"entity_called": "request_id", "entity_lock_requested": "critical_section_id"}
+_NAMED_ENDS = {
+    "entity_completed": "request_id",
+    "entity_failed": "request_id",
+    "entity_lock_granted": "critical_section_id",
 }
 
 
@@ -29,13 +36,18 @@ def ended_task(event: pb.HistoryEvent) -> int | None:
 def left_open(history: Iterable[pb.HistoryEvent]) -> list[pb.HistoryEvent]:
     """Return the events whose calls have no end in this history, in the order in which they were made."""
     found: dict[int, pb.HistoryEvent] = {}
+    named: dict[str, int] = {}
     for event in history:
-        task = ended_task(event)
+        kind, task = event.WhichOneof("kind") or "", ended_task(event)
+        if kind in _NAMED_ENDS:
+            task = named.pop(getattr(getattr(event, kind), _NAMED_ENDS[kind]), None)
         if task is not None:
             found.pop(task, None)
-        elif event.WhichOneof("kind") in SENDERS:
+        elif kind in SENDERS:
             found.pop(event.event_id, None)
             found[event.event_id] = event
+        if kind in _NAMED:
+            named[getattr(getattr(event, kind), _NAMED[kind])] = event.event_id
     return list(found.values())
 
 
@@ -130,4 +142,6 @@ SENDERS: dict[str, Callable[[Draft, pb.HistoryEvent], None]] = {
     "timer_created": _timer,
     "event_sent": _sent,
     "detached_created": _sent,
+    "entity_called": entity_calls.call,
+    "entity_lock_requested": entity_calls.lock,
 }

@@ -62,6 +62,9 @@ def _log(state: State, changes: Changes) -> None:
     if changes.truncate is not None:
         cut = changes.truncate
         state.inbox = [row for row in state.inbox if row.position < cut]
+    if changes.removed:
+        gone = set(changes.removed)
+        state.inbox = [row for row in state.inbox if row.position not in gone]
     if state.inbox and state.inbox[0].turn <= covered:
         state.inbox = [row for row in state.inbox if row.turn > covered]
     fresh = [row for row in changes.append if row.turn > covered]

@@ -12,12 +12,12 @@ from sidecar.core import calls, events, rewind, stalls
 from sidecar.core import state as states
 from sidecar.core.actions import carry_out
 from sidecar.core.calls import Draft
+from sidecar.core.errors import OvertakenError, UnsupportedActionError
 from sidecar.core.model import (
     FIRST_ARRIVAL,
     Changes,
     Context,
     Instance,
-    OvertakenError,
     Position,
     Rewind,
     Row,
@@ -25,7 +25,6 @@ from sidecar.core.model import (
     State,
     Status,
     Turn,
-    UnsupportedActionError,
 )
 from sidecar.core.rewind import Record
 from sidecar.schema import taskhub_pb2 as pb
@@ -177,6 +176,7 @@ def _changes(draft: Draft, instance: Instance, **fields: Any) -> Changes:
         expected=draft.state.instance.revision,
         instance=instance,
         opened=tuple(draft.opened.values()),
+        closed=tuple(draft.closed),
         children=tuple(draft.children),
         set=tuple(draft.reminders),
         dropped=tuple(draft.dropped),

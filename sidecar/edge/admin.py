@@ -6,7 +6,8 @@ What another app does not tell, or cannot be asked, is shown as such in its plac
 import asyncio
 
 from sidecar.core import events
-from sidecar.core.model import DEFAULT_HUB, Child, DeniedError, Kind, Outcome
+from sidecar.core.errors import DeniedError
+from sidecar.core.model import DEFAULT_HUB, Child, Kind, Outcome
 from sidecar.edge.forward import Forwarder
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, guarded, parsed
 from sidecar.edge.transport import Call, Handlers, Refused, Status

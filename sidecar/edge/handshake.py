@@ -1,6 +1,7 @@
 """How two sidecars find out, before anything else, that each is who the other means. Pure."""
 
-from sidecar.core.model import MalformedError, Self
+from sidecar.core.errors import MalformedError
+from sidecar.core.model import Self
 from sidecar.core.names import invalid_app_id
 from sidecar.schema import peer_pb2 as pb
 

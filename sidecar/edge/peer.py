@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from sidecar.core.model import Changes, Forgotten, MalformedError, Outcome, Received, Reminder, Reply, Self
+from sidecar.core.errors import MalformedError
+from sidecar.core.model import Changes, Forgotten, Outcome, Received, Reminder, Reply, Self
 from sidecar.edge.forward import Served
 from sidecar.edge.messages import answer_of, message_of, reminder_of, reply_of
 from sidecar.edge.transport import Closed, Outflow, Refused

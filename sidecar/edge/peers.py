@@ -8,7 +8,7 @@ from typing import NamedTuple
 import structlog
 from google.protobuf.message import DecodeError
 
-from sidecar.core.model import MalformedError
+from sidecar.core.errors import MalformedError
 from sidecar.directory import Directory
 from sidecar.edge.forward import Served
 from sidecar.edge.handshake import check_hello, hello, read_hello

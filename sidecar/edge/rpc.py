@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from sidecar.core.model import DEFAULT_HUB, DeniedError, MalformedError, Outcome, Received, Reply
+from sidecar.core.errors import DeniedError, MalformedError
+from sidecar.core.model import DEFAULT_HUB, Outcome, Received, Reply
 from sidecar.core.names import invalid_instance_id
 from sidecar.edge.transport import Call, Refused, Status, Unary
 from sidecar.engine import Address

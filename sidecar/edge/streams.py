@@ -5,7 +5,7 @@ import itertools
 
 import structlog
 
-from sidecar.core.items import TurnItem, WorkItem
+from sidecar.core.items import EntityItem, TurnItem, WorkItem
 from sidecar.dispatch import Dispatch
 from sidecar.edge import dialects
 from sidecar.edge.dialects import Family, Profile
@@ -28,13 +28,14 @@ class Stream:
         self.out = out
         self.sent_items = 0
         self.sent_bytes = 0
+        self.worker: Worker | None = None
 
     def send(self, item: WorkItem) -> int:
         """Write an item; return 0, or its size when the worker could not receive it.
 
         One for a stream that has just ended goes back to the queue when its worker is removed.
         """
-        message = self._turn(item) if isinstance(item, TurnItem) else dialects.encode_activity(self.family, item)
+        message = self._written(item)
         if len(message) > self.profile.max_bytes:
             return len(message)
         try:
@@ -52,6 +53,13 @@ class Stream:
         if not self.may_rewind or self.family in (dialects.DAPR, dialects.DAPR_DETACHING):
             return Rewinds.NO
         return Rewinds.YES if self.family is dialects.MICROSOFT else Rewinds.PERHAPS
+
+    def _written(self, item: WorkItem) -> bytes:
+        if isinstance(item, TurnItem):
+            return self._turn(item)
+        if isinstance(item, EntityItem):
+            return dialects.encode_entity(item)
+        return dialects.encode_activity(self.family, item)
 
     def _turn(self, item: TurnItem) -> bytes:
         """Return a turn; without its past, which is asked for later, when that does not fit and the worker can ask."""
@@ -94,6 +102,8 @@ class Streams:
                 if stream.family is not family:
                     stream.family = family
                     self._dispatch.pump()
+                if stream.worker is not None and not family.entities:
+                    stream.worker.max_entities = 0
 
     def family_of(self, call: Call) -> Family:
         """Return the family of a client: as its call tells, else as the workers that are here have shown theirs."""
@@ -109,6 +119,7 @@ class Streams:
         profile = dialects.detect(call.metadata, request, self._most_bytes)
         stream = Stream(profile, out, may_rewind=dialects.may_rewind(call.metadata, request))
         worker = _worker(f"worker {next(self._numbers)}", call, request, stream)
+        stream.worker = worker
         log.info("worker connected", worker=worker.name, peer=call.peer, dialect=profile.family.name)
         self._by_peer.setdefault(call.peer, []).append(stream)
         self._dispatch.add_worker(worker)
@@ -152,7 +163,13 @@ def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Stre
         rewinds=stream.rewinds,
         keeps_history=stream.profile.keeps_history,
         streams_history=stream.profile.streams_history,
+        max_entities=dialects.entities_at_once(call.metadata, request, stream.profile),
+        entity_filter=Filter() if filters is None else _entity_filter(list(filters.entities)),
     )
+
+
+def _entity_filter(entries: list[pb.WorkItemFilter]) -> Filter:
+    return Filter({entry.name.lower(): frozenset() for entry in entries})
 
 
 def _filter(entries: list[pb.WorkItemFilter]) -> Filter:

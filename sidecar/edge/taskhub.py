@@ -10,12 +10,14 @@ from sidecar.config import Settings
 from sidecar.edge.administration import Again
 from sidecar.edge.answers import Answers
 from sidecar.edge.clients import Clients
+from sidecar.edge.entities import Entities
 from sidecar.edge.forward import Forwarder
 from sidecar.edge.hubs import Hubs
 from sidecar.edge.queries import Many
 from sidecar.edge.rpc import Methods, guarded
 from sidecar.edge.streams import Streams
 from sidecar.edge.transport import Call, Handlers, Outflow, Refused, Status, Stream, Unary
+from sidecar.entity_service import EntityService
 from sidecar.service import Service
 from sidecar.store.protocol import UnavailableError
 
@@ -34,11 +36,15 @@ class TaskHub:
         self._many = Many(service, self._hubs, settings)
         self._again = Again(service)
         self._answers = Answers(service, streams, self.closing)
+        self._entities = Entities(EntityService(service))
 
     def handlers(self) -> Handlers:
         """Return the methods of the service by path."""
         unary = {name: self._forwarder.routed(name, method) for name, method in self.calls().items()}
-        unary |= {name: guarded(method) for name, method in self._answers.methods().items()}
+        # Entities belong to their app: no other app's client reaches them.
+        entities = {name: self._unless_stopping(method) for name, method in self._entities.methods().items()}
+        answers = {**self._answers.methods(), **self._entities.answers()}
+        unary |= {name: guarded(method) for name, method in {**entities, **answers}.items()}
         stream = {"GetWorkItems": self._answers.work_items, "StreamInstanceHistory": self._clients.stream_history}
         return Handlers(
             unary={SERVICE + name: self._admitted(method) for name, method in unary.items()},

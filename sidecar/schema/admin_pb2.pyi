@@ -242,7 +242,7 @@ class Wait(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """activity, child, timer, event, worker"""
+    """activity, child, timer, entity, lock, event, worker"""
     name: _builtins.str
     app_id: _builtins.str
     task_id: _builtins.int

@@ -861,7 +861,7 @@ Global___ExecutionRewound: _TypeAlias = ExecutionRewound  # noqa: Y015
 @_typing.final
 class EntitySignaled(_message.Message):
     """Entities are Microsoft's. The same messages are actions of a workflow, events of its history, and the messages that
-    an entity gets.
+    an entity gets; in those the fields above 1000 name the call that waits for the answer.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -907,8 +907,12 @@ class EntityCalled(_message.Message):
     PARENT_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     PARENT_EXECUTION_ID_FIELD_NUMBER: _builtins.int
     TARGET_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     operation: _builtins.str
+    turn: _builtins.int
+    task: _builtins.int
     @_builtins.property
     def scheduled_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -929,10 +933,12 @@ class EntityCalled(_message.Message):
         parent_instance_id: _wrappers_pb2.StringValue | None = ...,
         parent_execution_id: _wrappers_pb2.StringValue | None = ...,
         target_instance_id: _wrappers_pb2.StringValue | None = ...,
+        turn: _builtins.int = ...,
+        task: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_execution_id", b"parent_execution_id", "parent_instance_id", b"parent_instance_id", "scheduled_time", b"scheduled_time", "target_instance_id", b"target_instance_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "operation", b"operation", "parent_execution_id", b"parent_execution_id", "parent_instance_id", b"parent_instance_id", "request_id", b"request_id", "scheduled_time", b"scheduled_time", "target_instance_id", b"target_instance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "operation", b"operation", "parent_execution_id", b"parent_execution_id", "parent_instance_id", b"parent_instance_id", "request_id", b"request_id", "scheduled_time", b"scheduled_time", "target_instance_id", b"target_instance_id", "task", b"task", "turn", b"turn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -946,8 +952,14 @@ class EntityLockRequested(_message.Message):
     LOCK_SET_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     PARENT_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    PARENT_EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     critical_section_id: _builtins.str
     position: _builtins.int
+    parent_execution_id: _builtins.str
+    turn: _builtins.int
+    task: _builtins.int
     @_builtins.property
     def lock_set(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -959,10 +971,13 @@ class EntityLockRequested(_message.Message):
         lock_set: _abc.Iterable[_builtins.str] | None = ...,
         position: _builtins.int = ...,
         parent_instance_id: _wrappers_pb2.StringValue | None = ...,
+        parent_execution_id: _builtins.str = ...,
+        turn: _builtins.int = ...,
+        task: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parent_instance_id", b"parent_instance_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["critical_section_id", b"critical_section_id", "lock_set", b"lock_set", "parent_instance_id", b"parent_instance_id", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["critical_section_id", b"critical_section_id", "lock_set", b"lock_set", "parent_execution_id", b"parent_execution_id", "parent_instance_id", b"parent_instance_id", "position", b"position", "task", b"task", "turn", b"turn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1043,18 +1058,24 @@ Global___EntityUnlockSent: _TypeAlias = EntityUnlockSent  # noqa: Y015
 
 @_typing.final
 class EntityLockGranted(_message.Message):
+    """The lock set is there while the grant is under way: if nobody waits for it, that is what is unlocked again."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CRITICAL_SECTION_ID_FIELD_NUMBER: _builtins.int
+    LOCK_SET_FIELD_NUMBER: _builtins.int
     critical_section_id: _builtins.str
+    @_builtins.property
+    def lock_set(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         critical_section_id: _builtins.str = ...,
+        lock_set: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["critical_section_id", b"critical_section_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["critical_section_id", b"critical_section_id", "lock_set", b"lock_set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,7 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from sidecar.core.model import ActorId, CallId, Changes, Child, Instance, Kind, Position, Reminder, State, Status
+from sidecar.core.model import (
+    ActorId,
+    CallId,
+    Changes,
+    Child,
+    Instance,
+    Kind,
+    Lock,
+    Position,
+    Reminder,
+    State,
+    Status,
+)
 
 
 class Refusal(enum.Enum):
@@ -29,7 +41,7 @@ class RejectedError(Exception):
 
 
 class Ready(NamedTuple):
-    """An instance that has something for a worker: key, hub, ID, and the name and version that filters look at."""
+    """One that has something for a worker: key, hub, ID, and the name and version that filters look at."""
 
     key: int
     hub: str
@@ -60,8 +72,8 @@ class Criteria:
     """Which workflow instances of a hub a query is about: those for which all of it holds.
 
     `since` and `before` are about the time that the query is ordered by: from the first, up to but without the
-    second. An instance has a tag when its stored tags contain these bytes. Entities, whose IDs begin with "@", are
-    among the answers only if `entities` says so.
+    second. An instance has a tag when its stored tags contain these bytes. Entities are among the answers only if
+    `entities` says so.
     """
 
     hub: str
@@ -92,6 +104,18 @@ class Waiting(NamedTuple):
     name: str
     since: int
     delivered: bool
+
+
+class EntityRow(NamedTuple):
+    """An entity as a query shows it. `backlog` is how many messages wait; `state` is None where it was not read."""
+
+    id: str
+    revision: int
+    updated_at: int
+    backlog: int
+    lock: Lock | None
+    has_state: bool
+    state: str | None
 
 
 class Store(Protocol):
@@ -129,8 +153,11 @@ class Store(Protocol):
     async def children(self, key: int) -> list[Child]:
         """Return all children of an instance that were not purged with it, ended ones too."""
 
-    async def ready(self, after: int, limit: int) -> list[Ready]:
-        """Return instances that are ready for a turn, by key, from behind `after`."""
+    async def ready(self, after: int, limit: int, entities: bool = False) -> list[Ready]:
+        """Return workflows that are ready for a turn, or entities that are for a batch, by key, from behind `after`."""
+
+    async def entities(self, hub: str, prefix: str, after: str, limit: int, *, states: bool) -> list[EntityRow]:
+        """Return entities whose ID begins with `prefix`, by ID, from behind `after`; their states if asked for."""
 
     async def due(self, before: int, after: Position, limit: int) -> list[Reminder]:
         """Return reminders of own workflows due before a time, by (due, ID), from behind `after`."""

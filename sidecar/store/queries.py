@@ -10,7 +10,7 @@ from typing import Any
 
 from sidecar.core.model import Status
 from sidecar.store import rows
-from sidecar.store.protocol import Criteria, Mark, Order, Page
+from sidecar.store.protocol import Criteria, EntityRow, Mark, Order, Page
 
 SLICE = 2_000  # instances that one call looks at
 MOST_BYTES = 4 * 1024 * 1024  # of the rows in a page: a custom status can be large
@@ -20,10 +20,16 @@ _LAST_CHARACTER = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
 
 # ruff: noqa: S608 (every statement is built from constants of this package)
-_WORKFLOWS = "id NOT GLOB '@*'"  # the one place that tells workflows from entities
+_WORKFLOWS = "entity = 0"
 _COLUMNS = ", ".join(f"instances.{name}" for name in rows.INSTANCE)
 _LARGE = [rows.INSTANCE.index(name) for name in ("custom_status", "failure", "tags")]
 _WITH_PREFIX = "SELECT key FROM instances WHERE hub = ? AND id >= ? AND id < ? LIMIT ?"
+_ENTITIES = (
+    "SELECT id, revision, updated_at, (SELECT count(*) FROM history WHERE history.key = instances.key), "
+    "lock_owner, lock_execution, lock_section, output IS NOT NULL, CASE WHEN ? THEN output END "
+    "FROM instances LEFT JOIN outputs ON outputs.key = instances.key "
+    "WHERE hub = ? AND id > ? AND id >= ? AND id < ? AND entity = 1 ORDER BY id LIMIT ?"
+)
 HUBS = (
     "WITH RECURSIVE found (hub) AS (SELECT min(hub) FROM instances UNION ALL "
     "SELECT (SELECT min(hub) FROM instances WHERE hub > found.hub) FROM found WHERE hub IS NOT NULL) "
@@ -53,6 +59,13 @@ def run(connection: sqlite3.Connection, criteria: Criteria, order: Order, after:
     return Page(found, Mark(*end) if end else None)
 
 
+def entities(connection: sqlite3.Connection, where: tuple[str, str, str], limit: int, states: bool) -> list[EntityRow]:
+    """See `Store.entities`; `where` are hub, prefix, and the ID to begin behind."""
+    hub, prefix, after = where
+    values = (states, hub, after, prefix, behind(prefix), limit)
+    return [rows.to_entity(row) for row in connection.execute(_ENTITIES, values)]
+
+
 def matching(looked_at: Statement, criteria: Criteria) -> Statement:
     """Return the statement that takes, in order, what fits out of a slice; its last value is how many at most.
 
@@ -69,10 +82,11 @@ def walk(criteria: Criteria, order: Order, after: Mark, size: int) -> Statement:
     """Return the statement that walks along the index: one range for each status, merged."""
     moment = _MOMENT[order]
     range_, ends = _range(moment, criteria, after)
-    one = f"SELECT {moment} AS moment, key FROM instances WHERE hub = ? AND status = ? AND {range_}"
-    statuses = _statuses(criteria, order)
-    values = [value for status in statuses for value in (criteria.hub, status, *ends)]
-    return f"{' UNION ALL '.join([one] * len(statuses))} ORDER BY moment, key LIMIT ?", [*values, size]
+    one = f"SELECT {moment} AS moment, key FROM instances WHERE hub = ? AND entity = ? AND status = ? AND {range_}"
+    kinds = (False, True) if criteria.entities else (False,)
+    ranges = [(criteria.hub, kind, status, *ends) for kind in kinds for status in _statuses(criteria, order)]
+    values = [value for one_range in ranges for value in one_range]
+    return f"{' UNION ALL '.join([one] * len(ranges))} ORDER BY moment, key LIMIT ?", [*values, size]
 
 
 def among(keys: str, criteria: Criteria, order: Order, after: Mark) -> Statement:

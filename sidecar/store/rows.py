@@ -9,6 +9,7 @@ from sidecar.core.model import (
     Child,
     Instance,
     Kind,
+    Lock,
     OpenCall,
     Parent,
     Reminder,
@@ -16,7 +17,7 @@ from sidecar.core.model import (
     Self,
     Status,
 )
-from sidecar.store.protocol import Waiting
+from sidecar.store.protocol import EntityRow, Waiting
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -27,9 +28,11 @@ INSTANCE = _names(
     "key hub id revision name version status suspended began ready created_at updated_at started_at "
     "completed_at scheduled_at origin execution covered workflow_time custom_status failure tags parent_namespace "
     "parent_app parent_hub parent_id parent_execution parent_turn parent_task parent_name detached trace rewind "
-    "stall recorded"
+    "stall recorded entity lock_owner lock_execution lock_section"
 )
-CALL = _names("key task turn execution kind name target_namespace target_app target_kind target_hub target_id reminder")
+CALL = _names(
+    "key task turn execution kind name target_namespace target_app target_kind target_hub target_id reminder entities"
+)
 REMINDER = _names(
     "id kind owner target_namespace target_app target_kind target_hub target_id source_namespace source_app "
     "source_kind source_hub source_id execution turn task due name payload held place"
@@ -39,6 +42,7 @@ REMINDER = _names(
 WAITING = (*(name for name in REMINDER if name not in ("payload", "held", "place")), "accepted_by")
 
 OWN_WORKFLOW, OWN_WORKER, OTHER_APP = 0, 1, 2
+_BETWEEN = "\n"  # no ID contains control characters
 Values = tuple[Any, ...]
 
 
@@ -52,6 +56,7 @@ def place(me: Self, reminder: Reminder) -> int:
 def from_instance(instance: Instance) -> Values:
     """Return the row of an instance."""
     parent: Values = (None,) * 8
+    lock: Values = (None,) * 3 if instance.lock is None else instance.lock
     if instance.parent is not None:
         actor, call, name = instance.parent
         parent = (actor.namespace, actor.app, actor.hub, actor.id, *call, name)
@@ -62,7 +67,7 @@ def from_instance(instance: Instance) -> Values:
         instance.execution, instance.covered, instance.workflow_time, instance.custom_status, instance.failure,
         instance.tags, *parent, instance.detached, instance.trace,
         int(instance.rewind),
-        instance.stall, instance.recorded,
+        instance.stall, instance.recorded, instance.entity, *lock,
     )  # fmt: skip
 
 
@@ -73,19 +78,30 @@ def to_instance(row: Values) -> Instance:
         namespace, app, hub, id_, execution, turn, task, name = row[22:30]
         parent = Parent(ActorId(namespace, app, "workflow", hub, id_), CallId(execution, turn, task), name)
     flags = (Status(row[6]), bool(row[7]), bool(row[8]), bool(row[9]))
-    fields: Values = (*row[:6], *flags, *row[10:22], parent, *row[30:32], Rewind(row[32]), *row[33:35])
+    lock = None if row[36] is None else Lock(*row[36:39])
+    recent: Values = (*row[30:32], Rewind(row[32]), *row[33:35], bool(row[35]), lock)
+    fields: Values = (*row[:6], *flags, *row[10:22], parent, *recent)
     return Instance(*fields)
+
+
+def to_entity(row: Values) -> EntityRow:
+    """Read an entity as a query shows it."""
+    lock = None if row[4] is None else Lock(*row[4:7])
+    entity_id, revision, updated_at, backlog = row[:4]
+    return EntityRow(entity_id, revision, updated_at, backlog, lock, bool(row[7]), row[8])
 
 
 def from_call(key: int, call: OpenCall) -> Values:
     """Return the row of an open call."""
     execution, turn, task = call.call
-    return (key, task, turn, execution, int(call.kind), call.name, *call.target, call.reminder)
+    entities = _BETWEEN.join(call.entities)
+    return (key, task, turn, execution, int(call.kind), call.name, *call.target, call.reminder, entities)
 
 
 def to_call(row: Values) -> OpenCall:
     """Read the row of an open call."""
-    return OpenCall(CallId(row[3], row[2], row[1]), CallKind(row[4]), row[5], ActorId(*row[6:11]), row[11])
+    entities = tuple(row[12].split(_BETWEEN)) if row[12] else ()
+    return OpenCall(CallId(row[3], row[2], row[1]), CallKind(row[4]), row[5], ActorId(*row[6:11]), row[11], entities)
 
 
 def from_child(key: int, child: Child) -> Values:

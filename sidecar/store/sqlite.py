@@ -20,7 +20,18 @@ from filelock import FileLock, Timeout
 from sidecar.core.model import CallId, Changes, Child, Position, Reminder, Row, Self, State
 from sidecar.core.state import load as load_state
 from sidecar.store import queries, rows, writes
-from sidecar.store.protocol import Criteria, Mark, Order, Page, Ready, Refusal, RejectedError, UnavailableError, Waiting
+from sidecar.store.protocol import (
+    Criteria,
+    EntityRow,
+    Mark,
+    Order,
+    Page,
+    Ready,
+    Refusal,
+    RejectedError,
+    UnavailableError,
+    Waiting,
+)
 
 T = TypeVar("T")
 _Waiting = tuple[Sequence[Changes], asyncio.Future[list[Refusal | None]]]
@@ -45,6 +56,9 @@ _REMINDERS = f"SELECT {', '.join(rows.REMINDER)} FROM reminders "  # noqa: S608 
 _WAITING = (
     f"SELECT {', '.join(rows.WAITING)} FROM reminders WHERE place = 2 AND kind IN (3, 4) AND owner <> 0 AND id > ? "  # noqa: S608
     "AND (? = '' OR target_app = ?) ORDER BY id LIMIT ?"
+)
+_READY = (
+    "SELECT key, hub, id, name, version FROM instances WHERE ready = 1 AND entity = ? AND key > ? ORDER BY key LIMIT ?"
 )
 _DESTINATIONS = "SELECT DISTINCT target_namespace, target_app FROM reminders WHERE place = 2"
 
@@ -167,10 +181,13 @@ class Sqlite:
         """See `Store.children`."""
         return [rows.to_child(row) for row in await self._call(_all, writes.ALL_CHILDREN, (key,))]
 
-    async def ready(self, after: int, limit: int) -> list[Ready]:
+    async def ready(self, after: int, limit: int, entities: bool = False) -> list[Ready]:
         """See `Store.ready`."""
-        statement = "SELECT key, hub, id, name, version FROM instances WHERE ready = 1 AND key > ? ORDER BY key LIMIT ?"
-        return [Ready(*row) for row in await self._call(_all, statement, (after, limit))]
+        return [Ready(*row) for row in await self._call(_all, _READY, (entities, after, limit))]
+
+    async def entities(self, hub: str, prefix: str, after: str, limit: int, *, states: bool) -> list[EntityRow]:
+        """See `Store.entities`."""
+        return await self._call(queries.entities, (hub, prefix, after), limit, states)
 
     async def due(self, before: int, after: Position, limit: int) -> list[Reminder]:
         """See `Store.due`."""

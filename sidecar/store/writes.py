@@ -39,6 +39,7 @@ _WRITE_CHILD = (
 _END_CHILD = "UPDATE children SET ended = 1 WHERE key = ? AND execution = ? AND turn = ? AND task = ?"
 _APPEND = "INSERT INTO history (key, turn, place, event) VALUES (?, ?, ?, ?)"
 _TRUNCATE = "DELETE FROM history WHERE key = ? AND (turn, place) >= (?, ?)"
+_REMOVE = "DELETE FROM history WHERE key = ? AND turn = ? AND place = ?"
 _WRITE_REMINDER = f"INSERT INTO reminders ({_REMINDER}) VALUES ({_REMINDER_MARKS})"
 _ANSWERED = (
     "SELECT 1 FROM reminders WHERE place = 2 AND kind = 5 AND target_namespace = ? AND target_app = ? "
@@ -160,14 +161,21 @@ def _write_instance(connection: sqlite3.Connection, changes: Changes, instance: 
         connection.executemany(_END_CHILD, ended)
     if changes.children:
         connection.executemany(_WRITE_CHILD, [rows.from_child(key, child) for child in changes.children])
-    if changes.truncate is not None:
-        connection.execute(_TRUNCATE, (key, *changes.truncate))
-    if changes.append:
-        connection.executemany(_APPEND, [(key, *row) for row in changes.append])
-    if changes.reopened:
+    _write_log(connection, changes)
+    if changes.reopened or changes.no_output:
         connection.execute("DELETE FROM outputs WHERE key = ?", (key,))
     if changes.output is not None:
         connection.execute("INSERT OR REPLACE INTO outputs (key, output) VALUES (?, ?)", (key, changes.output))
+
+
+def _write_log(connection: sqlite3.Connection, changes: Changes) -> None:
+    key = changes.key
+    if changes.truncate is not None:
+        connection.execute(_TRUNCATE, (key, *changes.truncate))
+    if changes.removed:
+        connection.executemany(_REMOVE, [(key, *position) for position in changes.removed])
+    if changes.append:
+        connection.executemany(_APPEND, [(key, *row) for row in changes.append])
 
 
 def _write_reminders(connection: sqlite3.Connection, me: Self, changes: Changes) -> None:

@@ -232,6 +232,7 @@ class App(Process):
         *,
         activities_only: bool = False,
         task_hub: str = "",
+        script: str = "",
     ) -> None:
         label = label or dialect
         super().__init__(f"app {label}", directory / f"app-{label}.log")
@@ -240,6 +241,7 @@ class App(Process):
         self.label = label
         self._options = ["--activities-only"] if activities_only else []
         self._options += ["--task-hub", task_hub] if task_hub else []
+        self._script = APPS / (script or f"{dialect}_app.py")
         self._numbers = itertools.count(1)
         self._writing = threading.Lock()
         self._waiting: dict[int, Future[Any]] = {}
@@ -248,9 +250,8 @@ class App(Process):
         """Starts the process, and its worker too if `connect`."""
         up: Future[Any] = Future()
         self._waiting = {0: up}
-        script = APPS / f"{self.dialect}_app.py"
         self._launch(
-            [str(_python_of(self.dialect)), str(script), "--port", str(self.port), *self._options],
+            [str(_python_of(self.dialect)), str(self._script), "--port", str(self.port), *self._options],
             _environment(APP_LABEL=self.label),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

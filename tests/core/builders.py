@@ -100,6 +100,26 @@ def kill(
     return _addressed(pb.Action(id=number, terminate=order), app, namespace)
 
 
+def signal(number: int, entity: str, operation: str = "add", **fields: Any) -> pb.Action:
+    sent = pb.EntitySignaled(request_id=f"r{number}", operation=operation, target_instance_id=text(entity), **fields)
+    return pb.Action(id=number, send_entity_message=pb.SendEntityMessage(signaled=sent))
+
+
+def call(number: int, entity: str, operation: str = "get", **fields: Any) -> pb.Action:
+    called = pb.EntityCalled(request_id=f"r{number}", operation=operation, target_instance_id=text(entity), **fields)
+    return pb.Action(id=number, send_entity_message=pb.SendEntityMessage(called=called))
+
+
+def lock(number: int, section: str, *entities: str) -> pb.Action:
+    wanted = pb.EntityLockRequested(critical_section_id=section, lock_set=entities)
+    return pb.Action(id=number, send_entity_message=pb.SendEntityMessage(lock_requested=wanted))
+
+
+def unlock(number: int, section: str, entity: str) -> pb.Action:
+    sent = pb.EntityUnlockSent(critical_section_id=section, target_instance_id=text(entity))
+    return pb.Action(id=number, send_entity_message=pb.SendEntityMessage(unlock_sent=sent))
+
+
 def end(status: int = Status.COMPLETED, result: str | None = None, **fields: Any) -> pb.Action:
     return pb.Action(id=99, complete=pb.Complete(status=status, result=text(result), **fields))
 

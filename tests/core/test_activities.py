@@ -6,7 +6,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import delivery, events, operations
-from sidecar.core.model import Changes, Context, Kind, MalformedError, Outcome, Reminder, Self
+from sidecar.core.errors import MalformedError
+from sidecar.core.model import Changes, Context, Kind, Outcome, Reminder, Self
 from sidecar.schema import taskhub_pb2 as pb
 
 from .builders import ME, ML, NOW, SECOND, Flow, end, kind_of, message, outcome_of, result, task

@@ -5,16 +5,8 @@ import pytest
 
 from sidecar.core import delivery, events, operations
 from sidecar.core.delivery import Arrival
-from sidecar.core.model import (
-    NO_CALL,
-    ActorId,
-    CallId,
-    Kind,
-    MalformedError,
-    Outcome,
-    Parent,
-    Reminder,
-)
+from sidecar.core.errors import MalformedError
+from sidecar.core.model import NO_CALL, ActorId, CallId, Kind, Outcome, Parent, Reminder
 from sidecar.schema import taskhub_pb2 as pb
 
 from .builders import (

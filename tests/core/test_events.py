@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sidecar.core import events
-from sidecar.core.model import MalformedError, Row, Status
+from sidecar.core.errors import MalformedError
+from sidecar.core.model import Row, Status
 from sidecar.schema import taskhub_pb2 as pb
 
 from .builders import NOW, SECOND

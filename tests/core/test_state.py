@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sidecar.core import events, operations
 from sidecar.core import state as states
 from sidecar.core import turn as turns
-from sidecar.core.model import CallKind, Changes, Kind, OpenCall, OvertakenError, Position, Reminder, Row, Status
+from sidecar.core.errors import OvertakenError
+from sidecar.core.model import CallKind, Changes, Kind, OpenCall, Position, Reminder, Row, Status
 from sidecar.schema import taskhub_pb2 as pb
 
 from .builders import ME, NOW, SECOND, Flow, child, end, renew, result, send, task, timer, wish

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sidecar.core import events
-from sidecar.core.model import CallId, CallKind, Kind
+from sidecar.core.model import CallId, CallKind, Kind, OpenCall
 from sidecar.schema import taskhub_pb2 as pb
 
 from .builders import (
@@ -42,7 +42,7 @@ def test_a_timer_is_due_at_the_first_microsecond_that_is_not_too_early(
     created = events.decode(changes.append[1].event).timer_created
     assert fired == pb.TimerFired(timer_id=6, fire_at=fire_at)
     assert created == pb.TimerCreated(fire_at=fire_at)
-    assert flow.open[6] == (CallId("w-1", 1, 6), CallKind.TIMER, "", reminder.target, reminder.id)
+    assert flow.open[6] == OpenCall(CallId("w-1", 1, 6), CallKind.TIMER, "", reminder.target, reminder.id)
 
 
 @pytest.mark.parametrize("seconds", [253402300799, 253402300800])

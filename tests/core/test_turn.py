@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.core import events, operations
-from sidecar.core.model import NO_CALL, ActorId, CallId, CallKind, Child, Kind, OvertakenError, Position, Status
+from sidecar.core.errors import OvertakenError
+from sidecar.core.model import NO_CALL, ActorId, CallId, CallKind, Child, Kind, OpenCall, Position, Status
 from sidecar.schema import taskhub_pb2 as pb
 
 from .builders import (
@@ -101,7 +102,7 @@ def test_an_activity_carries_all_of_its_request_and_opens_its_call(flow: Flow) -
     assert (reminder.call, reminder.due, reminder.name) == (CallId("w-1", 1, 3), NOW, "score")
     assert (reminder.owner, reminder.source) == (flow.instance.key, ME.workflow("default", "w"))
     call = flow.open[3]
-    assert call == (reminder.call, CallKind.ACTIVITY, "score", reminder.target, reminder.id)
+    assert call == OpenCall(reminder.call, CallKind.ACTIVITY, "score", reminder.target, reminder.id)
 
 
 def test_a_child_is_told_its_execution_and_the_way_back(flow: Flow) -> None:
@@ -123,7 +124,7 @@ def test_a_child_is_told_its_execution_and_the_way_back(flow: Flow) -> None:
     assert (parent.app_id, parent.app_namespace, parent.hub) == ("orders", "default", "default")
     assert (parent.instance.instance_id, parent.instance.execution_id.value) == ("w", "w-1")
     assert (parent.task_scheduled_id, parent.turn, parent.name.value) == (2, 1, "order")
-    assert flow.open[2] == (CallId("w-1", 1, 2), CallKind.CHILD, "ship", reminder.target, reminder.id)
+    assert flow.open[2] == OpenCall(CallId("w-1", 1, 2), CallKind.CHILD, "ship", reminder.target, reminder.id)
     assert changes.children == (Child(reminder.target, CallId("w-1", 1, 2)),)
     assert events.decode(changes.append[1].event).child_created == pb.ChildCreated(
         instance_id="c", name="ship", **fields
@@ -228,7 +229,7 @@ def test_a_terminate_action_goes_to_an_own_instance_without_a_confirmation(
 @pytest.mark.parametrize(
     ("action", "said"),
     [
-        (pb.Action(id=1, send_entity_message=pb.SendEntityMessage()), "send_entity_message"),
+        (pb.Action(id=1, send_entity_message=pb.SendEntityMessage()), "to an entity without a kind"),
         (pb.Action(id=1, rewind=pb.Rewind()), "rewind"),
         (pb.Action(id=1), "without a kind"),
         (send(1, "other", app="m!l"), "m!l"),

@@ -130,6 +130,8 @@ class World:
         cut = changes.truncate
         if cut is not None:
             stored.log = {position: event for position, event in stored.log.items() if position < cut}
+        for position in changes.removed:
+            del stored.log[position]
         for row in changes.append:
             assert row.position not in stored.log, "two events in one place"
             stored.log[row.position] = row.event

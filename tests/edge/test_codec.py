@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.core import events
+from sidecar.core.errors import MalformedError
 from sidecar.core.items import ActivityItem, Past, TurnItem
-from sidecar.core.model import MalformedError
 from sidecar.edge import dialects
 from sidecar.edge.dialects import completion, wire
 from sidecar.schema import taskhub_pb2 as pb

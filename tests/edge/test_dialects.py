@@ -3,8 +3,8 @@
 import pytest
 
 from sidecar.core import events
-from sidecar.core.items import ActivityItem, Past, TurnItem
-from sidecar.core.model import MalformedError
+from sidecar.core.errors import MalformedError
+from sidecar.core.items import ActivityItem, EntityItem, Past, TurnItem
 from sidecar.edge import dialects
 from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, NEUTRAL, Family, completion, wire
 from sidecar.schema import taskhub_pb2 as pb
@@ -109,6 +109,31 @@ def test_the_past_is_framed_once_an_event_for_each_family() -> None:
     assert past.size == sum(map(len, past.events))
 
 
+def test_operations_of_an_entity_are_sent_in_order_with_its_state() -> None:
+    """E.10: the form of field 3, which every version of the SDKs reads."""
+    called = pb.EntityCalled(request_id="r1", operation="add", input=events.text("5"), task=7)
+    messages = (
+        events.encode(pb.HistoryEvent(entity_called=called)),
+        events.encode(pb.HistoryEvent(entity_signaled=pb.EntitySignaled(request_id="r2", operation="get"))),
+    )
+    found = fields(dialects.encode_entity(EntityItem("@counter@a", "7", messages, "e.1")))
+    assert found[10] == [b"e.1"]
+    batch = pb.EntityBatchRequest.FromString(found[3][0])
+    first = pb.OperationRequest(request_id="r1", operation="add", input=events.text("5"))
+    second = pb.OperationRequest(request_id="r2", operation="get")
+    assert (batch.instance_id, batch.entity_state.value) == ("@counter@a", "7")
+    assert list(batch.operations) == [first, second]
+    empty = fields(dialects.encode_entity(EntityItem("@counter@a", None, messages, "e.1")))
+    assert not pb.EntityBatchRequest.FromString(empty[3][0]).HasField("entity_state")
+
+
+@families
+def test_only_microsoft_is_told_of_entities_in_a_turn(family: Family) -> None:
+    """B.2: without entityParameters its SDK for .NET has none."""
+    request = fields(fields(dialects.encode_turn(family, turn(Past([]), b"new")))[1][0])
+    assert request.get(5) == ([b"\x0a\x00"] if family is MICROSOFT else None)
+
+
 # ---------------------------------------------------------------- detection
 
 
@@ -144,6 +169,32 @@ def test_a_worker_is_told_by_its_user_agent_and_its_request(
     assert (profile.family, profile.ping, profile.in_flight) == expected
     assert (profile.max_bytes > 60 * MIB) == large
     assert profile.max_bytes < (64 if large else 4) * MIB
+
+
+@pytest.mark.parametrize(
+    ("agent", "body", "expected"),
+    [
+        ("grpc-dotnet/2.6", "08c80110c8011807", 7),
+        ("grpc-dotnet/2.6", "08c80110c801520101", 0),
+        ("grpc-java-netty/1.6", "1807", 7),
+        ("grpc-java-netty/1.6", "5a060a040a026131", 0),
+        ("grpc-python/1.85 grpc-c/58", "08c80110c801", 100),
+        ("grpc-python/1.85 grpc-c/58", "08c80110c8015a060a040a026131", 100),
+        ("grpc-python/1.85 grpc-c/58", "62027731", 100),
+        ("grpc-python/1.85 grpc-c/58", "", 0),
+        ("grpc-python/1.85 grpc-c/58", "22020302", 0),
+        ("durabletask-js grpc-node-js/1.12", "", 100),
+        ("dapr-js-sdk/workflow grpc-node-js/1.12", "", 0),
+        ("dapr-sdk-java/v1.17 grpc-java-netty/1.6", "1807", 0),
+        ("grpc-go/1.70", "", 0),
+        ("", "", 0),
+    ],
+)
+def test_entities_go_to_workers_that_say_or_show_that_they_take_them(agent: str, body: str, expected: int) -> None:
+    """E.10, D.2: f3 of .NET and Java; Python and JavaScript of Microsoft always; nothing of Dapr."""
+    metadata, request = {"user-agent": agent}, request_of(body)
+    profile = dialects.detect(metadata, request, 64 * MIB)
+    assert dialects.entities_at_once(metadata, request, profile) == expected
 
 
 @pytest.mark.parametrize("metadata", [{"taskhub": "default"}, {"x-user-agent": "durabletask-python/1.12"}])

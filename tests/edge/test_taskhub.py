@@ -34,9 +34,10 @@ BY_ID: dict[str, Callable[..., Message]] = {
     "PurgeInstances": pb.PurgeInstancesRequest,
     "StartInstance": lambda **given: pb.CreateInstanceRequest(**{"name": "flow"} | given),
 }
-OTHERS = ("GetInstanceHistory", "AbandonTaskActivityWorkItem", "AbandonTaskOrchestratorWorkItem")
+ABANDON = ("AbandonTaskActivityWorkItem", "AbandonTaskOrchestratorWorkItem", "AbandonTaskEntityWorkItem")
 MANY = ("QueryInstances", "ListInstanceIds", "ListInstanceIDs", "CreateTaskHub", "DeleteTaskHub")
-UNARY = ("Hello", *BY_ID, *COMPLETE, *OTHERS)
+ENTITIES = ("SignalEntity", "GetEntity", "QueryEntities", "CleanEntityStorage")
+UNARY = ("Hello", *BY_ID, *COMPLETE, "CompleteEntityTask", *ABANDON, *ENTITIES, "GetInstanceHistory")
 
 
 @pytest.fixture
@@ -402,7 +403,7 @@ async def test_while_stopping_only_answers_of_workers_are_taken(tmp_path: Path) 
     await until(node.sidecar.taskhub.stopping.is_set)
 
     for method in UNARY:
-        if method not in COMPLETE and not method.startswith("Abandon"):
+        if not method.startswith(("Complete", "Abandon")):
             assert (await node.refusal(method, pb.GetInstanceRequest(instance_id="a")))[0] is Status.UNAVAILABLE, method
     assert not node.serving.done(), "it waits for the turn that is out"
     answer = pb.OrchestratorResponse(instance_id="a", actions=[call(1)], completion_token=item[10][0].decode())

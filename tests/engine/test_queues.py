@@ -95,8 +95,8 @@ async def test_an_instance_that_overflows_the_queue_while_it_is_read_is_not_forg
     backlog.limit = 2
     gate = asyncio.Event()
 
-    async def slow(after: int, limit: int) -> list[Ready]:
-        found: list[Ready] = await read(after, limit)
+    async def slow(after: int, limit: int, entities: bool = False) -> list[Ready]:
+        found: list[Ready] = await read(after, limit, entities)
         await gate.wait()
         return found
 

@@ -10,11 +10,12 @@ from typing import Any
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core.ids import Ids
-from sidecar.core.items import ActivityItem, TurnItem, WorkItem
+from sidecar.core.items import ActivityItem, EntityItem, TurnItem, WorkItem
 from sidecar.core.model import Changes, Outcome, Reminder, Reply, Self
 from sidecar.core.operations import Identity, Start
 from sidecar.dispatch import Dispatch
 from sidecar.engine import Actor, Address, Engine
+from sidecar.entity_service import EntityService
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.service import Service
 from sidecar.store import sqlite
@@ -82,9 +83,9 @@ class FaultyStore:
         if not asyncio.iscoroutinefunction(found):
             return found
 
-        async def call(*args: Any) -> Any:
+        async def call(*args: Any, **options: Any) -> Any:
             self._fail(name)
-            return await found(*args)
+            return await found(*args, **options)
 
         return call
 
@@ -130,6 +131,7 @@ class Hand:
     def __init__(self, name: str = "worker", *, turns: int = 100, activities: int = 100, **more: Any) -> None:
         self.turns: list[TurnItem] = []
         self.activities: list[ActivityItem] = []
+        self.batches: list[EntityItem] = []
         self.past_seen: list[list[bytes]] = []  # the past of each turn as it was when it came
         fields: dict[str, Any] = {
             "peer": f"ipv4:{name}",
@@ -147,6 +149,8 @@ class Hand:
         if isinstance(item, TurnItem):
             self.turns.append(item)
             self.past_seen.append(list(item.past.events))
+        elif isinstance(item, EntityItem):
+            self.batches.append(item)
         else:
             self.activities.append(item)
         return 0
@@ -160,10 +164,16 @@ class Hand:
         await until(lambda: len(self.activities) >= number)
         return self.activities[number - 1]
 
+    async def batch(self, number: int) -> EntityItem:
+        await until(lambda: len(self.batches) >= number)
+        return self.batches[number - 1]
+
 
 def _size(item: WorkItem) -> int:
     if isinstance(item, TurnItem):
         return item.past.size + sum(map(len, item.new))
+    if isinstance(item, EntityItem):
+        return len(item.state or "") + sum(map(len, item.operations))
     return len(item.request)
 
 
@@ -179,6 +189,7 @@ class World:
         self.dispatch = Dispatch(self.engine, self.outbox, turn_timeout=turn_timeout, activity_timeout=None)
         self.engine.effects = self.dispatch
         self.service = Service(self.engine, self.dispatch)
+        self.entities = EntityService(self.service)
         self._side: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -231,6 +242,20 @@ class World:
         )
         return await self.service.complete_activity("default", peer, response)
 
+    async def signal(self, entity_id: str, operation: str, due: int | None = None) -> Reply:
+        signaled = pb.EntitySignaled(operation=operation)
+        if due is not None:
+            signaled.scheduled_time.FromMicroseconds(due)
+        return await self.entities.signal(at(entity_id), signaled)
+
+    async def ran(self, item: EntityItem, state: str | None = "1", results: int | None = None, **more: Any) -> Reply:
+        """Answer a batch: so many of its operations were run, each with its name as result."""
+        names = operations(item)[:results]
+        done = [pb.OperationResult(success=pb.OperationSuccess(result=StringValue(value=name))) for name in names]
+        text = None if state is None else StringValue(value=state)
+        result = pb.EntityBatchResult(results=done, entity_state=text, completion_token=item.token, **more)
+        return await self.entities.complete(result)
+
     async def status(self, instance_id: str) -> int:
         instance = await self.service.instance(at(instance_id))
         return -1 if instance is None else int(instance.status)
@@ -257,6 +282,29 @@ def child(task: int, instance_id: str, app: str = "") -> pb.Action:
     if app:
         action.router.target_app_id = app
     return action
+
+
+def operations(item: EntityItem) -> list[str]:
+    """The names of the operations of a batch."""
+    events = [pb.HistoryEvent.FromString(event) for event in item.operations]
+    return [event.entity_called.operation or event.entity_signaled.operation for event in events]
+
+
+def call_entity(task: int, entity_id: str, operation: str = "get") -> pb.Action:
+    called = pb.EntityCalled(request_id=f"r{task}", operation=operation)
+    called.target_instance_id.value = entity_id
+    return pb.Action(id=task, send_entity_message=pb.SendEntityMessage(called=called))
+
+
+def lock(task: int, *entities: str) -> pb.Action:
+    wanted = pb.EntityLockRequested(critical_section_id=f"s{task}", lock_set=entities)
+    return pb.Action(id=task, send_entity_message=pb.SendEntityMessage(lock_requested=wanted))
+
+
+def unlock(task: int, section: int, entity_id: str) -> pb.Action:
+    sent = pb.EntityUnlockSent(critical_section_id=f"s{section}")
+    sent.target_instance_id.value = entity_id
+    return pb.Action(id=task, send_entity_message=pb.SendEntityMessage(unlock_sent=sent))
 
 
 def timer(task: int, due: int) -> pb.Action:

@@ -29,6 +29,8 @@ class Wanted:
     terminated: bool = False
     purged: bool = False
     mended: bool = False
+    runs: int = 1  # how often it may have been run
+    partly: bool = False  # whether it begins somewhere in its program
 
 
 class Again:
@@ -68,6 +70,7 @@ class Again:
         """Run the same once more under the same ID."""
         if await self._ended(node, instance_id) is None:
             return
+        self.wanted[instance_id].runs += 1
         ask = lambda: Administration(node.middle.service).restart((HUB, instance_id), False)  # noqa: E731
         await self._insist(node, f"restart {instance_id}", ask)
 
@@ -88,4 +91,4 @@ class Again:
         if reply.outcome in (Outcome.DONE, Outcome.EXISTS):
             begun = next(event.execution_started for event in past if event.HasField("execution_started"))
             given = json.loads(begun.input.value)
-            self.wanted[new_id] = Wanted(node.name, programs.worth(given["steps"], given["value"]))
+            self.wanted[new_id] = Wanted(node.name, programs.worth(given["steps"], given["value"]), partly=True)

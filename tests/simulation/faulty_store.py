@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.core.model import CallId, Changes, Child, Position, Reminder, Self, State
-from sidecar.store.protocol import Criteria, Mark, Order, Page, Ready, Refusal, UnavailableError
+from sidecar.store.protocol import Criteria, EntityRow, Mark, Order, Page, Ready, Refusal, UnavailableError
 from tests.simulation.memory_store import Data, MemoryStore
 
 
@@ -82,9 +82,9 @@ class FaultyStore:
         if self.dead:
             await asyncio.get_running_loop().create_future()
 
-    async def _read(self, name: str, *args: Any) -> Any:
+    async def _read(self, name: str, *args: Any, **options: Any) -> Any:
         await self._alive(self._rng.uniform(0.0001, 0.001))
-        return await getattr(self._store, name)(*args)
+        return await getattr(self._store, name)(*args, **options)
 
     async def load(self, hub: str, instance_id: str) -> State | None:
         """See `Store`."""
@@ -104,9 +104,13 @@ class FaultyStore:
         """See `Store`."""
         return list(await self._read("children", key))
 
-    async def ready(self, after: int, limit: int) -> list[Ready]:
+    async def ready(self, after: int, limit: int, entities: bool = False) -> list[Ready]:
         """See `Store`."""
-        return list(await self._read("ready", after, limit))
+        return list(await self._read("ready", after, limit, entities))
+
+    async def entities(self, hub: str, prefix: str, after: str, limit: int, *, states: bool) -> list[EntityRow]:
+        """See `Store`."""
+        return list(await self._read("entities", hub, prefix, after, limit, states=states))
 
     async def due(self, before: int, after: Position, limit: int) -> list[Reminder]:
         """See `Store`."""

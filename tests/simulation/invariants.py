@@ -3,18 +3,21 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from sidecar.core import events
-from sidecar.core.model import CallKind, Changes, Instance, Kind, OpenCall, Rewind, Row, Self, Status
+from sidecar.core import entity, events
+from sidecar.core.model import CallKind, Changes, Instance, Kind, OpenCall, Rewind, Row, Self, State, Status
+from tests.simulation import entities
 from tests.simulation.memory_store import Data
 from tests.simulation.programs import Violation
 
-_OPENS = ("task_scheduled", "child_created", "timer_created")
+_OPENS = ("task_scheduled", "child_created", "timer_created", "entity_called", "entity_lock_requested")
+_UNANSWERED = (CallKind.EVENT, CallKind.HELD)
 _CLOSES = {
     "task_completed": "task_scheduled_id",
     "task_failed": "task_scheduled_id",
     "child_completed": "task_scheduled_id",
     "child_failed": "task_scheduled_id",
     "timer_fired": "timer_id",
+    **entities.ANSWERS,
 }
 
 
@@ -32,12 +35,21 @@ class Watch:
         """Check the instances that changes have touched. Raises Violation."""
         for one in changes:
             instance = self.data.instances.get(one.key)
-            if one.key and instance is not None:
+            if one.key and instance is not None and instance.entity:
+                self._check_entity(instance)
+            elif one.key and instance is not None:
                 self._check_instance(instance, one)
 
     def has_ended(self, key: int) -> bool:
         """Whether an instance, which may be gone, has ever ended."""
         return key in self._ended
+
+    def _check_entity(self, instance: Instance) -> None:
+        """What may run is ready, and a lock is not waited for where nobody has it."""
+        rows = _rows(self.data, instance.key)
+        may_run = entity.next_batch(State(instance, inbox=rows), "", 1 << 20).rows
+        _require(instance.ready == bool(may_run), instance, "its readiness is not that of its inbox")
+        _require(instance.lock is not None or not rows or bool(may_run), instance, "nobody lets on what waits")
 
     def _check_instance(self, instance: Instance, changes: Changes) -> None:
         rows = _rows(self.data, instance.key)
@@ -48,9 +60,7 @@ class Watch:
             _require(not self.data.calls.get(instance.key), instance, "asks for a new history and has open calls")
             return
         calls = {
-            task: call
-            for task, call in self.data.calls.get(instance.key, {}).items()
-            if call.kind is not CallKind.EVENT
+            task: call for task, call in self.data.calls.get(instance.key, {}).items() if call.kind not in _UNANSWERED
         }
         if instance.status.terminal:
             _require(not self.data.calls.get(instance.key), instance, "has ended and has open calls")
@@ -91,6 +101,9 @@ class Watch:
         answers = (r for r in self.data.reminders.values() if r.kind is Kind.RESULT and r.call == call.call)
         if any(answers):
             return True
+        if call.kind in (CallKind.ENTITY, CallKind.LOCK):
+            logs = [event for one in self.data.instances.values() if one.entity for event in _events(self.data, one)]
+            return entities.waits_at_an_entity(call.call, self.data.reminders.values(), logs)
         children = (one for one in self.data.instances.values() if one.id == call.target.id)
         return self._me.owns(call.target) and any(
             child.parent is not None and child.parent.call == call.call and not child.status.terminal
@@ -100,6 +113,10 @@ class Watch:
 
 def _rows(data: Data, key: int) -> list[Row]:
     return [Row(*position, event) for position, event in sorted(data.log.get(key, {}).items())]
+
+
+def _events(data: Data, instance: Instance) -> list[bytes]:
+    return [row.event for row in _rows(data, instance.key)]
 
 
 def _require(holds: bool, instance: Instance, text: str) -> None:
@@ -118,6 +135,7 @@ def _walk(instance: Instance, rows: list[Row]) -> set[int]:
                 still_open[event.event_id] += 1
         elif kind in _CLOSES:
             task = getattr(getattr(event, kind), _CLOSES[kind])
+            task = entities.number_in(task) if kind in entities.ANSWERS else task
             still_open[task] -= 1
             _require(still_open[task] >= 0, instance, f"{kind} {task} answers no open call, or a second time")
     return {task for task, count in still_open.items() if count}
@@ -126,7 +144,9 @@ def _walk(instance: Instance, rows: list[Row]) -> set[int]:
 def at_rest(name: str, data: Data) -> None:
     """Check that nothing is left when all work has finished. Raises Violation."""
     for instance in data.instances.values():
-        if not instance.status.terminal:
+        if instance.entity and (instance.lock is not None or data.log.get(instance.key)):
+            raise Violation(f"{name}: entity {instance.id} is locked or waited for: {instance.lock}")
+        if not instance.status.terminal and not instance.entity:
             raise Violation(f"{name}: instance {instance.id} is still {instance.status.name}")
     if data.reminders:
         left = [f"{r.kind.name} {r.source.id} > {r.target.app} {r.target.id}" for r in data.reminders.values()]

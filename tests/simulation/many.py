@@ -67,4 +67,4 @@ class Many:
 
 def _there(node: Node, order: Order) -> set[Mark]:
     ended = order is Order.COMPLETED
-    return {mark_of(one, order) for one in node.rows() if not ended or one.status.terminal}
+    return {mark_of(one, order) for one in node.rows() if not one.entity and (not ended or one.status.terminal)}

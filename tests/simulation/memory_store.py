@@ -24,7 +24,7 @@ from sidecar.core.model import (
     State,
 )
 from sidecar.core.state import load as load_state
-from sidecar.store.protocol import Criteria, Mark, Order, Page, Ready, Refusal, UnavailableError, Waiting
+from sidecar.store.protocol import Criteria, EntityRow, Mark, Order, Page, Ready, Refusal, UnavailableError, Waiting
 
 
 @dataclass
@@ -155,7 +155,7 @@ class MemoryStore:
         assert instance.key == key
         data.instances[key] = instance
         data.last_key = max(data.last_key, key)
-        if changes.reopened:
+        if changes.reopened or changes.no_output:
             data.outputs.pop(key, None)
         if changes.output is not None:
             data.outputs[key] = changes.output
@@ -170,6 +170,8 @@ class MemoryStore:
         if changes.truncate is not None:
             for position in [position for position in log if position >= changes.truncate]:
                 del log[position]
+        for position in changes.removed:
+            del log[position]
         for row in changes.append:
             assert row.position not in log, f"there is an event at {row.position} already"
             log[row.position] = row.event
@@ -251,11 +253,24 @@ class MemoryStore:
         self._check_open()
         return [child for _, (child, _) in sorted(self.data.children.get(key, {}).items())]
 
-    async def ready(self, after: int, limit: int) -> list[Ready]:
+    async def ready(self, after: int, limit: int, entities: bool = False) -> list[Ready]:
         """See `Store.ready`."""
         self._check_open()
-        found = [one for key, one in sorted(self.data.instances.items()) if one.ready and key > after]
+        waiting = [one for _, one in sorted(self.data.instances.items()) if one.ready and one.entity == entities]
+        found = [one for one in waiting if one.key > after]
         return [Ready(one.key, one.hub, one.id, one.name, one.version) for one in found[:limit]]
+
+    async def entities(self, hub: str, prefix: str, after: str, limit: int, *, states: bool) -> list[EntityRow]:
+        """See `Store.entities`."""
+        self._check_open()
+        of_hub = [one for one in self.data.instances.values() if one.entity and one.hub == hub]
+        found = [one for one in of_hub if one.id.startswith(prefix) and one.id > after]
+        return [self._entity(one, states) for one in sorted(found, key=lambda one: one.id)[:limit]]
+
+    def _entity(self, row: Instance, states: bool) -> EntityRow:
+        state, waiting = self.data.outputs.get(row.key), len(self._log(row.key))
+        shown = state if states else None
+        return EntityRow(row.id, row.revision, row.updated_at, waiting, row.lock, state is not None, shown)
 
     async def due(self, before: int, after: Position, limit: int) -> list[Reminder]:
         """See `Store.due`."""
@@ -343,7 +358,7 @@ def _mark(instance: Instance, criteria: Criteria, order: Order) -> Mark:
 def _fits(instance: Instance, criteria: Criteria) -> bool:
     """Whether what no order is about holds."""
     return (
-        (criteria.entities or not instance.id.startswith("@"))
+        (criteria.entities or not instance.entity)
         and instance.id.startswith(criteria.prefix)
         and criteria.name in (None, instance.name)
         and all(tag in instance.tags for tag in criteria.tags)

@@ -47,7 +47,8 @@ MUTANTS = (
         "results-not-deduplicated",
         "core",
         "core/delivery.py",
-        "    if call is None or call.call != reminder.call or call.kind is CallKind.EVENT:\n        return None\n",
+        "    if call is None or call.call != reminder.call or call.kind in (CallKind.EVENT, CallKind.HELD):\n"
+        "        return None\n",
         "    if call is None:\n        return OpenCall(reminder.call, CallKind.ACTIVITY, '', reminder.source, 0)\n",
     ),
     Mutant(
@@ -242,6 +243,34 @@ MUTANTS = (
         "edge/peer.py",
         "        async with self._sending:\n            await self._wire.send(frame.SerializeToString())\n",
         "        await self._wire.send(frame.SerializeToString())\n",
+    ),
+    Mutant(
+        "entity-locked-for-nobody",
+        "entities",
+        "core/entity.py",
+        "        if lock is None or _is_of_holder(event, lock):\n",
+        "        if event.WhichOneof('kind') in ('entity_called', 'entity_signaled'):\n",
+    ),
+    Mutant(
+        "entity-locks-in-the-worker's-order",
+        "entities",
+        "core/entity_calls.py",
+        "entities = sorted({_target(draft, text).id for text in wanted.lock_set})",
+        "entities = [_target(draft, text).id for text in wanted.lock_set]",
+    ),
+    Mutant(
+        "entity-locks-kept-at-the-end",
+        "entities",
+        "core/calls.py",
+        "        elif call.kind in (CallKind.LOCK, CallKind.HELD):\n",
+        "        elif call.kind is None:\n",
+    ),
+    Mutant(
+        "entities-not-read-at-the-start",
+        "entities",
+        "dispatch.py",
+        "            await self._refill(self.pool.entities, entities=True)\n",
+        "",
     ),
 )
 

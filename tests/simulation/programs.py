@@ -12,10 +12,12 @@ from typing import Any
 
 from sidecar.core import events
 from sidecar.schema import taskhub_pb2 as pb
+from tests.simulation import entities
 
 Step = list[Any]
 Program = list[Step]
 DEEPEST = 2
+_CONFIRMS = ("task_scheduled", "timer_created", "child_created", "event_sent", "detached_created", *entities.CONFIRMED)
 COMPLETED, FAILED, TERMINATED, CONTINUED = 1, 3, 5, 2
 WEAK = -1  # attempts of an activity that fail: all, until it is mended
 
@@ -50,7 +52,10 @@ def _step(rng: random.Random, apps: list[str], hosts: list[str], depth: int) -> 
         "weak": lambda: ["weak", rng.choice(apps), number],
     }
     kinds = ["act", "act", "fan", "flaky", "timer", "never", "leave"] + ["event", "event", "weak"] * (depth == 0)
-    kind = rng.choice(kinds + ["child", "child", "can", "tell", "detach"] * (depth < DEEPEST) + ["must"] * (depth == 0))
+    kinds += ["child", "child", "can", "tell", "detach"] * (depth < DEEPEST) + ["must"] * (depth == 0)
+    kind = rng.choice([*kinds, *entities.STEPS])
+    if kind in entities.STEPS:
+        return entities.step(rng, kind)
     if kind in simple:
         return simple[kind]()
     if kind == "must":
@@ -71,8 +76,8 @@ def outcome(steps: Program, value: int = 0, *, mended: bool = False) -> tuple[in
         kind = step[0]
         if kind in ("act", "flaky", "never"):
             value += activity(step[2])
-        elif kind == "fan":
-            value += sum(activity(number) for _, number in step[1])
+        elif kind == "fan" or kind in entities.STEPS:
+            value += sum(activity(number) for _, number in step[1]) if kind == "fan" else entities.gain(step)
         elif kind in ("event", "worth"):
             value += step[2]
         elif kind in ("weak", "must") and not mended:
@@ -177,7 +182,7 @@ class Replay:
             given = json.loads(event.execution_started.input.value)
             self.flow = self._steps(given["steps"], given["value"])
             self._go_on()
-        elif kind in ("task_scheduled", "timer_created", "child_created", "event_sent", "detached_created"):
+        elif kind in _CONFIRMS:
             if self.actions.pop(event.event_id, None) is None:
                 raise Violation(f"{kind} {event.event_id} confirms an action that this replay does not take")
         elif kind == "event_raised":
@@ -189,14 +194,21 @@ class Replay:
 
     def _result(self, kind: str, event: pb.HistoryEvent) -> None:
         body = getattr(event, kind)
-        number = body.timer_id if kind == "timer_fired" else body.task_scheduled_id
+        if kind in entities.ANSWERS:
+            number = entities.number_in(getattr(body, entities.ANSWERS[kind]))
+        else:
+            number = body.timer_id if kind == "timer_fired" else body.task_scheduled_id
         task = self.tasks.pop(number, None)
         if task is None:
             raise Violation(f"{kind} {number}: nothing waits for it, or it was told twice")
         if kind == "timer_fired" and events.micros(body.fire_at) >= self.clock:
             raise Violation("a timer fired at a workflow time that is not after it")
         task.done, task.failed = True, kind in ("task_failed", "child_failed")
-        task.result = body.failure.error_type if task.failed else getattr(body, "result", None)
+        task.result = (
+            body.failure.error_type
+            if task.failed
+            else getattr(body, "output" if kind == "entity_completed" else "result", None)
+        )
         self._go_on()
 
     def _raised(self, name: str, value: int) -> None:
@@ -228,7 +240,10 @@ class Replay:
                 left = json.dumps({"steps": steps[position + 1 :], "value": value})
                 self.ended = pb.Complete(status=CONTINUED, result=events.text(left))
                 return
-            value = yield from getattr(self, f"_do_{kind}")(step, value)
+            if kind in entities.STEPS:
+                value += yield from self._over_entities(step)
+            else:
+                value = yield from getattr(self, f"_do_{kind}")(step, value)
             if self.ended is not None:
                 return
         self.ended = pb.Complete(status=COMPLETED, result=events.text(str(value)))
@@ -244,6 +259,16 @@ class Replay:
         self.actions[action.id] = action
         task = self.tasks[action.id] = Task()
         return task
+
+    def _over_entities(self, step: Step) -> Generator[list[Task], None, int]:
+        def take(action: pb.Action, waited_for: bool) -> Task | None:
+            if waited_for:
+                return self._take(action)
+            self.actions[action.id] = action
+            return None
+
+        messages = entities.Messages(self._number, lambda number: f"{self.instance_id}/{self.clock}/{number}")
+        return (yield from entities.run_step(step, messages, take, self.clock))
 
     def _do_act(self, step: Step, value: int) -> Generator[list[Task], None, int]:
         task = self._call(step[1], step[2])

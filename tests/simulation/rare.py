@@ -44,6 +44,8 @@ RARE = {
     "a list of what has ended is read to its end": r"a list of \d{2,} in order of completed",
     "workflows are removed by a filter": r"a sweep of .* has removed [1-9]",
     "workflows are removed when their time is over": r"ended workflows removed",
+    "a worker's answer to operations of an entity comes too late": r"batch of .*: STALE",
+    "locks of entities are granted": r"\+entity_lock_granted",
     "a start that was repeated is recognised": r"start .*: DUPLICATE",
 }
 _PATTERNS = {name: re.compile(pattern) for name, pattern in RARE.items()}

@@ -6,12 +6,13 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.core.items import ActivityItem, TurnItem, WorkItem
+from sidecar.core.items import ActivityItem, EntityItem, TurnItem, WorkItem
 from sidecar.core.model import DEFAULT_HUB, Outcome
+from sidecar.entity_service import EntityService
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 from sidecar.workers import Filter, Rewinds, Worker
-from tests.simulation import habits, programs
+from tests.simulation import entities, habits, programs
 from tests.simulation.deployment import Node
 from tests.simulation.habits import Habits
 from tests.simulation.programs import Violation
@@ -65,6 +66,7 @@ class SimWorker:
             send=self._got,
             rewinds=self._rewinds,
             keeps_history=self.habits.keeps,
+            max_entities=size,
         )
         self.joined = True
         self.node.note(f"{self.worker.name} joins, with {' and '.join(self.habits.versions)}")
@@ -91,6 +93,9 @@ class SimWorker:
                 self.node.note(f"{self.worker.name} gets turn of {item.instance_id} ({len(past)} + {len(new)} events)")
                 self._check_past(item, past)
                 self.node.run(self._turn(item, self.habits.past_of(item, self.rng), new), "worker")
+            elif isinstance(item, EntityItem):
+                self.node.note(f"{self.worker.name} gets {len(item.operations)} operations of {item.entity_id}")
+                self.node.run(self._batch(item), "worker")
             else:
                 self._check_alone(item)
                 self.node.run(self._activity(item), "worker")
@@ -216,6 +221,16 @@ class SimWorker:
         self._seen[self.node.name, item.instance_id, item.execution] = covered
         self._known = True
         return True
+
+    async def _batch(self, item: EntityItem) -> None:
+        result = entities.run(item)
+        for _ in range(await self._behave()):
+            try:
+                reply = await EntityService(self.node.middle.service).complete(result)
+            except UnavailableError:
+                self.node.note(f"batch of {item.entity_id}: unavailable")
+                continue
+            self.node.note(f"batch of {item.entity_id}: {reply.outcome.name}")
 
     async def _activity(self, item: ActivityItem) -> None:
         request = pb.ActivityRequest.FromString(item.request)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from sidecar.core.model import Instance, Outcome, Reply, Status
 from sidecar.core.operations import Identity, Start
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Order, UnavailableError
-from tests.simulation import invariants, programs
+from tests.simulation import entities, invariants, programs
 from tests.simulation import loop as loops
 from tests.simulation.again import Again, Wanted
 from tests.simulation.deployment import Node, track_tasks
@@ -188,9 +189,12 @@ class World(Again):
         if not all(node.up for node in self.nodes.values()):
             return False
         for node in self.nodes.values():
-            if node.data.reminders or any(not one.status.terminal for one in node.data.instances.values()):
+            if node.data.reminders or any(self._is_busy(node, one) for one in node.data.instances.values()):
                 return False
         return True
+
+    def _is_busy(self, node: Node, instance: Instance) -> bool:
+        return bool(node.data.log.get(instance.key)) if instance.entity else not instance.status.terminal
 
     # ------------------------------------------------------------ clients
 
@@ -251,6 +255,7 @@ class World(Again):
         """Use an ID again: only if the first instance has ended."""
         wanted = self.wanted.get(instance_id)
         if wanted is not None and not programs.waits(steps):
+            wanted.runs += 1
             await self._do_start(node, instance_id, steps, delay)
 
     async def _started(self, instance_id: str) -> Wanted:
@@ -367,8 +372,28 @@ class World(Again):
             self._check_workflow(instance_id, wanted)
         for instance_id, (app, steps) in self.detached.items():
             self._check_workflow(instance_id, Wanted(app, steps))
+        self._check_entities()
         for node in self.nodes.values():
             invariants.at_rest(node.name, node.data)
+
+    def _check_entities(self) -> None:
+        """See that each entity holds what was added to it, in full by every workflow that nobody ended."""
+        least, most = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+        again = sum(wanted.runs - 1 + wanted.partly for wanted in self.wanted.values())
+        detached = [Wanted(app, steps, runs=1 + again) for app, steps in self.detached.values()]
+        for wanted in (*self.wanted.values(), *detached):
+            whole = entities.added(wanted.steps, wanted.app)
+            sure = not (wanted.terminated or wanted.partly)
+            least += entities.added(wanted.steps, wanted.app, mended=False) if sure else Counter()
+            most += Counter({key: amount * wanted.runs for key, amount in whole.items()})
+        found = Counter[tuple[str, str]]()
+        for app, node in self.nodes.items():
+            for row in node.data.instances.values():
+                if row.entity:
+                    found[app, row.id] = int(node.data.outputs.get(row.key, "0"))
+        for key in most | found:
+            if not least[key] <= found[key] <= most[key]:
+                raise Violation(f"entity {key} holds {found[key]}, not {least[key]} to {most[key]}")
 
     def _check_workflow(self, instance_id: str, wanted: Wanted) -> None:
         """Check what a workflow came to: what is stored of it, or its last end if it was removed since."""

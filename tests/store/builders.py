@@ -61,6 +61,11 @@ def instance(key: int, instance_id: str = "a", **fields: Any) -> Instance:
     return replace(row, **fields)
 
 
+def entity(key: int, entity_id: str = "@a@1", **fields: Any) -> Instance:
+    """An entity at revision 1 that has nothing to do."""
+    return instance(key, entity_id, name="a", entity=True, **fields)
+
+
 def created(key: int, instance_id: str = "a", **fields: Any) -> Changes:
     """The creation of an instance with its start event; `fields` are of the changes."""
     changes = Changes(key=key, instance=instance(key, instance_id), append=(Row(1, 1, b"started"),))

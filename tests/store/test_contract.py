@@ -15,6 +15,7 @@ from sidecar.core.model import (
     Delivered,
     Forgotten,
     Kind,
+    Lock,
     Lost,
     Parent,
     Position,
@@ -24,7 +25,7 @@ from sidecar.core.model import (
     Row,
     Status,
 )
-from sidecar.store.protocol import Ready, Refusal, Store, UnavailableError, Waiting
+from sidecar.store.protocol import EntityRow, Ready, Refusal, Store, UnavailableError, Waiting
 from tests.store.builders import (
     EVERYTHING,
     MAIL,
@@ -36,6 +37,7 @@ from tests.store.builders import (
     call_of_ml,
     child,
     created,
+    entity,
     from_ml,
     instance,
     open_call,
@@ -543,6 +545,78 @@ async def test_an_instance_is_ready_as_long_as_its_row_says_so(store: Store) -> 
     assert await store.ready(0, MANY) == []
     await done(store, step(instance(1, revision=2), {"ready": True}))
     assert await store.ready(0, MANY) == [Ready(1, "default", "a", "Order", None)]
+
+
+# --- entities --------------------------------------------------------------------------------------------------------
+
+
+async def test_ready_entities_are_read_apart_from_workflows(store: Store) -> None:
+    """So a backlog of the one kind, with no worker for it, never hides the other."""
+    rows = [entity(1, "@a@1", ready=True), instance(2, "w", ready=True), entity(3, "@a@2", ready=True)]
+    await done(store, *(created(row.key, instance=row) for row in rows), created(4, instance=entity(4, "@a@3")))
+    assert [one.id for one in await store.ready(0, MANY)] == ["w"]
+    assert [one.id for one in await store.ready(0, MANY, True)] == ["@a@1", "@a@2"]
+    assert [one.id for one in await store.ready(1, MANY, True)] == ["@a@2"]
+
+
+async def test_an_entity_is_loaded_with_its_lock(store: Store) -> None:
+    locked = entity(1, "@a@1", lock=Lock("w", "execution", "section"))
+    await done(store, created(1, instance=locked))
+    loaded = await store.load("default", "@a@1")
+    assert loaded is not None
+    assert loaded.instance == locked
+    free = step(locked, {"lock": None})
+    await done(store, free)
+    loaded = await store.load("default", "@a@1")
+    assert loaded is not None
+    assert loaded.instance == free.instance
+
+
+async def test_entities_are_listed_by_id_from_a_prefix_in_pages(store: Store) -> None:
+    ids = ["@b@1", "@a@2", "@a@10", "@ab@1", "@a@\U0001f600"]
+    await done(store, *(created(key, instance=entity(key, id_)) for key, id_ in enumerate(ids, 1)))
+    elsewhere = [instance(6, "@a@workflow"), entity(7, "@a@1", hub="other")]
+    await done(store, *(created(row.key, instance=row) for row in elsewhere))
+
+    async def listed(prefix: str, after: str = "", limit: int = MANY) -> list[str]:
+        return [one.id for one in await store.entities("default", prefix, after, limit, states=False)]
+
+    assert await listed("@") == ["@a@10", "@a@2", "@a@\U0001f600", "@ab@1", "@b@1"]
+    assert await listed("@a@") == ["@a@10", "@a@2", "@a@\U0001f600"]
+    assert await listed("@a@", "", 2) == ["@a@10", "@a@2"]
+    assert await listed("@a@", "@a@2") == ["@a@\U0001f600"]
+    assert await listed("@c") == []
+
+
+async def test_an_entity_is_listed_with_its_lock_its_backlog_and_its_state(store: Store) -> None:
+    lock = Lock("w", "execution", "section")
+    first = created(1, instance=entity(1, "@a@1", lock=lock), append=(Row(1, 2, b"x"), Row(1, 3, b"y")), output="{}")
+    await done(store, first, created(2, instance=entity(2, "@a@2", updated_at=7), append=()))
+    with_state, without = await store.entities("default", "@", "", MANY, states=True)
+    assert with_state == EntityRow("@a@1", 1, 100, 2, lock, True, "{}")
+    assert without == EntityRow("@a@2", 1, 7, 0, None, False, None)
+    [shorter, _] = await store.entities("default", "@", "", MANY, states=False)
+    assert shorter == with_state._replace(state=None)
+
+
+async def test_single_events_of_the_log_are_removed(store: Store) -> None:
+    await done(store, created(1, append=tuple(Row(1, place, b"%d" % place) for place in range(1, 6))))
+    await done(store, step(instance(1), removed=(Position(1, 2), Position(1, 4)), append=(Row(1, 6, b"6"),)))
+    assert await events(store) == [b"1", b"3", b"5", b"6"]
+
+
+async def test_an_output_goes_when_there_is_none_any_more(store: Store) -> None:
+    await done(store, created(1, output="state"), created(2, "b", output="other"))
+    await done(store, step(instance(1), no_output=True))
+    assert [(await store.payloads(key))[1] for key in (1, 2)] == [None, "other"]
+
+
+async def test_an_open_call_keeps_the_entities_that_it_is_about(store: Store) -> None:
+    locks = open_call(1, CallKind.HELD, name="section", entities=("@a@1", "@a@2"))
+    await done(store, created(1, opened=(locks, open_call(2))))
+    loaded = await store.load("default", "a")
+    assert loaded is not None
+    assert loaded.open == {1: locks, 2: open_call(2)}
 
 
 # --- reminders -------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from sidecar.core.model import (
     Forgotten,
     Instance,
     Kind,
+    Lock,
     Lost,
     OpenCall,
     Parent,
@@ -45,7 +46,7 @@ from tests.store.contents import contents
 OWN = (ME.namespace, ME.app)
 ELSEWHERE = ("elsewhere", ME.app)
 OTHERS = [ML, MAIL, ELSEWHERE]
-HUBS, IDS = ["default", "other"], ["a", "b", "c"]
+HUBS, IDS = ["default", "other"], ["a", "b", "@c@1", "@c@2"]
 CALLS = [CallId(execution, turn, task) for execution in ("far", "near") for turn in (1, 2) for task in (0, 1)]
 STORES = {app: [f"{'.'.join(app)}.{generation}" for generation in (1, 2)] for app in OTHERS}
 Signature = tuple[str, str | None, tuple[bool, ...]]
@@ -122,6 +123,9 @@ class Author:
         fields = {"revision": row.revision + 1, "updated_at": self.now, "ready": self.maybe()} | (fields or {})
         return Changes(key=row.key, expected=row.revision, instance=replace(row, **fields), **changes)
 
+    def lock(self) -> Lock | None:
+        return Lock("w", self.dice.choice(["1", "2"]), "section") if self.maybe(0.3) else None
+
     # ------------------------------------------------------------ lives of instances
 
     def start(self) -> Changes:
@@ -144,6 +148,8 @@ class Author:
             trace=self.event(),
             stall=self.dice.choice([None, b"", b"why"]),
             recorded=self.event(),
+            entity=id_.startswith("@"),
+            lock=self.lock(),
         )
         changes = Changes(key=row.key, instance=row, append=(Row(1, 1, self.event()),))
         if not row.began:
@@ -198,7 +204,9 @@ class Author:
             target = ME.workflow(row.hub, row.id) if kind is CallKind.TIMER else target
             reminder = self.remind(row, sent.get(kind, Kind.EVENT), target, call=call, held=held)
             reminders.append(reminder)
-            opened.append(OpenCall(call, kind, "Score", target, 0 if kind is CallKind.EVENT else reminder.id))
+            entities = self.dice.choice([(), ("@c@1",), ("@c@1", "@c@2")]) if kind is CallKind.HELD else ()
+            cause = 0 if kind is CallKind.EVENT else reminder.id
+            opened.append(OpenCall(call, kind, "Score", target, cause, entities))
             if kind is CallKind.CHILD:
                 children.append(Child(target, call))
         return tuple(opened), tuple(children), tuple(reminders)
@@ -243,6 +251,16 @@ class Author:
         append = (Row(turn, max(place, FIRST_ARRIVAL), self.event()),) if self.maybe() else ()
         fields = {"covered": turn if place else turn - 1, "rewind": self.dice.choice(list(Rewind))}
         return self.step(row, fields, truncate=Position(turn, place), append=append, reopened=self.maybe())
+
+    def batch(self) -> Changes | None:
+        """Operations of an entity go out of its log, with a new state or none."""
+        row = self.any_instance()
+        log = list(self.store.data.log.get(row.key, {})) if row else []
+        if row is None or not log:
+            return None
+        removed = tuple(self.dice.sample(log, self.dice.randint(1, len(log))))
+        state = {"output": "state"} if self.maybe() else {"no_output": True}
+        return self.step(row, {"lock": self.lock()}, removed=removed, **state)
 
     def end(self) -> Changes | None:
         row = self.any_instance()
@@ -316,7 +334,16 @@ AUTHORS: list[tuple[str, Callable[[Author], Changes | None]]] = [
     (author.__name__, author)
     for author in (
         *(Author.start, Author.start, Author.start, Author.arrive, Author.arrive, Author.begin, Author.turn),
-        *(Author.turn, Author.turn, Author.answer, Author.answer, Author.continue_as_new, Author.cut, Author.end),
+        *(
+            Author.turn,
+            Author.turn,
+            Author.answer,
+            Author.answer,
+            Author.continue_as_new,
+            Author.cut,
+            Author.end,
+            Author.batch,
+        ),
         *(Author.purge, Author.take_in, Author.take_in, Author.finish, Author.withdraw, Author.deliver),
         *(Author.deliver, Author.give_up, Author.lose, Author.forget, Author.nothing),
     )
@@ -333,6 +360,9 @@ async def reads(store: Store, dice: random.Random, keys: int, orders: int) -> li
         answers.append(sorted(await store.children(key)))
     limit = dice.choice([1, 2, MANY])
     answers.append(await store.ready(dice.randrange(keys + 1), limit))
+    answers.append(await store.ready(dice.randrange(keys + 1), limit, True))
+    prefix, after = dice.choice(["@", "@c@", "@c@2"]), dice.choice(["", "@c@1"])
+    answers += [await store.entities(hub, prefix, after, limit, states=dice.random() < 0.5) for hub in HUBS]
     before = dice.choice([2**62, 100 + dice.randrange(1_000)])
     answers.append(await store.due(before, Position(dice.choice([0, 150, 400]), dice.randrange(orders + 1)), limit))
     answers.append(await store.activities(dice.randrange(orders + 1), limit))

@@ -11,7 +11,7 @@ from sidecar.core.model import Changes, Instance, Status
 from sidecar.store import queries
 from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, Page, Store
 from sidecar.store.sqlite import Sqlite, open_store
-from tests.store.builders import ME, instance, step
+from tests.store.builders import ME, entity, instance, step
 
 ALL = Criteria("default")
 ENDED = Order.COMPLETED
@@ -147,7 +147,7 @@ async def test_a_query_by_name_and_tags(store: Store) -> None:
 
 
 async def test_entities_are_no_workflows(store: Store) -> None:
-    await stored(store, instance(1, "@counter@a"), instance(2, "a"), instance(3, "b@c"))
+    await stored(store, entity(1, "@counter@a"), instance(2, "a"), instance(3, "b@c"))
     assert await keys(store, ALL) == [2, 3]
     assert await keys(store, Criteria("default", prefix="@")) == []
     assert await keys(store, Criteria("default", entities=True)) == [1, 2, 3]

@@ -592,6 +592,7 @@ READS: dict[str, Callable[[Sqlite], Coroutine[Any, Any, Any]]] = {
     "payloads": lambda store: store.payloads(1),
     "children": lambda store: store.children(1),
     "ready": lambda store: store.ready(0, 10),
+    "entities": lambda store: store.entities("default", "@a@", "", 10, states=True),
     "due": lambda store: store.due(50, Position(0, 0), 10),
     "activities": lambda store: store.activities(0, 10),
     "outbound": lambda store: store.outbound(*ML, 0, 10),
@@ -602,6 +603,7 @@ READS: dict[str, Callable[[Sqlite], Coroutine[Any, Any, Any]]] = {
 WRITES: dict[str, list[Changes]] = {
     "create": [created(1, set=(from_ml(1), call_of_ml(2)))],
     "step": [created(1), step(instance(1), truncate=Position(2, 0), closed=(1,), close_all=True, ended=(FAR_CALL,))],
+    "batch": [created(1), step(instance(1), removed=(Position(1, 1),), no_output=True)],
     "replace": [created(1), created(2, replaces=1, replaced_at=1)],
     "purge": [created(1), Changes(key=1, expected=1, purged=True)],
     "messages": [Changes(set=(call_of_ml(1),), delivered=(Delivered(1, "s"),), released=(1,), dropped=(1,))],

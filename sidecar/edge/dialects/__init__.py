@@ -7,7 +7,7 @@ moves into the family's slot when it is sent. An item in neutral form is read by
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from sidecar.core.items import ActivityItem, TurnItem
+from sidecar.core.items import ActivityItem, EntityItem, TurnItem
 from sidecar.edge.dialects import dapr, microsoft, wire
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -24,12 +24,15 @@ _HEADROOM = 64 * 1024  # for what is around the events of an item
 class Family(NamedTuple):
     """One way to write work items: `event` and `activity` turn neutral bytes into the family's.
 
-    An event that the family has no word for becomes nothing (`b""`) and is left out.
+    An event that the family has no word for becomes nothing (`b""`) and is left out. `extra` is what it looks for in
+    every turn; `entities` whether some of its SDKs have them.
     """
 
     name: str
     event: Callable[[bytes], bytes]
     activity: Callable[[bytes], bytes]
+    extra: bytes = b""
+    entities: bool = True
 
 
 def _same(message: bytes) -> bytes:
@@ -59,11 +62,11 @@ _COMMON = _without("detached_created", "execution_rewound", "execution_stalled")
 _OF_MICROSOFT = _without("detached_created", "execution_stalled")
 _OF_DAPR, _NOT_REWOUND = _without("detached_created", "execution_rewound"), _without("execution_rewound")
 NEUTRAL = Family("neutral", _COMMON, _same)
-MICROSOFT = Family("microsoft", lambda event: microsoft.event(_OF_MICROSOFT(event)), microsoft.activity)
-DAPR = Family("dapr", lambda event: dapr.event(_OF_DAPR(event)), dapr.activity)
+MICROSOFT = Family("microsoft", lambda event: microsoft.event(_OF_MICROSOFT(event)), microsoft.activity, microsoft.TURN)
+DAPR = Family("dapr", lambda event: dapr.event(_OF_DAPR(event)), dapr.activity, entities=False)
 # One that starts detached workflows knows their event; others of its family may not, and need not: a worker that does
 # not find the event in its history asks for the start again, which changes nothing.
-DAPR_DETACHING = Family("dapr, detaching", lambda event: dapr.event(_NOT_REWOUND(event)), dapr.activity)
+DAPR_DETACHING = Family("dapr, detaching", lambda event: dapr.event(_NOT_REWOUND(event)), dapr.activity, entities=False)
 BY_NAME = {family.name: family for family in (NEUTRAL, MICROSOFT, DAPR)}
 
 
@@ -136,6 +139,23 @@ def needs_an_instance(metadata: Mapping[str, str | bytes]) -> bool:
     return "grpc-dotnet" in agent and "dapr" not in agent
 
 
+def entities_at_once(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest, profile: Profile) -> int:
+    """Return how many batches of entities a worker takes at once, 0 if it takes none (E.10, D.2).
+
+    SDKs for Java and .NET say so in their request, and those for Python and JavaScript, which always take them, do
+    not; one of Python that is not Dapr's gives its other limits. Whoever cannot be told gets none.
+    """
+    if not profile.family.entities:
+        return 0
+    if request.max_entities > 0:
+        return request.max_entities
+    agent = str(metadata.get("user-agent", ""))
+    sized = request.max_orchestrations or request.max_activities
+    if "durabletask-js" in agent or ("grpc-python" in agent and (profile.family is MICROSOFT or sized)):
+        return profile.in_flight
+    return 0
+
+
 def may_rewind(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest) -> bool:
     """Whether a worker speaks like an SDK that can write the new history of a rewind: Python, .NET, JavaScript."""
     agent = " ".join(str(metadata.get(name, "")) for name in ("user-agent", "x-user-agent"))
@@ -158,6 +178,7 @@ def encode_turn(family: Family, item: TurnItem, *, streamed: bool = False) -> by
     parts: list[bytes | memoryview] = [
         wire.frame(1, item.instance_id.encode()),
         wire.frame(2, wire.frame(1, item.execution.encode())),
+        family.extra,
         _STREAMED if streamed else memoryview(past.joined)[start:],
         *(encode_event(family, _NEW, event) for event in item.new),
     ]
@@ -175,6 +196,11 @@ def encode_event(family: Family, number: int, event: bytes) -> bytes:
 def encode_activity(family: Family, item: ActivityItem) -> bytes:
     """Return the work item for an activity."""
     return wire.frame(2, family.activity(item.request)) + wire.frame(10, item.token.encode())
+
+
+def encode_entity(item: EntityItem) -> bytes:
+    """Return the work item for operations of an entity."""
+    return wire.frame(3, microsoft.entity_batch(item)) + wire.frame(10, item.token.encode())
 
 
 def encode_ping(profile: Profile) -> bytes:

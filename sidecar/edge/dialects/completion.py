@@ -9,7 +9,8 @@ from collections.abc import Iterable, MutableMapping
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from sidecar.core.model import MalformedError, Status
+from sidecar.core.errors import MalformedError
+from sidecar.core.model import Status
 from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, Family, microsoft, wire
 from sidecar.schema import taskhub_pb2 as pb
 

@@ -3,7 +3,7 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) WITHOUT ROWID;
 
--- Instances: one row each; what changes often is small, logs and outputs are elsewhere.
+-- Workflow instances and entities: one row each; what changes often is small, logs and outputs are elsewhere.
 CREATE TABLE instances (
     key INTEGER PRIMARY KEY AUTOINCREMENT,
     hub TEXT NOT NULL,
@@ -40,14 +40,19 @@ CREATE TABLE instances (
     rewind INTEGER NOT NULL,
     stall BLOB,
     recorded BLOB NOT NULL,
+    entity INTEGER NOT NULL,
+    lock_owner TEXT,
+    lock_execution TEXT,
+    lock_section TEXT,
     UNIQUE (hub, id)
 );
-CREATE INDEX instances_ready ON instances (key) WHERE ready = 1;
+CREATE INDEX instances_ready ON instances (entity, key) WHERE ready = 1;
 -- What queries walk along, one status after the other; the key, which tells instances of one moment apart, is the last
 -- column of every index.
-CREATE INDEX instances_created ON instances (hub, status, created_at);
-CREATE INDEX instances_completed ON instances (hub, status, completed_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX instances_created ON instances (hub, entity, status, created_at);
+CREATE INDEX instances_completed ON instances (hub, entity, status, completed_at) WHERE completed_at IS NOT NULL;
 
+-- Outputs of workflows, and the states of entities that have one.
 CREATE TABLE outputs (
     key INTEGER PRIMARY KEY,
     output TEXT NOT NULL
@@ -75,6 +80,7 @@ CREATE TABLE open_calls (
     target_hub TEXT NOT NULL,
     target_id TEXT NOT NULL,
     reminder INTEGER NOT NULL,
+    entities TEXT NOT NULL,
     PRIMARY KEY (key, task)
 ) WITHOUT ROWID;
 

@@ -126,8 +126,12 @@ class MicrosoftApp:
                     failure_strategy=VersionFailureStrategy[on_mismatch],
                 )
             )
+        self._prepare(worker)
         worker.start()
         self._worker = worker
+
+    def _prepare(self, worker: TaskHubGrpcWorker) -> None:
+        """Registers what another app has beside."""
 
     def do_disconnect(self) -> None:
         worker, self._worker = self._worker, None
