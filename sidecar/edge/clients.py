@@ -118,7 +118,9 @@ class Clients:
         log_ = await self._service.history(address_of(call, request.instance_id))
         if log_ is None:
             raise Refused(Status.NOT_FOUND, "no such instance exists")
-        return b"".join(dialects.encode_event(dialects.DAPR_DETACHING, 1, event) for event in log_)
+        # A worker that reads what it has lost must find the events that it would have been sent.
+        family = dialects.DAPR if self._streams.family(call.peer) is dialects.DAPR else dialects.DAPR_DETACHING
+        return b"".join(dialects.encode_event(family, 1, event) for event in log_)
 
     async def stream_history(self, call: Call, body: bytes, out: Outflow) -> None:
         """Serve `StreamInstanceHistory`; only the execution that runs, or was the last, has a history."""

@@ -2,7 +2,7 @@
 
 from sidecar.core import events
 from sidecar.core.model import Instance, Status
-from sidecar.edge.dialects import DAPR, Family
+from sidecar.edge.dialects import DAPR, DAPR_DETACHING, Family
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.service import View
 
@@ -16,7 +16,7 @@ def answer(view: View | None, family: Family) -> bytes:
 
 def status_of(instance: Instance, family: Family) -> Status:
     """Return the status that a client of a family is shown: only one of them knows STALLED, others fail on it."""
-    if instance.status is Status.STALLED and family is not DAPR:
+    if instance.status is Status.STALLED and family not in (DAPR, DAPR_DETACHING):
         return Status.RUNNING
     return instance.status
 

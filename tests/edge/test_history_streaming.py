@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
+from sidecar.edge import dialects
 from sidecar.edge.transport import DuplexCall, Status
 from sidecar.schema import taskhub_pb2 as pb
 from tests.engine.sidecars import SERVICE, Node, fields, work_items
-from tests.engine.world import COMPLETED, end
+from tests.engine.world import COMPLETED, end, until
 
 from .network import open_stream, rest
 
@@ -114,3 +115,23 @@ async def test_a_turn_whose_news_alone_are_too_large_stalls(node: Node) -> None:
     request = pb.RaiseEventRequest(instance_id="a", name="e")
     status, text = await node.refusal("RaiseEvent", request)
     assert (status, "Payload size exceeded" in text) == (Status.FAILED_PRECONDITION, True)
+
+
+async def test_a_worker_that_reads_what_it_has_lost_finds_what_it_would_have_been_sent(node: Node) -> None:
+    """Over its own connection the history has the events that its kind of worker is sent, and no others."""
+    keeps = pb.GetWorkItemsRequest(dapr_capabilities=[2, 3]).SerializeToString()
+    stream = await work_items(node.channel, keeps)
+    await node.begin("a")
+    _, token = await received(stream)
+    detached = pb.Action(id=1, create_detached=pb.CreateDetached(instance_id="d", name="other"))
+    answer = pb.OrchestratorResponse(instance_id="a", completion_token=token, actions=[detached])
+    await node.call("CompleteOrchestratorTask", answer)
+    await until(lambda: ("default", "a") not in node.sidecar.dispatch.turns.out)
+    request = pb.GetInstanceHistoryRequest(instance_id="a")
+    for family, count in ((dialects.DAPR, 0), (dialects.DAPR_DETACHING, 1)):
+        for streams in node.sidecar.taskhub._clients._streams._by_peer.values():
+            for one in streams:
+                one.family = family
+        found = fields(await node.call("GetInstanceHistory", request))[1]
+        kinds = [pb.HistoryEvent.FromString(event).WhichOneof("kind") for event in found]
+        assert kinds.count("detached_created") == count, family.name
