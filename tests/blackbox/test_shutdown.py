@@ -66,6 +66,7 @@ def test_what_a_worker_finishes_while_it_ends_is_kept(
 
 @each_dialect
 def test_workers_come_back_by_themselves_and_go_on(own_sidecar: Sidecar, start_app: Starter, sdk: str) -> None:
+    """E.6: how a stream ends decides whether its worker comes back."""
     app = start_app(sdk, own_sidecar.start())
     ids = [app.start("timers", [0.5, 2.0]), app.start("wait_events", ["go"])]
     own_sidecar.stop()

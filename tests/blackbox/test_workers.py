@@ -46,6 +46,7 @@ def test_all_workers_get_work(sidecar: Sidecar, dialect: str, start_app: Starter
 def test_items_of_a_killed_worker_go_to_another_at_once(
     sidecar: Sidecar, dialect: str, start_app: Starter, gate: Gate
 ) -> None:
+    """E.6: what a stream had is queued again when it is lost."""
     victim = start_app(dialect, sidecar)
     id = victim.start("call_all", [["gate", gate.call(n)] for n in range(4)])
     until(lambda: gate.begun_by(victim) == 4)
@@ -62,6 +63,7 @@ def test_items_of_a_killed_worker_go_to_another_at_once(
 def test_a_turn_of_a_killed_worker_goes_to_another_at_once(
     sidecar: Sidecar, dialect: str, start_app: Starter, gate: Gate
 ) -> None:
+    """E.6: the same of a turn."""
     victim = start_app(dialect, sidecar)
     id = victim.start("gated_turn", gate.call("done"))
     until(lambda: gate.begun_by(victim) == 1)

@@ -393,6 +393,7 @@ async def test_a_store_that_fails_is_unavailable(node: Node, monkeypatch: pytest
 
 
 async def test_while_stopping_only_answers_of_workers_are_taken(tmp_path: Path) -> None:
+    """D.4 draining, E.6: calls are UNAVAILABLE, and streams end with OK once nobody can connect again."""
     node = await Node.start("orders", tmp_path, drain_timeout=5.0)
     stream = await work_items(node.channel)
     await node.begin("a")

@@ -75,6 +75,7 @@ async def test_calls_cancelled_before_they_are_under_way_leave_a_held_stream_alo
 
 
 async def test_messages_of_32_mib_pass_both_ways(network: Network):
+    """E.7: far above gRPC's own limit of 4 MiB."""
     message = bytes(range(256)) * (32 * MIB // 256)
     channel = await network.connect(Handlers(unary={"/t/echo": echo}, stream={"/t/reflect": reflect}))
     assert await channel.unary("/t/echo", message) == message
@@ -117,6 +118,7 @@ async def test_500_streams_and_2000_calls_at_once_all_succeed(network: Network):
 
 
 async def test_a_burst_of_calls_survives_a_loop_that_is_busy(network: Network):
+    """E.7: the server's queue of calls is long enough for a fan-out that ends at once."""
     ready = asyncio.Event()
 
     async def slow_to_start(_call: Call, request: bytes) -> bytes:
@@ -131,6 +133,7 @@ async def test_a_burst_of_calls_survives_a_loop_that_is_busy(network: Network):
 
 
 async def test_pings_without_calls_are_answered_however_many(network: Network):
+    """E.7: Dapr's clients ping every 30 s, with no call open."""
     async with http2.Client.connect(await network.serve(Handlers())) as client:
         for number in range(50):
             client.write(http2.frame(http2.PING, payload=number.to_bytes(8, "big")))
@@ -140,6 +143,7 @@ async def test_pings_without_calls_are_answered_however_many(network: Network):
 
 
 async def test_pings_beside_a_held_stream_are_answered(network: Network):
+    """E.7: and beside a silent stream."""
     held = Held()
     port = await network.serve(Handlers(stream={"/t/held": held.stream}))
     channel = network.channel(port, keepalive=0.2)

@@ -50,6 +50,7 @@ async def test_a_server_listens_on_ipv6(network: Network):
 
 
 async def test_a_taken_port_is_an_error_that_names_it(network: Network):
+    """E.7: no second server binds a taken port without an error."""
     port = await network.serve(Handlers(unary={"/t/echo": echo}))
     with pytest.raises(AddressInUse, match=f"127.0.0.1:{port}"):
         await network.serve(Handlers(), port)

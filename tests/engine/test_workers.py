@@ -68,6 +68,7 @@ def test_the_least_busy_worker_gets_the_next_item() -> None:
 
 
 def test_a_worker_gets_no_more_than_it_takes_of_each_kind() -> None:
+    """E.6: the limits that a worker announces."""
     one = worker(max_turns=2, max_activities=3)
     pool = pool_of(one)
     offer(pool, "a", 5)
