@@ -6,6 +6,7 @@ from sidecar.core.names import invalid_app_id
 from sidecar.schema import peer_pb2 as pb
 
 PROTOCOL = 1
+_LONGEST_STORE_ID = 100
 
 
 def hello(me: Self, store: str) -> bytes:
@@ -30,6 +31,8 @@ def check_hello(me: Self, hello: pb.Hello, expected: str | None) -> None:
     wrong = invalid_app_id(hello.app_id)
     if wrong:
         raise MalformedError(wrong)
+    if len(hello.store_id) > _LONGEST_STORE_ID:  # it is stored with every message of that peer
+        raise MalformedError(f"the peer's store has a name of {len(hello.store_id)} characters")
     if hello.protocol < 1 or not hello.store_id:
         raise MalformedError("the peer speaks no version of the peer protocol that is known here")
     if hello.namespace != me.namespace:

@@ -168,6 +168,7 @@ WRONG_HELLOS: tuple[tuple[peer_pb2.Frame | bytes, str], ...] = (
     (hello(app_id="bad id!"), "invalid app ID"),
     (hello(app_id=""), "invalid app ID"),
     (hello(store=""), "protocol"),
+    (hello(store="x" * 101), "101 characters"),
     (peer_pb2.Frame(hello=peer_pb2.Hello(namespace="default", app_id="evil", store_id="s")), "protocol"),
     (peer_pb2.Frame(ping=True), "hello"),
     (peer_pb2.Frame(), "hello"),
