@@ -89,6 +89,7 @@ class Streams:
         self._most_bytes = most_bytes
         self._numbers = itertools.count(1)
         self._by_peer: dict[str, list[Stream]] = {}
+        self._last: list[Stream] = []  # the one that ended last
 
     def family(self, peer: str) -> Family | None:
         """Return what is known of the family of the worker at a connection; None: nothing."""
@@ -106,12 +107,12 @@ class Streams:
                     stream.worker.max_entities = 0
 
     def family_of(self, call: Call) -> Family:
-        """Return the family of a client: as its call tells, else as the workers that are here have shown theirs."""
+        """Return the family of a client: as its call tells, else as the workers that are here, or were, have shown."""
         told = dialects.client_family(call.metadata)
         if told is not None:
             return told
         here = self._by_peer.get(call.peer) or [stream for streams in self._by_peer.values() for stream in streams]
-        families = {stream.family for stream in here}
+        families = {stream.family for stream in here or self._last}
         return families.pop() if len(families) == 1 else dialects.NEUTRAL
 
     async def serve(self, call: Call, request: pb.GetWorkItemsRequest, out: Outflow, closing: asyncio.Event) -> None:
@@ -132,6 +133,7 @@ class Streams:
                 elif profile.ping:
                     out.send(dialects.encode_ping(profile))
         finally:
+            self._last = [stream]
             self._by_peer[call.peer].remove(stream)
             if not self._by_peer[call.peer]:
                 del self._by_peer[call.peer]

@@ -390,7 +390,7 @@ def test_only_one_family_is_shown_that_an_instance_is_stalled() -> None:
     assert shown == {"dapr": STALLED, "microsoft": RUNNING, "neutral": RUNNING}
 
 
-async def test_a_client_that_cannot_be_told_is_taken_for_what_the_workers_are(node: Node) -> None:
+async def test_a_client_that_cannot_be_told_is_taken_for_what_the_workers_are_or_were(node: Node) -> None:
     await stored(node, instance(1, "s", status=model.Status.STALLED))
 
     async def status() -> int:
@@ -405,3 +405,7 @@ async def test_a_client_that_cannot_be_told_is_taken_for_what_the_workers_are(no
         while await status() != STALLED:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     stream.cancel()
+    async with asyncio.timeout(5):
+        while node.sidecar.dispatch.pool.workers:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert await status() == STALLED, "while its worker is away too"

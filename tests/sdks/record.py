@@ -82,19 +82,33 @@ class Recorder:
 
     async def _serve(self) -> None:
         server = grpc.aio.server(options=_OPTIONS)
-        async with grpc.aio.insecure_channel(f"{HOST}:{self._target}", options=_OPTIONS) as channel:
-            server.add_generic_rpc_handlers([_PassThrough(self._recording, channel)])
-            self.port = server.add_insecure_port(f"{HOST}:0")
-            await server.start()
-            self._up.set()
-            await self._end.wait()
-            await server.stop(0)
+        through = _PassThrough(self._recording, f"{HOST}:{self._target}")
+        server.add_generic_rpc_handlers([through])
+        self.port = server.add_insecure_port(f"{HOST}:0")
+        await server.start()
+        self._up.set()
+        await self._end.wait()
+        await server.stop(0)
+        await through.close()
 
 
 class _PassThrough(grpc.GenericRpcHandler):
-    def __init__(self, recording: Recording, channel: grpc.aio.Channel) -> None:
+    def __init__(self, recording: Recording, target: str) -> None:
         self._recording = recording
-        self._channel = channel
+        self._target = target
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def close(self) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+
+    def _channel(self, context: grpc.aio.ServicerContext) -> grpc.aio.Channel:
+        """A channel that calls itself as the caller does: the sidecar knows some SDKs by that."""
+        agent = str(dict(context.invocation_metadata() or ()).get("user-agent", ""))
+        if agent not in self._channels:
+            options = [*_OPTIONS, ("grpc.primary_user_agent", agent)]
+            self._channels[agent] = grpc.aio.insecure_channel(self._target, options=options)
+        return self._channels[agent]
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         path = details.method
@@ -103,10 +117,9 @@ class _PassThrough(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(self._unary(path))
 
     def _unary(self, path: str) -> Any:
-        call = self._channel.unary_unary(path)
-
         async def serve(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
             self._keep(path, body)
+            call = self._channel(context).unary_unary(path)
             try:
                 return await call(body, metadata=_forwarded(context), timeout=context.time_remaining())
             except grpc.aio.AioRpcError as error:
@@ -115,10 +128,9 @@ class _PassThrough(grpc.GenericRpcHandler):
         return serve
 
     def _stream(self, path: str) -> Any:
-        call = self._channel.unary_stream(path)
-
         async def serve(body: bytes, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
             self._keep(path, body)
+            call = self._channel(context).unary_stream(path)
             try:
                 async for answer in call(body, metadata=_forwarded(context), timeout=context.time_remaining()):
                     yield answer
@@ -134,7 +146,7 @@ class _PassThrough(grpc.GenericRpcHandler):
 
 def _forwarded(context: grpc.aio.ServicerContext) -> list[tuple[str, Any]]:
     """The caller's metadata; what gRPC itself writes is written anew."""
-    own = ("grpc-", "te", "content-type", "accept-encoding")
+    own = ("grpc-", "te", "content-type", "accept-encoding", "user-agent")
     return [(key, value) for key, value in context.invocation_metadata() or () if not key.startswith(own)]
 
 
