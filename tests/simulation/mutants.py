@@ -269,7 +269,7 @@ MUTANTS = (
         "entities-not-read-at-the-start",
         "entities",
         "dispatch.py",
-        "            await self._refill(self.pool.entities, entities=True)\n",
+        "            await self.entities.refill(entities)\n",
         "",
     ),
 )
