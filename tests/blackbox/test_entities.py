@@ -252,3 +252,14 @@ def test_scheduled_tasks_of_the_sdk_work(shop: EntitiesApp, tmp_path: Path) -> N
     deleted = len(lines(file))
     time.sleep(2.2)
     assert (len(lines(file)), shop.call("schedules")) == (deleted, [])
+
+
+def test_an_export_job_of_the_sdk_works(shop: EntitiesApp) -> None:
+    """D.3, E.10: an entity that drives a workflow, ListInstanceIds and StreamInstanceHistory."""
+    began = time.time()
+    expected = sorted(shop.start("chain", {"start": 1, "steps": 2}, id=f"exported-{number}") for number in range(7))
+    for one in expected:
+        shop.output(one)
+    status, exported, failed, written = shop.call("export_job", since=began, until=time.time())
+    assert (status, exported, failed) == ("COMPLETED", 7, 0)
+    assert written == expected

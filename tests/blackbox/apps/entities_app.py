@@ -8,10 +8,16 @@ from typing import Any
 from durabletask import entities, task
 from durabletask.client import EntityQuery
 from durabletask.entities import EntityInstanceId
+from durabletask.extensions.history_export import (
+    ExportDestination,
+    ExportHistoryClient,
+    ExportJobCreationOptions,
+    ExportMode,
+)
 from durabletask.scheduled import ScheduledTaskClient
 from durabletask.scheduled.models import ScheduleCreationOptions
 from durabletask.worker import TaskHubGrpcWorker
-from microsoft_app import MicrosoftApp
+from microsoft_app import MicrosoftApp, Writer
 from protocol import moment, serve
 
 
@@ -96,6 +102,9 @@ class EntitiesApp(MicrosoftApp):
     """What a test can ask for, beside what it can ask of every app."""
 
     def _prepare(self, worker: TaskHubGrpcWorker) -> None:
+        self._written = Writer()
+        self._exports = ExportHistoryClient(self._client, self._written)
+        self._exports.register_worker(worker)
         for workflow in WORKFLOWS:
             worker.add_orchestrator(workflow)
         worker.add_entity(Counter)
@@ -128,6 +137,15 @@ class EntitiesApp(MicrosoftApp):
     def do_describe_schedule(self, id: str) -> Any:
         found = ScheduledTaskClient(self._client).get_schedule(id)
         return None if found is None else found.status.name
+
+    def do_export_job(self, since: float, until: float) -> Any:
+        """Export what ended in this time, as a job; return what was written and how the job ended."""
+        options = ExportJobCreationOptions(
+            ExportMode.BATCH, moment(since), ExportDestination("histories"), moment(until), max_instances_per_batch=3
+        )
+        job = self._exports.create_job(options)
+        done = self._exports.get_job_client(job.job_id).wait(timeout=30)
+        return [done.status.name, done.exported_instances, done.failed_instances, sorted(self._written.ids)]
 
     def do_schedules(self) -> Any:
         return sorted(found.schedule_id for found in ScheduledTaskClient(self._client).list_schedules())
