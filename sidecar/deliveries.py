@@ -107,7 +107,8 @@ class Deliveries:
             events = await store.events(instance.key, Position(0, -1), instance.covered)
         _, output = await store.payloads(instance.key)
         children = tuple(await store.children(instance.key))
-        return Record(instance.covered, instance.execution, events, children, output)
+        lineage = await store.lineage(instance.key) if instance.lineage else b""
+        return Record(instance.covered, instance.execution, events, children, output, lineage)
 
     def _delivered(self, arrival: Arrival, done: "asyncio.Future[Reply]") -> None:
         if done.cancelled():

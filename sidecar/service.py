@@ -9,7 +9,7 @@ from typing import NamedTuple
 import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import delivery, events, operations
+from sidecar.core import delivery, events, lineage, operations
 from sidecar.core import turn as turns
 from sidecar.core.errors import DeniedError, MalformedError, OvertakenError
 from sidecar.core.model import (
@@ -228,8 +228,8 @@ class Service:
         whole = dispatch.turns.join(actor, peer, response)
         if whole is None:
             return Reply(Outcome.STALE)
-        rewound = any(action.HasField("rewind") for action in whole.actions)
-        record = await dispatch.deliveries.record(address, log=True) if rewound else None
+        reads = any(action.HasField("rewind") for action in whole.actions) or lineage.asked_for(whole)
+        record = await dispatch.deliveries.record(address, log=True) if reads else None
         return await engine.submit(address, self._completed(actor, peer, whole, record))
 
     def _completed(self, actor: Actor, peer: str, response: pb.OrchestratorResponse, record: Record | None) -> Decide:

@@ -107,7 +107,9 @@ class Turns:
         return None
 
     async def _read_past(self, actor: Actor, instance: Instance) -> None:
-        actor.past = Past(await self._engine.store.events(instance.key, Position(0, -1), instance.covered))
+        store = self._engine.store
+        lineage = await store.lineage(instance.key) if instance.lineage else b""
+        actor.past = Past(await store.events(instance.key, Position(0, -1), instance.covered), lineage)
 
     def _hand_out(self, actor: Actor, state: State, past: Past, worker: Worker) -> None:
         instance, clock = state.instance, self._engine.clock
@@ -218,8 +220,9 @@ class Turns:
             return
         if instance.execution != turn.execution:
             self.forget_refusals(actor)
+            lineage = actor.past.lineage
             self._pasts.forget(actor)
-            actor.past = Past([])
+            actor.past = Past([], lineage)
             return
         taken = [row for row in turn.rows if cut is None or row.position < cut]
         rows = sorted((*taken, *(row for row in changes.append if row.turn <= instance.covered)))

@@ -73,6 +73,7 @@ def _schedule_task(draft: Draft, action: pb.Action) -> None:
             parent_trace_context=_trace(draft, task),
             tags=task.tags,
             task_execution_id=task.task_execution_id,
+            history_propagation_scope=task.history_propagation_scope,
         )
     )
     _route(draft, event, target)
@@ -100,6 +101,7 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
             input=child.input if child.HasField("input") else None,
             parent_trace_context=_trace(draft, child),
             tags=child.tags,
+            history_propagation_scope=child.history_propagation_scope,
         )
     )
     _route(draft, event, target)

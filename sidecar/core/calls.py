@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from sidecar.core import events
 from sidecar.core.model import (
@@ -22,6 +23,13 @@ from sidecar.core.model import (
 from sidecar.schema import taskhub_pb2 as pb
 
 
+class Lineage(NamedTuple):
+    """What a workflow may pass on: its own events, and the encoded history that it was given itself."""
+
+    log: Sequence[bytes]
+    given: bytes = b""
+
+
 @dataclass(slots=True)
 class Draft:
     """What a step has decided so far. It lives only while the step is decided."""
@@ -36,6 +44,7 @@ class Draft:
     waiting: tuple[Row, ...] = ()  # what the turn did not process, and what arrived while it was out
     opened: dict[int, OpenCall] = field(default_factory=dict)
     children: list[Child] = field(default_factory=list)
+    lineage: Lineage | None = None  # if a call of this step asks for it
     detached: int = 0  # detached workflows that this step starts under an ID of ours
     reminders: list[Reminder] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)

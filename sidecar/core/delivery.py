@@ -227,6 +227,8 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
     event = _start_of_child(at, reminder)
     identity = operations.Identity(reminder.target.hub, reminder.target.id, started.instance.execution_id.value, parent)
     changes = operations.created(at, state, identity, started, event)
+    if started.lineage and changes.instance is not None:
+        changes = replace(changes, lineage=started.lineage, instance=replace(changes.instance, lineage=True))
     return Decision(operations.consuming(changes, arrival.consumed, arrival.received), DONE)
 
 
@@ -251,6 +253,7 @@ def _start_of_child(at: Context, reminder: Reminder) -> bytes:
     """Return the start event of a child, with its parent as the link has proved it, not as the payload says."""
     event = events.decode(events.stamped(reminder.payload, at.now, reminder.source.app, at.me.app))
     started = event.execution_started
+    started.ClearField("lineage")
     started.instance.instance_id, started.instance.app_id = reminder.target.id, at.me.app
     parent = started.parent
     parent.app_id, parent.app_namespace, parent.hub = (

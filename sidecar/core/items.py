@@ -30,9 +30,11 @@ class Frames:
 class Past:
     """Events that a worker has seen, and the frames that were made of them for each dialect: each is framed once."""
 
-    def __init__(self, events: list[bytes]) -> None:
+    def __init__(self, events: list[bytes], lineage: bytes = b"") -> None:
+        """`lineage` is the history of its callers that the instance was given."""
         self.events = events
-        self.size = sum(map(len, events))
+        self.lineage = lineage
+        self.size = sum(map(len, events)) + len(lineage)
         self._frames: dict[str, Frames] = {}
 
     def add(self, events: Iterable[bytes]) -> None:

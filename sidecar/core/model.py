@@ -221,6 +221,7 @@ class Instance:
     recorded: bytes = b""  # encoded `taskhub.WorkflowVersion`: the version and patches that its history was made with
     entity: bool = False
     lock: Lock | None = None
+    lineage: bool = False  # its callers' history is kept for it
 
 
 class Received(NamedTuple):
@@ -275,6 +276,7 @@ class Changes:
     replaced_at: int = 0
     output: str | None = None
     no_output: bool = False  # there is none any more
+    lineage: bytes = b""  # an encoded history of its callers, kept with the instance until it is purged
     reopened: bool = False  # an instance that had ended runs again
     truncate: Position | None = None
     removed: tuple[Position, ...] = ()  # single events of the log

@@ -57,6 +57,7 @@ class Record(NamedTuple):
     log: list[bytes] | None = None
     children: tuple[Child, ...] = ()
     output: str | None = None
+    lineage: bytes = b""
 
     def is_of(self, instance: Instance) -> bool:
         """Whether it still says what is stored of the instance."""

@@ -5,7 +5,7 @@ A turn sends what its own confirmations ask for; rewind and rerun send again wha
 
 from collections.abc import Callable, Iterable
 
-from sidecar.core import entity_calls, events
+from sidecar.core import entity_calls, events, lineage
 from sidecar.core.calls import Draft
 from sidecar.core.model import ActorId, CallKind, Child, Kind
 from sidecar.schema import taskhub_pb2 as pb
@@ -74,6 +74,7 @@ def _task(draft: Draft, event: pb.HistoryEvent) -> None:
         parent_trace_context=task.parent_trace_context if task.HasField("parent_trace_context") else None,
         tags=task.tags,
         task_execution_id=task.task_execution_id,
+        lineage=lineage.of_call(draft, task.history_propagation_scope),
         task_id=event.event_id,
         instance=pb.WorkflowInstance(instance_id=draft.state.instance.id, app_id=draft.me.app),
     )
@@ -93,6 +94,7 @@ def _child(draft: Draft, event: pb.HistoryEvent) -> None:
         parent_trace_context=child.parent_trace_context if child.HasField("parent_trace_context") else None,
         tags=child.tags,
         parent=_as_parent(draft, event.event_id),
+        lineage=lineage.of_call(draft, child.history_propagation_scope),
         instance=pb.WorkflowInstance(instance_id=child.instance_id, app_id=actor.app),
     )
     started.instance.execution_id.value = draft.at.ids.new_id()

@@ -11,7 +11,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.core import calls, events, rewind, stalls
 from sidecar.core import state as states
 from sidecar.core.actions import carry_out
-from sidecar.core.calls import Draft
+from sidecar.core.calls import Draft, Lineage
 from sidecar.core.errors import OvertakenError, UnsupportedActionError
 from sidecar.core.model import (
     FIRST_ARRIVAL,
@@ -73,6 +73,8 @@ def complete(
         stalls.check(state.instance, response)
     turn, rest = _split(turn, response)
     draft = Draft(at, state, turn.number)
+    if record is not None and record.log is not None:
+        draft.lineage = Lineage([*record.log, turn.started, *(row.event for row in turn.rows)], record.lineage)
     ending = next((action for action in response.actions if action.WhichOneof("kind") == "complete"), None)
     try:
         if state.instance.rewind is Rewind.ASKED:

@@ -266,7 +266,10 @@ class ExecutionStarted(_message.Message):
     PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     SPAN_ID_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    lineage: _builtins.bytes
+    """an encoded PropagatedHistory, on its way to a child; it is not stored in the event"""
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
     @_builtins.property
@@ -295,10 +298,11 @@ class ExecutionStarted(_message.Message):
         parent_trace_context: Global___TraceContext | None = ...,
         span_id: _wrappers_pb2.StringValue | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        lineage: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance", b"instance", "parent", b"parent", "parent_trace_context", b"parent_trace_context", "scheduled_start", b"scheduled_start", "span_id", b"span_id", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance", b"instance", "name", b"name", "parent", b"parent", "parent_trace_context", b"parent_trace_context", "scheduled_start", b"scheduled_start", "span_id", b"span_id", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance", b"instance", "lineage", b"lineage", "name", b"name", "parent", b"parent", "parent_trace_context", b"parent_trace_context", "scheduled_start", b"scheduled_start", "span_id", b"span_id", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -405,9 +409,11 @@ class TaskScheduled(_message.Message):
     PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     SLOT_5_FIELD_NUMBER: _builtins.int
     RERUN_PARENT_FIELD_NUMBER: _builtins.int
+    HISTORY_PROPAGATION_SCOPE_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     TASK_EXECUTION_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    history_propagation_scope: _builtins.int
     task_execution_id: _builtins.str
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
@@ -432,12 +438,13 @@ class TaskScheduled(_message.Message):
         parent_trace_context: Global___TraceContext | None = ...,
         slot_5: _abc.Iterable[_builtins.bytes] | None = ...,
         rerun_parent: Global___RerunParent | None = ...,
+        history_propagation_scope: _builtins.int = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         task_execution_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "name", b"name", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "slot_5", b"slot_5", "tags", b"tags", "task_execution_id", b"task_execution_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history_propagation_scope", b"history_propagation_scope", "input", b"input", "name", b"name", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "slot_5", b"slot_5", "tags", b"tags", "task_execution_id", b"task_execution_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -519,10 +526,12 @@ class ChildCreated(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     SLOT_6_FIELD_NUMBER: _builtins.int
+    HISTORY_PROPAGATION_SCOPE_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     RERUN_PARENT_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     name: _builtins.str
+    history_propagation_scope: _builtins.int
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
     @_builtins.property
@@ -546,12 +555,13 @@ class ChildCreated(_message.Message):
         input: _wrappers_pb2.StringValue | None = ...,
         parent_trace_context: Global___TraceContext | None = ...,
         slot_6: _abc.Iterable[_builtins.bytes] | None = ...,
+        history_propagation_scope: _builtins.int = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         rerun_parent: Global___RerunParent | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history_propagation_scope", b"history_propagation_scope", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1224,6 +1234,62 @@ class HistoryEvent(_message.Message):
 Global___HistoryEvent: _TypeAlias = HistoryEvent  # noqa: Y015
 
 @_typing.final
+class PropagatedChunk(_message.Message):
+    """Dapr: the history of one workflow, for those that it calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RAW_EVENTS_FIELD_NUMBER: _builtins.int
+    APP_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    WORKFLOW_NAME_FIELD_NUMBER: _builtins.int
+    app_id: _builtins.str
+    instance_id: _builtins.str
+    workflow_name: _builtins.str
+    @_builtins.property
+    def raw_events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        raw_events: _abc.Iterable[_builtins.bytes] | None = ...,
+        app_id: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
+        workflow_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "instance_id", b"instance_id", "raw_events", b"raw_events", "workflow_name", b"workflow_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PropagatedChunk: _TypeAlias = PropagatedChunk  # noqa: Y015
+
+@_typing.final
+class PropagatedHistory(_message.Message):
+    """The oldest ancestor first, the caller last. Scope 1: the caller alone; 2: all of its lineage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    scope: _builtins.int
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PropagatedChunk]: ...
+    def __init__(
+        self,
+        *,
+        scope: _builtins.int = ...,
+        chunks: _abc.Iterable[Global___PropagatedChunk] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PropagatedHistory: _TypeAlias = PropagatedHistory  # noqa: Y015
+
+@_typing.final
 class ActivityRequest(_message.Message):
     """---------------------------------------------------------------- work items"""
 
@@ -1258,9 +1324,12 @@ class ActivityRequest(_message.Message):
     SLOT_7_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     TASK_EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     task_id: _builtins.int
     task_execution_id: _builtins.str
+    lineage: _builtins.bytes
+    """Dapr has it at 8: an encoded PropagatedHistory"""
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
     @_builtins.property
@@ -1287,10 +1356,11 @@ class ActivityRequest(_message.Message):
         slot_7: _abc.Iterable[_builtins.bytes] | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         task_execution_id: _builtins.str = ...,
+        lineage: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance", b"instance", "parent_trace_context", b"parent_trace_context", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance", b"instance", "name", b"name", "parent_trace_context", b"parent_trace_context", "slot_7", b"slot_7", "tags", b"tags", "task_execution_id", b"task_execution_id", "task_id", b"task_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance", b"instance", "lineage", b"lineage", "name", b"name", "parent_trace_context", b"parent_trace_context", "slot_7", b"slot_7", "tags", b"tags", "task_execution_id", b"task_execution_id", "task_id", b"task_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1873,11 +1943,13 @@ class CreateChild(_message.Message):
     RETRY_PARENT_FIELD_NUMBER: _builtins.int
     PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    HISTORY_PROPAGATION_SCOPE_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     name: _builtins.str
     slot_5: _builtins.bytes
     """Microsoft: trace context; Dapr up to 1.18: a router that nobody reads"""
     retry_parent: _builtins.bytes
+    history_propagation_scope: _builtins.int
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
     @_builtins.property
@@ -1902,10 +1974,11 @@ class CreateChild(_message.Message):
         retry_parent: _builtins.bytes | None = ...,
         parent_trace_context: Global___TraceContext | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        history_propagation_scope: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_parent", b"_retry_parent", "_slot_5", b"_slot_5", "input", b"input", "parent_trace_context", b"parent_trace_context", "retry_parent", b"retry_parent", "slot_5", b"slot_5", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_parent", b"_retry_parent", "_slot_5", b"_slot_5", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "retry_parent", b"retry_parent", "slot_5", b"slot_5", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_parent", b"_retry_parent", "_slot_5", b"_slot_5", "history_propagation_scope", b"history_propagation_scope", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "retry_parent", b"retry_parent", "slot_5", b"slot_5", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_parent: _TypeAlias = _typing.Literal["retry_parent"]  # noqa: Y015
     _WhichOneofArgType__retry_parent: _TypeAlias = _typing.Literal["_retry_parent", b"_retry_parent"]  # noqa: Y015

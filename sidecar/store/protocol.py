@@ -150,6 +150,9 @@ class Store(Protocol):
     async def payloads(self, key: int) -> tuple[bytes | None, str | None]:
         """Return the event that started (or will start) the running execution, and the output."""
 
+    async def lineage(self, key: int) -> bytes:
+        """Return the encoded history of its callers that an instance was given, b"" if none."""
+
     async def children(self, key: int) -> list[Child]:
         """Return all children of an instance that were not purged with it, ended ones too."""
 

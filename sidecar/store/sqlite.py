@@ -177,6 +177,11 @@ class Sqlite:
         """See `Store.payloads`."""
         return await self._call(_payloads, key)
 
+    async def lineage(self, key: int) -> bytes:
+        """See `Store.lineage`."""
+        found = await self._call(_all, "SELECT history FROM lineages WHERE key = ?", (key,))
+        return found[0][0] if found else b""
+
     async def children(self, key: int) -> list[Child]:
         """See `Store.children`."""
         return [rows.to_child(row) for row in await self._call(_all, writes.ALL_CHILDREN, (key,))]

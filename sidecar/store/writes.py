@@ -64,7 +64,9 @@ _RESEND = (
     "UPDATE reminders SET accepted_by = '' WHERE place = 2 AND target_namespace = ? AND target_app = ? "
     "AND accepted_by NOT IN ('', ?)"
 )
-_OF_KEY = tuple(f"DELETE FROM {table} WHERE key = ?" for table in ("outputs", "history", "open_calls", "children"))
+_OF_KEY = tuple(
+    f"DELETE FROM {table} WHERE key = ?" for table in ("outputs", "lineages", "history", "open_calls", "children")
+)
 
 
 Outcomes = list[Refusal | None]
@@ -174,6 +176,8 @@ def _write_log(connection: sqlite3.Connection, changes: Changes) -> None:
         connection.execute(_TRUNCATE, (key, *changes.truncate))
     if changes.removed:
         connection.executemany(_REMOVE, [(key, *position) for position in changes.removed])
+    if changes.lineage:
+        connection.execute("INSERT OR REPLACE INTO lineages (key, history) VALUES (?, ?)", (key, changes.lineage))
     if changes.append:
         connection.executemany(_APPEND, [(key, *row) for row in changes.append])
 

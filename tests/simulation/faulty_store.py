@@ -100,6 +100,11 @@ class FaultyStore:
         started, output = await self._read("payloads", key)
         return started, output
 
+    async def lineage(self, key: int) -> bytes:
+        """See `Store`."""
+        found: bytes = await self._read("lineage", key)
+        return found
+
     async def children(self, key: int) -> list[Child]:
         """See `Store`."""
         return list(await self._read("children", key))

@@ -33,6 +33,7 @@ class Data:
 
     instances: dict[int, Instance] = field(default_factory=dict)
     outputs: dict[int, str] = field(default_factory=dict)
+    lineages: dict[int, bytes] = field(default_factory=dict)
     log: dict[int, dict[Position, bytes]] = field(default_factory=dict)
     calls: dict[int, dict[int, OpenCall]] = field(default_factory=dict)
     children: dict[int, dict[CallId, tuple[Child, bool]]] = field(default_factory=dict)  # True: it has ended
@@ -147,7 +148,7 @@ class MemoryStore:
 
     def _purge(self, key: int) -> None:
         data = self.data
-        for table in (data.instances, data.outputs, data.log, data.calls, data.children):
+        for table in (data.instances, data.outputs, data.lineages, data.log, data.calls, data.children):
             table.pop(key, None)
 
     def _write_instance(self, changes: Changes, instance: Instance) -> None:
@@ -159,6 +160,8 @@ class MemoryStore:
             data.outputs.pop(key, None)
         if changes.output is not None:
             data.outputs[key] = changes.output
+        if changes.lineage:
+            data.lineages[key] = changes.lineage
         calls = data.calls.setdefault(key, {})
         for task in list(calls) if changes.close_all else changes.closed:
             calls.pop(task, None)
@@ -247,6 +250,11 @@ class MemoryStore:
         starts = [event for position, event in self._log(key) if position.place == 1]
         starts += [one.payload for one in self._sorted() if one.owner == key and one.kind is Kind.START]
         return (starts[0] if starts else None, self.data.outputs.get(key))
+
+    async def lineage(self, key: int) -> bytes:
+        """See `Store.lineage`."""
+        self._check_open()
+        return self.data.lineages.get(key, b"")
 
     async def children(self, key: int) -> list[Child]:
         """See `Store.children`."""

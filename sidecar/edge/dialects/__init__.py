@@ -25,13 +25,15 @@ class Family(NamedTuple):
     """One way to write work items: `event` and `activity` turn neutral bytes into the family's.
 
     An event that the family has no word for becomes nothing (`b""`) and is left out. `extra` is what it looks for in
-    every turn; `entities` whether some of its SDKs have them.
+    every turn; `lineage` writes the history of an instance's callers; `entities` says whether some of its SDKs have
+    them.
     """
 
     name: str
     event: Callable[[bytes], bytes]
     activity: Callable[[bytes], bytes]
     extra: bytes = b""
+    lineage: Callable[[bytes], bytes] = lambda given: b""
     entities: bool = True
 
 
@@ -63,10 +65,12 @@ _OF_MICROSOFT = _without("detached_created", "execution_stalled")
 _OF_DAPR, _NOT_REWOUND = _without("detached_created", "execution_rewound"), _without("execution_rewound")
 NEUTRAL = Family("neutral", _COMMON, _same)
 MICROSOFT = Family("microsoft", lambda event: microsoft.event(_OF_MICROSOFT(event)), microsoft.activity, microsoft.TURN)
-DAPR = Family("dapr", lambda event: dapr.event(_OF_DAPR(event)), dapr.activity, entities=False)
+DAPR = Family("dapr", lambda event: dapr.event(_OF_DAPR(event)), dapr.activity, b"", dapr.lineage, False)
 # One that starts detached workflows knows their event; others of its family may not, and need not: a worker that does
 # not find the event in its history asks for the start again, which changes nothing.
-DAPR_DETACHING = Family("dapr, detaching", lambda event: dapr.event(_NOT_REWOUND(event)), dapr.activity, entities=False)
+DAPR_DETACHING = Family(
+    "dapr, detaching", lambda event: dapr.event(_NOT_REWOUND(event)), dapr.activity, b"", dapr.lineage, False
+)
 BY_NAME = {family.name: family for family in (NEUTRAL, MICROSOFT, DAPR)}
 
 
@@ -181,6 +185,7 @@ def encode_turn(family: Family, item: TurnItem, *, streamed: bool = False) -> by
         family.extra,
         _STREAMED if streamed else memoryview(past.joined)[start:],
         *(encode_event(family, _NEW, event) for event in item.new),
+        family.lineage(item.past.lineage),
     ]
     if known:
         parts.append(wire.frame(_CACHED, wire.integer(1, known)))

@@ -109,7 +109,9 @@ def _read_task(task: pb.ScheduleTask, family: Family | None) -> Family | None:
 
 def _read_child(child: pb.CreateChild, family: Family | None) -> Family | None:
     # A number in slot 6 is not what the schema has there: it stays among the unknown fields.
-    if child.HasField("retry_parent") or _has_unknown(child, _SCOPE):
+    scope = _unknown(child, _SCOPE)
+    child.history_propagation_scope = scope or 0
+    if child.HasField("retry_parent") or scope is not None:
         family = DAPR
     if _is_trace(child.slot_5):
         child.parent_trace_context.MergeFromString(child.slot_5)
@@ -122,9 +124,11 @@ def _read_child(child: pb.CreateChild, family: Family | None) -> Family | None:
     return family
 
 
-def _has_unknown(message: Message, number: int) -> bool:
+def _unknown(message: Message, number: int) -> int | None:
+    """Return a number among the unknown fields."""
     unknown = UnknownFieldSet(message)
-    return any(unknown[index].field_number == number for index in range(len(unknown)))
+    found = (unknown[index] for index in range(len(unknown)))
+    return next((field.data for field in found if (field.field_number, field.wire_type) == (number, 0)), None)
 
 
 def _is_trace(slot: bytes) -> bool:

@@ -1,10 +1,23 @@
 """Neutral bytes to what Dapr's SDKs read. Pure."""
 
+from sidecar.edge.dialects import wire
 from sidecar.schema import taskhub_pb2 as pb
 
 # Tags of the fields of our own that have a slot in this family: an event without them is sent as it is stored.
 _ROUTER, _TASK_EXECUTION, _REQUEST_EXECUTION = b"\xb2\x40", b"\xf2\x3e", b"\x82\x3f"
 _RERUN_PARENT = b"\xfa\x3e"
+_REQUEST_LINEAGE = b"\x8a\x3f"
+_PROPAGATED = 8  # the number of the history of callers, of a turn and of an activity alike
+
+
+def lineage(neutral: bytes) -> bytes:
+    """Return the field with the history of the callers, or nothing if there is none."""
+    if not neutral:
+        return b""
+    message = pb.PropagatedHistory.FromString(neutral)
+    for chunk in message.chunks:
+        chunk.raw_events[:] = [event(raw) for raw in chunk.raw_events]
+    return wire.frame(_PROPAGATED, message.SerializeToString(deterministic=True))
 
 
 def event(neutral: bytes) -> bytes:
@@ -26,10 +39,12 @@ def event(neutral: bytes) -> bytes:
 
 def activity(neutral: bytes) -> bytes:
     """Return a request to run an activity with the ID of the task execution where this family looks for it."""
-    if _REQUEST_EXECUTION not in neutral:
+    if _REQUEST_EXECUTION not in neutral and _REQUEST_LINEAGE not in neutral:
         return neutral
     message = pb.ActivityRequest.FromString(neutral)
+    given = lineage(message.lineage)
+    message.lineage = b""
     if message.task_execution_id:
         message.slot_7[:] = [message.task_execution_id.encode()]
         message.task_execution_id = ""
-    return message.SerializeToString(deterministic=True)
+    return message.SerializeToString(deterministic=True) + given

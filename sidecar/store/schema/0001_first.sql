@@ -44,6 +44,7 @@ CREATE TABLE instances (
     lock_owner TEXT,
     lock_execution TEXT,
     lock_section TEXT,
+    lineage INTEGER NOT NULL,
     UNIQUE (hub, id)
 );
 CREATE INDEX instances_ready ON instances (entity, key) WHERE ready = 1;
@@ -56,6 +57,12 @@ CREATE INDEX instances_completed ON instances (hub, entity, status, completed_at
 CREATE TABLE outputs (
     key INTEGER PRIMARY KEY,
     output TEXT NOT NULL
+);
+
+-- The history of its callers that an instance was given.
+CREATE TABLE lineages (
+    key INTEGER PRIMARY KEY,
+    history BLOB NOT NULL
 );
 
 -- The log of each instance; what lies behind instances.covered is its inbox.
