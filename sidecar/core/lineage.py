@@ -1,6 +1,6 @@
 """The history of a workflow for those that it calls, if it asks for that: its own, or that of its callers too.
 
-Dapr's SDKs ask for it call by call. It travels in the reminder, is kept beside the instance that it is for, over
+Workers ask for it call by call. It travels in the reminder, is kept beside the instance that it is for, over
 continue-as-new, and is never part of anybody's own history.
 """
 

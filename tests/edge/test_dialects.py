@@ -488,3 +488,28 @@ def test_an_event_whose_bytes_look_like_a_stall_is_sent() -> None:
     event = events.encode(pb.HistoryEvent(event_id=250, event_raised=pb.EventRaised(name="x")))
     assert b"\xfa\x01" in event, "the number is written as the tag of a stall"
     assert MICROSOFT.event(event) == event
+
+
+def test_the_history_of_callers_is_where_one_family_looks_for_it_and_nowhere_for_the_others() -> None:
+    """M83: of a turn and of an activity, with the events in it as the family reads them."""
+    routed = pb.HistoryEvent(
+        event_id=1, task_scheduled=pb.TaskScheduled(name="x"), router=pb.Router(target_app_id="ml")
+    )
+    chunk = pb.PropagatedChunk(raw_events=[routed.SerializeToString()], app_id="orders", workflow_name="flow")
+    given = pb.PropagatedHistory(scope=1, chunks=[chunk]).SerializeToString()
+
+    def of_turn(family: dialects.Family) -> list[bytes]:
+        return fields(fields(dialects.encode_turn(family, turn(Past([], given), b"new")))[1][0]).get(8, [])
+
+    def of_activity(family: dialects.Family) -> list[bytes]:
+        request = pb.ActivityRequest(name="x", lineage=given).SerializeToString()
+        return fields(fields(dialects.encode_activity(family, ActivityItem(request, "t")))[2][0]).get(8, [])
+
+    for written in (of_turn, of_activity):
+        (field,) = written(dialects.DAPR)
+        read = pb.PropagatedHistory.FromString(field)
+        assert (read.scope, read.chunks[0].app_id, read.chunks[0].workflow_name) == (1, "orders", "flow")
+        event = pb.HistoryEvent.FromString(read.chunks[0].raw_events[0])
+        assert (pb.Router.FromString(event.slot_30).target_app_id, event.HasField("router")) == ("ml", False)
+    assert of_activity(dialects.NEUTRAL) == []
+    assert len(of_turn(dialects.MICROSOFT)) <= 1  # its own trace of the turn is there

@@ -673,6 +673,15 @@ async def test_activities_and_outbound_are_read_by_number_in_pages(store: Store)
     assert [one.id for one in await store.outbound(*ML, 4, MANY)] == [6]
 
 
+async def test_the_history_that_an_instance_was_given_stays_with_it_until_it_is_purged_or_replaced(
+    store: Store,
+) -> None:
+    await done(store, replace(created(1, "a"), lineage=b"given"), created(2, "b"))
+    assert [await store.lineage(key) for key in (1, 2, 3)] == [b"given", b"", b""]
+    await done(store, Changes(key=1, expected=1, purged=True))
+    assert await store.lineage(1) == b""
+
+
 async def test_dropped_reminders_are_gone_and_dropping_them_again_is_no_harm(store: Store) -> None:
     await done(store, Changes(set=(reminder(1), reminder(2))))
     await done(store, Changes(dropped=(1,)), Changes(dropped=(1, 99)))

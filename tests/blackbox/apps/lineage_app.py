@@ -68,5 +68,5 @@ else:
         instance = client.schedule_new_workflow(caller, input=scope)
         state = client.wait_for_workflow_completion(instance, timeout_in_seconds=40)
         found[scope] = json.loads(state.serialized_output) if state.serialized_output else str(state)
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found) + "\n")
 runtime.shutdown()
