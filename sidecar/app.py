@@ -108,7 +108,7 @@ def assemble(
     dispatch = engine.effects = _dispatch(engine, router, settings)
     service = Service(engine, dispatch, policy)
     most_bytes = settings.max_message_bytes - _PEER_HEADROOM
-    served = Served(most_bytes, service.forget)
+    served = Served(most_bytes, service.marks.release)
     links.peers = Peers(service, directory, connect, router.link_up, served=served, proves=proves)
     forwarder = Forwarder(engine, links.peers, most_bytes, settings.unknown_app == "fail")
     taskhub = TaskHub(service, Streams(dispatch, settings.max_message_bytes), forwarder, settings)

@@ -9,7 +9,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -101,7 +101,7 @@ class Engine:
         self.ids = ids
         self.effects: Effects
         self._actors: OrderedDict[Address, Actor] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def actor(self, address: Address) -> Actor:
         """Return the actor of an address, in memory or fresh."""
@@ -151,7 +151,21 @@ class Engine:
         return Context(self.me, self.clock.now(), self.ids)
 
     async def commit(self, changes: Changes) -> Refusal | None:
-        """Commit changes that belong to no instance, and act on them."""
+        """Commit changes that belong to no instance, and act on them.
+
+        What is committed is acted on though the caller is cancelled meanwhile, as by a link that breaks.
+        """
+        task = asyncio.create_task(self._commit_alone(changes), name="commit")
+        self._tasks.add(task)
+        task.add_done_callback(self._committed_alone)
+        return await asyncio.shield(task)
+
+    def _committed_alone(self, task: "asyncio.Task[Refusal | None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was acted on: that the caller is gone and does not ask is no mistake
+
+    async def _commit_alone(self, changes: Changes) -> Refusal | None:
         try:
             (outcome,) = await self.store.commit([changes])
         except UnavailableError:

@@ -1,7 +1,6 @@
 """What clients, workers and peers may ask of a sidecar, whatever the protocol they ask it in."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -14,11 +13,9 @@ from sidecar.core import turn as turns
 from sidecar.core.errors import DeniedError, MalformedError, OvertakenError
 from sidecar.core.model import (
     DONE,
-    Changes,
     Child,
     Context,
     Decision,
-    Forgotten,
     Instance,
     Kind,
     Outcome,
@@ -34,6 +31,7 @@ from sidecar.core.rewind import Record
 from sidecar.core.stalls import StalledError
 from sidecar.dispatch import Dispatch
 from sidecar.engine import Actor, Address, Decide, Engine
+from sidecar.marks import Marks
 from sidecar.reuse import replacing
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal, UnavailableError
@@ -76,6 +74,7 @@ class Service:
     def __init__(self, engine: Engine, dispatch: Dispatch, policy: Policy | None = None) -> None:
         self.engine = engine
         self.dispatch = dispatch
+        self.marks = Marks(engine)
         self._policy = policy
 
     # ------------------------------------------------------------ clients
@@ -327,11 +326,6 @@ class Service:
         elif message.kind is Kind.REWIND:  # creates a child that is gone
             name = events.decode(message.payload).execution_rewound.name.value
             self.check(Caller(app), Operation.SCHEDULE, name)
-
-    async def forget(self, messages: Forgotten) -> None:
-        """Let go of the marks of messages that will not come again; if that fails, they go with the sender's store."""
-        with suppress(UnavailableError):
-            await self.engine.commit(Changes(forgotten=(messages,)))
 
     async def _withdraw(self, message: Reminder) -> Reply:
         found = await self.engine.store.foreign_activity(*message.source[:2], message.call)

@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "inspection": ["core.*", "dispatch", "engine", "router", "service", "store.protocol"],
     "limits": [],
     "log": ["config", "values"],
+    "marks": ["core.*", "engine", "store.protocol"],
     "policy_file": ["config", "core.policy", "values"],
     "queries": ["core.*", "engine", "service", "store.protocol"],
     "retention": ["core.*", "engine", "store.protocol", "timers"],
@@ -59,8 +60,8 @@ MAY_IMPORT = {
     "router": ["backlog", "core.*", "directory", "engine", "store.protocol", "timers", "values"],
     "schema": [],
     "service": [
-        *("core.*", "deliveries", "dispatch", "engine", "reuse", "router", "store.protocol", "timers", "values"),
-        "workers",
+        *("core.*", "deliveries", "dispatch", "engine", "marks", "reuse", "router", "store.protocol", "timers"),
+        *("values", "workers"),
     ],
     "store": ["core.*", "store.*", "values"],
     "timers": ["core.*", "store.protocol", "values"],

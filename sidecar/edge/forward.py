@@ -178,13 +178,13 @@ class _Served:
 class Served:
     """The calls of other apps that are served here, each once however often it comes.
 
-    `methods` are all that may be called. `forget` commits that the mark of a call is no longer needed.
+    `methods` are all that may be called. `release` commits that the mark of a call is no longer needed.
     """
 
-    def __init__(self, most_bytes: int, forget: Callable[[Forgotten], Coroutine[object, object, None]]) -> None:
+    def __init__(self, most_bytes: int, release: Callable[[Forgotten], Coroutine[object, object, None]]) -> None:
         self.methods: dict[str, Unary] = {}
         self._most_bytes = most_bytes
-        self._forget = forget
+        self._release = release
         self._calls: dict[_Key, _Served] = {}
         self._releases: set[asyncio.Task[None]] = set()
 
@@ -241,7 +241,7 @@ class Served:
         if served is not None:
             served.task.cancel()
             first = served.mark.id
-            release = asyncio.create_task(self._forget(Forgotten(served.mark.store, first + 1, first)))
+            release = asyncio.create_task(self._release(Forgotten(served.mark.store, first + 1, first)))
             self._releases.add(release)
             release.add_done_callback(self._releases.discard)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Received, Reminder
+from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Received, Reminder, Reply
 from sidecar.edge import peer
 from sidecar.edge.forward import Served
 from sidecar.edge.peer import PeerLink
@@ -74,7 +74,7 @@ async def test_a_message_whose_answer_never_comes_over_a_link_that_stays_up_is_s
     wire = Wire()
     theirs = peer_pb2.Hello(protocol=1, namespace="default", app_id="ml", store_id="store of ml")
     mine = peer_pb2.Hello(protocol=1, namespace="default", app_id="orders", store_id="store of orders")
-    served = Served(1_000, world.service.forget)
+    served = Served(1_000, world.service.marks.release)
     receiver = PeerLink(ME, wire, theirs, world.service, served)
     sender = PeerLink(replace(ME, app="ml"), wire.other, mine, world.service, served)
     running = [asyncio.create_task(link.run()) for link in (receiver, sender)]
@@ -294,3 +294,72 @@ async def test_two_reads_of_waiting_activities_at_once_do_not_trip_over_each_oth
     activities.discard(7)
     first.set()
     await reads[0]
+
+
+async def test_a_message_that_comes_again_behind_later_ones_counts_once(world: World, hand: Hand) -> None:
+    """Seed 116: its sender had let go of it, so that it was forgotten, and a late copy was a second event."""
+    await world.start("a")
+    await hand.turn(1)
+    wire = Wire()
+    theirs = peer_pb2.Hello(protocol=1, namespace="default", app_id="ml", store_id="store of ml")
+    mine = peer_pb2.Hello(protocol=1, namespace="default", app_id="orders", store_id="store of orders")
+    served = Served(1_000, world.service.marks.release)
+    receiver = PeerLink(ME, wire, theirs, world.service, served)
+    sender = PeerLink(replace(ME, app="ml"), wire.other, mine, world.service, served)
+    running = [asyncio.create_task(link.run()) for link in (receiver, sender)]
+
+    async def deliver(number: int) -> Outcome:
+        (reply,) = await sender.deliver([event(number, "a")], number)
+        await world.quiet()
+        return reply.outcome
+
+    try:
+        assert [await deliver(number) for number in (7, 8, 7)] == [DONE, DONE, DUPLICATE]
+        for number in (9, 10):
+            world.clock.steady += 61
+            assert await deliver(number) is DONE
+        forgotten = [one.below for batch in world.store.batches for changes in batch for one in changes.forgotten]
+        assert forgotten == [7, 9], "once a while, what had been let go of all that time"
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def cancelled_in_commit(world: World, task: asyncio.Task[Reply]) -> None:
+    """Cancel a task at the moment when its commit has begun."""
+    while not world.store.batches:  # noqa: ASYNC110 (no time may pass)
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_an_activity_whose_link_breaks_while_it_is_stored_is_handed_out(world: World, hand: Hand) -> None:
+    """Seed 12: it was stored, and known when it came again, and no worker got it before the next start."""
+    request = pb.ActivityRequest(name="work", task_id=1).SerializeToString()
+    asked = message(5, Kind.ACTIVITY, ME.activity("default", "x"), request)
+    taking = asyncio.create_task(world.service.deliver(asked, received(5)))
+    await cancelled_in_commit(world, taking)
+    await world.quiet()
+
+    assert (await world.service.deliver(asked, received(5))).outcome is DONE
+    assert (await world.answer(await hand.activity(1))).outcome is DONE
+    assert len(hand.activities) == 1
+
+
+async def test_the_result_of_a_foreign_activity_goes_home_though_its_worker_hangs_up_while_it_is_stored(
+    net: Net,
+) -> None:
+    """As seed 12: it was stored, and stayed there until the link came up the next time."""
+    link = net.connect()
+    await net.router.link_up(ML, link.store)
+    request = pb.ActivityRequest(name="work", task_id=1).SerializeToString()
+    await net.world.service.deliver(message(5, Kind.ACTIVITY, ME.activity("default", "x"), request), received(5))
+    item = await net.hand.activity(1)
+    await net.world.quiet()
+    net.world.store.batches.clear()
+    await cancelled_in_commit(net.world, asyncio.create_task(net.world.answer(item)))
+
+    await until(lambda: link.messages)
+    assert [(sent.kind, sent.target) for sent in link.messages] == [(Kind.RESULT, ELSEWHERE)]
