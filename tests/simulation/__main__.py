@@ -7,6 +7,7 @@ python -m tests.simulation --seconds 3600     as long as that
 """
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import sys
@@ -81,7 +82,7 @@ def many(options: argparse.Namespace) -> Report:
     report = Report()
     end = time.monotonic() + options.seconds
     with multiprocessing.get_context("fork").Pool(options.processes) as pool:
-        seeds: Iterator[int] = iter(range(options.first, options.first + 10_000_000))
+        seeds: Iterator[int] = itertools.count(options.first, options.every)
         for outcome in pool.imap_unordered(one, seeds):
             report.add(outcome)
             enough = report.deployments >= options.deployments and report.workflows >= options.workflows
@@ -132,6 +133,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--every", type=int, default=1, help="only each n-th seed: with --first 2 --every 2 on SQLite")
     parser.add_argument("--deployments", type=int, default=300)
     parser.add_argument("--workflows", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=170.0)

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import random
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from sidecar.administration import Administration
@@ -12,36 +9,20 @@ from sidecar.core import events
 from sidecar.core.model import Instance, Outcome, Status
 from sidecar.core.rerun import Wish
 from tests.simulation import programs
+from tests.simulation.clients import HUB, Clients, Wanted
 from tests.simulation.deployment import Node
-from tests.simulation.programs import Program, Violation
+from tests.simulation.programs import Violation
 
-HUB = "default"
 _TARGETS = ("task_scheduled", "timer_created", "child_created")
 _PATIENCE = 400  # looks at an instance that should end
 
 
-@dataclass
-class Wanted:
-    """What a workflow that was accepted must come to. `mended`: what is weak in it holds from some moment on."""
+class Again(Clients):
+    """Clients that do this too. `mended` has the instances whose activities do not fail any more."""
 
-    app: str
-    steps: Program
-    terminated: bool = False
-    purged: bool = False
-    mended: bool = False
-    runs: int = 1  # how often it may have been run
-    partly: bool = False  # whether it begins somewhere in its program
-
-
-class Again:
-    """Operations of a plan, for `World`."""
-
-    rng: random.Random
-    wanted: dict[str, Wanted]
-    mended: set[str]
-    _insist: Callable[[Node, str, Callable[[], Coroutine[Any, Any, Any]]], Coroutine[Any, Any, Any]]
-    _look: Callable[[Node, str], Coroutine[Any, Any, Instance | None]]
-    _started: Callable[[str], Coroutine[Any, Any, Wanted]]
+    def __init__(self, *deployment: Any) -> None:
+        super().__init__(*deployment)
+        self.mended: set[str] = set()
 
     async def _ended(self, node: Node, instance_id: str) -> Instance | None:
         """Wait until an instance has ended, if it does that in time."""
@@ -53,7 +34,7 @@ class Again:
             await asyncio.sleep(1.0)
         return None
 
-    async def _do_mend(self, node: Node, instance_id: str) -> None:
+    async def do_mend(self, node: Node, instance_id: str) -> None:
         """Mend what lets a workflow fail, and rewind it."""
         found = await self._ended(node, instance_id)
         if found is None or found.status is not Status.FAILED:
@@ -66,7 +47,7 @@ class Again:
         if reply.outcome not in (Outcome.DONE, Outcome.WRONG_STATE, Outcome.MISSING):
             raise Violation(f"{instance_id} is not rewound: {reply}")
 
-    async def _do_restart(self, node: Node, instance_id: str) -> None:
+    async def do_restart(self, node: Node, instance_id: str) -> None:
         """Run the same once more under the same ID."""
         if await self._ended(node, instance_id) is None:
             return
@@ -74,7 +55,7 @@ class Again:
         ask = lambda: Administration(node.middle.service).restart((HUB, instance_id), False)  # noqa: E731
         await self._insist(node, f"restart {instance_id}", ask)
 
-    async def _do_rerun(self, node: Node, instance_id: str) -> None:
+    async def do_rerun(self, node: Node, instance_id: str) -> None:
         """Make another instance from the past of one that has ended, up to one of its events."""
         found = await self._ended(node, instance_id)
         log: list[bytes] | None = None
@@ -85,7 +66,7 @@ class Again:
         numbers = [event.event_id for event in past if event.WhichOneof("kind") in _TARGETS]
         if not numbers:
             return
-        number, new_id = self.rng.choice(numbers), f"{instance_id}r"
+        number, new_id = self._rng.choice(numbers), f"{instance_id}r"
         ask = lambda: Administration(node.middle.service).rerun((HUB, instance_id), new_id, Wish(number))  # noqa: E731
         reply = await self._insist(node, f"rerun {instance_id} from {number}", ask)
         if reply.outcome in (Outcome.DONE, Outcome.EXISTS):

@@ -9,13 +9,12 @@ from typing import Any
 from sidecar.app import Middle, assemble
 from sidecar.config import Settings
 from sidecar.core import events
-from sidecar.core.model import Changes, Instance, Self
+from sidecar.core.model import Changes, Self
 from sidecar.edge.transport import Call
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal
-from tests.simulation.faulty_store import FaultyStore
+from tests.simulation.faulty_store import Disk, Faults
 from tests.simulation.invariants import Watch
-from tests.simulation.memory_store import Data
 from tests.simulation.network import Channel, Network, Pipe
 from tests.simulation.programs import Violation
 
@@ -86,19 +85,22 @@ class Node:
         others: Sequence[str],
         network: Network,
         note: Callable[[str, str], None],
+        *,
+        new_disk: Callable[[], Disk],
         retention: Mapping[str, float],
     ) -> None:
         self.name = name
         self.me = Self(NAMESPACE, name)
         self.others = others
         self.network = network
-        self.data = Data()
+        self._new_disk = new_disk
+        self.disk = new_disk()
         self.identity = f"{name}.1"
-        self.watch = Watch(self.me, self.data)
+        self.watch = Watch(self.me, self.disk)
         self.clock = SimClock(network.rng)
         self.life: Life | None = None
         self.middle: Middle
-        self.store: FaultyStore
+        self.faults: Faults
         self.running: dict[str, tuple[int, str]] = {}  # activities that a connected worker has: whose, which delivery
         self.violations: list[Violation] = []
         self.signatures: set[tuple[Any, ...]] = set()
@@ -115,22 +117,17 @@ class Node:
         """Write a line of the trace."""
         self._note(self.name, text)
 
-    def rows(self) -> list[Instance]:
-        """Return all instances that are stored."""
-        return list(self.data.instances.values())
-
     def start(self) -> None:
         """Start a process over the data."""
         self.life = Life()
-        rng = self.network.rng
-        self.store = FaultyStore(self.me, self.identity, self.data, rng=rng, committed=self._committed, note=self.note)
-        self.store.on_death = self.crash
+        self.faults = Faults(self.network.rng, self._committed, self.note)
+        self.faults.on_death = self.crash
         peers = {other: (other,) for other in self.others}
         settings = Settings(app_id=self.name, peers=peers, turn_timeout=30.0, retention=self._retention)
         self.middle = assemble(
             settings,
             self.me,
-            self.store,
+            self.disk.open(self.me, self.identity, self.faults),
             self.clock,  # type: ignore[arg-type]
             connect=lambda address, peer: Channel(self.network, self.name, address),
         )
@@ -163,7 +160,7 @@ class Node:
             return
         self.note("dies")
         self.life = None
-        self.store.dead = True
+        self.faults.dead = True
         self.running.clear()
         self.network.endpoints.pop(self.name, None)
         self.network.drop_all(self.name)
@@ -175,8 +172,9 @@ class Node:
         self.crash()
         self.note("loses its disk")
         generation = int(self.identity.rpartition(".")[2]) + 1
-        self.data, self.identity = Data(), f"{self.name}.{generation}"
-        self.watch = Watch(self.me, self.data)
+        self.disk.close()
+        self.disk, self.identity = self._new_disk(), f"{self.name}.{generation}"
+        self.watch = Watch(self.me, self.disk)
 
     def _committed(self, batch: Sequence[Changes], outcomes: list[Refusal | None]) -> None:
         written = []

@@ -7,7 +7,7 @@ the workflows of an app have added is the value of its entity, unless something 
 
 import random
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from typing import Any
 
 from sidecar.core import events
@@ -37,8 +37,13 @@ def gain(step_: Step) -> int:
     return 0 if step_[0] == "sign" else step_[2] * len(step_[1])
 
 
-def added(steps: list[Step], app: str, *, mended: bool = True) -> Counter[tuple[str, str]]:
-    """Return what a program adds to each entity, by app and ID: to its end, or to what is weak in it."""
+def added(
+    steps: list[Step], app: str, struck: Collection[str] = (), *, mended: bool = True
+) -> Counter[tuple[str, str]]:
+    """Return what a program adds to each entity, by app and ID: to its end, or to what is weak in it.
+
+    What the children with tags in `struck` add is left out, for they were ended somewhere.
+    """
     total: Counter[tuple[str, str]] = Counter()
     for one in steps:
         if one[0] == "fail" or (one[0] in ("weak", "must") and not mended):
@@ -47,8 +52,8 @@ def added(steps: list[Step], app: str, *, mended: bool = True) -> Counter[tuple[
             total.update({(app, _id(key)): one[2] for key in one[1]})
             if one[0] == "pass":
                 total[app, _id("sum")] += one[2]
-        elif one[0] in ("child", "tell"):
-            total.update(added(one[-1], one[1]))
+        elif one[0] in ("child", "tell") and one[2] not in struck:
+            total.update(added(one[-1], one[1], struck))
     return total
 
 

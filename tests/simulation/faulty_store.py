@@ -1,14 +1,31 @@
-"""The reference store with the faults of a real one: slow, failing before or after the write, dead with its process."""
+"""The faults of a disk (slow, failing before or after the write, dead with its process) and a disk in memory with them.
+
+`Disk` is what outlives a process. `FaultyStore` is a process's hold on the reference store; `sql_store.py` has the same
+over the real statements.
+"""
 
 import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from sidecar.core.model import CallId, Changes, Child, Position, Reminder, Self, State
-from sidecar.store.protocol import Criteria, EntityRow, Mark, Order, Page, Ready, Refusal, UnavailableError
+from sidecar.core.model import CallId, Changes, Child, Instance, Kind, OpenCall, Position, Reminder, Row, Self, State
+from sidecar.store.protocol import (
+    Criteria,
+    EntityRow,
+    Mark,
+    Order,
+    Page,
+    Ready,
+    Refusal,
+    Store,
+    UnavailableError,
+    Waiting,
+)
 from tests.simulation.memory_store import Data, MemoryStore
+
+Committed = Callable[[Sequence[Changes], list[Refusal | None]], None]
 
 
 @dataclass
@@ -20,29 +37,146 @@ class Trouble:
     slow: tuple[float, float] = (0.0005, 0.004)
 
 
-class FaultyStore:
-    """One process's hold on stored data. `died` makes every later call wait for ever."""
+class Faults:
+    """What a process's store meets. Once it is `dead`, every call waits for ever."""
 
-    def __init__(
-        self,
-        me: Self,
-        identity: str,
-        data: Data,
-        *,
-        rng: random.Random,
-        committed: Callable[[Sequence[Changes], list[Refusal | None]], None],
-        note: Callable[[str], None],
-    ) -> None:
-        self._store = MemoryStore(me, identity, data)
-        self.me = me
-        self.identity = identity
+    def __init__(self, rng: random.Random, committed: Committed, note: Callable[[str], None]) -> None:
+        self.rng = rng
+        self.committed = committed
+        self.note = note
         self.trouble = Trouble()
         self.dead = False
         self.die_at: str | None = None
         self.on_death: Callable[[], None] = lambda: None
-        self._rng = rng
-        self._committed = committed
-        self._note = note
+
+    async def before_commit(self) -> bool:
+        """Take time, die if that is due; return whether the commit is to fail."""
+        await self._alive(self.rng.uniform(*self.trouble.slow))
+        await self._maybe_die("before")
+        return self.rng.random() < self.trouble.before
+
+    async def after_commit(self) -> bool:
+        """Die if that is due; return whether the commit is to fail although it is written."""
+        await self._maybe_die("after")
+        failing = self.rng.random() < self.trouble.after
+        if failing:
+            self.note("commit fails, and yet it is written")
+        return failing
+
+    async def read(self) -> None:
+        """Take the time of a read."""
+        await self._alive(self.rng.uniform(0.0001, 0.001))
+
+    async def _maybe_die(self, moment: str) -> None:
+        if self.die_at == moment:
+            self.note(f"dies {moment} a commit")
+            self.on_death()
+            await self._alive(0.0)
+
+    async def _alive(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if self.dead:
+            await asyncio.get_running_loop().create_future()
+
+
+class Disk(Protocol):
+    """What outlives a process. Beside `open` it tells what is stored, for those who check that."""
+
+    def open(self, me: Self, identity: str, faults: Faults) -> Store:
+        """Return the hold that a new process gets."""
+
+    def close(self) -> None:
+        """Throw everything away."""
+
+    def instances(self, prefix: str = "") -> list[Instance]:
+        """Return the instances whose ID begins so."""
+
+    def instance(self, key: int) -> Instance | None:
+        """Return one instance."""
+
+    def log(self, key: int) -> list[Row]:
+        """Return the whole log of an instance, in order."""
+
+    def calls(self, key: int) -> list[OpenCall]:
+        """Return the open calls of an instance."""
+
+    def output(self, key: int) -> str | None:
+        """Return the output of an instance."""
+
+    def reminders(self) -> list[Reminder]:
+        """Return all reminders."""
+
+    def owners(self) -> set[int]:
+        """Return the keys of all instances of which anything is left beside the instance itself."""
+
+    def holds_answer(self, call: OpenCall) -> bool:
+        """Whether the reminder that causes a call's answer, or the answer, is stored."""
+
+    def children(self, call: OpenCall) -> list[Instance]:
+        """Return the instances that a call has made here."""
+
+
+class MemoryDisk:
+    """A `Disk` of plain dictionaries."""
+
+    def __init__(self) -> None:
+        self.data = Data()
+
+    def open(self, me: Self, identity: str, faults: Faults) -> "FaultyStore":
+        """See `Disk`."""
+        return FaultyStore(MemoryStore(me, identity, self.data), faults)
+
+    def close(self) -> None:
+        """See `Disk`."""
+
+    def instances(self, prefix: str = "") -> list[Instance]:
+        """See `Disk`."""
+        return [one for one in self.data.instances.values() if one.id.startswith(prefix)]
+
+    def instance(self, key: int) -> Instance | None:
+        """See `Disk`."""
+        return self.data.instances.get(key)
+
+    def log(self, key: int) -> list[Row]:
+        """See `Disk`."""
+        return [Row(*position, event) for position, event in sorted(self.data.log.get(key, {}).items())]
+
+    def calls(self, key: int) -> list[OpenCall]:
+        """See `Disk`."""
+        return list(self.data.calls.get(key, {}).values())
+
+    def output(self, key: int) -> str | None:
+        """See `Disk`."""
+        return self.data.outputs.get(key)
+
+    def reminders(self) -> list[Reminder]:
+        """See `Disk`."""
+        return list(self.data.reminders.values())
+
+    def owners(self) -> set[int]:
+        """See `Disk`."""
+        data = self.data
+        return {key for table in (data.outputs, data.lineages, data.log, data.calls, data.children) for key in table}
+
+    def holds_answer(self, call: OpenCall) -> bool:
+        """See `Disk`."""
+        reminders = self.data.reminders
+        return call.reminder in reminders or any(
+            one.kind is Kind.RESULT and one.call == call.call for one in reminders.values()
+        )
+
+    def children(self, call: OpenCall) -> list[Instance]:
+        """See `Disk`."""
+        return [one for one in self.instances() if one.parent is not None and one.parent.call == call.call]
+
+
+class FaultyStore:
+    """One process's hold on a `MemoryDisk`."""
+
+    def __init__(self, store: MemoryStore, faults: Faults) -> None:
+        self._store = store
+        self.identity = store.identity
+        self._faults = faults
         self._turn = asyncio.Lock()
 
     @property
@@ -58,32 +192,17 @@ class FaultyStore:
     async def commit(self, batch: Sequence[Changes]) -> list[Refusal | None]:
         """See `Store.commit`: one at a time, as on one connection."""
         async with self._turn:
-            await self._alive(self._rng.uniform(*self.trouble.slow))
-            await self._maybe_die("before")
-            if self._rng.random() < self.trouble.before:
-                self._note("commit fails, nothing is written")
+            if await self._faults.before_commit():
+                self._faults.note("commit fails, nothing is written")
                 raise UnavailableError("disk error")
             outcomes = await self._store.commit(batch)
-            self._committed(batch, outcomes)
-            await self._maybe_die("after")
-            if self._rng.random() < self.trouble.after:
-                self._note("commit fails, and yet it is written")
+            self._faults.committed(batch, outcomes)
+            if await self._faults.after_commit():
                 raise UnavailableError("disk error, outcome unknown")
             return outcomes
 
-    async def _maybe_die(self, moment: str) -> None:
-        if self.die_at == moment:
-            self._note(f"dies {moment} a commit")
-            self.on_death()
-            await self._alive(0.0)
-
-    async def _alive(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        if self.dead:
-            await asyncio.get_running_loop().create_future()
-
     async def _read(self, name: str, *args: Any, **options: Any) -> Any:
-        await self._alive(self._rng.uniform(0.0001, 0.001))
+        await self._faults.read()
         return await getattr(self._store, name)(*args, **options)
 
     async def load(self, hub: str, instance_id: str) -> State | None:
@@ -137,6 +256,10 @@ class FaultyStore:
         """See `Store`."""
         found: Reminder | None = await self._read("reminder", reminder_id)
         return found
+
+    async def waiting(self, app: str, after: int, limit: int) -> list[Waiting]:
+        """See `Store`."""
+        return list(await self._read("waiting", app, after, limit))
 
     async def query(self, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
         """See `Store`."""

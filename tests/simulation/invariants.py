@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 from sidecar.core import entity, events
-from sidecar.core.model import CallKind, Changes, Instance, Kind, OpenCall, Rewind, Row, Self, State, Status
+from sidecar.core.model import CallKind, Changes, Instance, OpenCall, Rewind, Row, Self, State, Status
 from tests.simulation import entities
-from tests.simulation.memory_store import Data
+from tests.simulation.faulty_store import Disk
 from tests.simulation.programs import Violation
 
 _OPENS = ("task_scheduled", "child_created", "timer_created", "entity_called", "entity_lock_requested")
@@ -24,9 +24,9 @@ _CLOSES = {
 class Watch:
     """Checks one store after each commit, on what the commit touched."""
 
-    def __init__(self, me: Self, data: Data) -> None:
+    def __init__(self, me: Self, disk: Disk) -> None:
         self._me = me
-        self.data = data
+        self._disk = disk
         self._covered: dict[int, tuple[str, list[Row]]] = {}
         self._ended: dict[int, int] = {}
         self.ends: dict[str, tuple[int, str | None]] = {}  # status and output of the last end of each instance ID
@@ -34,10 +34,10 @@ class Watch:
     def check(self, changes: Iterable[Changes]) -> None:
         """Check the instances that changes have touched. Raises Violation."""
         for one in changes:
-            instance = self.data.instances.get(one.key)
-            if one.key and instance is not None and instance.entity:
+            instance = self._disk.instance(one.key) if one.key else None
+            if instance is not None and instance.entity:
                 self._check_entity(instance)
-            elif one.key and instance is not None:
+            elif instance is not None:
                 self._check_instance(instance, one)
 
     def has_ended(self, key: int) -> bool:
@@ -46,25 +46,24 @@ class Watch:
 
     def _check_entity(self, instance: Instance) -> None:
         """What may run is ready, and a lock is not waited for where nobody has it."""
-        rows = _rows(self.data, instance.key)
+        rows = self._disk.log(instance.key)
         may_run = entity.next_batch(State(instance, inbox=rows), "", 1 << 20).rows
         _require(instance.ready == bool(may_run), instance, "its readiness is not that of its inbox")
         _require(instance.lock is not None or not rows or bool(may_run), instance, "nobody lets on what waits")
 
     def _check_instance(self, instance: Instance, changes: Changes) -> None:
-        rows = _rows(self.data, instance.key)
+        rows = self._disk.log(instance.key)
         self._check_status(instance, changes)
         self._check_prefix(instance, rows)
         still_open = _walk(instance, rows)
+        found = self._disk.calls(instance.key)
         if instance.rewind is Rewind.ASKED:
-            _require(not self.data.calls.get(instance.key), instance, "asks for a new history and has open calls")
+            _require(not found, instance, "asks for a new history and has open calls")
             return
-        calls = {
-            task: call for task, call in self.data.calls.get(instance.key, {}).items() if call.kind not in _UNANSWERED
-        }
         if instance.status.terminal:
-            _require(not self.data.calls.get(instance.key), instance, "has ended and has open calls")
+            _require(not found, instance, "has ended and has open calls")
             return
+        calls = {call.call.task: call for call in found if call.kind not in _UNANSWERED}
         _require(still_open == set(calls), instance, f"open by its log {still_open}, by its calls {set(calls)}")
         for call in calls.values():
             _require(self._cause(call), instance, f"nothing will ever answer {call}")
@@ -79,12 +78,12 @@ class Watch:
         before = self._ended.get(instance.key)
         if changes.reopened and before == Status.FAILED:
             self._ended.pop(instance.key)
-            _require(instance.key not in self.data.outputs, instance, "runs again and has an output")
+            _require(self._disk.output(instance.key) is None, instance, "runs again and has an output")
             return
         _require(before in (None, int(instance.status)), instance, f"had ended with {before}")
         if instance.status.terminal:
             self._ended[instance.key] = int(instance.status)
-            self.ends[instance.id] = (int(instance.status), self.data.outputs.get(instance.key))
+            self.ends[instance.id] = (int(instance.status), self._disk.output(instance.key))
 
     def _check_prefix(self, instance: Instance, rows: list[Row]) -> None:
         """What workers have seen of an execution only grows."""
@@ -96,27 +95,12 @@ class Watch:
 
     def _cause(self, call: OpenCall) -> bool:
         """Whether something stored here will lead to an answer: for another app's answer, the kept call."""
-        if call.reminder in self.data.reminders:
-            return True
-        answers = (r for r in self.data.reminders.values() if r.kind is Kind.RESULT and r.call == call.call)
-        if any(answers):
+        if self._disk.holds_answer(call):
             return True
         if call.kind in (CallKind.ENTITY, CallKind.LOCK):
-            logs = [event for one in self.data.instances.values() if one.entity for event in _events(self.data, one)]
-            return entities.waits_at_an_entity(call.call, self.data.reminders.values(), logs)
-        children = (one for one in self.data.instances.values() if one.id == call.target.id)
-        return self._me.owns(call.target) and any(
-            child.parent is not None and child.parent.call == call.call and not child.status.terminal
-            for child in children
-        )
-
-
-def _rows(data: Data, key: int) -> list[Row]:
-    return [Row(*position, event) for position, event in sorted(data.log.get(key, {}).items())]
-
-
-def _events(data: Data, instance: Instance) -> list[bytes]:
-    return [row.event for row in _rows(data, instance.key)]
+            logs = [row.event for one in self._disk.instances("@") if one.entity for row in self._disk.log(one.key)]
+            return entities.waits_at_an_entity(call.call, self._disk.reminders(), logs)
+        return self._me.owns(call.target) and any(not child.status.terminal for child in self._disk.children(call))
 
 
 def _require(holds: bool, instance: Instance, text: str) -> None:
@@ -141,16 +125,20 @@ def _walk(instance: Instance, rows: list[Row]) -> set[int]:
     return {task for task, count in still_open.items() if count}
 
 
-def at_rest(name: str, data: Data) -> None:
+def at_rest(name: str, disk: Disk) -> None:
     """Check that nothing is left when all work has finished. Raises Violation."""
-    for instance in data.instances.values():
-        if instance.entity and (instance.lock is not None or data.log.get(instance.key)):
+    instances = disk.instances()
+    for instance in instances:
+        if instance.entity and (instance.lock is not None or disk.log(instance.key)):
             raise Violation(f"{name}: entity {instance.id} is locked or waited for: {instance.lock}")
         if not instance.status.terminal and not instance.entity:
             raise Violation(f"{name}: instance {instance.id} is still {instance.status.name}")
-    if data.reminders:
-        left = [f"{r.kind.name} {r.source.id} > {r.target.app} {r.target.id}" for r in data.reminders.values()]
+    left = [f"{r.kind.name} {r.source.id} > {r.target.app} {r.target.id}" for r in disk.reminders()]
+    if left:
         raise Violation(f"{name}: reminders are left behind: {left[:5]}")
-    for key, calls in data.calls.items():
-        if calls:
-            raise Violation(f"{name}: instance {key} has open calls {calls}")
+    for key in disk.owners():
+        if disk.calls(key):
+            raise Violation(f"{name}: instance {key} has open calls {disk.calls(key)}")
+    gone = disk.owners() - {instance.key for instance in instances}
+    if gone:
+        raise Violation(f"{name}: of the purged instances {sorted(gone)} something is left")

@@ -53,18 +53,19 @@ class Many:
         """Purge by a filter: nothing goes that has not ended."""
         criteria = Criteria(DEFAULT_HUB, statuses, prefix=prefix)
         self._swept.add((node.name, prefix))
-        before = {one.key: one for one in node.rows() if ":" not in one.id}
+        before = {one.key: one for one in node.disk.instances() if ":" not in one.id}
 
         def work() -> Coroutine[Any, Any, tuple[int, bool]]:
             return Queries(node.middle.service).purge(criteria, Purge(recursive, force=False))
 
         count, _ = await self._insist(node, f"sweep {prefix}", work)
         node.note(f"a sweep of {prefix} has removed {count}")
-        for key in before.keys() - {one.key for one in node.rows()}:
+        for key in before.keys() - {one.key for one in node.disk.instances()}:
             if not node.watch.has_ended(key):
                 raise Violation(f"{node.name}: {before[key].id} was removed and had never ended")
 
 
 def _there(node: Node, order: Order) -> set[Mark]:
     ended = order is Order.COMPLETED
-    return {mark_of(one, order) for one in node.rows() if not one.entity and (not ended or one.status.terminal)}
+    workflows = [one for one in node.disk.instances() if not one.entity]
+    return {mark_of(one, order) for one in workflows if not ended or one.status.terminal}

@@ -130,6 +130,27 @@ MUTANTS = (
         "    draft.reminders = [one for one in draft.reminders if one.kind != 10]\n",
     ),
     Mutant(
+        "overtaken-turn-accepted",
+        "core",
+        "core/turn.py",
+        "    _check_current(state.instance, turn)\n",
+        "",
+    ),
+    Mutant(
+        "parent-not-told-of-terminate",
+        "core",
+        "core/operations.py",
+        '    _tell_parent(draft, "WorkflowTerminated", "was terminated")\n',
+        "",
+    ),
+    Mutant(
+        "parent-not-told-of-purge",
+        "core",
+        "core/operations.py",
+        '    if not state.instance.status.terminal:\n        _tell_parent(draft, "WorkflowPurged", "was purged")\n',
+        "",
+    ),
+    Mutant(
         "act-before-commit",
         "engine",
         "engine.py",
@@ -272,6 +293,78 @@ MUTANTS = (
         "            await self.entities.refill(entities)\n",
         "",
     ),
+    Mutant(
+        "messages-not-remembered",
+        "store",
+        "store/writes.py",
+        "    for message in changes.received:\n        connection.execute(\n",
+        "    for message in ():\n        connection.execute(\n",
+    ),
+    Mutant(
+        "used-up-reminder-not-required",
+        "store",
+        "store/writes.py",
+        "        if connection.execute(_HAS_REMINDER, (reminder,)).fetchone() is None:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "batch-goes-on-behind-a-refusal",
+        "store",
+        "store/writes.py",
+        "refusal = Refusal.CONFLICT if broken else _one(connection, me, changes)",
+        "refusal = _one(connection, me, changes)",
+    ),
+    Mutant(
+        "calls-of-a-lost-store-not-sent-again",
+        "store",
+        "store/writes.py",
+        "        connection.execute(_RESEND, (lost.namespace, lost.app, lost.store))\n",
+        "",
+    ),
+    Mutant(
+        "accepted-call-not-kept",
+        "store",
+        "store/writes.py",
+        "DELETE FROM reminders WHERE id = ? AND held = 0",
+        "DELETE FROM reminders WHERE id = ?",
+    ),
+    Mutant(
+        "released-call-stays",
+        "store",
+        "store/writes.py",
+        "    for statement in _RELEASE:\n",
+        "    for statement in _RELEASE[1:]:\n",
+    ),
+    Mutant(
+        "calls-not-closed-at-the-end",
+        "store",
+        "store/writes.py",
+        "    if changes.close_all:\n",
+        "    if False:\n",
+    ),
+    Mutant(
+        "half-a-transaction-stays",
+        "store",
+        "store/writes.py",
+        '            connection.execute("ROLLBACK")\n',
+        '            connection.execute("COMMIT")\n',
+    ),
+    Mutant(
+        "refusals-not-told",
+        "store",
+        "store/sqlite.py",
+        "            done.set_result(found)\n",
+        "            done.set_result([None] * len(found))\n",
+    ),
+    Mutant(
+        "numbers-used-again-after-a-start",
+        "store",
+        "store/sqlite.py",
+        '    found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()\n'
+        "    return found[0] + 1 if found else 1\n",
+        '    found = connection.execute(f"SELECT max(rowid) FROM {table}").fetchone()\n'
+        "    return (found[0] or 0) + 1\n",
+    ),
 )
 
 
@@ -288,6 +381,8 @@ def run(mutant: Mutant) -> tuple[str, float]:
         file.write_text(source.replace(mutant.text, mutant.becomes))
         began = time.monotonic()
         command = [sys.executable, "-m", "tests.simulation", "--seconds", str(SECONDS), "--no-shrink"]
+        if mutant.layer == "store":
+            command += ["--first", "2", "--every", "2"]  # the others have another store
         done = subprocess.run(
             command, cwd=copy, env=os.environ | {"PYTHONPATH": folder}, text=True, capture_output=True, check=False
         )

@@ -187,9 +187,9 @@ class Network:
         self.links.append(link)
         return link
 
-    def break_one(self) -> None:
-        """Break a link that is up."""
-        up = [link for link in self.links if not link.broken]
+    def break_one(self, name: str = "") -> None:
+        """Break a link that is up, if a name is given one of that app."""
+        up = [link for link in self.links if not link.broken and (not name or name in link.ends)]
         if up:
             link = self.rng.choice(up)
             self.note(f"link {' - '.join(sorted(link.ends))} breaks")

@@ -4,7 +4,7 @@ A plan is a list of operations with their times, so that a failing one can be sh
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sidecar.core.model import Status
@@ -13,7 +13,11 @@ from tests.simulation import programs
 from tests.simulation.programs import Program
 
 SECONDS = 60.0
-_ON_INSTANCES = ("start", "raise", "pause", "terminate", "purge", "get", "again", "mend", "restart", "rerun")
+LONGEST_JUMP = 120.0  # of a wall clock, in seconds
+_ON_INSTANCES = (
+    *("start", "raise", "pause", "terminate", "purge", "get", "again", "mend", "restart", "rerun"),
+    *("strike", "burst"),
+)
 _APPS = ("orders", "ml", "ship", "bank")
 
 
@@ -35,8 +39,9 @@ class Plan:
     apps: tuple[str, ...]
     hosts: tuple[str, ...]
     operations: tuple[Operation, ...]
-    calm: bool = field(default=False)  # workers and network behave
+    calm: bool = False  # workers and network behave
     kept: float | None = None  # seconds that the sidecars keep completed workflows; None: for ever
+    sql: bool = False  # the stores are SQLite's, not the reference store
 
     def possible(self) -> list[Operation]:
         """Return the operations that make sense in a plan that was cut: on instances that get all their events."""
@@ -46,7 +51,7 @@ class Plan:
         return [one for one in self.operations if one.kind not in _ON_INSTANCES or one.details[0] in whole]
 
 
-def make(seed: int, workflows: int = 70) -> Plan:
+def make(seed: int, workflows: int = 67) -> Plan:
     """Return the plan of a seed."""
     rng = random.Random(seed)
     apps = _APPS[: rng.randint(2, 4)]
@@ -54,11 +59,16 @@ def make(seed: int, workflows: int = 70) -> Plan:
     operations = [operation for number in range(workflows) for operation in _workflow(rng, apps, hosts, number)]
     operations += [_on_many(rng, hosts) for _ in range(rng.randint(0, 4))]
     kept = 12.0 if rng.random() < 0.25 else None
+    starts = [one for one in operations if one.kind == "start"]
+    operations += [one for start in starts if programs.may_be_struck(start.details[1]) for one in _strike(rng, start)]
+    crowded = rng.random() < 0.35
+    operations += [_burst(rng, start) for start in starts if rng.random() < (0.5 if crowded else 0.04)]
     calm = rng.random() < 0.1
     if not calm:
         operations += [_fault(rng, apps, hosts) for _ in range(rng.randint(0, 25))]
+        operations += [_storm(rng, hosts) for _ in range(rng.randint(2, 6) if crowded else rng.randint(0, 1))]
     operations.sort(key=lambda operation: operation.at)
-    return Plan(seed, apps, hosts, tuple(operations), calm, kept)
+    return Plan(seed, apps, hosts, tuple(operations), calm, kept, sql=seed % 2 == 0)
 
 
 def _workflow(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...], number: int) -> list[Operation]:
@@ -100,6 +110,30 @@ def _on_many(rng: random.Random, hosts: tuple[str, ...]) -> Operation:
     return Operation(at, "sweep", app, (statuses, f"w{rng.choice('123456')}", rng.random() < 0.5))
 
 
+def _strike(rng: random.Random, start: Operation) -> list[Operation]:
+    """Let a client end a child by itself, sometimes."""
+    if rng.random() > 0.25:
+        return []
+    how = rng.choice(["terminate", "terminate", "terminate alone", "purge", "purge alone"])
+    return [Operation(start.at + rng.expovariate(1.0), "strike", start.app, (start.details[0], how, rng.random()))]
+
+
+def _burst(rng: random.Random, start: Operation) -> Operation:
+    """Let several clients turn to one instance in the same moment, close to what its workers answer."""
+    moments = [start.details[2] + rng.choice([rng.uniform(0, 0.1), rng.expovariate(0.5)]) for _ in range(3)]
+    commands = []
+    for moment in moments:
+        last = rng.choice(["terminate", "suspend", "suspend", "resume", "raise"])
+        awake = moment + rng.uniform(0.001, 0.03)  # a turn goes out after the first event: be there when it comes back
+        commands += [(moment, "raise"), (awake, "raise"), (awake + rng.uniform(0, 0.003), last)]
+    return Operation(start.at, "burst", start.app, (start.details[0], tuple(commands)))
+
+
+def _storm(rng: random.Random, hosts: tuple[str, ...]) -> Operation:
+    """Let much go wrong at a time with an app that has workflows."""
+    return Operation(rng.uniform(0, SECONDS), "storm", rng.choice(hosts), (rng.choice([2.0, 6.0, 12.0]),))
+
+
 def _fault(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...]) -> Operation:
     at, app = rng.uniform(0, SECONDS), rng.choice(apps)
     kinds = ["crash"] * 4 + ["die in commit"] * 3 + ["bad disk", "slow disk", "cut", "break", "break", "jump"]
@@ -116,5 +150,5 @@ def _fault(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...]) ->
     if kind == "cut":
         return Operation(at, kind, app, (rng.choice([one for one in apps if one != app]), lasting))
     if kind == "jump":
-        return Operation(at, kind, app, (rng.choice([-90.0, -5.0, 7.0, 120.0]), lasting))
+        return Operation(at, kind, app, (rng.choice([-90.0, -5.0, 7.0, LONGEST_JUMP]), lasting))
     return Operation(at, kind, app, (lasting,))

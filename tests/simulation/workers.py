@@ -12,7 +12,7 @@ from sidecar.entity_service import EntityService
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 from sidecar.workers import Filter, Rewinds, Worker
-from tests.simulation import entities, habits, programs
+from tests.simulation import entities, habits, programs, sdk
 from tests.simulation.deployment import Node
 from tests.simulation.habits import Habits
 from tests.simulation.programs import Violation
@@ -85,6 +85,8 @@ class SimWorker:
             self.node.running = {activity: who for activity, who in self.node.running.items() if who[0] != self._number}
             if self.node.up:
                 self.node.middle.dispatch.remove_worker(self.worker)
+                if any(actor.holder is self.worker for actor in self.node.middle.dispatch.turns.out.values()):
+                    self.node.violations.append(Violation(f"{self.worker.name} has left and still has a turn"))
 
     def _got(self, item: WorkItem) -> int:
         try:
@@ -180,7 +182,7 @@ class SimWorker:
         if not self.may_rewind:
             raise Violation("a worker that knows nothing of rewind is asked for a new history")
         self.node.note(f"{self.worker.name} writes the new history of {item.instance_id}")
-        response = programs.rewritten(past, new, self.node.clock.new_id())
+        response = sdk.rewritten(past, new, self.node.clock.new_id())
         response.instance_id = item.instance_id
         return response
 
@@ -189,7 +191,7 @@ class SimWorker:
             response = habits.not_available()
             response.instance_id = instance_id
             return response
-        response = programs.Replay(instance_id).run(past, new)
+        response = sdk.Replay(instance_id).run(past, new)
         self.habits.say_version(past, response)
         return response
 

@@ -1,0 +1,212 @@
+"""What clients do in a deployment, and what they may expect of it afterwards."""
+
+import asyncio
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.core import events
+from sidecar.core.model import Instance, Outcome, Reply, Status
+from sidecar.core.operations import Identity, Start
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.store.protocol import Order, UnavailableError
+from tests.simulation import programs
+from tests.simulation.deployment import Node
+from tests.simulation.many import Many
+from tests.simulation.programs import Program
+
+_CALL_SECONDS = 30.0
+_TRIES = 15  # looks for a child that runs
+HUB = "default"
+Work = Callable[[], Coroutine[Any, Any, Any]]
+
+
+@dataclass
+class Wanted:
+    """What a workflow that was accepted must come to. `mended`: what is weak in it holds from some moment on."""
+
+    app: str
+    steps: Program
+    terminated: bool = False
+    purged: bool = False
+    mended: bool = False
+    runs: int = 1  # how often it may have been run
+    partly: bool = False  # whether it begins somewhere in its program
+
+
+class DownError(Exception):
+    """The sidecar is not there, or was not there any more when the answer came: the outcome is unknown."""
+
+
+class Clients:
+    """All clients of a deployment. `wanted` has the workflows that were accepted.
+
+    `help_` sees to it that what is stalled there can run.
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        rng: random.Random,
+        note: Callable[[str, str], None],
+        help_: Callable[[Node], None],
+    ) -> None:
+        self.wanted: dict[str, Wanted] = {}
+        self.struck: set[str] = set()  # tags of the children that a client ended
+        self.outcomes: set[tuple[Any, ...]] = set()
+        self.many = Many(self._insist, rng)
+        self._accepted: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._nodes = nodes
+        self._rng = rng
+        self._note = note
+        self._help = help_
+
+    async def _ask(self, node: Node, what: str, work: Work) -> Any:
+        """Call a sidecar as a client does. Raises DownError when the outcome is unknown."""
+        if not node.up:
+            raise DownError
+        task = node.run(work(), what)
+        await asyncio.wait([task], timeout=_CALL_SECONDS)
+        if not task.done():
+            task.cancel()
+        if not task.done() or task.cancelled():
+            raise DownError
+        if isinstance(task.exception(), UnavailableError):
+            raise DownError
+        answer = task.result()
+        outcome = answer.outcome.name if isinstance(answer, Reply) else type(answer).__name__
+        self.outcomes.add((what.split(maxsplit=1)[0], outcome))
+        self._note("client", f"{what} at {node.name}: {outcome}")
+        return answer
+
+    async def _insist(self, node: Node, what: str, work: Work) -> Any:
+        """Call until there is an answer; of a workflow that is stalled, one from when it can run again."""
+        while True:
+            try:
+                answer = await self._ask(node, what, work)
+            except DownError:
+                await asyncio.sleep(self._rng.uniform(0.1, 2.0))
+                continue
+            if not (isinstance(answer, Reply) and "is stalled" in answer.text):
+                return answer
+            await asyncio.sleep(self._rng.uniform(0.5, 3.0))
+            self._help(node)
+
+    async def do_list(self, node: Node, order: Order, limit: int) -> None:
+        await self.many.list(node, order, limit)
+
+    async def do_sweep(self, node: Node, statuses: frozenset[Status], prefix: str, recursive: bool) -> None:
+        await self.many.sweep(node, statuses, prefix, recursive)
+
+    async def do_start(self, node: Node, instance_id: str, steps: Program, delay: float) -> None:
+        given = json.dumps({"steps": steps, "value": 0})
+        started = pb.ExecutionStarted(name="flow", input=events.text(given))
+        execution = f"{instance_id}-{self._rng.getrandbits(32):08x}"
+        started.instance.instance_id = instance_id
+        scheduled = node.clock.now() + int(delay * 1e6) if delay else None
+        wish = Start(Identity(HUB, instance_id, execution), started, scheduled)
+        reply = await self._insist(node, f"start {instance_id}", lambda: node.middle.service.start(wish))
+        if reply.outcome is not Outcome.INVALID and instance_id not in self.wanted:
+            self.wanted[instance_id] = Wanted(node.name, steps)
+            self._accepted[instance_id].set()
+
+    async def do_again(self, node: Node, instance_id: str, steps: Program, delay: float) -> None:
+        """Use an ID again: only if the first instance has ended."""
+        wanted = self.wanted.get(instance_id)
+        if wanted is not None and not programs.waits(steps):
+            wanted.runs += 1
+            await self.do_start(node, instance_id, steps, delay)
+
+    async def _started(self, instance_id: str) -> Wanted:
+        await self._accepted[instance_id].wait()
+        return self.wanted[instance_id]
+
+    async def do_raise(self, node: Node, instance_id: str, name: str, value: int) -> None:
+        await self._started(instance_id)
+        data = events.text(str(value))
+        await self._insist(
+            node, f"raise {instance_id}", lambda: node.middle.service.raise_event((HUB, instance_id), name, data)
+        )
+
+    async def _suspend(self, node: Node, instance_id: str) -> None:
+        work = lambda: node.middle.service.suspend((HUB, instance_id), "")  # noqa: E731
+        await self._insist(node, f"suspend {instance_id}", work)
+
+    async def _resume(self, node: Node, instance_id: str) -> None:
+        work = lambda: node.middle.service.resume((HUB, instance_id), "")  # noqa: E731
+        await self._insist(node, f"resume {instance_id}", work)
+
+    async def do_pause(self, node: Node, instance_id: str, seconds: float) -> None:
+        """Suspend an instance and resume it later."""
+        await self._started(instance_id)
+        await self._suspend(node, instance_id)
+        await asyncio.sleep(seconds)
+        await self._resume(node, instance_id)
+
+    async def do_burst(self, node: Node, instance_id: str, commands: Sequence[tuple[float, str]]) -> None:
+        """Turn to one instance from several sides at about the same time; in the end it is not suspended."""
+        await self._started(instance_id)
+        await asyncio.gather(*(self._command(node, instance_id, *command) for command in commands))
+        await self._resume(node, instance_id)
+
+    async def _command(self, node: Node, instance_id: str, delay: float, what: str) -> None:
+        await asyncio.sleep(delay)
+        if what == "raise":
+            await self.do_raise(node, instance_id, "noise", 0)
+        elif what == "terminate":
+            await self.do_terminate(node, instance_id, recurse=True)
+        elif what == "suspend":
+            await self._suspend(node, instance_id)
+        else:
+            await self._resume(node, instance_id)
+
+    async def _look(self, node: Node, instance_id: str) -> Instance | None:
+        found: Instance | None = await self._insist(
+            node, f"get {instance_id}", lambda: node.middle.service.instance((HUB, instance_id))
+        )
+        return found
+
+    async def do_get(self, node: Node, instance_id: str) -> None:
+        await self._look(node, instance_id)
+
+    async def do_terminate(self, node: Node, instance_id: str, recurse: bool) -> None:
+        wanted = await self._started(instance_id)
+        wanted.terminated = True
+        work = lambda: node.middle.service.terminate((HUB, instance_id), "over", recurse)  # noqa: E731
+        await self._insist(node, f"terminate {instance_id}", work)
+
+    async def do_purge(self, node: Node, instance_id: str) -> None:
+        wanted = await self._started(instance_id)
+        wanted.purged = True
+        work = lambda: node.middle.service.purge((HUB, instance_id), True, False)  # noqa: E731
+        reply, _ = await self._insist(node, f"purge {instance_id}", work)
+        wanted.purged = reply.outcome is not Outcome.WRONG_STATE
+
+    async def do_strike(self, node: Node, instance_id: str, how: str, share: float) -> None:
+        """End a child by itself, if there is one that runs: its parent has to be told."""
+        await self._started(instance_id)
+        for _ in range(_TRIES):
+            found = [(owner, child) for owner in self._nodes.values() for child in _children(owner, instance_id)]
+            if found:
+                await self._strike(*found[int(share * len(found))], how)
+                return
+            await asyncio.sleep(0.2)
+
+    async def _strike(self, owner: Node, child: tuple[str, str], how: str) -> None:
+        child_id, tag = child
+        self.struck.add(tag)
+        address, recurse = (HUB, child_id), not how.endswith("alone")
+        if how.startswith("terminate"):
+            work: Work = lambda: owner.middle.service.terminate(address, "over", recurse)  # noqa: E731
+        else:
+            work = lambda: owner.middle.service.purge(address, recurse, True)  # noqa: E731
+        await self._insist(owner, f"{how} {child_id}", work)
+
+
+def _children(owner: Node, instance_id: str) -> list[tuple[str, str]]:
+    """Return the running children below an instance that an app has, with their tags."""
+    running = [one.id for one in owner.disk.instances(f"{instance_id}:") if not one.status.terminal]
+    return [(child_id, tag) for child_id in running if (tag := programs.tag_of(child_id)) is not None]
