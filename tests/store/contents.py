@@ -20,6 +20,7 @@ def _contents(connection: sqlite3.Connection) -> dict[str, Any]:
     found: dict[str, Any] = {"log": defaultdict(dict), "calls": defaultdict(dict), "children": defaultdict(dict)}
     found["instances"] = {row[0]: rows.to_instance(row) for row in all_of("instances", rows.INSTANCE)}
     found["outputs"] = dict(all_of("outputs", ("key", "output")))
+    found["lineages"] = dict(all_of("lineages", ("key", "history")))
     for key, turn, place, event in all_of("history", ("key", "turn", "place", "event")):
         found["log"][key][Position(turn, place)] = event
     for row in all_of("open_calls", rows.CALL):

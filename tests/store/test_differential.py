@@ -151,7 +151,8 @@ class Author:
             entity=id_.startswith("@"),
             lock=self.lock(),
         )
-        changes = Changes(key=row.key, instance=row, append=(Row(1, 1, self.event()),))
+        given = self.dice.choice([b"", b"of a caller"])
+        changes = Changes(key=row.key, instance=row, append=(Row(1, 1, self.event()),), lineage=given)
         if not row.began:
             changes = replace(changes, append=(), set=(self.remind(row, Kind.START, ME.workflow(hub, id_)),))
         if existing is not None and self.maybe(0.7):
@@ -357,6 +358,7 @@ async def reads(store: Store, dice: random.Random, keys: int, orders: int) -> li
         after = dice.choice([EVERYTHING, Position(dice.randrange(5), dice.randrange(5))])
         answers.append(await store.events(key, after, dice.choice([MANY, dice.randrange(6)])))
         answers.append(await store.payloads(key))
+        answers.append(await store.lineage(key))
         answers.append(sorted(await store.children(key)))
     limit = dice.choice([1, 2, MANY])
     answers.append(await store.ready(dice.randrange(keys + 1), limit))
