@@ -174,7 +174,7 @@ class MemoryStore:
             for position in [position for position in log if position >= changes.truncate]:
                 del log[position]
         for position in changes.removed:
-            del log[position]
+            log.pop(position, None)  # it may have been cut off by the same step
         for row in changes.append:
             assert row.position not in log, f"there is an event at {row.position} already"
             log[row.position] = row.event
