@@ -2,8 +2,9 @@
 
 Its inbox is its log: operations and requests for its lock, in the order they came. What comes first runs first. A
 request for the lock takes effect when it is at the front; from then on only the holder's calls run, and the others
-wait in their order, until the holder unlocks. Locks over several entities are taken one after the other, in the
-order of their IDs, which is the same for everybody: so nobody waits for one who waits for him.
+wait in their order, until the holder has unlocked and all that it asked for before that has run. Locks over several
+entities are taken one after the other, in the order of their IDs, which is the same for everybody: so nobody waits for
+one who waits for him.
 """
 
 from collections.abc import Iterator
@@ -179,12 +180,12 @@ def arrive(at: Context, state: State | None, reminder: Reminder) -> Decision:
     if not at.me.owns(reminder.source) or entity_id(target.id) != target.id:
         return Decision(None, Reply(Outcome.DENIED, "an entity takes messages of its own app only"))
     event = events.decode(reminder.payload)
-    kind = event.WhichOneof("kind")
+    kind, arrived = event.WhichOneof("kind"), events.stamped(reminder.payload, at.now)
     if kind == "entity_unlock_sent":
-        return _unlock(at, state, reminder.source.id, event.entity_unlock_sent.critical_section_id)
+        return _unlock(at, state, reminder.source.id, arrived)
     if kind not in _QUEUED:
         return Decision(None, Reply(Outcome.INVALID, "an operation of an entity was expected"))
-    return _enqueue(at, state, target, events.stamped(reminder.payload, at.now))
+    return _enqueue(at, state, target, arrived)
 
 
 def _enqueue(at: Context, state: State | None, target: ActorId, event: bytes) -> Decision:
@@ -194,13 +195,13 @@ def _enqueue(at: Context, state: State | None, target: ActorId, event: bytes) ->
     return Decision(step.changes(), DONE)
 
 
-def _unlock(at: Context, state: State | None, owner: str, section: str) -> Decision:
+def _unlock(at: Context, state: State | None, owner: str, unlock: bytes) -> Decision:
     """End a critical section, or take its request back if that still waits."""
     if state is None:
         return Decision(None, DONE)
-    lock = state.instance.lock
+    lock, section = state.instance.lock, events.decode(unlock).entity_unlock_sent.critical_section_id
     if lock is not None and (lock.owner, lock.section) == (owner, section):
-        return released(at, state)
+        return _released(at, state, unlock)
     step = _step(at, state)
     for row in state.inbox:
         wanted = events.decode(row.event).entity_lock_requested
@@ -210,12 +211,38 @@ def _unlock(at: Context, state: State | None, owner: str, section: str) -> Decis
     return Decision(None, DONE)
 
 
-def released(at: Context, state: State) -> Decision:
-    """Return the decision that takes the lock from its holder; who waits for it gets it."""
+def _released(at: Context, state: State, unlock: bytes) -> Decision:
+    """Return the decision that takes the lock from its holder; who waits for it gets it.
+
+    What the holder has asked for and what has not run is of its critical section: the unlock waits behind it.
+    """
     step = _step(at, state)
-    step.lock = None
-    _settle(step)
+    if not state.instance.ready:  # of what waits, only calls of the holder may run
+        step.lock = None
+        _settle(step)
+    elif any(_is_unlock(events.decode(row.event)) for row in state.inbox):
+        return Decision(None, DONE)
+    else:
+        step.fresh.append(Row(*step.tail, unlock))
     return Decision(step.changes(), DONE)
+
+
+def _is_unlock(event: pb.HistoryEvent) -> bool:
+    return event.HasField("entity_unlock_sent")
+
+
+def _let_go(step: _Step) -> None:
+    """Take the lock from its holder when its unlock waits and nothing of it is in front of that."""
+    if step.lock is None:
+        return
+    for row in step.queue():
+        event = events.decode(row.event)
+        if _is_of_holder(event, step.lock):
+            return
+        if _is_unlock(event):
+            step.gone.add(row.position)
+            step.lock = None
+            return
 
 
 def _settle(step: _Step) -> None:
@@ -265,6 +292,7 @@ def complete(at: Context, state: State, batch: Batch, result: pb.EntityBatchResu
         _answer(step, events.decode(row.event), outcome)
     for action in result.actions:
         _act(step, action)
+    _let_go(step)
     _settle(step)
     if result.HasField("entity_state"):
         return step.changes(output=result.entity_state.value)
@@ -336,4 +364,4 @@ def release(at: Context, state: State | None, orphan: Lock) -> Decision:
     """Decide to take a lock from an execution that has ended."""
     if state is None or state.instance.lock != orphan:
         return Decision(None, Reply(Outcome.STALE))
-    return released(at, state)
+    return _released(at, state, events.entity_unlock_sent(at.now, orphan.section, orphan.owner, state.instance.id))

@@ -337,6 +337,28 @@ def test_what_a_batch_held_back_by_a_lock_had_out_still_counts(counter: Counter)
     assert counter.may_run() == ["waits"]
 
 
+def test_an_unlock_waits_for_what_its_holder_has_asked_for_before(counter: Counter) -> None:
+    counter.lock("w").lock("v").call("w", "first").call("v", "early").call("w", "second").unlock("w").unlock("w")
+    assert (counter.holder, counter.may_run()) == ("w", ["first", "second"])
+    counter.run(success())
+    assert (counter.holder, counter.may_run()) == ("w", ["second"])
+    counter.run()
+    assert (counter.holder, counter.may_run()) == ("v", ["early"])
+    counter.run()
+    counter.unlock("v")
+    assert (counter.holder, counter.may_run(), counter.state.inbox) == (None, [], [])
+
+
+def test_an_orphaned_lock_goes_behind_what_its_holder_has_asked_for(counter: Counter) -> None:
+    counter.lock("w").call("w", "last").signal("waits")
+    orphan = counter.instance.lock
+    assert orphan is not None
+    counter.take(entity.release(counter.at, counter.live, orphan))
+    assert (counter.holder, counter.may_run()) == ("w", ["last"])
+    counter.run()
+    assert (counter.holder, counter.may_run()) == (None, ["waits"])
+
+
 # ---------------------------------------------------------------- who may send
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Received, Reminder, Reply
+from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Received, Reminder, Reply, Row
 from sidecar.edge import peer
 from sidecar.edge.forward import Served
 from sidecar.edge.peer import PeerLink
@@ -20,7 +20,23 @@ from sidecar.store.protocol import UnavailableError
 from .sidecars import Node
 from .test_router import ML, Net
 from .test_two_sidecars import echo, flow_of
-from .world import COMPLETED, DONE, DUPLICATE, ME, STALE, Hand, World, at, call, end, kinds, raised, until
+from .world import (
+    COMPLETED,
+    DONE,
+    DUPLICATE,
+    ME,
+    STALE,
+    Hand,
+    World,
+    at,
+    call,
+    call_entity,
+    end,
+    kinds,
+    lock,
+    raised,
+    until,
+)
 
 ELSEWHERE = ActorId("default", "ml", "workflow", "default", "w")
 
@@ -363,3 +379,30 @@ async def test_the_result_of_a_foreign_activity_goes_home_though_its_worker_hang
 
     await until(lambda: link.messages)
     assert [(sent.kind, sent.target) for sent in link.messages] == [(Kind.RESULT, ELSEWHERE)]
+
+
+async def test_what_a_terminated_holder_of_a_lock_has_asked_for_runs_before_the_next_has_the_lock(world: World) -> None:
+    """Seed 136: it was terminated with a write under way, which ran after the critical section of the next."""
+    hand = Hand(max_entities=1)
+    world.dispatch.add_worker(hand.worker)
+    counter = "@counter@a"
+
+    def inbox() -> list[Row]:
+        state = world.actor(counter).state
+        return [] if state is None else state.inbox
+
+    await world.start("v")
+    await world.complete(await hand.turn(1), lock(1, counter))
+    await world.complete(await hand.turn(2), call_entity(2, counter, "set"))
+    out = await hand.batch(1)
+    await world.start("w")
+    await world.complete(await hand.turn(3), lock(1, counter))
+    await world.service.terminate(at("v"), None, recurse=False)
+    await until(lambda: any(kinds([row.event]) == ["entity_unlock_sent"] for row in inbox()))
+    assert len(hand.turns) == 3, "the lock is not granted yet"
+
+    assert (await world.ran(out, "written")).outcome is DONE
+    granted = await hand.turn(4)
+    assert (granted.instance_id, kinds(granted.new)[1:]) == ("w", ["entity_lock_granted"])
+    await world.complete(granted, call_entity(2, counter, "get"))
+    assert (await hand.batch(2)).state == "written"
