@@ -9,7 +9,7 @@ from typing import Any
 from sidecar.app import Middle, assemble
 from sidecar.config import Settings
 from sidecar.core import events
-from sidecar.core.model import Changes, Self
+from sidecar.core.model import Changes, Kind, Reminder, Self
 from sidecar.edge.transport import Call
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal
@@ -105,6 +105,7 @@ class Node:
         self.violations: list[Violation] = []
         self.signatures: set[tuple[Any, ...]] = set()
         self.on_up: Callable[[], None] = lambda: None
+        self.on_detached: Callable[[Reminder], None] = lambda reminder: None
         self._note = note
         self._retention = retention
 
@@ -184,6 +185,9 @@ class Node:
             self.note(f"commit {text}" if outcome is None else f"commit refused ({outcome.name}) {text}")
             if outcome is None:
                 written.append(changes)
+                for reminder in changes.set:
+                    if reminder.kind is Kind.DETACHED:
+                        self.on_detached(reminder)
         try:
             self.watch.check(written)
         except Violation as violation:

@@ -1,6 +1,7 @@
 """Runs a plan: clients, faults, and in the end the question whether everything came out as it must."""
 
 import asyncio
+import json
 import logging
 import random
 from collections import Counter
@@ -10,7 +11,8 @@ from typing import Any
 
 import structlog
 
-from sidecar.core.model import Instance, Status
+from sidecar.core import events
+from sidecar.core.model import Instance, Reminder, Status
 from tests.simulation import entities, invariants, programs
 from tests.simulation import loop as loops
 from tests.simulation.again import Again
@@ -82,6 +84,7 @@ class World:
             self._misbehave()
         for node in self.nodes.values():
             node.on_up = lambda node=node: self._staff(node)  # type: ignore[misc]
+            node.on_detached = self._note_detached
             node.start()
         clients = [asyncio.create_task(self._do(operation)) for operation in self.plan.possible()]
         violation = ""
@@ -122,6 +125,11 @@ class World:
         worker.mended, worker.detached, worker.may_rewind = self.clients.mended, self.detached, self.rewinds[node.name]
         worker.join()
         self.workers[node.name].append(worker)
+
+    def _note_detached(self, reminder: Reminder) -> None:
+        """Remember what is to be started for good, also if the worker that asked for it never hears of it."""
+        started = events.decode(reminder.payload).execution_started
+        self.detached[reminder.target.id] = (reminder.target.app, json.loads(started.input.value)["steps"])
 
     def _help(self, node: Node) -> None:
         """Somebody who is told that a workflow is stalled sees to it, after a while, that it can run."""
