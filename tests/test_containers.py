@@ -161,6 +161,7 @@ def test_the_files_that_the_builder_copies_make_a_complete_wheel(tmp_path: Path)
 # --- compose ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_compose_accepts_the_file(services: dict[str, Service]) -> None:
     """By the command itself where there is one; else the file has at least been read, with its anchors."""
     for command in (["docker", "compose"], ["docker-compose"]):

@@ -94,6 +94,7 @@ async def test_the_history_of_another_execution_is_not_found(node: Node) -> None
     assert refused.value.status is Status.NOT_FOUND  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 async def test_a_worker_that_cannot_fetch_is_not_sent_what_it_cannot_receive(node: Node) -> None:
     stream = await work_items(node.channel)
     with pytest.raises(TimeoutError):
@@ -103,6 +104,7 @@ async def test_a_worker_that_cannot_fetch_is_not_sent_what_it_cannot_receive(nod
     assert REQUIRES_STREAMING in turn[:200]
 
 
+@pytest.mark.slow
 async def test_a_turn_whose_news_alone_are_too_large_stalls(node: Node) -> None:
     """E.8: nothing helps there but a worker that receives more."""
     await node.begin("a")

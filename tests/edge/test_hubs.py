@@ -249,6 +249,7 @@ async def test_a_hub_is_not_deleted_unless_the_settings_allow_it(node: Node) -> 
 
 
 @pytest.mark.parametrize("how", ["DeleteTaskHub", "CreateTaskHub"])
+@pytest.mark.slow
 async def test_a_hub_is_deleted_with_all_that_is_in_it_and_nothing_else(start: Start, how: str) -> None:
     node = await start(allow_hub_deletion=True)
     blue = node.of_hub("blue")

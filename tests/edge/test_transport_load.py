@@ -96,6 +96,7 @@ async def test_a_message_above_the_limit_is_refused_and_the_connection_lives_on(
     assert await stream.receive() == b"still here"
 
 
+@pytest.mark.slow
 async def test_500_streams_and_2000_calls_at_once_all_succeed(network: Network):
     held = Held()
     channel = await network.connect(Handlers(unary={"/t/echo": echo}, stream={"/t/held": held.stream}))
@@ -142,6 +143,7 @@ async def test_pings_without_calls_are_answered_however_many(network: Network):
         assert client.count(http2.GOAWAY) == 0
 
 
+@pytest.mark.slow
 async def test_pings_beside_a_held_stream_are_answered(network: Network):
     """E.7: and beside a silent stream."""
     held = Held()

@@ -129,7 +129,7 @@ async def test_metadata_show_each_peer_and_what_waits_for_it(start: Start) -> No
         peers: Any = orders.sidecar.metadata()["peers"]
         return list(peers)
 
-    await until(lambda: len(shown()) == 2)
+    await until(lambda: [one["waiting"] for one in shown()] == [0, 1])
     linked, ghost = shown()
     assert (linked["appId"], linked["state"], linked["waiting"]) == ("ml", "connected", 0)
     assert linked["since"].endswith("Z")

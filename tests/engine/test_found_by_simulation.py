@@ -181,6 +181,7 @@ async def test_an_answer_to_an_earlier_delivery_that_fails_does_not_queue_the_ac
     assert not hand.worker.activities
 
 
+@pytest.mark.slow
 async def test_heartbeats_answers_and_batches_of_both_sides_never_meet_on_one_wire(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ def test_a_deployment_keeps_all_promises(seed: int) -> None:
     assert sum(rare.seen(result.trace).values()) > 0
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_trace_in_every_process() -> None:
     def story() -> bytes:
         command = [sys.executable, "-m", "tests.simulation", "--seed", "7"]

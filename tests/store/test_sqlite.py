@@ -324,6 +324,7 @@ async def opens_whole(directory: Path) -> None:
     await store.close()
 
 
+@pytest.mark.slow
 async def test_an_opening_that_is_killed_before_any_of_its_statements_leaves_a_store_that_opens(tmp_path: Path) -> None:
     deaths = 0
     for number in itertools.count(1):
