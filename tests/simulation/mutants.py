@@ -76,7 +76,7 @@ MUTANTS = (
         "events-lost-at-continue-as-new",
         "core",
         "core/turn.py",
-        "carried += [event for event in waiting if events.belongs_to_no_call(event)]",
+        "carried += [row.event for row in draft.waiting if events.belongs_to_no_call(row.event)]",
         "carried += []",
     ),
     Mutant(
@@ -196,9 +196,9 @@ MUTANTS = (
     Mutant(
         "done-activity-keeps-its-slot",
         "engine",
-        "service.py",
-        "        dispatch.activities.discard(reminder.id)\n        return reply\n",
-        "        return reply\n",
+        "activities.py",
+        "        self.discard(reminder.id)\n        return Reply(outcome)\n",
+        "        return Reply(outcome)\n",
     ),
     Mutant(
         "rest-of-a-turn-lost",
@@ -285,6 +285,13 @@ MUTANTS = (
         "core/calls.py",
         "        elif call.kind in (CallKind.LOCK, CallKind.HELD):\n",
         "        elif call.kind is None:\n",
+    ),
+    Mutant(
+        "unlock-overtakes-calls-of-its-holder",
+        "entities",
+        "core/entity.py",
+        "    if not state.instance.ready:  # of what waits",
+        "    if True:  # of what waits",
     ),
     Mutant(
         "entities-not-read-at-the-start",
