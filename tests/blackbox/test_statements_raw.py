@@ -84,7 +84,7 @@ def output_of(caller: Caller, id: str) -> str:
 
 def history(caller: Caller, id: str, number: int) -> list[Fields]:
     """The events of a kind, each as it stands in the history."""
-    events = [decode(event) for event in caller.call("GetInstanceHistory", {1: id})[1]]
+    events = [decode(event) for event in caller.call("GetInstanceHistory", {1: id}).get(1, ())]
     return [event for event in events if number in event]
 
 
@@ -113,7 +113,6 @@ def finish(caller: Caller, item: Fields, result: str) -> tuple[str, str]:
 def test_the_source_app_that_a_worker_or_client_claims_is_ignored(orders: Caller, ml: Caller, id: str) -> None:
     """M9, M10: in what is sent, in both histories, and in what comes back."""
     start(orders, id, f11={1: "bank"})
-    assert apps_of(history(orders, id, 3)[0]) == [b"orders"]
     with orders.work() as worker, ml.work() as other:
         item = worker.turn_of(id)
         answer(orders, item, task(1, "score", "ml", "bank"), child(2, f"{id}-kid", "ml", "bank"))
@@ -123,6 +122,7 @@ def test_the_source_app_that_a_worker_or_client_claims_is_ignored(orders: Caller
         assert finish(ml, items[Worker.ACTIVITY], '"score"') == ("OK", "")
         while len(history(orders, id, 7)) + len(history(orders, id, 10)) < 2:
             answer(orders, worker.turn_of(id))
+    assert apps_of(history(orders, id, 3)[0]) == [b"orders"]
     (started,) = new_events(items[Worker.TURN], 3)
     assert decode(started[5][0])[5] == [b"orders"]
     assert apps_of(history(ml, f"{id}-kid", 3)[0]) == [b"orders", b"ml"]
@@ -136,6 +136,8 @@ def test_the_source_app_that_a_worker_or_client_claims_is_ignored(orders: Caller
 def test_a_client_cannot_start_in_the_name_of_another_app(orders: Caller, ml: Caller, id: str) -> None:
     """M9: a start that is sent on to ml."""
     start(orders, id, f11={1: "bank", 2: "ml"})
+    with ml.work() as worker:
+        answer(ml, worker.turn_of(id), end('"done"'))
     (started,) = history(ml, id, 3)
     assert b"bank" not in started[30][0]
 
