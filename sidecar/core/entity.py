@@ -7,7 +7,7 @@ entities are taken one after the other, in the order of their IDs, which is the 
 one who waits for him.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -96,10 +96,19 @@ class _Step:
         """Return what waits after this step."""
         return (row for rows in (self.inbox, self.fresh) for row in rows if row.position not in self.gone)
 
-    def send(self, kind: Kind, target: ActorId, payload: bytes, *, call: CallId = NO_CALL, due: int = 0) -> None:
-        """Set a reminder; one that is due earlier than now is due now."""
+    def send(
+        self,
+        kind: Kind,
+        target: ActorId,
+        payload: bytes,
+        *,
+        call: CallId = NO_CALL,
+        due: int = 0,
+        source: ActorId | None = None,
+    ) -> None:
+        """Set a reminder, of this entity unless `source` says whose; one that is due earlier than now is due now."""
         number, due = self.at.ids.order(), max(due, self.at.now)
-        source = self.at.me.entity(self.instance.hub, self.instance.id)
+        source = source or self.at.me.entity(self.instance.hub, self.instance.id)
         self.reminders.append(Reminder(number, kind, self.instance.key, target, source, call, due, "", payload))
 
     def ready(self) -> bool:
@@ -207,8 +216,17 @@ def _unlock(at: Context, state: State | None, owner: str, unlock: bytes) -> Deci
         wanted = events.decode(row.event).entity_lock_requested
         if (wanted.parent_instance_id.value, wanted.critical_section_id) == (owner, section):
             step.gone.add(row.position)
+            _hand_back(step, owner, section, wanted.lock_set[: wanted.position])
             return Decision(step.changes(), DONE)
     return Decision(None, DONE)
+
+
+def _hand_back(step: _Step, owner: str, section: str, locked: Sequence[str]) -> None:
+    """Unlock what a request has locked on its way here: the owner's unlock may have been there before it."""
+    hub = step.instance.hub
+    for entity in locked:
+        unlock = events.entity_unlock_sent(step.at.now, section, owner, entity)
+        step.send(Kind.EVENT, step.at.me.entity(hub, entity), unlock, source=step.at.me.workflow(hub, owner))
 
 
 def _released(at: Context, state: State, unlock: bytes) -> Decision:

@@ -306,6 +306,16 @@ def test_an_unlock_takes_back_a_request_that_waits(counter: Counter) -> None:
     assert (counter.holder, counter.may_run()) == (None, ["1"])
 
 
+def test_a_request_that_is_taken_back_lets_go_of_what_it_has_locked_on_its_way(counter: Counter) -> None:
+    """The unlock of an earlier entity may have been there before the request was: that lock would stay for ever."""
+    counter.lock("w").lock("v", "@counter@a", "@counter@b", ID, position=2).unlock("v")
+    assert [(sent.kind, sent.target.id, sent.source) for sent in counter.last.set] == [
+        (Kind.EVENT, entity, ME.workflow("default", "v")) for entity in ("@counter@a", "@counter@b")
+    ]
+    unlock = events.decode(counter.last.set[0].payload).entity_unlock_sent
+    assert (unlock.critical_section_id, unlock.parent_instance_id.value) == ("s-v", "v")
+
+
 def test_an_unlock_of_an_entity_that_is_not_there_makes_none(counter: Counter) -> None:
     counter.unlock("w")
     assert counter.live is None
