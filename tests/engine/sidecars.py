@@ -130,13 +130,18 @@ class PlayedWorker:
 
     async def _run(self) -> None:
         stream = await work_items(self._node.channel, metadata=self._node.metadata)
-        while (item := await stream.receive()) is not None:
-            found = fields(item)
-            token = found[10][0].decode() if 10 in found else ""
-            if 1 in found:
-                await self._turn(fields(found[1][0]), token)
-            elif 2 in found:
-                await self._activity(pb.ActivityRequest.FromString(found[2][0]), token)
+        try:
+            while (item := await stream.receive()) is not None:
+                await self._work(fields(item))
+        finally:
+            stream.cancel()  # stopped within a call of its own, it would stay connected
+
+    async def _work(self, item: dict[int, list[bytes]]) -> None:
+        token = item[10][0].decode() if 10 in item else ""
+        if 1 in item:
+            await self._turn(fields(item[1][0]), token)
+        elif 2 in item:
+            await self._activity(pb.ActivityRequest.FromString(item[2][0]), token)
 
     async def _turn(self, turn: dict[int, list[bytes]], token: str) -> None:
         events = [pb.HistoryEvent.FromString(event) for event in (*turn.get(3, ()), *turn[4])]
