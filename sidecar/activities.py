@@ -222,8 +222,7 @@ class Activities:
         for lease in late:
             log.warning("activity timed out", activity=lease.reminder.name, seconds=limit)
             self.give_back(lease.reminder.id)
-        for reminder_id in self._refusals.over():
-            self._pool.activities.regroup(reminder_id, self._refusals.of(reminder_id))
+        if self._refusals.resume(self._pool.activities):
             self._pump()
 
     def _end(self, reminder_id: int) -> None:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Generic
 
-from sidecar.backlog import K
+from sidecar.backlog import Backlog, K
 from sidecar.timers import Clock
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -97,3 +97,10 @@ class Refusals(Generic[K]):
         while self._over and self._over[0][0] <= now:
             found.append(heapq.heappop(self._over)[1])
         return found
+
+    def resume(self, backlog: Backlog[K]) -> bool:
+        """Let workers whose pause is over have what waits; return whether any pause is."""
+        over = self.over()
+        for item in over:
+            backlog.regroup(item, self.of(item))
+        return bool(over)

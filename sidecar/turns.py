@@ -4,11 +4,12 @@ A turn is out under a token; only its answer under that token counts. All of it 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
-from sidecar.backlog import Group, Lane
+from sidecar.actor_work import ActorWork, group_of
+from sidecar.backlog import Group
 from sidecar.core import parts, stalls
 from sidecar.core import turn as turns
 from sidecar.core.items import Past, TurnItem
@@ -16,39 +17,26 @@ from sidecar.core.model import DONE, Changes, Context, Decision, Instance, Posit
 from sidecar.core.parts import Parts
 from sidecar.engine import Actor, Address, Engine
 from sidecar.pasts import Pasts
-from sidecar.refusals import Refusals
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.workers import Pool, Rewinds, Worker
 
-PAGE = 5_000
 ALL_PARTS_BYTES = 256 * 1024 * 1024  # of answers that are not whole yet
 log = structlog.get_logger(__name__)
 
 
-class Turns:
+class Turns(ActorWork):
     """Hands turns to workers and takes them back."""
 
     def __init__(self, engine: Engine, pool: Pool, *, timeout: float, pump: Callable[[], None]) -> None:
-        self._engine = engine
-        self._pool = pool
-        self._timeout = timeout
-        self._pump = pump
+        super().__init__(engine, pool, pool.turns, entities=False, timeout=timeout, pump=pump)
         self._pasts = Pasts(engine)
-        self._refusals: Refusals[Address] = Refusals(engine.clock)
         self._part_bytes = 0
-        self.out: dict[Address, Actor] = {}
 
     # ------------------------------------------------------------ waiting
 
-    def queue(self, actor: Actor, instance: Instance) -> None:
-        """Let an instance wait for a worker if it is ready and no worker has it."""
-        if instance.ready and actor.turn is None and actor.holder is None:
-            self._offer(actor.address, _group_of(instance))
-            self._pump()
-
     def _offer(self, address: Address, group: Group) -> None:
         self._retry_if_nobody_is_left(address, group)
-        self._pool.turns.offer(address, group._replace(shunned=self._refusals.of(address)))
+        super()._offer(address, group)
 
     def _retry_if_nobody_is_left(self, address: Address, group: Group) -> bool:
         """When all workers that are there have refused an instance for good, let one say again why: it then stalls."""
@@ -62,37 +50,7 @@ class Turns:
         takers = {worker.name for worker in self._pool.turn_takers(group)}
         return not takers or bool(takers - self._refusals.for_good(address))
 
-    async def refill(self, lanes: frozenset[Lane] | None = None) -> None:
-        """Queue what is ready in the store, of these lanes (None: of all), as far as it fits.
-
-        Raises:
-            UnavailableError: the store failed.
-        """
-        backlog = self._pool.turns
-        backlog.refilling(lanes)
-        after, more = 0, True
-        while more and not backlog.has_share(lanes):
-            page = await self._engine.store.ready(after, PAGE)
-            held = self._pool.held_turns()
-            for found in page:
-                address = (found.hub, found.id)
-                if address not in held and (lanes is None or (found.hub, found.name) in lanes):
-                    self._offer(address, Group(found.name, found.version or "", hub=found.hub))
-            more = len(page) == PAGE
-            after = page[-1].key if page else after
-
-    def unqueue(self, actor: Actor) -> None:
-        """An instance is to wait no longer, whatever it waited for: its turn is void."""
-        self.recall(actor)
-        self._pool.turns.discard(actor.address)
-
     # ------------------------------------------------------------ out
-
-    def assign(self, address: Address, worker: Worker) -> None:
-        """Give an instance's turn to a worker, as soon as its actor is between two steps."""
-        actor = self._engine.actor(address)
-        actor.holder = worker
-        self._engine.wake(actor)
 
     def before_commands(self, actor: Actor) -> asyncio.Future[None] | None:
         """Hand out the turn of an instance that was assigned. Returns what must be awaited first, or None."""
@@ -116,7 +74,7 @@ class Turns:
         asked = instance.rewind is Rewind.ASKED
         if asked and worker.rewinds() is Rewinds.NO:
             self.recall(actor)
-            self._offer(actor.address, _group_of(instance))
+            self._offer(actor.address, group_of(instance))
             return
         turn = turns.begin(state, clock.now(), f"t.{clock.new_id()}")
         state.tail = turns.after(state, turn)
@@ -138,9 +96,9 @@ class Turns:
             self._refusals.refuse(actor.address, worker.name, for_good=True)
             self._refusals.tell(actor.address)
         log.warning("turn waits for a worker that can receive it", instance=instance.id, bytes=size)
-        self._offer(actor.address, _group_of(instance, size))
+        self._offer(actor.address, group_of(instance, size))
         refused = self._refusals.for_good(actor.address)
-        takers = self._pool.turn_takers(_group_of(instance))
+        takers = self._pool.turn_takers(group_of(instance))
         limit = max((taker.max_bytes for taker in takers), default=0)
         if limit < size and not any(taker.streams_history and taker.name not in refused for taker in takers):
             self._engine.enqueue(
@@ -156,7 +114,7 @@ class Turns:
         instance = state.instance
         if worker is not None:
             self._refusals.refuse(actor.address, worker.name, for_good=True)
-            left = self._takers_left(actor.address, _group_of(instance))
+            left = self._takers_left(actor.address, group_of(instance))
             if not left:
                 self._refusals.tell(actor.address)
             self.queue(actor, instance)
@@ -238,14 +196,6 @@ class Turns:
         actor.turn = actor.holder = actor.parts = None
         self.out.pop(actor.address, None)
 
-    def give_back(self, actor: Actor) -> None:
-        """Queue the turn of a worker that is gone, or took too long."""
-        self.recall(actor)
-        if actor.loaded and actor.state is not None:
-            self.queue(actor, actor.state.instance)
-        else:
-            self._engine.wake(actor)
-
     def abandon(self, token: str) -> None:
         """Take back the turn that a worker does not want."""
         actor = self._having(token)
@@ -267,44 +217,23 @@ class Turns:
                 return actor
         return None
 
-    def decline(self, actor: Actor) -> None:
-        """Queue a turn that came to nothing: others may have it at once, this worker after a pause."""
-        if actor.holder is not None:
-            self._refusals.refuse(actor.address, actor.holder.name)
-        self.give_back(actor)
-
     def forget_past(self, actor: Actor) -> None:
         """What a worker has seen of an instance is not its past any more."""
         self._pasts.forget(actor)
 
-    def forget_refusals(self, actor: Actor) -> None:
-        """An instance has ended: one that takes its ID is another."""
-        self._refusals.forget(actor.address)
-
     # ------------------------------------------------------------ time
 
     def left(self, worker: Worker) -> None:
-        """Queue all that a worker had which is gone."""
-        self._refusals.left(worker.name)
+        """Queue all that a worker had which is gone, and what only that one had not refused for good."""
+        super().left(worker)
         for address in self._refusals.all_untold():
             group = self._pool.turns.group(address)
             if group is not None and self._retry_if_nobody_is_left(address, group):
                 self._pool.turns.regroup(address, frozenset())
                 self._pump()
-        for address in list(worker.turns):
-            self.give_back(self._engine.actor(address))
 
-    def sweep(self) -> None:
-        """Hand out again what took longer than it may, and what was given back and has paused."""
-        now = self._engine.clock.monotonic()
-        for actor in [actor for actor in self.out.values() if actor.deadline <= now]:
-            log.warning("turn timed out", instance=actor.address[1], seconds=self._timeout)
-            self.give_back(actor)
-        for address in self._refusals.over():
-            self._pool.turns.regroup(address, self._refusals.of(address))
-            self._pump()
+    def _held(self, worker: Worker) -> Iterable[Address]:
+        return worker.turns
 
-
-def _group_of(instance: Instance, size: int = 0) -> Group:
-    version, asked = instance.version or "", instance.rewind is Rewind.ASKED
-    return Group(instance.name, version, size, hub=instance.hub, rewind=asked)
+    def _late(self, actor: Actor) -> None:
+        log.warning("turn timed out", instance=actor.address[1], seconds=self._timeout)

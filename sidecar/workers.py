@@ -186,21 +186,19 @@ class Pool:
         takers = (worker for worker in self.workers if _takes(worker, worker.activity_filter, group))
         return max((worker.max_bytes for worker in takers), default=0)
 
-    def held_turns(self) -> set[tuple[str, str]]:
-        """Return the instances of which a worker has the turn, or is to get it."""
-        return {address for worker in self.workers for address in worker.turns}
-
     def remove(self, worker: Worker) -> None:
         """Forget a worker; the caller gives its work back."""
         if worker in self.workers:
             self.workers.remove(worker)
 
 
+def _able(worker: Worker, group: Group) -> bool:
+    return worker.hub == group.hub and not (group.rewind and worker.rewinds() is Rewinds.NO)
+
+
 def _takes(worker: Worker, accepted: Filter, group: Group) -> bool:
-    able = worker.hub == group.hub and not (group.rewind and worker.rewinds() is Rewinds.NO)
-    return able and accepted.accepts(group.name, group.version)
+    return _able(worker, group) and accepted.accepts(group.name, group.version)
 
 
 def _can_take(worker: Worker, group: Group) -> bool:
-    able = worker.hub == group.hub and not (group.rewind and worker.rewinds() is Rewinds.NO)
-    return able and worker.name not in group.shunned and not worker.is_full()
+    return _able(worker, group) and worker.name not in group.shunned and not worker.is_full()

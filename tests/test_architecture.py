@@ -22,6 +22,7 @@ LONGEST_FUNCTION, LONGEST_MODULE = 40, 400
 MAY_IMPORT = {
     "__init__": [],
     "__main__": ["cli"],
+    "actor_work": ["backlog", "core.*", "engine", "refusals", "workers"],
     "administration": ["core.*", "engine", "reuse", "service", "store.protocol"],
     "app": ["*"],
     "cli": ["app", "config", "dev_ca", "values"],
@@ -43,7 +44,7 @@ MAY_IMPORT = {
         *("store.protocol", "timers", "values", "workers"),
     ],
     "edge.dialects": ["core.*", "edge.dialects.*"],
-    "entities": ["backlog", "core.*", "engine", "refusals", "store.protocol", "workers"],
+    "entities": ["actor_work", "core.*", "engine", "workers"],
     "entity_service": ["core.*", "dispatch", "engine", "service", "store.protocol"],
     "engine": ["core.*", "store.protocol", "timers", "values", "workers"],
     "formats": [],
@@ -65,7 +66,7 @@ MAY_IMPORT = {
     ],
     "store": ["core.*", "store.*", "values"],
     "timers": ["core.*", "store.protocol", "values"],
-    "turns": ["backlog", "core.*", "engine", "pasts", "refusals", "store.protocol", "workers"],
+    "turns": ["actor_work", "backlog", "core.*", "engine", "pasts", "workers"],
     "values": [],
     "workers": ["backlog", "core.*", "limits", "store.protocol", "timers", "values"],
 }

@@ -182,8 +182,8 @@ MUTANTS = (
     Mutant(
         "lease-forgotten",
         "engine",
-        "turns.py",
-        "        for address in list(worker.turns):\n            self.give_back(self._engine.actor(address))\n",
+        "actor_work.py",
+        "        for address in list(self._held(worker)):\n            self.give_back(self._engine.actor(address))\n",
         "",
     ),
     Mutant(
