@@ -9,6 +9,8 @@ from pathlib import Path
 
 import structlog
 
+from sidecar.files import stamp
+
 Addresses = Mapping[str, tuple[str, ...]]
 log = structlog.get_logger(__name__)
 
@@ -53,7 +55,7 @@ class Directory:
         """Return what the file says now; one that cannot be read leaves what it said before."""
         if self._file is None:
             return {}
-        seen = _stamp(self._file)
+        seen = stamp(self._file)
         if seen != self._seen:
             self._seen = seen
             try:
@@ -62,11 +64,3 @@ class Directory:
             except ValueError as error:
                 log.warning("the file of peers cannot be read, what it said before stays", error=str(error))
         return self._from_file
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    try:
-        found = file.stat()
-    except OSError:
-        return (0, 0)
-    return (found.st_mtime_ns, found.st_ino)

@@ -60,6 +60,19 @@ def _trace(draft: Draft, wanted: pb.ScheduleTask | pb.CreateChild | pb.CreateDet
     return pb.TraceContext.FromString(trace) if trace else None
 
 
+def _make(
+    draft: Draft, event: pb.HistoryEvent, target: ActorId, kind: CallKind, *, error: str, wrong: str | None
+) -> None:
+    """Confirm a call and make it; when something is `wrong` with its address it has failed with `error` instead."""
+    _route(draft, event, target)
+    draft.confirmed.append(events.encode(event))
+    if wrong:
+        details = events.failure(error, wrong, retriable=False)
+        calls.unreachable(draft, draft.call_id(event.event_id), kind, details)
+    else:
+        sending.send(draft, event)
+
+
 def _schedule_task(draft: Draft, action: pb.Action) -> None:
     task = action.schedule_task
     app = _app_of(draft, action, "activity", task.name, task.tags)
@@ -76,13 +89,7 @@ def _schedule_task(draft: Draft, action: pb.Action) -> None:
             history_propagation_scope=task.history_propagation_scope,
         )
     )
-    _route(draft, event, target)
-    draft.confirmed.append(events.encode(event))
-    if wrong:
-        details = events.failure("InvalidAppId", wrong, retriable=False)
-        calls.unreachable(draft, draft.call_id(action.id), CallKind.ACTIVITY, details)
-    else:
-        sending.send(draft, event)
+    _make(draft, event, target, CallKind.ACTIVITY, error="InvalidAppId", wrong=wrong)
 
 
 def _create_child(draft: Draft, action: pb.Action) -> None:
@@ -90,7 +97,7 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
     child_id = child.instance_id or f"{draft.state.instance.id}:{action.id & 0xFFFFFFFF:04x}"
     app = _app_of(draft, action, "workflow", child.name, child.tags)
     target, wrong = _target(draft, action, "workflow", child_id, app)
-    kind = "InvalidAppId" if wrong else "InvalidInstanceId"
+    error = "InvalidAppId" if wrong else "InvalidInstanceId"
     wrong = wrong or invalid_instance_id(child_id)
     event = events.confirmation(draft.now, action.id)
     event.child_created.CopyFrom(
@@ -104,13 +111,7 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
             history_propagation_scope=child.history_propagation_scope,
         )
     )
-    _route(draft, event, target)
-    draft.confirmed.append(events.encode(event))
-    if wrong:
-        details = events.failure(kind, wrong, retriable=False)
-        calls.unreachable(draft, draft.call_id(action.id), CallKind.CHILD, details)
-    else:
-        sending.send(draft, event)
+    _make(draft, event, target, CallKind.CHILD, error=error, wrong=wrong)
 
 
 def _create_detached(draft: Draft, action: pb.Action) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sidecar.core import events
+from sidecar.core import events, operations
 from sidecar.core.errors import OvertakenError
 from sidecar.core.model import (
     DONE,
@@ -33,6 +33,7 @@ from sidecar.core.model import (
     Status,
 )
 from sidecar.core.names import entity_id, entity_name, invalid_instance_id, invalid_name
+from sidecar.core.operations import Identity
 from sidecar.schema import taskhub_pb2 as pb
 
 BATCH_OPERATIONS = 100
@@ -142,34 +143,9 @@ def _step(at: Context, state: State) -> _Step:
 
 
 def _fresh(at: Context, hub: str, entity: str) -> State:
-    execution = at.ids.new_id()
-    instance = Instance(
-        key=at.ids.key(),
-        hub=hub,
-        id=entity,
-        revision=0,
-        name=entity_name(entity),
-        version=None,
-        status=Status.RUNNING,
-        suspended=False,
-        began=True,
-        ready=False,
-        created_at=at.now,
-        updated_at=at.now,
-        started_at=None,
-        completed_at=None,
-        scheduled_at=None,
-        origin=execution,
-        execution=execution,
-        covered=0,
-        workflow_time=0,
-        custom_status=None,
-        failure=None,
-        tags=b"",
-        parent=None,
-        entity=True,
-    )
-    return State(instance)
+    begun = pb.ExecutionStarted(name=entity_name(entity))
+    instance = operations.fresh(begun, Identity(hub, entity, at.ids.new_id()), at.now, at.ids.key())
+    return State(replace(instance, revision=0, status=Status.RUNNING, ready=False, entity=True))
 
 
 # ---------------------------------------------------------------- what comes in

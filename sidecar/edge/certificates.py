@@ -12,6 +12,7 @@ import structlog
 
 from sidecar.config import StartError
 from sidecar.edge.transport import Tls
+from sidecar.files import stamp
 from sidecar.timers import Clock
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Certificates:
             await clock.sleep(_LOOK_SECONDS)
 
     def _state(self) -> tuple[tuple[int, int], ...]:
-        return tuple(_stamp(file) for file in self._files)
+        return tuple(stamp(file) for file in self._files)
 
     def _read(self) -> tuple[Tls, datetime, datetime]:
         from cryptography import x509  # noqa: PLC0415 - slow to import, and only TLS needs it
@@ -120,14 +121,6 @@ def _names_in(certificate: "x509.Certificate") -> tuple[str, ...]:
         return ()
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     return (*uris, *names.get_values_for_type(x509.DNSName))
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    try:
-        found = file.stat()
-    except OSError:
-        return (0, 0)
-    return (found.st_mtime_ns, found.st_ino)
 
 
 def _content(file: Path) -> bytes:
