@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from . import harness
-from .harness import DIALECTS, App, Process, Sidecar
+from .harness import DIALECTS, App, Deployment, Process, Sidecar
 
 _HERE = Path(__file__).resolve().parent
 
@@ -88,3 +88,21 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
             reporter.write_line(f"\n{text}")
 
     return write
+
+
+# Apps of a module that has a fixture `deployment`
+
+
+@pytest.fixture
+def orders(deployment: Deployment) -> App:
+    return deployment.apps["orders"]
+
+
+@pytest.fixture
+def ml(deployment: Deployment) -> App:
+    return deployment.apps["ml"]
+
+
+@pytest.fixture
+def logistics(deployment: Deployment) -> App:
+    return deployment.apps["logistics"]

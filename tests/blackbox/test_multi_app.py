@@ -29,21 +29,6 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         deployment.end()
 
 
-@pytest.fixture
-def orders(deployment: Deployment) -> App:
-    return deployment.apps["orders"]
-
-
-@pytest.fixture
-def ml(deployment: Deployment) -> App:
-    return deployment.apps["ml"]
-
-
-@pytest.fixture
-def logistics(deployment: Deployment) -> App:
-    return deployment.apps["logistics"]
-
-
 # Activities
 
 

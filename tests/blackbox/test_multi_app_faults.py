@@ -41,11 +41,6 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         deployment.end()
 
 
-@pytest.fixture
-def orders(deployment: Deployment) -> App:
-    return deployment.apps["orders"]
-
-
 class Gate:
     """An activity that hangs until it is opened."""
 

@@ -33,16 +33,6 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         deployment.end()
 
 
-@pytest.fixture
-def orders(deployment: Deployment) -> App:
-    return deployment.apps["orders"]
-
-
-@pytest.fixture
-def logistics(deployment: Deployment) -> App:
-    return deployment.apps["logistics"]
-
-
 def parent_of(deployment: Deployment, app: str, id: str) -> tuple[str, str] | None:
     """App and ID of the parent that a query of the protocol shows."""
     with Caller(deployment.sidecars[app].port) as caller:

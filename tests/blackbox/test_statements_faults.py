@@ -61,16 +61,6 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         deployment.end()
 
 
-@pytest.fixture
-def orders(deployment: Deployment) -> App:
-    return deployment.apps["orders"]
-
-
-@pytest.fixture
-def logistics(deployment: Deployment) -> App:
-    return deployment.apps["logistics"]
-
-
 def gated(directory: Path, value: object) -> list[Any]:
     """A call to ml that hangs until the file `open` is there, and says in `started` each time it began."""
     return ["ml", "gate", {"started": str(directory / "started"), "until": str(directory / "open"), "value": value}]

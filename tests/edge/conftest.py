@@ -1,6 +1,9 @@
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+
+from tests.engine.sidecars import Node
 
 from .network import ADAPTERS, Adapter, Network
 
@@ -16,3 +19,10 @@ async def network(adapter: Adapter) -> AsyncIterator[Network]:
     network = Network(adapter)
     yield network
     await network.close()
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    node = await Node.start("orders", tmp_path)
+    yield node
+    await node.stop()

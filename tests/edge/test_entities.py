@@ -1,7 +1,5 @@
 """The calls about entities as SDKs make them, bytes in and bytes out, over a whole sidecar (E.10)."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +13,6 @@ from tests.engine.world import until
 
 OK = (Status.OK, "")
 C = "@counter@a"
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    node = await Node.start("orders", tmp_path)
-    yield node
-    await node.stop()
 
 
 async def worker(node: Node, **request: Any) -> DuplexCall:

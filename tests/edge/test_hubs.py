@@ -1,7 +1,7 @@
 """Task hubs: what the header of a call means, and that nothing of one hub is seen or run in another."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,10 @@ import pytest
 from sidecar.core import events, names
 from sidecar.edge.transport import Status
 from sidecar.schema import taskhub_pb2 as pb
-from tests.engine.sidecars import SERVICE, Node, PlayedWorker, fields, work_items
+from tests.engine.sidecars import SERVICE, Node, PlayedWorker, Start, fields, get, work_items
 from tests.engine.world import COMPLETED, call, child, end
 
 OK = (Status.OK, "")
-
-
-Start = Callable[..., Awaitable[Node]]
 
 
 @pytest.fixture
@@ -36,11 +33,6 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 @pytest.fixture
 async def node(start: Start) -> Node:
     return await start()
-
-
-async def get(node: Node, instance_id: str) -> pb.GetInstanceResponse:
-    answer = await node.call("GetInstance", pb.GetInstanceRequest(instance_id=instance_id, get_inputs_and_outputs=True))
-    return pb.GetInstanceResponse.FromString(answer)
 
 
 async def ids(node: Node, method: str = "QueryInstances", **query: Any) -> list[str]:

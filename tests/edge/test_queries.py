@@ -1,7 +1,6 @@
 """The calls about many instances, bytes in and bytes out, over a whole sidecar."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,6 @@ from tests.store.builders import instance
 
 PENDING, RUNNING, FAILED, STALLED = 6, 0, 3, 8
 TOKEN = "continuation token"
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    node = await Node.start("orders", tmp_path)
-    yield node
-    await node.stop()
 
 
 async def stored(node: Node, *instances: model.Instance, outputs: str | None = None) -> None:

@@ -1,8 +1,6 @@
 """Rewind on the wire (E.11, A.3 slots 1 and 2): who is asked for a new history, and in which bytes."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -60,13 +58,6 @@ class Worker:
 
     def leave(self) -> None:
         self._stream.cancel()
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    node = await Node.start("orders", tmp_path)
-    yield node
-    await node.stop()
 
 
 def task(number: int) -> pb.Action:

@@ -6,8 +6,7 @@ and what stopping means (test_taskhub.py).
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -19,23 +18,11 @@ from sidecar.core import events
 from sidecar.edge import clients, dialects
 from sidecar.edge.transport import Status
 from sidecar.schema import taskhub_pb2 as pb
-from tests.engine.sidecars import SERVICE, Node
+from tests.engine.sidecars import SERVICE, Node, get
 from tests.engine.world import COMPLETED, TERMINATED, call, child, end, timer
 
 FAILED = 3
 NEVER = Timestamp(seconds=253402300799, nanos=999999999)
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    node = await Node.start("orders", tmp_path)
-    yield node
-    await node.stop()
-
-
-async def get(node: Node, instance_id: str) -> pb.GetInstanceResponse:
-    request = pb.GetInstanceRequest(instance_id=instance_id, get_inputs_and_outputs=True)
-    return pb.GetInstanceResponse.FromString(await node.call("GetInstance", request))
 
 
 async def start(node: Node, instance_id: str, **fields: Any) -> tuple[Status, str]:

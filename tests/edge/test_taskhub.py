@@ -1,7 +1,7 @@
 """The service as SDKs call it, bytes in and bytes out, over a whole sidecar: every status that they rely on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 from sidecar.edge.transport import Refused, Status
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
-from tests.engine.sidecars import SERVICE, Node, fields, work_items
+from tests.engine.sidecars import SERVICE, Node, fields, get, work_items
 from tests.engine.world import COMPLETED, RUNNING, SUSPENDED, TERMINATED, call, end, until
 
 from .network import open_stream, rest
@@ -38,18 +38,6 @@ ABANDON = ("AbandonTaskActivityWorkItem", "AbandonTaskOrchestratorWorkItem", "Ab
 MANY = ("QueryInstances", "ListInstanceIds", "ListInstanceIDs", "CreateTaskHub", "DeleteTaskHub")
 ENTITIES = ("SignalEntity", "GetEntity", "QueryEntities", "CleanEntityStorage")
 UNARY = ("Hello", *BY_ID, *COMPLETE, "CompleteEntityTask", *ABANDON, *ENTITIES, "GetInstanceHistory")
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    node = await Node.start("orders", tmp_path)
-    yield node
-    await node.stop()
-
-
-async def get(node: Node, instance_id: str) -> pb.GetInstanceResponse:
-    request = pb.GetInstanceRequest(instance_id=instance_id, get_inputs_and_outputs=True)
-    return pb.GetInstanceResponse.FromString(await node.call("GetInstance", request))
 
 
 async def streamed(node: Node, method: str, request: bytes) -> tuple[Status, str]:

@@ -1,11 +1,11 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .sidecars import Node
+from .sidecars import Node, Start
 from .world import Hand, World
 
 
@@ -27,11 +27,14 @@ async def hand(world: World) -> Hand:
 
 
 @pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Node]]]:
-    """Starts sidecars, which are stopped when the test ends."""
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts sidecars, which are stopped when the test ends; `policy` is the text of a file."""
     nodes: list[Node] = []
 
-    async def start(app_id: str, **settings: Any) -> Node:
+    async def start(app_id: str, policy: str = "", **settings: Any) -> Node:
+        if policy:
+            settings["policy"] = tmp_path / f"{app_id}.policy.yaml"
+            settings["policy"].write_text(policy)
         node = await Node.start(app_id, tmp_path, **settings)
         nodes.append(node)
         return node

@@ -1,6 +1,6 @@
 """An app whose sidecar the test plays: what it is sent, what it says, and what is seen of it at the other side."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from sidecar.core.model import Kind, Position
@@ -10,7 +10,6 @@ from sidecar.schema import taskhub_pb2 as pb
 from .sidecars import Node, PlayedPeer
 from .world import call, end
 
-Start = Callable[..., Awaitable[Node]]
 ACCEPTED, ALREADY, MISSING, EXISTS, DENIED, INVALID = 0, 1, 3, 4, 6, 7  # verdicts
 ORDERS = {"namespace": "default", "app_id": "orders"}
 

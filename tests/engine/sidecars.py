@@ -3,7 +3,7 @@
 import asyncio
 import copy
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,9 @@ class Node:
         return worker
 
 
+Start = Callable[..., Awaitable[Node]]
+
+
 class PlayedWorker:
     """Answers each turn with what `flow` says to all its events so far, and each activity by name."""
 
@@ -161,6 +164,12 @@ class PlayedWorker:
         except Exception as error:
             response.failure.error_type, response.failure.error_message = type(error).__name__, str(error)
         await self._node.call("CompleteActivityTask", response)
+
+
+async def get(node: Node, instance_id: str) -> pb.GetInstanceResponse:
+    """An instance with all that is shown of it."""
+    request = pb.GetInstanceRequest(instance_id=instance_id, get_inputs_and_outputs=True)
+    return pb.GetInstanceResponse.FromString(await node.call("GetInstance", request))
 
 
 async def work_items(channel: GrpcChannel, request: bytes = b"", metadata: Metadata = ()) -> DuplexCall:

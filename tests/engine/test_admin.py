@@ -1,8 +1,7 @@
 """Why workflows wait, the way out, and a workflow with its children over all its apps: real sidecars."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,26 +14,8 @@ from sidecar.edge.transport import Refused, Status
 from sidecar.schema import admin_pb2 as admin
 from sidecar.schema import taskhub_pb2 as pb
 
-from .sidecars import Node, free_port
+from .sidecars import Node, Start, free_port
 from .world import COMPLETED, call, child, end, until
-
-Start = Callable[..., Awaitable[Node]]
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    nodes: list[Node] = []
-
-    async def start(app_id: str, **settings: Any) -> Node:
-        if file := settings.pop("policy_text", ""):
-            settings["policy"] = tmp_path / f"{app_id}.policy.yaml"
-            settings["policy"].write_text(file)
-        node = await Node.start(app_id, tmp_path, **settings)
-        nodes.append(node)
-        return node
-
-    yield start
-    await asyncio.gather(*(node.stop() for node in nodes if not node.until.is_set()))
 
 
 async def ask(node: Node, method: str, request: Message) -> bytes:
@@ -202,7 +183,7 @@ def in_a_day() -> Timestamp:
 
 
 async def test_a_part_of_the_tree_that_another_app_does_not_show_says_so(start: Start) -> None:
-    ml = await start("ml", policy_text="allow: [{caller: orders, workflow: '*', operations: [schedule]}]")
+    ml = await start("ml", policy="allow: [{caller: orders, workflow: '*', operations: [schedule]}]")
     orders = await start("orders", peers={"ml": (ml.peer_address,)})
     orders.worker(lambda events: [child(1, "c", app="ml")])
     await orders.begin("a")

@@ -1,7 +1,6 @@
 """Where peers are: a map, a file that changes, a pattern; and that links follow it without a restart."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,13 @@ from sidecar import config
 from sidecar.directory import Directory
 from sidecar.edge import peers as peers_module
 
-from .sidecars import Node, free_port
+from .sidecars import Start, free_port
 from .world import call, until
 
-Start = Callable[..., Awaitable[Node]]
 
-
-@pytest.fixture
-async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers_module, "LOOK_SECONDS", 0.05)
-    nodes: list[Node] = []
-
-    async def start(app_id: str, **settings: Any) -> Node:
-        node = await Node.start(app_id, tmp_path, **settings)
-        nodes.append(node)
-        return node
-
-    yield start
-    await asyncio.gather(*(node.stop() for node in nodes if not node.until.is_set()))
 
 
 def write(file: Path, text: str) -> None:

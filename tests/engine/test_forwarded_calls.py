@@ -1,7 +1,6 @@
 """Client calls that name another app (M7, M9, M14, M16 to M18): done there, once, and answered as there."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,11 @@ from sidecar.edge.transport import Refused, Status
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 
-from .sidecars import Node, PlayedPeer, free_port, hello
+from .sidecars import Node, PlayedPeer, Start, free_port, hello
 from .world import COMPLETED, until
 
-Start = Callable[..., Awaitable[Node]]
 Pair = tuple[Node, Node]
 ML = pb.Router(target_app_id="ml")
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    nodes: list[Node] = []
-
-    async def start(app_id: str, **settings: Any) -> Node:
-        node = await Node.start(app_id, tmp_path, **settings)
-        nodes.append(node)
-        return node
-
-    yield start
-    await asyncio.gather(*(node.stop() for node in nodes if not node.until.is_set()))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.core.items import ActivityItem
 from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Received, Reminder, Reply, Row
 from sidecar.edge import peer
 from sidecar.edge.forward import Served
@@ -18,7 +19,7 @@ from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 
 from .sidecars import Node
-from .test_router import ML, Net
+from .test_router import ML, Net, PlayedLink
 from .test_two_sidecars import echo, flow_of
 from .world import (
     COMPLETED,
@@ -60,6 +61,17 @@ def event(number: int, instance_id: str) -> Reminder:
 
 def received(number: int) -> Received:
     return Received(*ML, "store of ml", number)
+
+
+async def foreign_activity(net: Net) -> tuple[PlayedLink, ActivityItem]:
+    """A link to app ml, and an activity of that app which a worker has."""
+    link = net.connect()
+    await net.router.link_up(ML, link.store)
+    request = pb.ActivityRequest(name="work", task_id=1).SerializeToString()
+    await net.world.service.deliver(message(5, Kind.ACTIVITY, ME.activity("default", "x"), request), received(5))
+    item = await net.hand.activity(1)
+    await net.world.quiet()
+    return link, item
 
 
 class Wire:
@@ -144,12 +156,7 @@ async def test_the_result_of_a_foreign_activity_goes_home_though_its_commit_fail
     net: Net,
 ) -> None:
     """Seed 52: the result was in the store, and stayed there until the link came up the next time."""
-    link = net.connect()
-    await net.router.link_up(ML, link.store)
-    request = pb.ActivityRequest(name="work", task_id=1).SerializeToString()
-    await net.world.service.deliver(message(5, Kind.ACTIVITY, ME.activity("default", "x"), request), received(5))
-    item = await net.hand.activity(1)
-    await net.world.quiet()
+    link, item = await foreign_activity(net)
     net.world.store.lost = 1
     with pytest.raises(UnavailableError):
         await net.world.answer(item)
@@ -369,12 +376,7 @@ async def test_the_result_of_a_foreign_activity_goes_home_though_its_worker_hang
     net: Net,
 ) -> None:
     """As seed 12: it was stored, and stayed there until the link came up the next time."""
-    link = net.connect()
-    await net.router.link_up(ML, link.store)
-    request = pb.ActivityRequest(name="work", task_id=1).SerializeToString()
-    await net.world.service.deliver(message(5, Kind.ACTIVITY, ME.activity("default", "x"), request), received(5))
-    item = await net.hand.activity(1)
-    await net.world.quiet()
+    link, item = await foreign_activity(net)
     net.world.store.batches.clear()
     await cancelled_in_commit(net.world, asyncio.create_task(net.world.answer(item)))
 

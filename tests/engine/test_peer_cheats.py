@@ -21,14 +21,13 @@ from .played_apps import (
     MISSING,
     ORDERS,
     PlayedApp,
-    Start,
     asks,
     creation,
     history,
     log,
     state,
 )
-from .sidecars import Node, hello
+from .sidecars import Node, Start, hello
 from .test_forwarded_calls import ask as ask_call
 from .test_forwarded_calls import request as call_of_client
 from .test_two_sidecars import echo

@@ -2,9 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,10 +15,9 @@ from sidecar.edge.transport import Call, Closed, Handlers, Outflow, Refused, Tls
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 
-from .sidecars import Node, hello
+from .sidecars import Node, Start, hello
 from .world import COMPLETED, call, end, until
 
-Start = Callable[..., Awaitable[Node]]
 DOMAIN = "sidecar.local"
 
 
@@ -41,17 +39,9 @@ def tls(certs: Path, app: str, ca: Path | None = None) -> Tls:
 
 
 @pytest.fixture
-async def start(tmp_path: Path, certs: Path) -> AsyncIterator[Start]:
+def start(start: Start, certs: Path) -> Start:
     """Starts sidecars, each with its certificate."""
-    nodes: list[Node] = []
-
-    async def start(app_id: str, **settings: Any) -> Node:
-        node = await Node.start(app_id, tmp_path, **(given(certs, app_id) | settings))
-        nodes.append(node)
-        return node
-
-    yield start
-    await asyncio.gather(*(node.stop() for node in nodes if not node.until.is_set()))
+    return lambda app_id, **settings: start(app_id, **(given(certs, app_id) | settings))
 
 
 async def introduce(node: Node, frame: peer_pb2.Frame, credentials: Tls | None) -> peer_pb2.Frame | None:

@@ -1,9 +1,8 @@
 """Access policies (M77 to M81): what another app may do here is decided here, by who it has proved to be."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.protobuf.message import Message
@@ -16,30 +15,11 @@ from sidecar.edge.transport import Status
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 
-from .sidecars import Node, PlayedPeer, hello
+from .sidecars import Node, PlayedPeer, Start, hello
 from .world import COMPLETED, call, child, end
 
-Start = Callable[..., Awaitable[Node]]
 ML = pb.Router(target_app_id="ml")
 DENIED = 6
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts sidecars; `policy` is the text of a file."""
-    nodes: list[Node] = []
-
-    async def start(app_id: str, policy: str = "", **settings: Any) -> Node:
-        if policy:
-            file = tmp_path / f"{app_id}.policy.yaml"
-            file.write_text(policy)
-            settings["policy"] = file
-        node = await Node.start(app_id, tmp_path, **settings)
-        nodes.append(node)
-        return node
-
-    yield start
-    await asyncio.gather(*(node.stop() for node in nodes if not node.until.is_set()))
 
 
 async def pair(start: Start, policy: str) -> tuple[Node, Node]:

@@ -13,8 +13,8 @@ from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 
-from .played_apps import ACCEPTED, ALREADY, EXISTS, ORDERS, PlayedApp, Start, asks, creation, log, state
-from .sidecars import Node, fields, free_port, hello, work_items
+from .played_apps import ACCEPTED, ALREADY, EXISTS, ORDERS, PlayedApp, asks, creation, log, state
+from .sidecars import Node, Start, fields, free_port, hello, work_items
 from .test_two_sidecars import echo
 from .world import DONE, DUPLICATE, ME, Hand, World, at, call, child, end, kinds, raised, timer, until
 

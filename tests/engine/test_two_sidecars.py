@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,10 @@ from sidecar.edge.transport import Call, Handlers, Outflow
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 
-from .sidecars import Node, PlayedPeer, free_port, hello
+from .sidecars import Node, PlayedPeer, Start, free_port, hello
 from .world import COMPLETED, call, child, end, until
 
-Start = Callable[..., Awaitable[Node]]
 INVALID = 7
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts sidecars, which are stopped when the test ends."""
-    nodes: list[Node] = []
-
-    async def start(app_id: str, **settings: Any) -> Node:
-        node = await Node.start(app_id, tmp_path, **settings)
-        nodes.append(node)
-        return node
-
-    yield start
-    await asyncio.gather(*(node.stop() for node in nodes if not node.until.is_set()))
 
 
 @pytest.fixture
