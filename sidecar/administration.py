@@ -87,8 +87,7 @@ class Administration:
 def _anew(begun: pb.ExecutionStarted, identity: Identity, app: str) -> pb.ExecutionStarted:
     return pb.ExecutionStarted(
         name=begun.name,
-        version=begun.version if begun.HasField("version") else None,
-        input=begun.input if begun.HasField("input") else None,
+        **events.given(begun, "version", "input"),
         tags=begun.tags,
         instance=pb.WorkflowInstance(instance_id=identity.id, execution_id=events.text(identity.execution), app_id=app),
     )

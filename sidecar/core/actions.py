@@ -81,8 +81,7 @@ def _schedule_task(draft: Draft, action: pb.Action) -> None:
     event.task_scheduled.CopyFrom(
         pb.TaskScheduled(
             name=task.name,
-            version=task.version if task.HasField("version") else None,
-            input=task.input if task.HasField("input") else None,
+            **events.given(task, "version", "input"),
             parent_trace_context=_trace(draft, task),
             tags=task.tags,
             task_execution_id=task.task_execution_id,
@@ -104,8 +103,7 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
         pb.ChildCreated(
             instance_id=child_id,
             name=child.name,
-            version=child.version if child.HasField("version") else None,
-            input=child.input if child.HasField("input") else None,
+            **events.given(child, "version", "input"),
             parent_trace_context=_trace(draft, child),
             tags=child.tags,
             history_propagation_scope=child.history_propagation_scope,
@@ -128,9 +126,7 @@ def _create_detached(draft: Draft, action: pb.Action) -> None:
     draft.confirmed.append(events.encode(event))
     started = pb.ExecutionStarted(
         name=wanted.name,
-        version=wanted.version if wanted.HasField("version") else None,
-        input=wanted.input if wanted.HasField("input") else None,
-        scheduled_start=wanted.scheduled_start if wanted.HasField("scheduled_start") else None,
+        **events.given(wanted, "version", "input", "scheduled_start"),
         parent_trace_context=_trace(draft, wanted),
         tags=wanted.tags,
     )

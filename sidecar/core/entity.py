@@ -325,8 +325,7 @@ def _signal_of(step: _Step, order: pb.SendSignal, target: str) -> bytes:
     signaled = pb.EntitySignaled(
         request_id=step.at.ids.new_id(),
         operation=order.name,
-        scheduled_time=order.scheduled_time if order.HasField("scheduled_time") else None,
-        input=order.input if order.HasField("input") else None,
+        **events.given(order, "scheduled_time", "input"),
         target_instance_id=events.text(target),
     )
     return events.entity_signaled(step.at.now, signaled)
@@ -336,9 +335,8 @@ def _start_of(wish: pb.StartWorkflow, instance_id: str, execution: str) -> pb.Ex
     started = pb.ExecutionStarted(
         name=wish.name,
         version=wish.version if wish.version.value else None,
-        input=wish.input if wish.HasField("input") else None,
         scheduled_start=wish.scheduled_time if wish.HasField("scheduled_time") else None,
-        parent_trace_context=wish.parent_trace_context if wish.HasField("parent_trace_context") else None,
+        **events.given(wish, "input", "parent_trace_context"),
     )
     started.instance.CopyFrom(pb.WorkflowInstance(instance_id=instance_id, execution_id=events.text(execution)))
     return started

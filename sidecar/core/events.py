@@ -1,8 +1,9 @@
 """Building history events and asking them questions."""
 
 from collections.abc import Iterable
+from typing import Any
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
@@ -35,6 +36,11 @@ def never(time: Timestamp) -> bool:
 def text(value: str | None) -> StringValue | None:
     """Wrap an optional text."""
     return None if value is None else StringValue(value=value)
+
+
+def given(message: Message, *names: str) -> dict[str, Any]:
+    """Return those of the named fields that are set, for another message that has fields of the same names."""
+    return {name: getattr(message, name) for name in names if message.HasField(name)}
 
 
 def tag(key: str, value: str) -> bytes:

@@ -92,11 +92,8 @@ def of_child(at: Context, state: State, order: Reminder, record: Record | None) 
     draft = Draft(at, state)
     wanted = events.decode(order.payload).execution_rewound
     if instance.status is Status.FAILED:
-        trace = wanted.parent_trace_context if wanted.HasField("parent_trace_context") else None
         rewound = pb.ExecutionRewound(
-            reason=wanted.reason if wanted.HasField("reason") else None,
-            parent_execution_id=wanted.parent_execution_id,
-            parent_trace_context=trace,
+            parent_execution_id=wanted.parent_execution_id, **events.given(wanted, "reason", "parent_trace_context")
         )
         return Decision(_begin(draft, rewound, record), DONE)
     calls.answer_parent(draft, _answer_again(at.now, instance, order.call.task, record.output))
@@ -115,9 +112,7 @@ def as_creation(at: Context, order: Reminder) -> Reminder:
     wanted = events.decode(order.payload).execution_rewound
     started = pb.ExecutionStarted(
         name=wanted.name.value,
-        version=wanted.version if wanted.HasField("version") else None,
-        input=wanted.input if wanted.HasField("input") else None,
-        parent_trace_context=wanted.parent_trace_context if wanted.HasField("parent_trace_context") else None,
+        **events.given(wanted, "version", "input", "parent_trace_context"),
         parent=wanted.parent,
         tags=wanted.tags,
     )
@@ -304,10 +299,8 @@ def _rewind_child(draft: Draft, event: pb.HistoryEvent, child: Child, history: S
         reason=reasons[-1] if reasons else None,
         parent_execution_id=events.text(instance.execution),
         instance_id=events.text(child.actor.id),
-        parent_trace_context=made.parent_trace_context if made.HasField("parent_trace_context") else None,
         name=events.text(made.name),
-        version=made.version if made.HasField("version") else None,
-        input=made.input if made.HasField("input") else None,
+        **events.given(made, "version", "input", "parent_trace_context"),
         parent=pb.ParentInstance(name=events.text(instance.name), version=events.text(instance.version)),
         tags=made.tags,
     )

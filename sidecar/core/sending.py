@@ -69,9 +69,7 @@ def _task(draft: Draft, event: pb.HistoryEvent) -> None:
     actor = target(draft, event, "activity", f"{draft.state.instance.id}::{event.event_id}::{draft.turn}")
     request = pb.ActivityRequest(
         name=task.name,
-        version=task.version if task.HasField("version") else None,
-        input=task.input if task.HasField("input") else None,
-        parent_trace_context=task.parent_trace_context if task.HasField("parent_trace_context") else None,
+        **events.given(task, "version", "input", "parent_trace_context"),
         tags=task.tags,
         task_execution_id=task.task_execution_id,
         lineage=lineage.of_call(draft, task.history_propagation_scope),
@@ -89,9 +87,7 @@ def _child(draft: Draft, event: pb.HistoryEvent) -> None:
     actor = target(draft, event, "workflow", child.instance_id)
     started = pb.ExecutionStarted(
         name=child.name,
-        version=child.version if child.HasField("version") else None,
-        input=child.input if child.HasField("input") else None,
-        parent_trace_context=child.parent_trace_context if child.HasField("parent_trace_context") else None,
+        **events.given(child, "version", "input", "parent_trace_context"),
         tags=child.tags,
         parent=_as_parent(draft, event.event_id),
         lineage=lineage.of_call(draft, child.history_propagation_scope),

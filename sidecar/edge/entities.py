@@ -43,8 +43,7 @@ class Entities:
         signaled = pb.EntitySignaled(
             request_id=request.request_id,
             operation=request.name,
-            scheduled_time=request.scheduled_time if request.HasField("scheduled_time") else None,
-            input=request.input if request.HasField("input") else None,
+            **events.given(request, "scheduled_time", "input"),
             target_instance_id=events.text(address[1]),
         )
         return done(await self._service.signal(address, signaled))
