@@ -17,7 +17,7 @@ BUILDS = ROOT / "build" / "sdks"
 LOGS = BUILDS / "logs"
 FAMILIES = ("microsoft", "dapr")
 _KEYS = {"id", "package", "version", "language", "family", "tools", "prepare", "run"}
-_MORE_KEYS = {"locks", "reason"}
+_MORE_KEYS = {"locks", "shared", "reason"}
 _PREPARE_SECONDS = 1200
 _STAMP = "prepared"
 # What tools leave in a folder: no part of a program.
@@ -51,6 +51,7 @@ class Build:
     folder: Path
     tools: tuple[str, ...]
     locks: tuple[str, ...]
+    shared: tuple[str, ...]
     prepare: tuple[tuple[str, ...], ...]
     run: tuple[str, ...]
     reason: str
@@ -70,7 +71,7 @@ class Build:
         return {**kept, "SDK_BUILD": str(self.directory), **more}
 
     def prepared(self) -> None:
-        """Installs and builds it unless that was done from the same locks."""
+        """Installs and builds it unless that was done from the same locks and shared files."""
         absent = [tool for tool in self.tools if shutil.which(tool) is None]
         if absent:
             raise NotRunError(f"no {' and no '.join(absent)} on the path", missing=True)
@@ -108,10 +109,12 @@ class Build:
         return [word.replace("{build}", str(self.directory)).replace("{python}", sys.executable) for word in words]
 
     def _stamp(self) -> str:
-        """What the build was made from: the commands and the content of the locks."""
+        """What the build was made from: the commands, and the content of the locks and of what it shares."""
         digest = hashlib.sha256(json.dumps(self.prepare).encode())
-        for path in [self.folder / name for name in self.locks] or _files(self.folder):
-            digest.update(f"\0{path.relative_to(self.folder)}\0".encode() + path.read_bytes())
+        own = [self.folder / name for name in self.locks] or _files(self.folder)
+        beside = [path for name in self.shared for path in _files(self.folder.parent / name)]
+        for path in own + beside:
+            digest.update(f"\0{os.path.relpath(path, self.folder)}\0".encode() + path.read_bytes())
         return digest.hexdigest()
 
 
@@ -144,6 +147,7 @@ def _build(row: dict[str, Any], folder: Path) -> Build:
         folder=folder,
         tools=tuple(row["tools"]),
         locks=tuple(row.get("locks", ())),
+        shared=tuple(row.get("shared", ())),
         prepare=tuple(tuple(command) for command in row["prepare"]),
         run=tuple(row["run"]),
         reason=row.get("reason", ""),
@@ -151,7 +155,7 @@ def _build(row: dict[str, Any], folder: Path) -> Build:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files of a program, in a fixed order."""
+    """The files of a program or of what programs share, in a fixed order."""
     return sorted(
         path for path in folder.rglob("*") if path.is_file() and not _LEFT & set(path.parts[len(folder.parts) :])
     )

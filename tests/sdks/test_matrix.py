@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from . import programs, report
+from . import programs, report, sdks
 from .programs import Beside, Line, play
 from .report import Column
 from .scenarios import SCENARIOS
@@ -31,7 +31,14 @@ def build(tmp_path: Path, **more: object) -> Build:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     values = {"id": "python-test", "package": "none", "version": "1", "language": "Python", "family": "dapr"}
-    commands = {"tools": (), "locks": (), "prepare": (), "run": (sys.executable, str(program)), "reason": ""}
+    commands = {
+        "tools": (),
+        "locks": (),
+        "shared": (),
+        "prepare": (),
+        "run": (sys.executable, str(program)),
+        "reason": "",
+    }
     return Build(**{**values, **commands, "folder": tmp_path, **more})  # type: ignore[arg-type]
 
 
@@ -52,6 +59,7 @@ def test_the_builds_of_all_folders_can_be_read() -> None:
     assert {each.family for each in found} == {"microsoft", "dapr"}
     for each in found:
         missing = [lock for lock in each.locks if not (each.folder / lock).is_file()]
+        missing += [name for name in each.shared if not (each.folder.parent / name).is_dir()]
         assert not missing, f"{each.id} has no {missing}"
 
 
@@ -93,6 +101,28 @@ def test_a_tool_that_is_missing_is_told_from_a_build_that_fails(tmp_path: Path) 
     with pytest.raises(NotRunError, match="no no-such-tool on the path") as caught:
         build(tmp_path, tools=("no-such-tool",)).prepared()
     assert caught.value.missing
+
+
+@pytest.mark.parametrize("locks", [(), ("program.py",)])
+def test_a_build_is_prepared_again_when_a_file_that_it_shares_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(sdks, "BUILDS", tmp_path / "builds")
+    monkeypatch.setattr(sdks, "LOGS", tmp_path / "logs")
+    times, folder, stage = tmp_path / "times", tmp_path / "program", tmp_path / "test_shared" / "deep" / "stage.py"
+    folder.mkdir()
+    stage.parent.mkdir(parents=True)
+    count = (sys.executable, "-c", f"open({str(times)!r}, 'a').write('x')")
+    here = build(folder, locks=locks, shared=("test_shared",), prepare=(count,))
+    counted = []
+    for text in ("one", "one", "two"):
+        stage.write_text(text)
+        here.prepared()
+        counted.append(len(times.read_text()))
+    stage.rename(stage.with_name("renamed.py"))
+    here.prepared()
+    counted.append(len(times.read_text()))
+    assert counted == [1, 1, 2, 3]
 
 
 def test_the_table_shows_what_was_not_played_as_not_run(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@ module go_dapr
 
 go 1.26.0
 
+replace tests.sdks/go_shared => ../go_shared
+
 require (
 	github.com/dapr/durabletask-go v0.12.1
 	github.com/dapr/go-sdk v1.11.0
 	github.com/microsoft/durabletask-go v0.5.0
 	google.golang.org/grpc v1.85.0
+	tests.sdks/go_shared v0.0.0
 )
 
 require (

@@ -2,9 +2,12 @@ module go_microsoft
 
 go 1.26.0
 
+replace tests.sdks/go_shared => ../go_shared
+
 require (
 	github.com/microsoft/durabletask-go v0.6.0
 	google.golang.org/grpc v1.85.0
+	tests.sdks/go_shared v0.0.0
 )
 
 require (

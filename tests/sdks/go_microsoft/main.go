@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"go_microsoft/stage"
+	"tests.sdks/go_shared/stage"
 )
 
 func main() {

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"go_microsoft/stage"
+	"tests.sdks/go_shared/stage"
 )
 
 func scenarios(hub *client.TaskHubGrpcClient) stage.Programme {

@@ -9,7 +9,7 @@ import (
 	"github.com/dapr/durabletask-go/workflow"
 	dapr "github.com/dapr/go-sdk/client"
 
-	"go_dapr/stage"
+	"tests.sdks/go_shared/stage"
 )
 
 func main() {

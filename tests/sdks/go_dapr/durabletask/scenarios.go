@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"go_dapr/stage"
+	"tests.sdks/go_shared/stage"
 )
 
 func scenarios(client *workflow.Client, registry *workflow.Registry) stage.Programme {

@@ -8,7 +8,7 @@ import (
 	dapr "github.com/dapr/go-sdk/client"
 	"github.com/dapr/go-sdk/workflow"
 
-	"go_dapr/stage"
+	"tests.sdks/go_shared/stage"
 )
 
 func main() {

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"go_dapr/stage"
+	"tests.sdks/go_shared/stage"
 )
 
 func scenarios(client *workflow.Client) stage.Programme {

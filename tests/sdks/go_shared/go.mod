@@ -1,0 +1,3 @@
+module tests.sdks/go_shared
+
+go 1.26.0
