@@ -104,8 +104,8 @@ MUTANTS = (
         "rewound-child-is-not-told",
         "core",
         "core/rewind.py",
-        "    if instance.status is Status.FAILED:\n        trace",
-        "    if False:\n        trace",
+        "    if instance.status is Status.FAILED:\n        rewound",
+        "    if False:\n        rewound",
     ),
     Mutant(
         "past-survives-a-rewind",

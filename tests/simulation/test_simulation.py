@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.turns import Turns
+from tests.simulation import mutants, programs, rare
 from tests.simulation import plan as plans
-from tests.simulation import programs, rare
 from tests.simulation.shrink import shrink
 from tests.simulation.world import simulate
 
@@ -79,3 +79,8 @@ def test_what_is_a_child_shows_in_its_id() -> None:
     assert programs.tag_of("w1:c5.2.77") == "c5"
     assert programs.tag_of("w1:d3.77:c6.1.80") == "c6"
     assert [programs.tag_of(one) for one in ("w1", "w1:d3.77", "w1r:0002")] == [None, None, None]
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_changes_the_code_as_it_is(mutant: mutants.Mutant) -> None:
+    assert (ROOT / "sidecar" / mutant.file).read_text().count(mutant.text) == 1
