@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sidecar import config
+from sidecar import config, options
 from sidecar.config import ConfigError, StartError
 
 _HEALTH_TIMEOUT = 3.0
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command, which takes the flags as one mapping, an option for each of `config.OPTIONS`."""
+    """Gives a command, which takes the flags as one mapping, an option for each of `options.OPTIONS`."""
     _, *others = inspect.signature(command).parameters.values()
     own = {parameter.name for parameter in others}
 
@@ -67,7 +67,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         flags = {name: value for name, value in given.items() if name not in own}
         command(flags, **{name: given[name] for name in own})
 
-    settings = (_parameter(option.field, _typed(option)) for option in config.OPTIONS)
+    settings = (_parameter(option.field, _typed(option)) for option in options.OPTIONS)
     parameters = [_parameter("config", _ConfigFile), *settings, *others]
     wrapper.__doc__ = command.__doc__
     wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -79,7 +79,7 @@ def _parameter(name: str, annotation: object) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _typed(option: config.Option) -> object:
+def _typed(option: options.Option) -> object:
     """Values stay text here: `config` checks those of every source alike."""
     default = config.shown(getattr(config.DEFAULTS, option.field))
     if option.field == "log_format":

@@ -1,20 +1,21 @@
 """The settings of one sidecar: read from flags, environment and file, checked once, then frozen.
 
-Owns every option's names, default and rules. Reads the config file and nothing else; must not know who uses a
-setting.
+Owns the defaults and the rules between settings; `options.py` has their names. Reads the config file and nothing
+else; must not know who uses a setting.
 """
 
 import difflib
 import ipaddress
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from sidecar import formats, values
+from sidecar.options import BY_FIELD, OPTIONS, Option
 
 _CONFIG_VARIABLE = "SIDECAR_CONFIG"
 # Kubernetes sets these for a Service whose name starts with "sidecar"; nobody meant them as settings.
@@ -62,25 +63,6 @@ class Settings:
     allow_hub_deletion: bool = False
     retention: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-
-
-class Option(NamedTuple):
-    """How one field of `Settings` is named and read. `parse` raises ValueError whose text is the reason."""
-
-    field: str
-    parse: Callable[[object], object]
-    metavar: str
-    help: str
-    repeats: bool = False
-    word: str = ""
-
-    @property
-    def flag(self) -> str:
-        return "--" + (self.word or self.field).replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        return "SIDECAR_" + (self.word or self.field).upper()
 
 
 class Resolved(NamedTuple):
@@ -278,104 +260,4 @@ def _is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-OPTIONS: tuple[Option, ...] = (
-    Option("app_id", values.app_id, "ID", "This app's ID: letters, digits, '-' and '_'; required."),
-    Option("namespace", values.app_id, "NAME", "Namespace of the app and of its peers."),
-    Option(
-        "grpc_port",
-        values.ports,
-        "PORT",
-        "Loopback port for the app's workflow SDK; repeatable.",
-        repeats=True,
-    ),
-    Option("http_port", values.port, "PORT", "Loopback port for health and metadata."),
-    Option("peer_port", values.port, "PORT", "Port for the sidecars of other apps."),
-    Option("peer_host", values.host, "HOST", "Address that the peer port listens on."),
-    Option("peer_cert", values.path, "FILE", "Certificate of this app for the peer link, in PEM."),
-    Option("peer_key", values.path, "FILE", "Private key of that certificate."),
-    Option("peer_ca", values.path, "FILE", "Certificate of the CA that peers must have theirs from."),
-    Option("trust_domain", values.trust_domain, "NAME", "Trust domain in the SPIFFE IDs of certificates."),
-    Option("insecure_peers", values.switch, "", "Accept plaintext peers on an address that is not loopback."),
-    Option("data_dir", values.path, "DIR", "Directory of the database; sidecars may share one."),
-    Option(
-        "peers",
-        values.peers,
-        "APP=HOST:PORT",
-        "Where another app's sidecar listens; repeatable, also separated by commas.",
-        repeats=True,
-        word="peer",
-    ),
-    Option(
-        "peer_pattern",
-        values.peer_pattern,
-        "HOST:PORT",
-        "Address of every other app, such as {app}-sidecar:50002; {namespace} may stand in it too.",
-    ),
-    Option(
-        "peer_file", values.path, "FILE", "File of peers, YAML or TOML: app: host:port; read again when it changes."
-    ),
-    Option(
-        "routes",
-        values.routes,
-        "KIND:NAME=APP",
-        "Which app calls without a target go to, by name (activity:gpu-*=ml, workflow:ship*=logistics); repeatable, "
-        "the first that fits counts.",
-        repeats=True,
-        word="route",
-    ),
-    Option("policy", values.path, "FILE", "File of what other apps may call here; without it, all of it."),
-    Option("log_format", values.choice("console", "json"), "console|json", "How log lines look."),
-    Option(
-        "log_level",
-        values.choice("debug", "info", "warning", "error"),
-        "LEVEL",
-        "debug, info, warning, error.",
-    ),
-    Option(
-        "reuse",
-        values.choice("terminal", "never"),
-        "terminal|never",
-        "When an instance ID may be used again if the client states no policy: once it has ended, or never.",
-    ),
-    Option("max_message_bytes", values.size, "SIZE", "Largest gRPC message: bytes, or such as 64MiB."),
-    Option(
-        "turn_timeout",
-        values.seconds,
-        "SECONDS",
-        "A turn that a worker has not answered is handed out again.",
-    ),
-    Option("activity_timeout", values.seconds_or_none, "SECONDS", "The same for an activity."),
-    Option("drain_timeout", values.seconds, "SECONDS", "How long a stop waits for work that was handed out."),
-    Option(
-        "unknown_app",
-        values.choice("wait", "fail"),
-        "wait|fail",
-        "What a call does whose app is not among the peers: wait for it to appear, or fail.",
-    ),
-    Option(
-        "task_hubs",
-        values.task_hubs,
-        "ignore|separate|NAMES",
-        "What the header taskhub of a call does: nothing, keep each name apart, or the same for these names alone.",
-        repeats=True,
-    ),
-    Option("allow_hub_deletion", values.switch, "", "Let a client delete all instances of its task hub by one call."),
-    Option(
-        "retention",
-        values.retention,
-        "STATUS=TIME",
-        "How long ended workflows are kept, such as completed=7d,failed=30d or any=90d; repeatable.",
-        repeats=True,
-    ),
-    Option(
-        "limits",
-        values.limits,
-        "KIND:NAME=COUNT",
-        "Most at once over all workers: workflow:NAME=N, activity:NAME=N (NAME may be gpu-*), or activities=N, "
-        "workflows=N for all; repeatable, also separated by commas.",
-        repeats=True,
-        word="limit",
-    ),
-)
-BY_FIELD: Mapping[str, Option] = MappingProxyType({option.field: option for option in OPTIONS})
 DEFAULTS = Settings(app_id="")

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 import sidecar
-from sidecar import cli, config
+from sidecar import cli, options
 from sidecar.config import Settings, StartError
 from sidecar.edge.http import HttpSurface
 
@@ -128,7 +128,7 @@ def test_the_command_alone_prints_its_help() -> None:
 def test_the_help_of_run_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "--help"]) == 0
     written = " ".join(capsys.readouterr().out.split())
-    for option in config.OPTIONS:
+    for option in options.OPTIONS:
         assert f"{option.flag} " in written
         assert option.help in written
     assert "[default: 50001,4001]" in written

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import config
+from sidecar import options
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("option", config.OPTIONS, ids=lambda option: option.field)
-def test_every_setting_has_a_row_with_its_three_names(option: config.Option) -> None:
+@pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.field)
+def test_every_setting_has_a_row_with_its_three_names(option: options.Option) -> None:
     assert f"| `{option.flag}` | `{option.variable}` | `{option.field}` |" in README
 
 
 def test_no_row_is_about_a_setting_that_does_not_exist() -> None:
-    assert set(re.findall(r"^\| `(--[\w-]+)`", README, re.MULTILINE)) == {one.flag for one in config.OPTIONS}
+    assert set(re.findall(r"^\| `(--[\w-]+)`", README, re.MULTILINE)) == {one.flag for one in options.OPTIONS}
 
 
 def test_examples_in_python_are_python() -> None:
