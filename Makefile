@@ -22,7 +22,7 @@ PYTEST_ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test demo multi-app chaos lock \
-        lock-check image-lint sim soak mutants sdks sdks-record sdks-idle clean
+        lock-check image-lint sim soak mutants sdks sdks-record sdks-idle reliability sbom audit clean
 
 help: ## print this list
 	@echo "usage: make TARGET"; echo
@@ -107,6 +107,9 @@ multi-app: $(SETUP) $(SETUP_SDKS) ## the statements about multi-app workflows, e
 chaos: $(SETUP) $(SETUP_SDKS) ## five apps of three SDK kinds under faults, for 5 minutes or SECONDS=
 	$(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
+reliability: $(SETUP) $(SETUP_SDKS) ## the tests of faults, with real processes; writes docs/reliability.md
+	$(BIN)/python -m tests.reliability
+
 sim: $(SETUP) ## simulate deployments until nothing new is found; SEED= shows one as a story, STEPS= cuts it short
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
 
@@ -125,9 +128,10 @@ image-lint: $(SETUP) ## check the container files as far as that goes without an
 COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
            --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
-SDK_INS := $(APP_SDKS:%=tests/blackbox/requirements-%.in) $(wildcard tests/sdks/python_*/requirements*.in)
-LOCKS   := requirements.lock requirements-dev.lock requirements-build.lock $(SDK_INS:.in=.lock)
-SOURCES := pyproject.toml $(SDK_INS)
+OWN_INS := requirements-supply.in $(APP_SDKS:%=tests/blackbox/requirements-%.in) \
+           $(wildcard tests/sdks/python_*/requirements*.in)
+LOCKS   := requirements.lock requirements-dev.lock requirements-build.lock $(OWN_INS:.in=.lock)
+SOURCES := pyproject.toml $(OWN_INS)
 
 $(UV):
 	$(PYTHON) -m venv .venvs/lock
@@ -137,7 +141,7 @@ lock: $(UV) ## resolve the dependencies again and write the locks, with hashes
 	$(UV) $(COMPILE) pyproject.toml -o requirements.lock
 	$(UV) $(COMPILE) pyproject.toml -c requirements.lock --group dev -o requirements-dev.lock
 	$(UV) $(COMPILE) -c requirements-dev.lock --group pyproject.toml:build -o requirements-build.lock
-	$(foreach in,$(SDK_INS),$(UV) $(COMPILE) $(in) -o $(in:.in=.lock) &&) true
+	$(foreach in,$(OWN_INS),$(UV) $(COMPILE) $(in) -o $(in:.in=.lock) &&) true
 
 # Hashes are left out: an index may add files to a version, and so hashes, but it cannot change a file.
 lock-check: $(UV) ## fail if a lock is not what `make lock` would write
@@ -149,6 +153,22 @@ lock-check: $(UV) ## fail if a lock is not what `make lock` would write
 	    grep -v -e '--hash=' build/lock/$$lock | diff -u --label "$$lock" --label "make lock" build/lock/committed - \
 	    || exit 1; \
 	done
+
+# --- supply chain ----------------------------------------------------------------------------------------------------
+
+.venvs/supply/.installed: requirements-supply.lock
+	$(create_venv)
+	$(@D)/bin/python $(PIP_INSTALL) --require-hashes -r $<
+	@touch $@
+
+sbom: .venvs/supply/.installed ## build/sbom.json: what the sidecar is made of, from the lock (CycloneDX)
+	@mkdir -p build
+	.venvs/supply/bin/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml \
+	    --output-file build/sbom.json requirements.lock
+
+# Asks PyPI's service for advisories; where only a mirror is reached, it says so and fails.
+audit: .venvs/supply/.installed ## look for known vulnerabilities in the locked dependencies (needs pypi.org)
+	.venvs/supply/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
 
 clean: ## remove what was built, but not the environments
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
