@@ -1,0 +1,145 @@
+"""Runs the tests of faults and writes docs/reliability.md from what they report: `make reliability`.
+
+A test that shows what a fault must not do is marked `@pytest.mark.fault(number, "the promise")` and notes by the
+fixture `injected` how often the fault came about. The long runs (simulation, chaos, fuzzing) leave their figures in
+build/figures, which go into the document too.
+"""
+
+import ast
+import json
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENT = ROOT / "docs" / "reliability.md"
+FIGURES = ROOT / "build" / "figures"
+
+FAULTS = {
+    1: "The sidecar is killed (`kill -9`) at any point around a commit",
+    2: "A worker is killed in the middle of a turn or an activity",
+    3: "Both sidecars of a call are killed, at each step of it",
+    4: "The machine fails: pages that were not synced are lost",
+    5: "The disk is full: at the start, while running, at a checkpoint, in a migration",
+    6: "`fsync` fails, once or for good",
+    7: "The file system becomes read-only",
+    8: "Another process holds the database locked",
+    9: "The database file is damaged, or is not ours",
+    10: "Two sidecars on one data directory; a copied store",
+    11: "The clock is set forward or back",
+    12: "The process is stopped for 30 s and goes on",
+    13: "A worker completes the same work 2 to 100 times",
+    14: "A worker completes too late",
+    15: "A worker completes what it was not given, or on an old history",
+    16: "A worker never answers",
+    17: "A worker's stream breaks while an activity runs",
+    18: "A worker reads its stream slowly, or not at all",
+    19: "A connection is dead without having been closed",
+    20: "The other app is down at the first call",
+    21: "The other app comes and goes",
+    22: "The network lets requests through and loses the answers",
+    23: "A peer has the wrong app ID, namespace or protocol version",
+    24: "A message is too large",
+    25: "Malformed and hostile input",
+    26: "Thousands of streams and connections; no file descriptor left",
+    27: "Clients that send a byte a second, or nothing",
+    28: "Work that kills each worker which takes it",
+    29: "Results that grow and grow",
+    30: "Thousands of reminders due at once after a day of downtime",
+    31: "One slow handler",
+    32: "Purge, terminate, suspend and reuse of an ID race with the work",
+    33: "Bursts of events for a workflow that continues as new",
+    34: "Each write to the store may fail",
+    35: "A wake-up is lost",
+    36: "Upgrade of the store and of one peer before the other; death in a migration",
+    37: "All workers leave, and others come",
+    38: "SIGTERM under load, twice, and with a full disk",
+    39: "Much to remember: sleeping instances, names, waits",
+    40: "The event loop is blocked for seconds",
+    41: "A token or certificate is wrong, missing, expired or renewed",
+    42: "One ID is started many times at once",
+}
+
+
+class Shown(NamedTuple):
+    """What a marked test shows: `test` is its path and name, as pytest writes it."""
+
+    fault: int
+    promise: str
+    test: str
+
+
+def marked(folder: Path = ROOT / "tests") -> Iterator[Shown]:
+    """The tests that have the mark, found in the sources without importing them."""
+    for file in sorted(folder.rglob("test_*.py")):
+        for function in ast.parse(file.read_text()).body:
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                for call in function.decorator_list:
+                    if isinstance(call, ast.Call) and ast.unparse(call.func) == "pytest.mark.fault":
+                        number, promise = (ast.literal_eval(argument) for argument in call.args)
+                        yield Shown(number, promise, f"{file.relative_to(ROOT)}::{function.name}")
+
+
+class Outcomes:
+    """A plugin that keeps what each test came to and what it injected."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, set[str]] = defaultdict(set)
+        self.injected: dict[str, list[str]] = defaultdict(list)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        test = re.sub(r"\[.*\]$", "", report.nodeid)
+        if report.when == "call" or report.outcome != "passed":
+            self.results[test].add(report.outcome)
+        if report.when == "teardown":
+            self.injected[test] += [str(value) for name, value in report.user_properties if name == "injected"]
+
+    def result(self, test: str) -> str:
+        """The worst of what a test came to."""
+        found = self.results.get(test, set())
+        return next((one for one in ("failed", "skipped", "passed") if one in found), "not run")
+
+
+def document(shown: list[Shown], outcomes: Outcomes) -> str:
+    """The text of docs/reliability.md."""
+    rows = ["| fault | promise | test | injected | result |", "| --- | --- | --- | --- | --- |"]
+    for number, name in FAULTS.items():
+        for one in (each for each in shown if each.fault == number):
+            file, _, function = one.test.partition("::")
+            test = f"[{function}](../{file})"
+            injected = "; ".join(dict.fromkeys(outcomes.injected[one.test]))
+            rows.append(f"| {number}. {name} | {one.promise} | {test} | {injected} | {outcomes.result(one.test)} |")
+    return "\n".join([HEAD, *rows, "", *_long_runs()])
+
+
+def _long_runs() -> list[str]:
+    text = ["## Long runs", ""]
+    for file in sorted(FIGURES.glob("*.json")):
+        figures = json.loads(file.read_text())
+        text += [f"- `{figures['command']}`: {figures['result']}"]
+    return [*text, ""]
+
+
+HEAD = """# What faults do to it
+
+Each line names a fault, what the sidecar promises, the test that shows it, and how often the fault came about in the
+last run of `make reliability`, which writes this page. A test that injected nothing fails. There is no promise here
+without a test.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    shown = list(marked())
+    outcomes = Outcomes()
+    code = pytest.main([*arguments, "-q", "-m", "fault", str(ROOT / "tests")], plugins=[outcomes])
+    DOCUMENT.write_text(document(shown, outcomes))
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
