@@ -19,7 +19,7 @@ from sidecar.edge.transport import Call, Closed, Metadata, Refused, Status, Tls
 MIB = 1024 * 1024
 MAX_RECEIVE_BYTES = 64 * MIB
 MAX_MESSAGE_BYTES = 2_000
-KEEPALIVE_SECONDS = 20.0
+KEEPALIVE_SECONDS = 9.0
 SETTLE_SECONDS = 0.01
 WATCH_SECONDS = 0.25
 RETIREMENT_SECONDS = 1e8
@@ -29,7 +29,8 @@ _COMMON_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 64 * 1024),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # without it a ping may go unanswered for a minute
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
@@ -40,8 +41,7 @@ _SERVER_OPTIONS = (
     # Workers ping as often as they like; by default that ends their connection.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
-    # Otherwise a second server binds a taken port without an error.
-    ("grpc.so_reuseport", 0),
+    ("grpc.so_reuseport", 0),  # otherwise a second server binds a taken port without an error
     # By default a burst of a thousand calls loses some.
     ("grpc.server.max_pending_requests", 100_000),
     ("grpc.server.max_pending_requests_hard_limit", 200_000),

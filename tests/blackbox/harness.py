@@ -367,6 +367,12 @@ class Deployment:
             sidecar.kill9()
 
 
+def memory(process: Process) -> int:
+    """Resident bytes of a process."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+
+
 def attempt(app: App, op: str, seconds: float = 60.0, **arguments: Any) -> Any:
     """A command, tried again while its sidecar is down; a start that finds its id taken had worked before."""
     end = time.monotonic() + seconds

@@ -89,6 +89,10 @@ class Caller:
         call = self._channel.unary_unary(SERVICE + method)
         return decode(call(request if isinstance(request, bytes) else encode(request), timeout=timeout))
 
+    def begin(self, method: str, request: Message, timeout: float = 10.0) -> Any:
+        """The call under way, as grpc's future."""
+        return self._channel.unary_unary(SERVICE + method).future(encode(request), timeout=timeout)
+
     def status(self, method: str, request: bytes | Message) -> tuple[str, str]:
         """Name and text of the status of a call, whatever it is."""
         try:

@@ -16,12 +16,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.blackbox.harness import Deployment, Sidecar
+from tests.blackbox.harness import Deployment, Sidecar, memory
+from tests.blackbox.proxy import Network, Proxy
 from tests.blackbox.test_crash import Load, Started, Work, anywhere, begin, wrong
 from tests.sdks.programs import Beside, Program
 from tests.sdks.sdks import BUILDS, LOGS, builds
-
-from .proxy import Network, Proxy
 
 DAPR, MICROSOFT, GO = ("orders", "stock"), ("ml", "depot"), "ship"
 APPS = (*DAPR, *MICROSOFT, GO)
@@ -116,12 +115,6 @@ class Chaos:
             program.kill()
         self.deployment.end()
         self.network.end()
-
-
-def memory(sidecar: Sidecar) -> int:
-    """Resident bytes of a sidecar's process."""
-    status = Path(f"/proc/{sidecar.pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
 
 
 def left_behind(sidecar: Sidecar) -> int:
