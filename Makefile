@@ -101,14 +101,14 @@ sdks-idle: $(SETUP) ## all SDKs at once with nothing to do: no stream is lost, n
 demo: $(SETUP) $(SETUP_SDKS) ## one workflow across three apps, with a crash in the middle
 	@$(BIN)/python examples/demo.py
 
-multi-app: $(SETUP) $(SETUP_SDKS) ## the statements about multi-app workflows, each with its test and result
-	$(BIN)/python -m tests.multi_app
+multi-app: $(SETUP) $(SETUP_SDKS) ## the statements about multi-app workflows, each with its test and result; RESULTS= reads a file
+	$(BIN)/python -m tests.multi_app $(RESULTS)
 
 chaos: $(SETUP) $(SETUP_SDKS) ## five apps of three SDK kinds under faults, for 5 minutes or SECONDS=
 	$(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 reliability: $(SETUP) $(SETUP_SDKS) ## the tests of faults, with real processes; writes docs/reliability.md
-	$(BIN)/python -m tests.reliability
+	$(BIN)/python -m tests.reliability $(RESULTS)
 
 sim: $(SETUP) ## simulate deployments until nothing new is found; SEED= shows one as a story, STEPS= cuts it short
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))

@@ -1,20 +1,20 @@
-"""Runs the tests of multi-app workflows and prints which test shows which statement: `make multi-app`.
+"""Prints which test shows which statement about multi-app workflows, and its result: `make multi-app`.
 
 A test names the statements that it shows by their numbers in its docstring ("M31", "M4 to M6"). A statement without a
-test, or with one that failed or was skipped, ends the run with 1.
+test, or with one that failed or was skipped, ends the run with 1. With a file of results (JUnit XML) as its argument it
+runs nothing.
 """
 
+import ast
 import re
 import sys
 from collections import defaultdict
 from pathlib import Path
 
-import pytest
+from tests import shown
 
 STATEMENTS = range(1, 95)
 _NUMBER = re.compile(r"\bM(\d+)\b(?:\s+to\s+M(\d+)\b)?")
-_WORST = ("passed", "skipped", "failed")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def numbers(text: str) -> set[int]:
@@ -25,58 +25,32 @@ def numbers(text: str) -> set[int]:
     return found & set(STATEMENTS)
 
 
-class Table:
-    """A plugin that keeps the tests that name a statement, and their outcomes."""
-
-    def __init__(self) -> None:
-        self.tests: dict[int, list[str]] = defaultdict(list)
-        self.outcomes: dict[str, str] = {}
-
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        kept = []
-        for item in items:
-            named = numbers(getattr(getattr(item, "function", None), "__doc__", None) or "")
-            for number in named:
-                self.tests[number].append(item.nodeid)
-            if named:
-                kept.append(item)
-        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-        items[:] = kept
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        before = self.outcomes.get(report.nodeid, "passed")
-        self.outcomes[report.nodeid] = max(before, report.outcome, key=_WORST.index)
-
-    def rows(self) -> list[tuple[int, str, str]]:
-        """Number, tests and result of each statement."""
-        rows = []
-        for number in STATEMENTS:
-            tests = self.tests.get(number, [])
-            results = [self.outcomes.get(test, "not run") for test in tests]
-            bad = [result for result in results if result != "passed"]
-            rows.append((number, _names(tests), "missing" if not tests else bad[0] if bad else "ok"))
-        return rows
-
-
-def _names(tests: list[str]) -> str:
-    """The tests without their parameters, each with its file."""
-    short = dict.fromkeys(re.sub(r"\[.*\]$", "", test) for test in tests)
-    return ", ".join(name.removeprefix("tests/").replace(".py::", "::") for name in short)
+def tests_by_statement() -> dict[int, list[str]]:
+    """The tests that name each statement."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for test, function in shown.functions():
+        for number in numbers(ast.get_docstring(function) or ""):
+            found[number].append(test)
+    return found
 
 
 def main(arguments: list[str]) -> int:
-    table = Table()
-    code = pytest.main([*arguments, "-q", "-p", "no:cacheprovider", str(ROOT / "tests")], plugins=[table])
-    rows = table.rows()
-    print()
-    for number, tests, result in rows:
-        print(f"M{number:<3} {result:<8} {tests}")
-    missing = [f"M{number}" for number, _, result in rows if result != "ok"]
-    print(
-        f"\n{len(rows) - len(missing)} of {len(rows)} statements shown"
-        + (f"; not: {', '.join(missing)}" if missing else "")
-    )
-    return 1 if missing else int(code)
+    tests = tests_by_statement()
+    results = Path(arguments[0]) if arguments else shown.ROOT / "build" / "multi-app.xml"
+    if not arguments:
+        shown.run((test for each in tests.values() for test in each), results)
+    outcomes = shown.outcomes(results)
+    missing = []
+    for number in STATEMENTS:
+        found = [outcomes[test].result for test in tests[number]]
+        result = next((each for each in found if each != "passed"), "ok") if found else "missing"
+        names = ", ".join(test.removeprefix("tests/").replace(".py::", "::") for test in tests[number])
+        print(f"M{number:<3} {result:<8} {names}")
+        if result != "ok":
+            missing.append(f"M{number}")
+    text = f"; not: {', '.join(missing)}" if missing else ""
+    print(f"\n{len(STATEMENTS) - len(missing)} of {len(STATEMENTS)} statements shown{text}")
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

@@ -1,24 +1,23 @@
 """Runs the tests of faults and writes docs/reliability.md from what they report: `make reliability`.
 
 A test that shows what a fault must not do is marked `@pytest.mark.fault(number, "the promise")` and notes by the
-fixture `injected` how often the fault came about. The long runs (simulation, chaos, fuzzing) leave their figures in
+fixture `injected` how often the fault came about; where it does not, its cases are the faults. With a file of results
+(JUnit XML) as its argument it runs nothing. The long runs (simulation, chaos, fuzzing) leave their figures in
 build/figures, which go into the document too.
 """
 
 import ast
 import json
-import re
 import sys
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
+from tests import shown
+from tests.shown import Outcome
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCUMENT = ROOT / "docs" / "reliability.md"
-FIGURES = ROOT / "build" / "figures"
+DOCUMENT = shown.ROOT / "docs" / "reliability.md"
+FIGURES = shown.ROOT / "build" / "figures"
 
 FAULTS = {
     1: "The sidecar is killed (`kill -9`) at any point around a commit",
@@ -66,63 +65,49 @@ FAULTS = {
 }
 
 
-class Shown(NamedTuple):
+class Promise(NamedTuple):
     """What a marked test shows: `test` is its path and name, as pytest writes it."""
 
     fault: int
-    promise: str
+    text: str
     test: str
 
 
-def marked(folder: Path = ROOT / "tests") -> Iterator[Shown]:
-    """The tests that have the mark, found in the sources without importing them."""
-    for file in sorted(folder.rglob("test_*.py")):
-        for function in ast.parse(file.read_text()).body:
-            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-                for call in function.decorator_list:
-                    if isinstance(call, ast.Call) and ast.unparse(call.func) == "pytest.mark.fault":
-                        number, promise = (ast.literal_eval(argument) for argument in call.args)
-                        yield Shown(number, promise, f"{file.relative_to(ROOT)}::{function.name}")
+def promises() -> Iterator[Promise]:
+    """What the marked tests show."""
+    for test, function in shown.functions():
+        for call in function.decorator_list:
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "pytest.mark.fault":
+                number, text = (ast.literal_eval(argument) for argument in call.args)
+                yield Promise(number, text, test)
 
 
-class Outcomes:
-    """A plugin that keeps what each test came to and what it injected."""
-
-    def __init__(self) -> None:
-        self.results: dict[str, set[str]] = defaultdict(set)
-        self.injected: dict[str, list[str]] = defaultdict(list)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        test = re.sub(r"\[.*\]$", "", report.nodeid)
-        if report.when == "call" or report.outcome != "passed":
-            self.results[test].add(report.outcome)
-        if report.when == "teardown":
-            self.injected[test] += [str(value) for name, value in report.user_properties if name == "injected"]
-
-    def result(self, test: str) -> str:
-        """The worst of what a test came to."""
-        found = self.results.get(test, set())
-        return next((one for one in ("failed", "skipped", "passed") if one in found), "not run")
-
-
-def document(shown: list[Shown], outcomes: Outcomes) -> str:
+def document(found: list[Promise], outcomes: Mapping[str, Outcome]) -> str:
     """The text of docs/reliability.md."""
     rows = ["| fault | promise | test | injected | result |", "| --- | --- | --- | --- | --- |"]
     for number, name in FAULTS.items():
-        for one in (each for each in shown if each.fault == number):
+        for one in (each for each in found if each.fault == number):
             file, _, function = one.test.partition("::")
-            test = f"[{function}](../{file})"
-            injected = "; ".join(dict.fromkeys(outcomes.injected[one.test]))
-            rows.append(f"| {number}. {name} | {one.promise} | {test} | {injected} | {outcomes.result(one.test)} |")
+            outcome = outcomes.get(one.test, Outcome())
+            injected = "; ".join(dict.fromkeys(outcome.injected)) or _cases(outcome.cases)
+            cells = [f"{number}. {name}", one.text, f"[{function}](../{file})", injected, outcome.result]
+            rows.append(f"| {' | '.join(cells)} |")
     return "\n".join([HEAD, *rows, "", *_long_runs()])
 
 
+def _cases(count: int) -> str:
+    return f"{count} case" if count == 1 else f"{count} cases"
+
+
 def _long_runs() -> list[str]:
-    text = ["## Long runs", ""]
-    for file in sorted(FIGURES.glob("*.json")):
-        figures = json.loads(file.read_text())
-        text += [f"- `{figures['command']}`: {figures['result']}"]
-    return [*text, ""]
+    figures = [json.loads(file.read_text()) for file in sorted(FIGURES.glob("*.json"))]
+    return ["## Long runs", "", *(f"- `{each['command']}`: {each['result']}" for each in figures), ""]
+
+
+def keep_figures(name: str, command: str, result: str) -> None:
+    """Keep what a long run came to, in a sentence, for the document."""
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    (FIGURES / f"{name}.json").write_text(json.dumps({"command": command, "result": result}))
 
 
 HEAD = """# What faults do to it
@@ -134,11 +119,15 @@ without a test.
 
 
 def main(arguments: list[str]) -> int:
-    shown = list(marked())
-    outcomes = Outcomes()
-    code = pytest.main([*arguments, "-q", "-m", "fault", str(ROOT / "tests")], plugins=[outcomes])
-    DOCUMENT.write_text(document(shown, outcomes))
-    return int(code)
+    found = list(promises())
+    results = Path(arguments[0]) if arguments else shown.ROOT / "build" / "reliability.xml"
+    if not arguments:
+        shown.run((each.test for each in found), results)
+    outcomes = shown.outcomes(results)
+    DOCUMENT.write_text(document(found, outcomes))
+    bad = [each.test for each in found if outcomes[each.test].result != "passed"]
+    print("\n".join([*bad, f"{len(found) - len(bad)} of {len(found)} promises kept"]))
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

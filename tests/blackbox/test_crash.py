@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.conftest import Injected
+
 from .harness import App, CallError, Deployment, Sidecar, attempt, until
 from .wire import Caller, decode
 
@@ -211,10 +213,11 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
         deployment.end()
 
 
+@pytest.mark.fault(1, "What was accepted comes out right, and each call is answered once")
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_or_counted_twice_when_sidecars_are_killed(
-    deployment: Deployment, tell: Callable[[str], None]
+    deployment: Deployment, tell: Callable[[str], None], injected: Injected
 ) -> None:
     seed = random.randrange(10**6)
     tell(f"kill -9 at random moments, seed {seed}")
@@ -224,6 +227,7 @@ def test_nothing_is_lost_or_counted_twice_when_sidecars_are_killed(
         kills = kill_at_random(list(deployment.sidecars.values()), random.Random(seed))
     finally:
         started = [each for load in loads for each in load.stop()]
+    injected(len(kills), "kills of a sidecar")
     count = Counter(kill.app for kill in kills)
     tell(f"{len(kills)} kills {dict(count)}, {len(started)} workflows accepted")
     assert wrong(started, _DRAIN_SECONDS) == []

@@ -67,6 +67,7 @@ def gate(tmp_path: Path) -> Gate:
 # Down when called
 
 
+@pytest.mark.fault(20, "Work for apps that are down waits; nothing local waits with it or is repeated")
 @pytest.mark.timeout(120)
 def test_work_for_apps_that_are_down_waits_for_them(tmp_path: Path) -> None:
     """M20 to M28: nothing fails, nothing local waits or repeats, and the work is done when its app comes."""

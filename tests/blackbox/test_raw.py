@@ -86,6 +86,7 @@ def output_of(caller: Caller, instance: str) -> bytes:
 # Bytes
 
 
+@pytest.mark.fault(25, "Malformed bytes are the caller's mistake, on every method")
 @pytest.mark.parametrize("kind", MALFORMED)
 @pytest.mark.parametrize("method", [*CLIENT_CALLS, *WORKER_CALLS])
 def test_malformed_bytes(caller: Caller, method: str, kind: str) -> None:
@@ -203,6 +204,7 @@ def test_a_completion_with_a_token_that_nobody_knows(caller: Caller, method: str
             assert caller.status(method, {1: instance, number: token}) == ("OK", "")
 
 
+@pytest.mark.fault(13, "A completion that comes again is answered and has no effect")
 def test_a_completion_is_counted_once(caller: Caller) -> None:
     with caller.work() as worker:
         id = start(caller)
@@ -212,6 +214,7 @@ def test_a_completion_is_counted_once(caller: Caller) -> None:
     assert output_of(caller, id) == b'"first"'
 
 
+@pytest.mark.fault(15, "An answer to a turn that another worker has is not taken")
 def test_a_completion_of_a_turn_that_another_worker_has_by_now(caller: Caller, raw_sidecar: Sidecar) -> None:
     """M47"""
     with Caller(raw_sidecar.port) as elsewhere:
@@ -265,6 +268,7 @@ def test_an_activity_answered_by_the_wrong_method(caller: Caller) -> None:
     ],
     ids=str,
 )
+@pytest.mark.fault(15, "Actions that cannot be are refused, and the instance is unharmed")
 def test_a_turn_with_an_action_that_cannot_be(caller: Caller, action: Message | bytes) -> None:
     """What comes of the workflow is open, but the item is not lost in silence and the sidecar lives."""
     with caller.work() as worker:

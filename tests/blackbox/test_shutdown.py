@@ -21,6 +21,7 @@ def held(tmp_path: Path, value: object) -> tuple[dict[str, object], Path, Path]:
     return {"started": str(started), "until": str(opened), "value": value}, started, opened
 
 
+@pytest.mark.fault(38, "SIGTERM ends it in time with exit code 0 beside hanging work")
 @each_dialect
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_in_time_with_hanging_work_and_waiting_clients(
@@ -85,6 +86,7 @@ def test_it_ends_at_once_when_there_is_nothing_to_wait_for(own_sidecar: Sidecar)
         assert time.monotonic() - begin < 3
 
 
+@pytest.mark.fault(38, "A second signal does no harm")
 def test_a_second_signal_does_no_harm(own_sidecar: Sidecar, start_app: Starter, tmp_path: Path) -> None:
     app = start_app("microsoft", own_sidecar.start())
     call, started, opened = held(tmp_path, "kept")
@@ -98,6 +100,7 @@ def test_a_second_signal_does_no_harm(own_sidecar: Sidecar, start_app: Starter, 
     assert app.reconnected().output(id) == "kept"
 
 
+@pytest.mark.fault(10, "The second sidecar on a data directory ends with a message that names the first")
 def test_two_sidecars_do_not_share_a_store(own_sidecar: Sidecar, tmp_path: Path) -> None:
     own_sidecar.start()
     second = Sidecar("orders", tmp_path)

@@ -145,6 +145,7 @@ def test_a_client_cannot_start_in_the_name_of_another_app(orders: Caller, ml: Ca
 # One at a time
 
 
+@pytest.mark.fault(17, "An activity is with one worker at a time; the first answer counts")
 def test_an_activity_is_with_one_worker_at_a_time_and_its_first_answer_counts(
     orders: Caller, ml: Caller, id: str
 ) -> None:
@@ -172,6 +173,7 @@ def test_an_activity_is_with_one_worker_at_a_time_and_its_first_answer_counts(
     assert len(history(orders, id, 7)) == 1
 
 
+@pytest.mark.fault(14, "An answer that comes after its turn was handed out again has no effect")
 def test_a_stale_answer_to_a_turn_has_no_effect_anywhere(orders: Caller, ml: Caller, id: str) -> None:
     """M47: the calls in the answer of a worker that lost its turn are not made."""
     start(orders, id)

@@ -32,6 +32,7 @@ def made_with_v1(app: App) -> str:
     return id
 
 
+@pytest.mark.fault(37, "A workflow whose version no worker has waits, and goes on when one comes")
 def test_a_workflow_stalls_without_its_version_and_goes_on_with_it(sidecar_alone: Sidecar, start_app: Starter) -> None:
     """M88 to M90, with the sidecar restarted and all workers gone in between."""
     app = start_app("dapr", sidecar_alone, connect=False)
@@ -77,6 +78,7 @@ def test_a_workflow_whose_patches_do_not_fit_stalls_until_they_do(sidecar_alone:
     assert app.output(id) == [["p1", "p2"]] * 3
 
 
+@pytest.mark.fault(24, "A turn that is too large stalls its workflow alone, until more may be sent")
 def test_a_turn_that_is_too_large_stalls_its_workflow_alone_until_more_may_be_sent(
     own_sidecar: Sidecar, start_app: Starter
 ) -> None:

@@ -43,6 +43,7 @@ def test_all_workers_get_work(sidecar: Sidecar, dialect: str, start_app: Starter
     assert {label for label, _ in results} == {app.label for app in apps}
 
 
+@pytest.mark.fault(2, "The activities of a worker that was killed go to another at once")
 def test_items_of_a_killed_worker_go_to_another_at_once(
     sidecar: Sidecar, dialect: str, start_app: Starter, gate: Gate
 ) -> None:
@@ -60,6 +61,7 @@ def test_items_of_a_killed_worker_go_to_another_at_once(
     assert len(lines(gate.started)) == 8
 
 
+@pytest.mark.fault(2, "The turn of a worker that was killed goes to another at once")
 def test_a_turn_of_a_killed_worker_goes_to_another_at_once(
     sidecar: Sidecar, dialect: str, start_app: Starter, gate: Gate
 ) -> None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from tests.blackbox.harness import Deployment, Sidecar, memory
 from tests.blackbox.proxy import Network, Proxy
 from tests.blackbox.test_crash import Load, Started, Work, anywhere, begin, wrong
+from tests.reliability import keep_figures
 from tests.sdks.programs import Beside, Program
 from tests.sdks.sdks import BUILDS, LOGS, builds
 
@@ -190,6 +191,8 @@ def main() -> int:
             found += verdict(chaos, more, before)
         finally:
             chaos.end()
+    result = f"{sum(faults.values())} faults in {given.seconds:g} s, {len(more)} workflows accepted, {len(found)} wrong"
+    keep_figures("chaos", "make chaos", result)
     for text in found:
         say(f"WRONG: {text}")
     say("nothing lost, doubled, stuck or left behind" if not found else f"{len(found)} things are wrong")

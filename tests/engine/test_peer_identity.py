@@ -89,6 +89,7 @@ async def test_a_certificate_of_another_ca_reaches_nothing(start: Start, tmp_pat
     assert await introduce(ml, hello("orders"), tls(other, "orders", certs / "ca.crt")) is None
 
 
+@pytest.mark.fault(23, "A peer speaks only as the app that its certificate names")
 async def test_a_peer_cannot_speak_as_another_app_than_its_certificate_says(start: Start, certs: Path) -> None:
     """M9, M81"""
     ml = await start("ml")
@@ -130,6 +131,7 @@ async def test_nothing_is_said_to_a_server_that_is_not_the_app_at_that_address(s
     await impostor.stop(0.0)
 
 
+@pytest.mark.fault(41, "A renewed certificate is taken up without a restart")
 async def test_a_certificate_is_renewed_without_a_restart(start: Start, certs: Path) -> None:
     ml = await start("ml")
     before = (certs / "ml.crt").read_bytes()

@@ -41,6 +41,7 @@ def creation(instance_id: str, given: int) -> peer_pb2.Message:
 
 
 async def test_a_history_that_is_too_large_for_the_worker_stalls_the_callee_alone(ml: Node) -> None:
+    """M87"""
     peer = PlayedPeer(ml)
     await peer.introduce(hello("orders"))
     await peer.ask(creation("large", 5 * 1024 * 1024), creation("small", 1024))

@@ -163,6 +163,7 @@ async def test_a_store_that_cannot_be_read_is_read_again(bench: Bench) -> None:
     assert bench.delivered == [1]
 
 
+@pytest.mark.fault(11, "A clock that jumps forward loses no timer")
 async def test_a_clock_that_jumps_forward_loses_nothing(bench: Bench) -> None:
     await bench.filled()
     bench.set(*(reminder(number, number * HORIZON_MICROS // 3) for number in range(1, 13)))

@@ -161,6 +161,7 @@ WRONG_HELLOS: tuple[tuple[peer_pb2.Frame | bytes, str], ...] = (
 )
 
 
+@pytest.mark.fault(23, "A peer with a wrong hello is refused and told why")
 async def test_a_peer_with_a_wrong_hello_is_refused_and_told_why(start: Start) -> None:
     node = await start("ml")
     for frame, reason in WRONG_HELLOS:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tests.reliability import keep_figures
 from tests.simulation import plan as plans
 from tests.simulation import rare
 from tests.simulation.shrink import shrink
@@ -119,6 +120,11 @@ def _print(report: Report, seconds: float, *, complete: bool) -> bool:
         f"{report.deployments} deployments, {report.workflows} workflows, {report.lines} trace lines, "
         f"{len(report.signatures)} kinds of step, {seconds:.0f} s; the last new kind in deployment {report.last_new}"
     )
+    if complete or report.deployments >= QUIET:
+        result = (
+            f"{report.deployments} deployments with {report.workflows:,} workflows, {len(report.failed)} violations"
+        )
+        keep_figures("simulation", "make sim", f"{result}, in {seconds:.0f} s")
     missing = [name for name in rare.RARE if not report.rare[name]]
     for name in rare.RARE:
         print(f"  {report.rare[name]:7}  {name}")  # noqa: T201

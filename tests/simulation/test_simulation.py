@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sidecar.turns import Turns
+from tests.conftest import Injected
 from tests.simulation import mutants, programs, rare
 from tests.simulation import plan as plans
 from tests.simulation.shrink import shrink
@@ -23,6 +25,25 @@ def test_a_deployment_keeps_all_promises(seed: int) -> None:
     assert not result.violation
     assert result.workflows >= 67  # reruns make more
     assert sum(rare.seen(result.trace).values()) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.fault(34, "A commit that fails, written or not, leaves no trace in memory; nothing is lost or doubled")
+@pytest.mark.fault(35, "What a crash between a commit and its wake-up has left is found at the start")
+@pytest.mark.fault(32, "Purge, terminate and reuse race with everything else, and nothing is left behind")
+def test_many_deployments_keep_all_promises(injected: Injected) -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(1001, 1021):
+        result = simulate(plans.make(seed))
+        assert not result.violation, f"seed {seed}"
+        seen += rare.seen(result.trace)
+    for what in (
+        *("a sidecar dies before a commit", "a sidecar dies after a commit, before anybody was told"),
+        *("a commit fails and nothing is written", "a commit fails and yet it is written", "an ID is used again"),
+        *("frames are lost", "an app comes back with another store"),
+    ):
+        assert seen[what], what
+        injected(seen[what], f"times {what}")
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from sidecar.core.model import Changes, Delivered, Kind, Lost, Position, Receive
 from sidecar.store import sqlite
 from sidecar.store.protocol import Refusal, UnavailableError
 from sidecar.store.sqlite import OpenError, Sqlite, migrations, open_store
+from tests.conftest import Injected
 from tests.store import processes
 from tests.store.builders import (
     EVERYTHING,
@@ -264,6 +265,7 @@ async def test_a_file_without_the_magic_of_a_database_is_refused(closed: Path) -
     await assert_refused(closed.parent, str(closed), "not a database")
 
 
+@pytest.mark.fault(9, "A damaged file is refused with a message that names it")
 async def test_a_damaged_page_is_refused_and_a_backup_named(closed: Path) -> None:
     size = closed.stat().st_size
     for page in (1, 2, 5):
@@ -324,6 +326,7 @@ async def opens_whole(directory: Path) -> None:
     await store.close()
 
 
+@pytest.mark.fault(36, "An opening that dies before any of its statements leaves a store that opens")
 @pytest.mark.slow
 async def test_an_opening_that_is_killed_before_any_of_its_statements_leaves_a_store_that_opens(tmp_path: Path) -> None:
     deaths = 0
@@ -489,6 +492,7 @@ async def test_a_full_disk_fails_all_of_a_transaction_leaves_nothing_of_it_and_e
     assert answers == [[None], [None, None], [None], [None]]
 
 
+@pytest.mark.fault(5, "A commit that finds no room fails as a whole, and later ones work again")
 async def test_a_file_that_cannot_grow_fails_what_was_committed_meanwhile(tmp_path: Path) -> None:
     process, pipe = processes.start(processes.commit_under_a_limit, tmp_path)
     process.join(30)
@@ -502,11 +506,15 @@ async def test_a_file_that_cannot_grow_fails_what_was_committed_meanwhile(tmp_pa
     await store.close()
 
 
+@pytest.mark.fault(6, "The n-th fsync fails: nothing of its commit is acknowledged, the file stays whole")
+@pytest.mark.fault(
+    1, "Killed at the n-th write: what was acknowledged is there, a transaction is there whole or not at all"
+)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("fault", ["fdatasync:error=EIO", "pwrite64:error=ENOSPC", "pwrite64:signal=SIGKILL"])
-async def test_a_failing_system_call_loses_nothing_acknowledged(tmp_path: Path, fault: str) -> None:
+async def test_a_failing_system_call_loses_nothing_acknowledged(tmp_path: Path, fault: str, injected: Injected) -> None:
     """The n-th call fails, for each n: what was acknowledged is there, a transaction is there whole or not at all."""
     failed = 0
     for number in (*range(1, 16), *range(18, 40, 4)):
@@ -525,6 +533,7 @@ async def test_a_failing_system_call_loses_nothing_acknowledged(tmp_path: Path, 
         assert await store.commit([record(999)]) == [None]
         await store.close()
     assert failed >= 5
+    injected(failed, fault.replace(":", " "))
 
 
 async def test_closing_finishes_what_is_written_one_by_one(file: Sqlite) -> None:
