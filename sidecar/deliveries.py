@@ -1,4 +1,8 @@
-"""Reminders that arrive at own workflows: what is read before they are decided, and what is said of their outcome."""
+"""Reminders that arrive at own workflows: what is read before they are decided, and what is said of their outcome.
+
+What one actor sends to another arrives in its order. So behind a delivery that takes longer, since something must be
+read first, or that has failed, those for the same actor wait.
+"""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -16,6 +20,7 @@ from sidecar.workers import Pool
 
 _READ_FIRST = (Kind.PURGE, Kind.REWIND)  # commands that need more of their instance than its state
 _MOST_TRIES = 8
+_HELD = Reply(Outcome.UNAVAILABLE, "what came before it is not delivered yet")
 log = structlog.get_logger(__name__)
 
 
@@ -42,22 +47,34 @@ class Deliveries:
         self._pool = pool
         self._spawn = spawn
         self._store_failed = store_failed
+        self._held: dict[Address, list[Reminder]] = {}  # what waits behind another, by target
 
     def deliver(self, reminder: Reminder) -> None:
         """Deliver a reminder for an own workflow that is due."""
-        arrival = Arrival(reminder, consumed=(reminder.id,))
-        if reminder.kind in _READ_FIRST:
+        arrival, address = Arrival(reminder, consumed=(reminder.id,)), _address(reminder)
+        if address in self._held:
+            self._held[address].append(reminder)
+        elif reminder.kind in _READ_FIRST:
+            self._held[address] = []
             self._spawn(self._deliver_read(arrival), "deliver what is read first")
-            return
-        future = self._submit(arrival)
-        future.add_done_callback(lambda done: self._delivered(arrival, done))
+        else:
+            future = self._engine.enqueue(address, lambda at, state: self._in_order(at, state, arrival))
+            future.add_done_callback(lambda done: self._delivered(arrival, done))
+
+    def release(self) -> None:
+        """Forget what waits: after a failure all of it is read from the store again."""
+        self._held.clear()
+
+    def _in_order(self, at: Context, state: State | None, arrival: Arrival) -> Decision:
+        if _address(arrival.reminder) in self._held:
+            return Decision(None, _HELD)
+        decision = _decide(at, state, arrival)
+        if decision.reply is LOOK:
+            self._held[_address(arrival.reminder)] = []
+        return decision
 
     def _submit(self, arrival: Arrival) -> "asyncio.Future[Reply]":
-        def decide(at: Context, state: State | None) -> Decision:
-            return Decision(None, LOOK) if must_look(at.me, state, arrival) else arrive(at, state, arrival)
-
-        target = arrival.reminder.target
-        return self._engine.enqueue((target.hub, target.id), decide)
+        return self._engine.enqueue(_address(arrival.reminder), lambda at, state: _decide(at, state, arrival))
 
     async def take(self, arrival: Arrival) -> Reply:
         """Take a reminder in; what it needs of its instance is read first. Raises UnavailableError."""
@@ -78,10 +95,13 @@ class Deliveries:
             return
         if reply.outcome is Outcome.UNAVAILABLE:
             self._store_failed()  # it is due still, and is found again
+            return
+        for reminder in self._held.pop(_address(arrival.reminder), ()):
+            self.deliver(reminder)
 
     async def _read(self, arrival: Arrival) -> Arrival:
         """Return an arrival with what must be read of its instance to decide it. Raises UnavailableError."""
-        address = (arrival.reminder.target.hub, arrival.reminder.target.id)
+        address = _address(arrival.reminder)
         if arrival.reminder.kind in _READ_FIRST:
             record = await self.record(address)
             return arrival if record is None else replace(arrival, children=record.children, record=record)
@@ -116,8 +136,19 @@ class Deliveries:
         error, reminder = done.exception(), arrival.reminder
         if error is not None:
             log.warning("delivery failed", kind=reminder.kind.name, instance=reminder.target.id, error=str(error))
+            self._held.setdefault(_address(reminder), [])
             self._store_failed()
+        elif done.result() is _HELD:
+            self.deliver(reminder)
         elif done.result() is LOOK:
             self._spawn(self._deliver_read(arrival), "deliver what is read first")
         else:
             note_dropped(reminder, done.result())
+
+
+def _address(reminder: Reminder) -> Address:
+    return (reminder.target.hub, reminder.target.id)
+
+
+def _decide(at: Context, state: State | None, arrival: Arrival) -> Decision:
+    return Decision(None, LOOK) if must_look(at.me, state, arrival) else arrive(at, state, arrival)

@@ -116,6 +116,7 @@ class Dispatch:
     async def _recover(self) -> None:
         await self.engine.clock.sleep(_RETRY_SECONDS)
         self._recovering = False
+        self.deliveries.release()
         self.timers.reload()
         try:
             await self.outbox.reload()

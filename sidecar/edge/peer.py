@@ -172,16 +172,29 @@ class PeerLink:
 
     async def _accept(self, batch: pb.Batch) -> None:
         """Take the messages of a batch in, in order for each actor, and answer them together."""
-        replies = await asyncio.gather(*(self._accept_one(message) for message in batch.messages))
+        lanes: dict[tuple[bytes, bytes], list[pb.Message]] = {}
+        for message in batch.messages:
+            lane = message.source.SerializeToString(), message.target.SerializeToString()
+            lanes.setdefault(lane, []).append(message)
+        accepted = await asyncio.gather(*(self._accept_lane(lane) for lane in lanes.values()))
+        replies = {number: reply for lane in accepted for number, reply in lane.items()}
         answers = pb.Answers(sequence=batch.sequence)
-        for message, reply in zip(batch.messages, replies, strict=True):
-            answers.answers.append(answer_of(message.id, reply))
+        answers.answers.extend(answer_of(message.id, replies[message.id]) for message in batch.messages)
         try:
             await self._send(pb.Frame(answers=answers))
             if batch.floor:
                 await self._service.marks.forget(self.peer, Forgotten(self.store, batch.floor))
         except (Closed, UnavailableError):
             return
+
+    async def _accept_lane(self, messages: Sequence[pb.Message]) -> dict[int, Reply]:
+        """Take what one actor sends to another, one after the other; behind what must be tried again nothing is."""
+        replies: dict[int, Reply] = {}
+        for message in messages:
+            reply = replies[message.id] = await self._accept_one(message)
+            if reply.outcome is Outcome.UNAVAILABLE:
+                return dict.fromkeys((each.id for each in messages), reply) | replies
+        return replies
 
     async def _accept_one(self, message: pb.Message) -> Reply:
         try:
