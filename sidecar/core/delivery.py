@@ -50,6 +50,7 @@ class Arrival:
     record: Record | None = None  # what is stored of the instance: for a rewind
     looked: int = 0  # the key of the ended instance, if it was looked whether its children run
     blocked: str = ""  # and the path to one that does
+    may_create: Callable[[], None] = lambda: None  # raises DeniedError if a rewind may not create what it does not find
 
     def nothing(self, reply: Reply) -> Decision:
         """Return the decision to use the reminder up and change nothing else."""
@@ -291,6 +292,7 @@ def _rewind(at: Context, state: State | None, arrival: Arrival) -> Decision:
     if events.decode(order.payload).WhichOneof("kind") != "execution_rewound":
         return arrival.nothing(Reply(Outcome.INVALID, "a rewind was expected"))
     if state is None or not _may_command(at.me, state, order):
+        arrival.may_create()
         return _create(at, state, replace(arrival, reminder=rewind.as_creation(at, order)))
     decision = rewind.of_child(at, state, order, arrival.record)
     if decision.changes is not None:
