@@ -9,7 +9,7 @@ import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.access import Access
-from sidecar.core import delivery, events, lineage, operations
+from sidecar.core import delivery, events, lineage, operations, pauses
 from sidecar.core import turn as turns
 from sidecar.core.errors import DeniedError, MalformedError, OvertakenError
 from sidecar.core.model import (
@@ -145,11 +145,11 @@ class Service:
 
     async def suspend(self, address: Address, reason: str | None, caller: Caller = OWN) -> Reply:
         """Pause an instance."""
-        return await self._command(caller, Operation.PAUSE, address, partial(operations.suspend, reason=reason))
+        return await self._command(caller, Operation.PAUSE, address, partial(pauses.suspend, reason=reason))
 
     async def resume(self, address: Address, reason: str | None, caller: Caller = OWN) -> Reply:
         """Let a paused instance go on."""
-        return await self._command(caller, Operation.RESUME, address, partial(operations.resume, reason=reason))
+        return await self._command(caller, Operation.RESUME, address, partial(pauses.resume, reason=reason))
 
     async def terminate(self, address: Address, output: str | None, recurse: bool, caller: Caller = OWN) -> Reply:
         """End an instance."""
