@@ -88,8 +88,19 @@ class Service:
             engine,
             (wish.identity.hub, wish.identity.id),
             lambda existing: operations.takes_ended(engine.me, existing, wish),
-            marking(caller, partial(operations.start, wish=wish)),
+            marking(caller, self._starting(caller, wish)),
         )
+
+    def _starting(self, caller: Caller, wish: operations.Start) -> Decide:
+        """Return the decision over a start; to take the place of an instance that runs is to end it."""
+
+        def decide(at: Context, state: State | None) -> Decision:
+            decision = operations.start(at, state, wish)
+            if decision.changes is not None and state is not None and not state.instance.status.terminal:
+                self.access.check(caller.app, Operation.TERMINATE, state.instance.name)
+            return decision
+
+        return decide
 
     async def _command(self, caller: Caller, operation: Operation, address: Address, decide: Decide) -> Reply:
         def checked(at: Context, state: State | None) -> Decision:
