@@ -1,7 +1,7 @@
 """Pausing an instance and letting it go on: for a client, and for the parent of a child.
 
-Where configuration says so, a pause reaches the children too, over all apps, as does its end. An order of a parent has
-a number, and a child obeys none that is older than the last one: they may overtake each other on the way.
+Where configuration says so, a pause reaches the children too, over all apps, as does its end. A child obeys no order
+that is older than the last one: when the wall clock has gone back, or a copy comes late, it would be paused for good.
 """
 
 from collections.abc import Sequence
