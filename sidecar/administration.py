@@ -68,7 +68,7 @@ class Administration:
             DeniedError: the policy does not let the caller's app do that.
         """
         source = await self._service.instance(address)
-        self._service.check(caller, Operation.RERUN, None if source is None else source.name)
+        self._service.access.check(caller.app, Operation.RERUN, None if source is None else source.name)
         record = await self._deliveries.record(address, log=True)
         if source is None:
             return rewind.MISSING

@@ -314,7 +314,10 @@ async def create(settings: Settings) -> Sidecar:
         StartError: the store cannot be opened, or a certificate cannot be used.
         ConfigError: the file of the access policy is wrong.
     """
-    me = Self(settings.namespace, settings.app_id, settings.reuse == "terminal", settings.routes)
+    me = Self(
+        *(settings.namespace, settings.app_id, settings.reuse == "terminal", settings.routes),
+        cascade_suspend=settings.cascade_suspend,
+    )
     certificates = _certificates(settings)
     policy = None if settings.policy is None else policy_file.read(settings.policy)
     try:

@@ -59,6 +59,7 @@ class Settings:
     activity_timeout: float | None = None
     drain_timeout: float = 5.0
     unknown_app: Literal["wait", "fail"] = "wait"
+    cascade_suspend: bool = False
     task_hubs: str | tuple[str, ...] = "ignore"  # or "separate", or the names that are accepted
     allow_hub_deletion: bool = False
     retention: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))

@@ -100,6 +100,7 @@ OPTIONS: tuple[Option, ...] = (
         "wait|fail",
         "What a call does whose app is not among the peers: wait for it to appear, or fail.",
     ),
+    Option("cascade_suspend", values.switch, "", "Suspend and resume the children of a workflow with it, in all apps."),
     Option(
         "task_hubs",
         values.task_hubs,

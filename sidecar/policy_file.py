@@ -4,6 +4,7 @@ default: deny
 allow:
   - {caller: orders, activity: score}
   - {caller: "shop-*", workflow: "ship*", operations: [schedule, get, raise]}
+  - {caller: orders, activity: charge, requires: [{activity: validate}, {event: approved}]}
 """
 
 from collections.abc import Mapping
@@ -11,9 +12,16 @@ from pathlib import Path
 
 from sidecar import config, values
 from sidecar.config import ConfigError
-from sidecar.core.policy import Operation, Policy, Rule
+from sidecar.core.policy import Operation, Policy, Required, Rule
 
-_KINDS = {"workflow": frozenset(Operation), "activity": frozenset({Operation.SCHEDULE})}
+_SCHEDULE = frozenset({Operation.SCHEDULE})
+_KINDS = {"workflow": frozenset(Operation), "activity": _SCHEDULE}
+_CALLS = ("activity", "workflow")
+_OUTCOMES = ("scheduled", "completed", "failed")
+_HINT = (
+    "write {activity: NAME}, {workflow: NAME} or {event: NAME}; the first two may have an app and an outcome: "
+    + ", ".join(_OUTCOMES)
+)
 
 
 def read(path: Path) -> Policy:
@@ -36,16 +44,20 @@ def _rule(path: Path, number: int, given: object) -> Rule:
     fields = given if isinstance(given, Mapping) else {}
     kinds = [kind for kind in _KINDS if kind in fields]
     texts = [fields.get("caller"), *(fields[kind] for kind in kinds)]
-    foreign = set(fields) - {"caller", "operations", *kinds}
+    foreign = set(fields) - {"caller", "operations", "requires", *kinds}
     if len(kinds) != 1 or foreign or not all(isinstance(text, str) and text for text in texts):
         hint = "write {caller: APP, workflow: NAME} or {caller: APP, activity: NAME}, and operations if not all"
         raise ConfigError(f"{path}: rule {number}: {values.quoted(given)} is not a rule: {hint}")
-    kind = kinds[0]
-    return Rule(str(fields["caller"]), kind, str(fields[kind]), _operations(path, number, kind, fields))
+    kind, at = kinds[0], f"{path}: rule {number}"
+    operations, requires = _operations(at, kind, fields.get("operations")), _requires(at, fields)
+    if requires and fields.get("operations") is None:
+        operations = _SCHEDULE
+    if requires and operations != _SCHEDULE:
+        raise ConfigError(f"{at}: `requires` is for `operations: schedule` alone: other operations show no history")
+    return Rule(str(fields["caller"]), kind, str(fields[kind]), operations, requires)
 
 
-def _operations(path: Path, number: int, kind: str, fields: Mapping[str, object]) -> frozenset[Operation]:
-    given = fields.get("operations")
+def _operations(at: str, kind: str, given: object) -> frozenset[Operation]:
     known = _KINDS[kind]
     if given is None:
         return known
@@ -55,5 +67,27 @@ def _operations(path: Path, number: int, kind: str, fields: Mapping[str, object]
     if wrong or not names:
         what = values.quoted(wrong[0]) if wrong else "an empty list"
         allowed = ", ".join(sorted(operation.value for operation in known))
-        raise ConfigError(f"{path}: rule {number}: {what} names no operation: of {kind} calls they are {allowed}")
+        raise ConfigError(f"{at}: {what} names no operation: of {kind} calls they are {allowed}")
     return frozenset(by_name[name] for name in names)
+
+
+def _requires(at: str, fields: Mapping[str, object]) -> tuple[Required, ...]:
+    if "requires" not in fields:
+        return ()
+    given = fields["requires"]
+    if not isinstance(given, list) or not given:
+        raise ConfigError(f"{at}: `requires` is a list of what must have happened, in order: {_HINT}")
+    return tuple(_required(at, entry) for entry in given)
+
+
+def _required(at: str, given: object) -> Required:
+    fields = given if isinstance(given, Mapping) else {}
+    known = {"event", "outcome", "app", *_CALLS}
+    kinds = [kind for kind in (*_CALLS, "event") if kind in fields]
+    texts = all(isinstance(text, str) and text for text in fields.values())
+    called = kinds != ["event"]
+    outcome = str(fields.get("outcome", "completed")) if called else "raised"
+    wrong = outcome not in _OUTCOMES if called else len(fields) > 1
+    if len(kinds) != 1 or not texts or set(fields) - known or wrong:
+        raise ConfigError(f"{at}: {values.quoted(given)} is not what may be required: {_HINT}")
+    return Required(kinds[0], str(fields[kinds[0]]), outcome, str(fields.get("app", "*")))

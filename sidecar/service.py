@@ -8,7 +8,8 @@ from typing import NamedTuple
 import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import delivery, events, lineage, operations
+from sidecar.access import Access
+from sidecar.core import delivery, events, lineage, operations, pauses
 from sidecar.core import turn as turns
 from sidecar.core.errors import DeniedError, MalformedError, OvertakenError
 from sidecar.core.model import (
@@ -75,39 +76,38 @@ class Service:
         self.engine = engine
         self.dispatch = dispatch
         self.marks = Marks(engine)
-        self._policy = policy
+        self.access = Access(policy)
 
     # ------------------------------------------------------------ clients
 
     async def start(self, wish: operations.Start, caller: Caller = OWN) -> Reply:
         """Start an instance."""
-        self.check(caller, Operation.SCHEDULE, wish.started.name)
+        self.access.check(caller.app, Operation.SCHEDULE, wish.started.name)
         engine = self.engine
         return await replacing(
             engine,
             (wish.identity.hub, wish.identity.id),
             lambda existing: operations.takes_ended(engine.me, existing, wish),
-            marking(caller, partial(operations.start, wish=wish)),
+            marking(caller, self._starting(caller, wish)),
         )
+
+    def _starting(self, caller: Caller, wish: operations.Start) -> Decide:
+        """Return the decision over a start; to take the place of an instance that runs is to end it."""
+
+        def decide(at: Context, state: State | None) -> Decision:
+            decision = operations.start(at, state, wish)
+            if decision.changes is not None and state is not None and not state.instance.status.terminal:
+                self.access.check(caller.app, Operation.TERMINATE, state.instance.name)
+            return decision
+
+        return decide
 
     async def _command(self, caller: Caller, operation: Operation, address: Address, decide: Decide) -> Reply:
         def checked(at: Context, state: State | None) -> Decision:
-            self.check(caller, operation, None if state is None else state.instance.name)
+            self.access.check(caller.app, operation, None if state is None else state.instance.name)
             return decide(at, state)
 
         return await self.engine.submit(address, marking(caller, checked))
-
-    def check(self, caller: Caller, operation: Operation, name: str | None, kind: str = "workflow") -> None:
-        """See that the policy lets another app do that; `name` None: there is no such instance.
-
-        Raises:
-            DeniedError: it does not.
-        """
-        if self._policy is None or not caller.app or self._policy.allows(caller.app, kind, name, operation):
-            return
-        rule = {"caller": caller.app, kind: name or "*", "operations": [operation.value]}
-        log.warning("denied by the policy", app=caller.app, rule_that_would_allow_it=rule)
-        raise DeniedError(f"app '{caller.app}' may not {operation.value} that here: the access policy denies it")
 
     async def instance(self, address: Address) -> Instance | None:
         """Return the row of an instance, or None."""
@@ -124,7 +124,7 @@ class Service:
     async def view(self, address: Address, payloads: bool, caller: Caller = OWN) -> View | None:
         """Return an instance, with its input and output if asked for, or None."""
         instance = await self.instance(address)
-        self.check(caller, Operation.GET, None if instance is None else instance.name)
+        self.access.check(caller.app, Operation.GET, None if instance is None else instance.name)
         if instance is None or not payloads:
             return None if instance is None else View(instance, None, None)
         started, output = await self.engine.store.payloads(instance.key)
@@ -156,11 +156,11 @@ class Service:
 
     async def suspend(self, address: Address, reason: str | None, caller: Caller = OWN) -> Reply:
         """Pause an instance."""
-        return await self._command(caller, Operation.PAUSE, address, partial(operations.suspend, reason=reason))
+        return await self._command(caller, Operation.PAUSE, address, partial(pauses.suspend, reason=reason))
 
     async def resume(self, address: Address, reason: str | None, caller: Caller = OWN) -> Reply:
         """Let a paused instance go on."""
-        return await self._command(caller, Operation.RESUME, address, partial(operations.resume, reason=reason))
+        return await self._command(caller, Operation.RESUME, address, partial(pauses.resume, reason=reason))
 
     async def terminate(self, address: Address, output: str | None, recurse: bool, caller: Caller = OWN) -> Reply:
         """End an instance."""
@@ -172,7 +172,7 @@ class Service:
         """Remove an instance that has ended, and its children; return how many instances of this app went."""
         engine = self.engine
         instance = await self.instance(address)
-        self.check(caller, Operation.PURGE, None if instance is None else instance.name)
+        self.access.check(caller.app, Operation.PURGE, None if instance is None else instance.name)
         if instance is None or not (instance.status.terminal or force):
             return await self._purge_one(address, (), force), 0
         children = await engine.store.children(instance.key) if recursive else []
@@ -291,19 +291,20 @@ class Service:
         """
         engine = self.engine
         try:
-            self._check_message(message, received.app)
+            self.access.check_message(message, received.app)
             if message.kind is Kind.ACTIVITY:
                 changes = delivery.accept_activity(engine.context(), message)
                 await engine.commit(changes)
                 return DONE
             if message.kind is Kind.WITHDRAW:
                 return await self._withdraw(message)
-            arrival = delivery.Arrival(message, received=(received,))
+            may_create = partial(self.access.check_creation, message, received.app)
+            arrival = delivery.Arrival(message, received=(received,), may_create=may_create)
             if message.kind is not Kind.EVENT:
                 return await self.dispatch.deliveries.take(arrival)
 
             def decide(at: Context, state: State | None) -> Decision:
-                self.check(Caller(received.app), Operation.RAISE, None if state is None else state.instance.name)
+                self.access.check(received.app, Operation.RAISE, None if state is None else state.instance.name)
                 return delivery.arrive(at, state, arrival)
 
             return await engine.submit((message.target.hub, message.target.id), decide)
@@ -311,21 +312,6 @@ class Service:
             return Reply(Outcome.DENIED, str(error))
         except MalformedError as error:
             return Reply(Outcome.INVALID, str(error))
-
-    def _check_message(self, message: Reminder, app: str) -> None:
-        """See that the policy lets an app schedule what a message asks for: by its payload, which is what will run.
-
-        Answers and a parent's commands are not asked about: the open call and the recorded parent allow them.
-        """
-        if message.kind is Kind.ACTIVITY:
-            name = delivery.requested(message).name
-            self.check(Caller(app), Operation.SCHEDULE, name, "activity")
-        elif message.kind in (Kind.CREATE, Kind.DETACHED):
-            name = events.decode(message.payload).execution_started.name
-            self.check(Caller(app), Operation.SCHEDULE, name)
-        elif message.kind is Kind.REWIND:  # creates a child that is gone
-            name = events.decode(message.payload).execution_rewound.name.value
-            self.check(Caller(app), Operation.SCHEDULE, name)
 
     async def _withdraw(self, message: Reminder) -> Reply:
         found = await self.engine.store.foreign_activity(*message.source[:2], message.call)

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "__init__": [],
     "__main__": ["cli"],
     "actor_work": ["backlog", "core.*", "engine", "refusals", "workers"],
+    "access": ["core.*"],
     "administration": ["core.*", "engine", "reuse", "service", "store.protocol"],
     "app": ["*"],
     "cli": ["app", "config", "dev_ca", "options", "values"],
@@ -63,8 +64,8 @@ MAY_IMPORT = {
     "router": ["backlog", "core.*", "directory", "engine", "store.protocol", "timers", "values"],
     "schema": [],
     "service": [
-        *("core.*", "deliveries", "dispatch", "engine", "marks", "reuse", "router", "store.protocol", "timers"),
-        *("values", "workers"),
+        *("access", "core.*", "deliveries", "dispatch", "engine", "marks", "reuse", "router", "store.protocol"),
+        *("timers", "values", "workers"),
     ],
     "store": ["core.*", "store.*", "values"],
     "timers": ["core.*", "store.protocol", "values"],

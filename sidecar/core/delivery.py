@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from sidecar.core import calls, entity, entity_calls, events, operations, rewind
+from sidecar.core import calls, entity, entity_calls, events, operations, pauses, rewind
 from sidecar.core import state as states
 from sidecar.core.calls import Draft
 from sidecar.core.errors import MalformedError
@@ -38,6 +38,8 @@ from sidecar.core.names import invalid_name
 from sidecar.core.rewind import Record
 from sidecar.schema import taskhub_pb2 as pb
 
+_NOT_THE_PARENT = Reply(Outcome.DENIED, "only the execution that created this instance may do that")
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -50,6 +52,7 @@ class Arrival:
     record: Record | None = None  # what is stored of the instance: for a rewind
     looked: int = 0  # the key of the ended instance, if it was looked whether its children run
     blocked: str = ""  # and the path to one that does
+    may_create: Callable[[], None] = lambda: None  # raises DeniedError if a rewind may not create what it does not find
 
     def nothing(self, reply: Reply) -> Decision:
         """Return the decision to use the reminder up and change nothing else."""
@@ -187,7 +190,7 @@ def _event(at: Context, state: State, arrival: Arrival) -> Decision:
 def _command(at: Context, state: State, arrival: Arrival) -> Decision:
     reminder = arrival.reminder
     if not _may_command(at.me, state, reminder):
-        return arrival.nothing(Reply(Outcome.DENIED, "only the execution that created this instance may do that"))
+        return arrival.nothing(_NOT_THE_PARENT)
     draft = Draft(at, state)
     draft.dropped.extend(arrival.consumed)
     if reminder.kind is Kind.PURGE:
@@ -201,6 +204,12 @@ def _command(at: Context, state: State, arrival: Arrival) -> Decision:
     order = events.decode(reminder.payload).execution_terminated
     output = order.input.value if order.HasField("input") else None
     return operations.terminated(draft, output, order.recurse, arrival.consumed, arrival.received)
+
+
+def _pause(at: Context, state: State, arrival: Arrival) -> Decision:
+    if not _may_command(at.me, state, arrival.reminder):
+        return arrival.nothing(_NOT_THE_PARENT)
+    return _using_up(arrival, pauses.by_parent(at, state, arrival.reminder))
 
 
 def _may_command(me: Self, state: State, reminder: Reminder) -> bool:
@@ -291,6 +300,7 @@ def _rewind(at: Context, state: State | None, arrival: Arrival) -> Decision:
     if events.decode(order.payload).WhichOneof("kind") != "execution_rewound":
         return arrival.nothing(Reply(Outcome.INVALID, "a rewind was expected"))
     if state is None or not _may_command(at.me, state, order):
+        arrival.may_create()
         return _create(at, state, replace(arrival, reminder=rewind.as_creation(at, order)))
     decision = rewind.of_child(at, state, order, arrival.record)
     if decision.changes is not None:
@@ -310,6 +320,7 @@ _ON_INSTANCES: dict[Kind, Callable[[Context, State, Arrival], Decision]] = {
     Kind.EVENT: _event,
     Kind.TERMINATE: _command,
     Kind.PURGE: _command,
+    Kind.PAUSE: _pause,
 }
 
 

@@ -48,6 +48,7 @@ class Kind(enum.IntEnum):
     WITHDRAW = 9  # an activity that still waits is not wanted any more
     DETACHED = 10  # start a workflow that has no parent and answers nobody
     REWIND = 11  # the parent runs again: so must a child that has failed
+    PAUSE = 12  # the parent was paused, or goes on: so does a child, with its children
 
 
 class Rewind(enum.IntEnum):
@@ -185,8 +186,6 @@ class Instance:
     `covered` is the last turn whose completion was committed; events of later turns are the inbox. `began` says
     that the start event is in the log (before a scheduled start it is not). `revision` grows with each change.
     `origin` is the execution ID that it was created with; `execution` that of now, after continue-as-new.
-    `detached` counts the detached workflows that it started without naming them, over its whole life. `trace` is the
-    encoded trace context that this execution was started in.
 
     Of an `entity` the whole log is its inbox, the output is its state, and `lock` is who has it for itself.
     """
@@ -214,14 +213,15 @@ class Instance:
     failure: bytes | None
     tags: bytes
     parent: Parent | None
-    detached: int = 0
-    trace: bytes = b""
+    detached: int = 0  # how many detached workflows it started without naming them, over its whole life
+    trace: bytes = b""  # the encoded trace context that this execution was started in
     rewind: Rewind = Rewind.NO
     stall: bytes | None = None  # why it is STALLED, an encoded `taskhub.ExecutionStalled`
     recorded: bytes = b""  # encoded `taskhub.WorkflowVersion`: the version and patches that its history was made with
     entity: bool = False
     lock: Lock | None = None
     lineage: bool = False  # its callers' history is kept for it
+    obeyed: int = 0  # the number of the last pause, or end of one, that its parent has ordered
 
 
 class Received(NamedTuple):
@@ -359,14 +359,15 @@ DONE = Reply(Outcome.DONE)
 class Self:
     """Who this sidecar is, and which app a call without a target goes to.
 
-    A route is a kind of call ("workflow" or "activity"), a pattern of its name (`*`, `?`, `[…]`) and an app ID; the
-    first that fits counts.
+    A route is a kind of call ("workflow" or "activity"), a pattern of its name and an app ID; the first that fits
+    counts. `cascade_suspend`: a client's pause reaches children too.
     """
 
     namespace: str
     app: str
     reuse_ended: bool = True
     routes: tuple[tuple[str, str, str], ...] = ()
+    cascade_suspend: bool = False
 
     def routed(self, kind: str, name: str) -> str:
         """Return the app that a call goes to when it names none."""

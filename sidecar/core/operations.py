@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import calls, events, stalls
+from sidecar.core import calls, events, pauses, stalls
 from sidecar.core import state as states
 from sidecar.core.calls import Draft
 from sidecar.core.model import (
@@ -129,6 +129,7 @@ def created(
     draft = Draft(at, state)
     if not state.instance.status.terminal:
         calls.end_all(draft, withdraw=True)
+        pauses.let_children_go(draft)
         _tell_parent(draft, "WorkflowReplaced", "was replaced by another with its ID")
     return replace(
         changes,
@@ -204,31 +205,6 @@ def _step(state: State, rows: tuple[Row, ...], now: int, **fields: Any) -> Chang
     )
 
 
-def suspend(at: Context, state: State | None, reason: str | None) -> Decision:
-    """Decide a pause: it holds from its commit, whatever a worker is doing."""
-    if state is None:
-        return Decision(None, MISSING)
-    if state.instance.status.terminal or state.instance.suspended:
-        return Decision(None, DONE)
-    if (stalled := stalls.refusal(state.instance)) is not None:
-        return Decision(None, stalled)
-    rows = states.arrive(state, [events.suspended(at.now, reason)])
-    return Decision(_step(state, rows, at.now, suspended=True, status=Status.SUSPENDED), DONE)
-
-
-def resume(at: Context, state: State | None, reason: str | None) -> Decision:
-    """Decide the end of a pause."""
-    if state is None:
-        return Decision(None, MISSING)
-    if (stalled := stalls.refusal(state.instance)) is not None:
-        return Decision(None, stalled)
-    if state.instance.status.terminal or not state.instance.suspended:
-        return Decision(None, DONE)
-    rows = states.arrive(state, [events.resumed(at.now, reason)])
-    status = states.live_status(state.instance)
-    return Decision(_step(state, rows, at.now, suspended=False, status=status), DONE)
-
-
 def terminate(at: Context, state: State | None, output: str | None, recurse: bool) -> Decision:
     """Decide a client's terminate; one for an instance that has ended is an accepted no-op."""
     if state is None:
@@ -252,7 +228,9 @@ def terminated(
     calls.end_all(draft, withdraw=True)
     if recurse:
         order = events.terminated(draft.now, output, recurse=True)
-        calls.command_children(draft, Kind.TERMINATE, [state.children[call] for call in sorted(state.children)], order)
+        calls.command_children(draft, Kind.TERMINATE, pauses.living(state), order)
+    else:
+        pauses.let_children_go(draft)
     _tell_parent(draft, "WorkflowTerminated", "was terminated")
     rows = states.arrive(state, [events.terminated(draft.now, output, recurse)])
     fields: dict[str, Any] = {
@@ -312,6 +290,8 @@ def purged(
     state = draft.state
     calls.end_all(draft, withdraw=True)
     calls.command_children(draft, Kind.PURGE, children, force)
+    if not children:
+        pauses.let_children_go(draft)
     if not state.instance.status.terminal:
         _tell_parent(draft, "WorkflowPurged", "was purged")
     changes = Changes(

@@ -4,10 +4,13 @@ What another app does not tell, or cannot be asked, is shown as such in its plac
 """
 
 import asyncio
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
 
 from sidecar.core import events
 from sidecar.core.errors import DeniedError
-from sidecar.core.model import DEFAULT_HUB, Child, Kind, Outcome
+from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome
 from sidecar.edge.forward import Forwarder
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, guarded, parsed
 from sidecar.edge.transport import Call, Handlers, Refused, Status
@@ -22,6 +25,15 @@ _PAGE, _LARGEST_PAGE = 100, 1_000
 _DEPTH, _DEEPEST = 16, 64
 _PEER_SECONDS = 3.0
 _MOST_CHILDREN = 1_000  # of one instance
+_MOST_QUESTIONS = 1_000  # to other apps, for one tree: what they answer leads to more
+
+
+@dataclass(slots=True)
+class _Looks:
+    """For whom a tree is put together, and how many questions may still be asked of other apps."""
+
+    caller: Caller
+    left: int = _MOST_QUESTIONS
 
 
 class Admin:
@@ -65,13 +77,14 @@ class Admin:
 
     async def _tree(self, call: Call, request: pb.GetTreeRequest) -> bytes:
         address = address_of(call, request.instance_id)
-        branch = await self._inspection.branch(address, caller_of(call))
+        looks = _Looks(caller_of(call))
+        branch = await self._inspection.branch(address, looks.caller)
         if branch is None:
             raise Refused(Status.NOT_FOUND, "no such instance exists")
         depth = min(request.depth or _DEPTH, _DEEPEST)
-        return (await self._node(branch, depth, caller_of(call))).SerializeToString()
+        return (await self._node(branch, depth, looks)).SerializeToString()
 
-    async def _node(self, branch: Branch, depth: int, caller: Caller) -> pb.TreeNode:
+    async def _node(self, branch: Branch, depth: int, looks: _Looks) -> pb.TreeNode:
         instance = branch.view.instance
         node = pb.TreeNode(
             app_id=self._me.app,
@@ -85,29 +98,53 @@ class Admin:
         if instance.completed_at is not None:
             node.completed.CopyFrom(events.timestamp(instance.completed_at))
         children = list(branch.children)[:_MOST_CHILDREN] if depth > 1 else []
-        node.children.extend(await asyncio.gather(*(self._child(child, depth - 1, caller) for child in children)))
+        found = (self._child(child.actor, child.call, depth - 1, looks) for child in children)
+        node.children.extend(await asyncio.gather(*found))
         return node
 
-    async def _child(self, child: Child, depth: int, caller: Caller) -> pb.TreeNode:
-        actor = child.actor
-        missing = pb.TreeNode(app_id=actor.app, namespace=actor.namespace, instance_id=actor.id)
+    async def _child(self, actor: ActorId, call: CallId | None, depth: int, looks: _Looks) -> pb.TreeNode:
+        """Return a part of a tree; for another app only that a third one has it, which it may ask itself.
+
+        The third app may let this one see more than that other.
+        """
+        node = pb.TreeNode(app_id=actor.app, namespace=actor.namespace, instance_id=actor.id)
         try:
             if not self._me.owns(actor):
-                return await self._elsewhere(child, depth)
-            branch = await self._inspection.branch((actor.hub or DEFAULT_HUB, actor.id), caller)
-            if branch is not None and branch.view.parent is not None and branch.view.parent.call == child.call:
-                return await self._node(branch, depth, caller)
-            missing.error = "it is not there: not created yet, or purged"
+                return node if looks.caller.app else await self._elsewhere(actor, depth, looks)
+            branch = await self._inspection.branch((actor.hub or DEFAULT_HUB, actor.id), looks.caller)
+            parent = None if branch is None else branch.view.parent
+            if branch is not None and parent is not None and call in (None, parent.call):
+                return await self._node(branch, depth, looks)
+            node.error = "it is not there: not created yet, or purged"
         except DeniedError as error:
-            missing.error = str(error)
+            node.error = str(error)
         except Refused as refused:
-            missing.error = refused.message
-        return missing
+            node.error = refused.message
+        except DecodeError:
+            node.error = f"the answer of app '{actor.app}' cannot be read"
+        return node
 
-    async def _elsewhere(self, child: Child, depth: int) -> pb.TreeNode:
-        request = pb.GetTreeRequest(instance_id=child.actor.id, depth=depth).SerializeToString()
-        peer = (child.actor.namespace, child.actor.app)
-        return pb.TreeNode.FromString(await self._forwarder.ask(peer, TREE, request, _PEER_SECONDS))
+    async def _elsewhere(self, actor: ActorId, depth: int, looks: _Looks) -> pb.TreeNode:
+        looks.left -= 1
+        if looks.left < 0:
+            raise Refused(Status.RESOURCE_EXHAUSTED, f"other apps were asked {_MOST_QUESTIONS} times for this tree")
+        request = pb.GetTreeRequest(instance_id=actor.id, depth=depth).SerializeToString()
+        answer = await self._forwarder.ask((actor.namespace, actor.app), TREE, request, _PEER_SECONDS)
+        return await self._completed(pb.TreeNode.FromString(answer), depth, looks)
+
+    async def _completed(self, node: pb.TreeNode, depth: int, looks: _Looks) -> pb.TreeNode:
+        """Return what another app has answered, with the parts of third apps, which are bare in it."""
+        parts = await asyncio.gather(*(self._part(part, depth - 1, looks) for part in node.children[:_MOST_CHILDREN]))
+        del node.children[:]
+        node.children.extend(parts)
+        return node
+
+    async def _part(self, node: pb.TreeNode, depth: int, looks: _Looks) -> pb.TreeNode:
+        if node.name or node.error or depth < 1:
+            return await self._completed(node, depth, looks)
+        return await self._child(
+            ActorId(node.namespace, node.app_id, "workflow", "", node.instance_id), None, depth, looks
+        )
 
 
 def _waiting(call: Waiting, attempts: int, error: str) -> pb.WaitingCall:

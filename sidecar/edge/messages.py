@@ -45,7 +45,7 @@ def message_of(reminder: Reminder) -> pb.Message:
 
 _FOR_OTHERS = {
     *(Kind.ACTIVITY, Kind.CREATE, Kind.RESULT, Kind.EVENT, Kind.TERMINATE, Kind.PURGE, Kind.WITHDRAW, Kind.DETACHED),
-    Kind.REWIND,
+    *(Kind.REWIND, Kind.PAUSE),
 }
 
 

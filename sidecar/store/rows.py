@@ -28,7 +28,7 @@ INSTANCE = _names(
     "key hub id revision name version status suspended began ready created_at updated_at started_at "
     "completed_at scheduled_at origin execution covered workflow_time custom_status failure tags parent_namespace "
     "parent_app parent_hub parent_id parent_execution parent_turn parent_task parent_name detached trace rewind "
-    "stall recorded entity lock_owner lock_execution lock_section lineage"
+    "stall recorded entity lock_owner lock_execution lock_section lineage obeyed"
 )
 CALL = _names(
     "key task turn execution kind name target_namespace target_app target_kind target_hub target_id reminder entities"
@@ -67,7 +67,7 @@ def from_instance(instance: Instance) -> Values:
         instance.execution, instance.covered, instance.workflow_time, instance.custom_status, instance.failure,
         instance.tags, *parent, instance.detached, instance.trace,
         int(instance.rewind),
-        instance.stall, instance.recorded, instance.entity, *lock, instance.lineage,
+        instance.stall, instance.recorded, instance.entity, *lock, instance.lineage, instance.obeyed,
     )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def to_instance(row: Values) -> Instance:
         parent = Parent(ActorId(namespace, app, "workflow", hub, id_), CallId(execution, turn, task), name)
     flags = (Status(row[6]), bool(row[7]), bool(row[8]), bool(row[9]))
     lock = None if row[36] is None else Lock(*row[36:39])
-    recent: Values = (*row[30:32], Rewind(row[32]), *row[33:35], bool(row[35]), lock, bool(row[39]))
+    recent: Values = (*row[30:32], Rewind(row[32]), *row[33:35], bool(row[35]), lock, bool(row[39]), row[40])
     fields: Values = (*row[:6], *flags, *row[10:22], parent, *recent)
     return Instance(*fields)
 

@@ -142,6 +142,23 @@ def test_a_client_cannot_start_in_the_name_of_another_app(orders: Caller, ml: Ca
     assert b"bank" not in started[30][0]
 
 
+# Where it goes
+
+
+def test_a_child_goes_to_the_app_that_the_number_of_the_proposal_names(orders: Caller, ml: Caller, id: str) -> None:
+    """C: field 5 of the action, with the app's name as text; what is sent has the app where SDKs look for it."""
+    start(orders, id)
+    with orders.work() as worker, ml.work() as other:
+        answer(orders, worker.turn_of(id), {1: 2, 3: {1: f"{id}-kid", 2: "flow", 5: "ml"}})
+        answer(ml, other.turn_of(f"{id}-kid"), end('"child"'))
+        answer(orders, worker.turn_of(id), end('"over"'))
+    assert output_of(orders, id) == '"over"'
+    assert apps_of(history(orders, id, 10)[0]) == [b"ml", b"orders"]
+    (created,) = history(orders, id, 9)
+    assert apps_of(created) == [b"orders", b"ml"]
+    assert 5 not in decode(created[9][0])
+
+
 # One at a time
 
 

@@ -207,7 +207,7 @@ def effect(decision: Decision) -> str:
     if not changes.expected:
         return f"{name}+created"
     assert changes.instance.revision == changes.expected + 1
-    return f"{name}+ended" if changes.instance.status.terminal else f"{name}+appended" * bool(changes.append)
+    return f"{name}+ended" if changes.instance.status.terminal else name + "+appended" * bool(changes.append)
 
 
 # ---------------------------------------------------------------- an instance that moves

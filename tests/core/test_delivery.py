@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core import delivery, events, operations
+from sidecar.core import delivery, events, operations, pauses
 from sidecar.core.delivery import Arrival
 from sidecar.core.errors import MalformedError
 from sidecar.core.model import NO_CALL, ActorId, CallId, Kind, Outcome, Parent, Reminder
@@ -45,7 +45,7 @@ def running() -> Flow:
 
 def suspended() -> Flow:
     flow = running()
-    flow.take(operations.suspend(flow.at, flow.live, None))
+    flow.take(pauses.suspend(flow.at, flow.live, None))
     return flow
 
 
@@ -81,6 +81,11 @@ ARRIVALS = {
     "purge by force": command(Kind.PURGE, OWN_PARENT, operations.BY_FORCE),
     "purge by another": command(Kind.PURGE, PARENT, operations.BY_FORCE),
     "purge by an own workflow": command(Kind.PURGE, OWN_PARENT, operations.BY_FORCE, call=NO_CALL),
+    "pause by the parent": command(Kind.PAUSE, OWN_PARENT, events.suspended(NOW, None)),
+    "end of a pause by the parent": command(Kind.PAUSE, OWN_PARENT, events.resumed(NOW, None)),
+    "pause by another": command(Kind.PAUSE, PARENT, events.suspended(NOW, None)),
+    "pause by an own workflow": command(Kind.PAUSE, OWN_PARENT, events.suspended(NOW, None), call=NO_CALL),
+    "pause that is none": command(Kind.PAUSE, OWN_PARENT, events.terminated(NOW, None, recurse=True)),
 }
 # What the sender is told, and what becomes of the instance, if anything.
 #                               missing          scheduled        running          suspended        ended
@@ -102,6 +107,12 @@ TABLE = {
     "purge by force":           "missing          denied           done+removed     done+removed     done+removed",
     "purge by another":         "missing          denied           denied           denied           denied",
     "purge by an own workflow": "missing          denied           denied           denied           denied",
+    "pause by the parent":      "missing          denied           done+appended    done             done",
+    "end of a pause by the parent":
+                                "missing          denied           done             done+appended    done",
+    "pause by another":         "missing          denied           denied           denied           denied",
+    "pause by an own workflow": "missing          denied           denied           denied           denied",
+    "pause that is none":       "missing          denied           invalid          invalid          invalid",
 }  # fmt: skip
 CELLS = [(kind, state, cell) for kind, row in TABLE.items() for state, cell in zip(STATES, row.split(), strict=True)]
 

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import events, operations
+from sidecar.core import events, operations, pauses
 from sidecar.core.model import CallId, Changes, Child, Kind, Parent, Reminder, Status
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -159,9 +159,9 @@ def test_a_continued_execution_begins_with_its_input_and_then_what_belongs_to_no
     turn = flow.begin()
     flow.event("a")
     flow.arrive(result(request))
-    flow.take(operations.suspend(flow.at, flow.live, "wait"))
+    flow.take(pauses.suspend(flow.at, flow.live, "wait"))
     flow.event("b")
-    flow.take(operations.resume(flow.at, flow.live, None))
+    flow.take(pauses.resume(flow.at, flow.live, None))
     flow.now += SECOND
     early = Timestamp(seconds=5)
     carried = [

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import events, operations
+from sidecar.core import events, operations, pauses
 from sidecar.core.model import (
     NO_CALL,
     CallId,
@@ -51,7 +51,7 @@ def settled(status: Status) -> Flow:
     if status is not Status.PENDING:
         flow.turn(*([end(status)] if status.terminal else [timer(0)]))
     if status is Status.SUSPENDED:
-        flow.take(operations.suspend(flow.at, flow.live, None))
+        flow.take(pauses.suspend(flow.at, flow.live, None))
     assert flow.instance.status is status
     return flow
 
@@ -217,8 +217,8 @@ def test_the_parent_of_an_ended_child_that_a_client_replaces_is_not_told_again()
 Command = Callable[[Context, State | None], Decision]
 COMMANDS: dict[str, Command] = {
     "raise": lambda at, state: operations.raise_event(at, state, "paid", StringValue(value="1")),
-    "suspend": lambda at, state: operations.suspend(at, state, "why"),
-    "resume": lambda at, state: operations.resume(at, state, "why"),
+    "suspend": lambda at, state: pauses.suspend(at, state, "why"),
+    "resume": lambda at, state: pauses.resume(at, state, "why"),
     "terminate": lambda at, state: operations.terminate(at, state, "why", recurse=False),
     "purge": lambda at, state: operations.purge(at, state, (), force=False),
     "purge by force": lambda at, state: operations.purge(at, state, (), force=True),
@@ -278,7 +278,7 @@ def test_what_a_client_says_is_in_the_events_of_its_commands() -> None:
     assert said[3].execution_terminated.input.value == flow.last.output == "why"
     bare = settled(Status.RUNNING)
     bare.take(operations.raise_event(bare.at, bare.live, "paid", None))
-    bare.take(operations.suspend(bare.at, bare.live, None))
+    bare.take(pauses.suspend(bare.at, bare.live, None))
     first, second = (events.decode(row.event) for row in bare.state.inbox)
     assert (first.event_raised.HasField("input"), second.execution_suspended.HasField("input")) == (False, False)
 
@@ -286,7 +286,7 @@ def test_what_a_client_says_is_in_the_events_of_its_commands() -> None:
 def test_a_suspended_instance_takes_events_in_and_is_ready_once_it_is_resumed() -> None:
     flow = settled(Status.SUSPENDED)
     assert flow.event().instance.ready is False
-    flow.take(operations.resume(flow.at, flow.live, None))
+    flow.take(pauses.resume(flow.at, flow.live, None))
     assert (flow.instance.suspended, flow.instance.ready) == (False, True)
     assert kinds(flow.begin().rows) == ["execution_suspended", "event_raised", "execution_resumed"]
 
@@ -294,8 +294,8 @@ def test_a_suspended_instance_takes_events_in_and_is_ready_once_it_is_resumed() 
 def test_a_scheduled_instance_that_was_suspended_and_resumed_still_waits_for_its_time() -> None:
     flow = scheduled()
     start = flow.last.set[0]
-    flow.take(operations.suspend(flow.at, flow.live, None))
-    flow.take(operations.resume(flow.at, flow.live, None))
+    flow.take(pauses.suspend(flow.at, flow.live, None))
+    flow.take(pauses.resume(flow.at, flow.live, None))
     assert (flow.instance.status, flow.instance.ready) == (Status.PENDING, False)
     flow.arrive(start)
     assert flow.instance.ready

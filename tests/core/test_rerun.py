@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core import events, operations, rerun
+from sidecar.core import events, pauses, rerun
 from sidecar.core import state as states
 from sidecar.core.model import CallKind, Kind, Outcome, Position, Rewind, Row, Status
 from sidecar.core.operations import Identity
@@ -63,8 +63,8 @@ def done() -> Past:
         )
     )
     made = {reminder.call.task: reminder for reminder in flow.last.set if reminder.kind is not Kind.EVENT}
-    flow.take(operations.suspend(flow.at, flow.live, None))
-    flow.take(operations.resume(flow.at, flow.live, None))
+    flow.take(pauses.suspend(flow.at, flow.live, None))
+    flow.take(pauses.resume(flow.at, flow.live, None))
     flow.arrive(result(made[1]))
     flow.turn(task(6, "late"), child(8, "second"), timer(9))
     flow.turn(end(result='"done"'))

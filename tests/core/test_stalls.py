@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.core import events, operations, stalls
+from sidecar.core import events, operations, pauses, stalls
 from sidecar.core.model import Changes, Kind, Outcome, Status
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -145,7 +145,7 @@ def test_a_turn_that_is_completed_ends_it(flow: Flow) -> None:
 
 
 def test_an_instance_that_cannot_run_anyway_is_not_stalled(flow: Flow) -> None:
-    flow.take(operations.suspend(flow.at, flow.state, None))
+    flow.take(pauses.suspend(flow.at, flow.state, None))
     assert stalls.stalled(flow.at, flow.state, stalls.too_large(2, 1)) is None
 
 
@@ -155,8 +155,8 @@ def test_an_instance_that_cannot_run_anyway_is_not_stalled(flow: Flow) -> None:
 def commands(flow: Flow) -> dict[str, Any]:
     return {
         "raise": lambda: operations.raise_event(flow.at, flow.state, "e", None),
-        "suspend": lambda: operations.suspend(flow.at, flow.state, None),
-        "resume": lambda: operations.resume(flow.at, flow.state, None),
+        "suspend": lambda: pauses.suspend(flow.at, flow.state, None),
+        "resume": lambda: pauses.resume(flow.at, flow.state, None),
         "terminate": lambda: operations.terminate(flow.at, flow.state, None, False),
         "purge": lambda: operations.purge(flow.at, flow.state, (), False),
     }

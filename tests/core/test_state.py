@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sidecar.core import events, operations
+from sidecar.core import events, operations, pauses
 from sidecar.core import state as states
 from sidecar.core import turn as turns
 from sidecar.core.errors import OvertakenError
@@ -125,8 +125,8 @@ class Steps(RuleBasedStateMachine):
         children = [] if state is None or not flag else list(world.stored[state.instance.key].children.values())
         decisions = {
             "raise": lambda: operations.raise_event(at, state, "paid", None),
-            "suspend": lambda: operations.suspend(at, state, None),
-            "resume": lambda: operations.resume(at, state, None),
+            "suspend": lambda: pauses.suspend(at, state, None),
+            "resume": lambda: pauses.resume(at, state, None),
             "terminate": lambda: operations.terminate(at, state, None, recurse=flag),
             "purge": lambda: operations.purge(at, state, children, force=flag),
         }

@@ -7,7 +7,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.core import events, operations
+from sidecar.core import events, operations, pauses
 from sidecar.core.errors import OvertakenError
 from sidecar.core.model import NO_CALL, ActorId, CallId, CallKind, Child, Kind, OpenCall, Position, Status
 from sidecar.schema import taskhub_pb2 as pb
@@ -302,7 +302,7 @@ def test_the_version_that_a_worker_tells_stands_on_the_start_of_the_turn(flow: F
 
 OVERTAKEN: dict[str, Callable[[Flow], Any]] = {
     "terminated": lambda flow: flow.take(operations.terminate(flow.at, flow.live, None, False)),
-    "suspended": lambda flow: flow.take(operations.suspend(flow.at, flow.live, None)),
+    "suspended": lambda flow: flow.take(pauses.suspend(flow.at, flow.live, None)),
     "replaced": lambda flow: flow.start(execution="w-2", replaceable=frozenset({Status.PENDING})),
     "removed, and its ID used again": lambda flow: (
         flow.take(operations.purge(flow.at, flow.live, (), force=True)),

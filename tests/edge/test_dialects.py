@@ -341,6 +341,24 @@ def test_the_inner_router_of_an_older_dapr_sdk_is_taken_for_nothing_else() -> No
     assert response.actions[0].router.target_app_id == "ml"
 
 
+@pytest.mark.parametrize("app", ["ml", "myapp", "Payments", "a", "_x", "order-service", "svc.v2", "7"])
+def test_the_name_of_an_app_in_slot_5_of_a_child_is_where_the_child_goes(app: str) -> None:
+    """C: the proposal's own number for it, which the families use for messages."""
+    name = wire.frame(5, app.encode()).hex()
+    response, family = read(answer(kid(name)))
+    assert (response.actions[0].router.target_app_id, family) == (app, "")
+    child = response.actions[0].create_child
+    assert (child.HasField("slot_5"), child.HasField("parent_trace_context")) == (False, False)
+    routed, family = read(answer(kid(name, "4a0412026d6c")))
+    assert (routed.actions[0].router.target_app_id, family) == ("ml", "dapr")
+
+
+@pytest.mark.parametrize("slot", ["2a00", TRACE, "2a0c" + ROUTER, "2a0412026d6c", "2a041a026d6c"])
+def test_what_is_no_name_in_slot_5_of_a_child_sends_it_nowhere(slot: str) -> None:
+    response, _ = read(answer(kid(slot)))
+    assert not response.actions[0].HasField("router")
+
+
 def test_what_was_in_the_slots_of_a_child_is_found_under_its_own_name() -> None:
     response, _ = read(answer(kid(TRACE + TAG6)))
     child = response.actions[0].create_child
@@ -394,6 +412,7 @@ def test_dapr_does_not_mean_the_actions_beside_a_continue_as_new_and_microsoft_d
         answer(task(beside="4a030aff01")),
         answer(task(beside="4a040a02c328")),
         answer(kid("32040a7f6b62")),
+        answer(kid("2a0361c328")),
         answer(tail="32030aff01"),
     ],
     ids=bytes.hex,

@@ -66,6 +66,8 @@ def workflow(app: str, instance_id: str) -> peer_pb2.Actor:
 def order(kind: Kind, source: peer_pb2.Actor, call: peer_pb2.Call | None, target: str = "kid") -> peer_pb2.Message:
     """A parent's command to a child of its."""
     event = pb.HistoryEvent(execution_terminated=pb.ExecutionTerminated(recurse=True))
+    if kind is Kind.PAUSE:
+        event.execution_suspended.SetInParent()
     payload = b"force" if kind is Kind.PURGE else event.SerializeToString()
     return peer_pb2.Message(kind=kind, target=workflow("orders", target), source=source, call=call, payload=payload)
 
@@ -85,9 +87,11 @@ def activity(source: peer_pb2.Actor, call: peer_pb2.Call) -> peer_pb2.Message:
 # ---------------------------------------------------------------- commands
 
 
-@pytest.mark.parametrize("kind", [Kind.TERMINATE, Kind.PURGE])
+@pytest.mark.parametrize("kind", [Kind.TERMINATE, Kind.PURGE, Kind.PAUSE])
 @pytest.mark.parametrize("claimed", ["evil", "pay", "orders"])
-async def test_a_stranger_ends_and_removes_no_child_of_another_app(attack: Attack, kind: Kind, claimed: str) -> None:
+async def test_a_stranger_ends_pauses_and_removes_no_child_of_another_app(
+    attack: Attack, kind: Kind, claimed: str
+) -> None:
     """M9, M81: whoever it claims to be, though it knows the call that made the child."""
     made = creation("kid-1")
     assert await attack.pay.tell(made) == [ACCEPTED]
@@ -98,7 +102,7 @@ async def test_a_stranger_ends_and_removes_no_child_of_another_app(attack: Attac
     assert await attack.pay.tell(order(kind, workflow("pay", "boss"), made.call)) == [ACCEPTED], "its parent may"
 
 
-@pytest.mark.parametrize("kind", [Kind.TERMINATE, Kind.PURGE])
+@pytest.mark.parametrize("kind", [Kind.TERMINATE, Kind.PURGE, Kind.PAUSE])
 async def test_nobody_elses_instance_is_anyones_child(attack: Attack, kind: Kind) -> None:
     """M81: one that a client of orders started; also not by what an own workflow would send."""
     await attack.orders.begin("a")

@@ -1,4 +1,4 @@
-"""Access policies (M77 to M81): what another app may do here is decided here, by who it has proved to be."""
+"""Access policies (M77 to M82): what another app may do here is decided here, by who it has proved to be."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from sidecar import policy_file
 from sidecar.config import ConfigError
 from sidecar.core.model import CallId, Kind
-from sidecar.core.policy import Operation, Policy, Rule
+from sidecar.core.policy import Operation, Policy, Required, Rule
 from sidecar.edge.transport import Status
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
@@ -125,6 +125,23 @@ def rewind_of(number: int, name: str) -> peer_pb2.Message:
     )
 
 
+async def test_a_rewind_reaches_a_child_that_is_there_whatever_may_be_scheduled(start: Start) -> None:
+    """M81: it is a command of the recorded parent, as terminate is."""
+    ml = await start("ml", "allow: [{caller: evil, workflow: other, requires: [{event: go}]}]")
+    link = PlayedPeer(ml)
+    assert await link.introduce(hello()) == ""
+    created = creation("other", [pb.HistoryEvent(event_raised=pb.EventRaised(name="go"))])
+    [answer] = await link.ask(created)
+    assert answer.verdict == 0
+    rewind = rewind_of(2, "other")
+    rewind.call.CopyFrom(created.call)
+    foreign = rewind_of(3, "other")
+    foreign.call.CopyFrom(created.call)
+    foreign.call.turn += 1
+    assert [answer.verdict for answer in await link.ask(rewind, foreign)] == [0, DENIED]
+    await link.close()
+
+
 async def test_the_own_app_is_always_allowed(start: Start) -> None:
     """M77: also a child's answer to its parent, and a parent's command to its child."""
     _, ml = await pair(start, "default: deny")
@@ -196,6 +213,71 @@ async def test_a_forged_name_on_a_message_opens_nothing(start: Start) -> None:
     await peer.close()
 
 
+# ---------------------------------------------------------------- what must have happened before
+
+REQUIRES = "requires: [{activity: validate}, {activity: 'appr*'}]"
+
+
+def needing(*steps: str, scope: int, kind: str) -> Callable[[list[pb.HistoryEvent]], list[pb.Action]]:
+    """A workflow that calls these activities one after the other, and then asks ml, showing what it did."""
+    asked = call(90, "charge", app="ml") if kind == "activity" else child(90, "c", app="ml")
+    if kind == "activity":
+        asked.schedule_task.history_propagation_scope = scope
+    else:
+        asked.create_child.MergeFromString(bytes([6 << 3, scope]))  # as SDKs send it, in a slot that others fill too
+
+    def flow(events: list[pb.HistoryEvent]) -> list[pb.Action]:
+        ended = [event for event in events if event.WhichOneof("kind") in ("task_completed", "task_failed")]
+        if len(ended) < len(steps):
+            return [call(len(ended), steps[len(ended)])]
+        return once(asked)([event for event in events if event not in ended[: len(steps)]])
+
+    return flow
+
+
+@pytest.mark.parametrize("kind", ["activity", "workflow"])
+@pytest.mark.parametrize(
+    ("steps", "scope", "allowed"),
+    [
+        (["validate", "approve"], 1, True),
+        (["validate", "other", "approve", "other"], 2, True),
+        (["approve", "validate"], 1, False),
+        (["validate"], 1, False),
+        (["fail", "approve"], 1, False),
+        (["validate", "approve"], 0, False),
+    ],
+)
+async def test_a_call_is_allowed_by_what_has_happened_at_its_caller_in_that_order(
+    start: Start, kind: str, steps: list[str], scope: int, allowed: bool
+) -> None:
+    """M82: without a history that shows it, the call is denied."""
+    name = "charge" if kind == "activity" else "sub"
+    ml = await start("ml", f"allow: [{{caller: orders, {kind}: {name}, {REQUIRES}}}]")
+    orders = await start("orders", peers={"ml": (ml.peer_address,)})
+    ml.worker(lambda events: [end('"7"')], {"charge": lambda request: '"7"'})
+    own = {name: lambda request: "1" for name in ("validate", "other", "approve")}
+    orders.worker(needing(*steps, scope=scope, kind=kind), own)
+    await orders.begin("a")
+    result = (await orders.outcome("a")).output.value
+    assert result.startswith('"7"' if allowed else "WorkflowAccessPolicyDenied: ")
+
+
+def creation(instance_id: str, log: list[pb.HistoryEvent]) -> peer_pb2.Message:
+    """A child that the workflow `boss` of app evil makes, with its history."""
+    history = pb.PropagatedHistory(scope=1)
+    history.chunks.add(app_id="evil", instance_id="boss", raw_events=[event.SerializeToString() for event in log])
+    started = pb.ExecutionStarted(name="other", lineage=history.SerializeToString())
+    started.instance.execution_id.value = f"execution of {instance_id}"
+    return peer_pb2.Message(
+        id=1,
+        kind=int(Kind.CREATE),
+        target=peer_pb2.Actor(namespace="default", app_id="ml", kind="workflow", id=instance_id),
+        source=peer_pb2.Actor(namespace="default", app_id="evil", kind="workflow", id="boss"),
+        call=peer_pb2.Call(execution_id="e", turn=1, task_id=1),
+        payload=pb.HistoryEvent(execution_started=started).SerializeToString(),
+    )
+
+
 # ---------------------------------------------------------------- the file
 
 
@@ -210,6 +292,25 @@ def test_a_policy_is_read_with_all_that_it_may_say(tmp_path: Path) -> None:
             Rule("a", "activity", "x", frozenset({Operation.SCHEDULE})),
             Rule("b", "workflow", "y*", frozenset({Operation.GET, Operation.RAISE})),
         )
+    )
+
+
+def test_what_must_have_happened_is_read_with_its_defaults(tmp_path: Path) -> None:
+    """M82: of a call that it was completed, by any app; and only of what is scheduled."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        "allow: [{caller: a, workflow: y, requires: [{activity: v}, {event: go}, "
+        "{workflow: 'w*', outcome: failed, app: 'b-*'}]}]"
+    )
+    wanted = Required("activity", "v", "completed"), Required("event", "go", "raised")
+    assert policy_file.read(file).rules == (
+        Rule(
+            "a",
+            "workflow",
+            "y",
+            frozenset({Operation.SCHEDULE}),
+            (*wanted, Required("workflow", "w*", "failed", "b-*")),
+        ),
     )
 
 
@@ -232,6 +333,22 @@ def test_a_policy_is_read_with_all_that_it_may_say(tmp_path: Path) -> None:
             "'fly' names no operation: .* are get, pause",
         ),
         ("allow: [{caller: a, workflow: x, operations: []}]", "an empty list names no operation"),
+        ("allow: [{caller: a, workflow: x, requires: []}]", "rule 1: `requires` is a list of what must have happened"),
+        ("allow: [{caller: a, workflow: x, requires: {event: e}}]", "rule 1: `requires` is a list"),
+        ("allow: [{caller: a, workflow: x, requires: [e]}]", "rule 1: 'e' is not what may be required: write"),
+        ("allow: [{caller: a, workflow: x, requires: [{outcome: completed}]}]", "is not what may be required"),
+        ("allow: [{caller: a, workflow: x, requires: [{activity: x, event: y}]}]", "is not what may be required"),
+        (
+            "allow: [{caller: a, workflow: x, requires: [{activity: x, outcome: raised}]}]",
+            "scheduled, completed, failed",
+        ),
+        ("allow: [{caller: a, workflow: x, requires: [{event: x, app: b}]}]", "is not what may be required"),
+        ("allow: [{caller: a, workflow: x, requires: [{activity: ''}]}]", "is not what may be required"),
+        ("allow: [{caller: a, workflow: x, requires: [{activity: x, when: 1}]}]", "is not what may be required"),
+        (
+            "allow: [{caller: a, workflow: x, operations: get, requires: [{event: e}]}]",
+            "for `operations: schedule` alone",
+        ),
     ],
 )
 def test_a_wrong_policy_says_which_rule_and_what(tmp_path: Path, text: str, reason: str) -> None:

@@ -19,6 +19,8 @@ from .scenarios import SCENARIOS
 from .sdks import LOGS, Build, NotRunError, builds
 
 HOME = "home"
+# An SDK that cannot name an app reaches the other one by these routes of the sidecar at home.
+ROUTES = [f"{kind}:[Rr]outed*={OTHER}" for kind in ("activity", "workflow")]
 
 
 @contextmanager
@@ -27,6 +29,7 @@ def pair(directory: Path, logs: Path) -> Iterator[dict[str, Sidecar]]:
     sidecars = {app: Sidecar(app, directory) for app in (HOME, OTHER)}
     sidecars[HOME].peers = {OTHER: sidecars[OTHER].peer_port}
     sidecars[OTHER].peers = {HOME: sidecars[HOME].peer_port}
+    sidecars[HOME].options = [word for route in ROUTES for word in ("--route", route)]
     with ExitStack() as stack:
         for app, sidecar in sidecars.items():
             sidecar.log = logs / f"sidecar-{app}.log"

@@ -16,10 +16,11 @@ from sidecar.store.protocol import Order, UnavailableError
 from tests.simulation import programs
 from tests.simulation.deployment import Node
 from tests.simulation.many import Many
-from tests.simulation.programs import Program
+from tests.simulation.programs import Program, Violation
 
 _CALL_SECONDS = 30.0
 _TRIES = 15  # looks for a child that runs
+_REACH_SECONDS = 3.0  # within which a pause has reached all children, where nothing goes wrong
 HUB = "default"
 Work = Callable[[], Coroutine[Any, Any, Any]]
 
@@ -58,6 +59,7 @@ class Clients:
         self.struck: set[str] = set()  # tags of the children that a client ended
         self.outcomes: set[tuple[Any, ...]] = set()
         self.many = Many(self._insist, rng)
+        self.pauses_reach = False  # children too, and nothing is in the way
         self._accepted: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._nodes = nodes
         self._rng = rng
@@ -144,7 +146,18 @@ class Clients:
         await self._started(instance_id)
         await self._suspend(node, instance_id)
         await asyncio.sleep(seconds)
+        if self.pauses_reach and seconds > _REACH_SECONDS:
+            self._check_paused(node, instance_id)
         await self._resume(node, instance_id)
+
+    def _check_paused(self, node: Node, instance_id: str) -> None:
+        """See that no child of an instance that is paused runs, nor a child of a child."""
+        paused = any(one.id == instance_id and one.suspended for one in node.disk.instances(instance_id))
+        running = [
+            one.id for owner in self._nodes.values() for one in _running(owner, instance_id) if not one.suspended
+        ]
+        if paused and running:
+            raise Violation(f"{instance_id} is paused, and {running} are not")
 
     async def do_burst(self, node: Node, instance_id: str, commands: Sequence[tuple[float, str]]) -> None:
         """Turn to one instance from several sides at about the same time; in the end it is not suspended."""
@@ -206,7 +219,12 @@ class Clients:
         await self._insist(owner, f"{how} {child_id}", work)
 
 
+def _running(owner: Node, instance_id: str) -> list[Instance]:
+    """Return the children below an instance that an app has and that have not ended."""
+    found = owner.disk.instances(f"{instance_id}:")
+    return [one for one in found if not one.status.terminal and programs.tag_of(one.id) is not None]
+
+
 def _children(owner: Node, instance_id: str) -> list[tuple[str, str]]:
     """Return the running children below an instance that an app has, with their tags."""
-    running = [one.id for one in owner.disk.instances(f"{instance_id}:") if not one.status.terminal]
-    return [(child_id, tag) for child_id in running if (tag := programs.tag_of(child_id)) is not None]
+    return [(one.id, programs.tag_of(one.id) or "") for one in _running(owner, instance_id)]

@@ -88,9 +88,10 @@ class Node:
         *,
         new_disk: Callable[[], Disk],
         retention: Mapping[str, float],
+        cascade: bool,
     ) -> None:
         self.name = name
-        self.me = Self(NAMESPACE, name)
+        self.me = Self(NAMESPACE, name, cascade_suspend=cascade)
         self.others = others
         self.network = network
         self._new_disk = new_disk

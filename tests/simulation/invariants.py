@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from sidecar.core import entity, events
-from sidecar.core.model import CallKind, Changes, Instance, OpenCall, Rewind, Row, Self, State, Status
+from sidecar.core.model import CallId, CallKind, Changes, Instance, Kind, OpenCall, Rewind, Row, Self, State, Status
 from tests.simulation import entities
 from tests.simulation.faulty_store import Disk
 from tests.simulation.programs import Violation
@@ -29,16 +29,34 @@ class Watch:
         self._disk = disk
         self._covered: dict[int, tuple[str, list[Row]]] = {}
         self._ended: dict[int, int] = {}
+        self._pauses: dict[int, tuple[bool, int]] = {}
+        self._made: dict[int, dict[int, CallId]] = {}  # the children that each instance waits for
         self.ends: dict[str, tuple[int, str | None]] = {}  # status and output of the last end of each instance ID
 
     def check(self, changes: Iterable[Changes]) -> None:
         """Check the instances that changes have touched. Raises Violation."""
         for one in changes:
+            self._check_pause(one)
             instance = self._disk.instance(one.key) if one.key else None
             if instance is not None and instance.entity:
                 self._check_entity(instance)
             elif instance is not None:
                 self._check_instance(instance, one)
+
+    def _check_pause(self, changes: Changes) -> None:
+        """A pause that reaches children, or its end, is sent to each of them in the commit that makes it so."""
+        instance, made = changes.instance, self._made.setdefault(changes.key, {})
+        suspended, obeyed = self._pauses.get(changes.key, (False, 0))
+        if instance is not None:
+            self._pauses[changes.key] = instance.suspended, instance.obeyed
+            by_client = self._me.cascade_suspend and instance.suspended != suspended
+            alone = instance.status.terminal and suspended and (self._me.cascade_suspend or obeyed)
+            if instance.obeyed != obeyed or by_client or alone:
+                told = {one.call for one in changes.set if one.kind in (Kind.PAUSE, Kind.TERMINATE)}
+                _require(told >= set(made.values()), instance, f"was paused or goes on, and told {told} of {made}")
+        for task in list(made) if changes.close_all else changes.closed:
+            made.pop(task, None)
+        made.update((call.call.task, call.call) for call in changes.opened if call.kind is CallKind.CHILD)
 
     def has_ended(self, key: int) -> bool:
         """Whether an instance, which may be gone, has ever ended."""

@@ -59,6 +59,20 @@ MUTANTS = (
         "if call is None or call.call.task != reminder.call.task or",
     ),
     Mutant(
+        "pauses-reach-no-grandchild",
+        "core",
+        "core/pauses.py",
+        "    _pass_on(draft, order.payload)\n",
+        "",
+    ),
+    Mutant(
+        "paused-children-forgotten",
+        "core",
+        "core/pauses.py",
+        "    if instance.suspended and (draft.me.cascade_suspend or instance.obeyed):\n",
+        "    if not draft:\n",
+    ),
+    Mutant(
         "end-of-a-child-not-told",
         "core",
         "core/turn.py",

@@ -42,6 +42,7 @@ class Plan:
     calm: bool = False  # workers and network behave
     kept: float | None = None  # seconds that the sidecars keep completed workflows; None: for ever
     sql: bool = False  # the stores are SQLite's, not the reference store
+    cascade: bool = False  # a pause reaches children
 
     def possible(self) -> list[Operation]:
         """Return the operations that make sense in a plan that was cut: on instances that get all their events."""
@@ -67,8 +68,11 @@ def make(seed: int, workflows: int = 67) -> Plan:
     if not calm:
         operations += [_fault(rng, apps, hosts) for _ in range(rng.randint(0, 25))]
         operations += [_storm(rng, hosts) for _ in range(rng.randint(2, 6) if crowded else rng.randint(0, 1))]
+    cascade = rng.random() < 0.5
+    families = [start for start in starts if programs.has_children(start.details[1])]
+    operations += [one for start in families if cascade and rng.random() < 0.3 for one in _pause(rng, start)]
     operations.sort(key=lambda operation: operation.at)
-    return Plan(seed, apps, hosts, tuple(operations), calm, kept, sql=seed % 2 == 0)
+    return Plan(seed, apps, hosts, tuple(operations), calm, kept, sql=seed % 2 == 0, cascade=cascade)
 
 
 def _workflow(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...], number: int) -> list[Operation]:
@@ -116,6 +120,15 @@ def _strike(rng: random.Random, start: Operation) -> list[Operation]:
         return []
     how = rng.choice(["terminate", "terminate", "terminate alone", "purge", "purge alone"])
     return [Operation(start.at + rng.expovariate(1.0), "strike", start.app, (start.details[0], how, rng.random()))]
+
+
+def _pause(rng: random.Random, start: Operation) -> list[Operation]:
+    """Let a client pause a workflow that has children, and perhaps end it alone meanwhile."""
+    at, seconds, instance_id = start.at + rng.expovariate(1.0), rng.expovariate(0.2), start.details[0]
+    operations = [Operation(at, "pause", start.app, (instance_id, seconds))]
+    if rng.random() < 0.3:
+        operations.append(Operation(at + seconds * rng.random(), "terminate", start.app, (instance_id, False)))
+    return operations
 
 
 def _burst(rng: random.Random, start: Operation) -> Operation:

@@ -122,7 +122,12 @@ def said_by(steps: Program) -> list[tuple[str, int]]:
 
 def may_be_struck(steps: Program) -> bool:
     """Whether a client may end a child by itself: one that is rewound must fail of what is weak in it alone."""
-    return _has(steps, "child", "tell") and not weak(steps)
+    return has_children(steps) and not weak(steps)
+
+
+def has_children(steps: Program) -> bool:
+    """Whether a program has children, or what it starts has."""
+    return _has(steps, "child", "tell")
 
 
 def tag_of(instance_id: str) -> str | None:

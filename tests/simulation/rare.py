@@ -31,6 +31,7 @@ RARE = {
     "a child is ended by itself": r"client   (terminate|purge)( alone)? \S+:\S+ at .*: DONE",
     "a child is terminated with its parent": r"set TERMINATE",
     "a child is purged with its parent": r"set PURGE",
+    "a child is paused with its parent": r"set PAUSE",
     "events are carried into a new execution": r"\+execution_started event_raised.*truncated",
     "a worker writes the new history of a rewind": r"writes the new history",
     "a child is rewound with its parent": r"set REWIND",

@@ -58,10 +58,12 @@ class World:
                 self.note,
                 new_disk=new_disk,
                 retention=retention,
+                cascade=plan.cascade,
             )
             for app in plan.apps
         }
         self.clients = Again(self.nodes, self.rng, self.note, self._help)
+        self.clients.pauses_reach = plan.cascade and plan.calm
         self.seen: Seen = {}
         self.detached: dict[str, tuple[str, Program]] = {}
         self.rewinds = {app: self.rng.random() < 0.5 for app in plan.apps}  # whose workers write new histories

@@ -74,6 +74,9 @@ def _read_action(action: pb.Action) -> Family | None:
     if kind == "schedule_task":
         family = _read_task(action.schedule_task, family)
     elif kind == "create_child":
+        app = _app_in(action.create_child.slot_5)
+        if app and not action.router.target_app_id:
+            action.router.target_app_id = app
         family = _read_child(action.create_child, family)
     elif kind == "complete":
         family = MICROSOFT if action.complete.tags else family
@@ -122,6 +125,11 @@ def _read_child(child: pb.CreateChild, family: Family | None) -> Family | None:
         family = MICROSOFT
     child.ClearField("slot_6")
     return family
+
+
+def _app_in(slot: bytes) -> str:
+    """Return the app that a child is for, if the slot has its name, as in the proposal: no message begins so."""
+    return slot.decode() if slot > b" " else ""
 
 
 def _unknown(message: Message, number: int) -> int | None:

@@ -24,6 +24,7 @@ from durabletask.worker import (
     VersionMatchStrategy,
 )
 from protocol import described, failure, moment, serve
+from remote_workflows import BY_ACTIVITY
 from workflows import WORKFLOWS, Steps
 
 _RETRY_INTERVAL = timedelta(seconds=0.1)
@@ -47,8 +48,10 @@ class MicrosoftFlow:
     def now(self) -> Any:
         return self._ctx.current_utc_datetime
 
-    def activity(self, name: str, value: Any = None, *, attempts: int = 1) -> Any:
-        return self._ctx.call_activity(name, input=value, retry_policy=_retry(attempts))
+    def activity(self, name: str, value: Any = None, *, attempts: int = 1, app: str | None = None) -> Any:
+        """An app is named by the tag that the sidecar knows: the SDK has no other way."""
+        tags = None if app is None else {"app-id": app}
+        return self._ctx.call_activity(name, input=value, retry_policy=_retry(attempts), tags=tags)
 
     def child(self, name: str, value: Any = None, *, id: str | None = None, attempts: int = 1) -> Any:
         return self._ctx.call_sub_orchestrator(name, input=value, instance_id=id, retry_policy=_retry(attempts))
@@ -99,7 +102,7 @@ class MicrosoftApp:
     def __init__(self, port: int, activities_only: bool, task_hub: str) -> None:
         self._address = f"127.0.0.1:{port}"
         self._metadata = [("taskhub", task_hub)] if task_hub else None
-        self._workflows = () if activities_only else WORKFLOWS
+        self._workflows = () if activities_only else (*WORKFLOWS, *BY_ACTIVITY)
         self._client = TaskHubGrpcClient(host_address=self._address, metadata=self._metadata)
         self._worker: TaskHubGrpcWorker | None = None
 

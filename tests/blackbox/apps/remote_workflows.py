@@ -1,4 +1,7 @@
-"""Workflows that call other apps by app ID. Only an SDK that can name an app registers them."""
+"""Workflows that call other apps by app ID. Only an SDK that can name an app registers them.
+
+Those of `BY_ACTIVITY` have no children: Microsoft's SDK names the app of an activity by a tag, and children have none.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -80,13 +83,5 @@ def mixed_load(flow: Flow, call: dict[str, Any]) -> Steps:
     return sum(results) + below
 
 
-REMOTE_WORKFLOWS: tuple[Callable[..., Any], ...] = (
-    remote_call,
-    remote_child,
-    tour,
-    remote_fan_out,
-    remote_all,
-    nested,
-    late_call,
-    mixed_load,
-)
+BY_ACTIVITY: tuple[Callable[..., Any], ...] = (remote_call, tour, remote_fan_out, remote_all, late_call)
+REMOTE_WORKFLOWS: tuple[Callable[..., Any], ...] = (*BY_ACTIVITY, remote_child, nested, mixed_load)

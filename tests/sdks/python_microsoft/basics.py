@@ -7,9 +7,9 @@ import grpc
 import workflows
 from durabletask.client import OrchestrationState, OrchestrationStatus, TaskHubGrpcClient
 from durabletask.internal.orchestrator_service_pb2 import OrchestrationIdReusePolicy
-from player import NotOffered, Scenario, holds, new_id, raises, same, until
+from player import APP_ID, OTHER_APP, Scenario, holds, new_id, raises, same, until
 
-_TARGET = "this SDK cannot name a target app"
+_BY_ROUTE = "by a route of the sidecar: no call names an app"
 
 
 class Basics:
@@ -34,8 +34,8 @@ class Basics:
             "failure-details": self.failure_details,
             "custom-status": self.custom_status,
             "payload": self.payload,
-            "remote-activity": self.not_offered,
-            "remote-child": self.not_offered,
+            "remote-activity": self.remote_activity,
+            "remote-child": self.remote_child,
             "reuse": self.reuse,
             "missing": self.missing,
         }
@@ -71,9 +71,6 @@ class Basics:
 
     def output(self, workflow: Any, value: Any, name: str, **options: Any) -> Any:
         return self.ended(self.start(workflow, value, name, **options)).get_output()
-
-    def not_offered(self) -> None:
-        raise NotOffered(_TARGET)
 
     # ------------------------------------------------------------ scenarios
 
@@ -120,6 +117,21 @@ class Basics:
         holds(unnamed[0] not in ("", wanted, id_), f"the other child's ID is {unnamed[0]}")
         for child in (wanted, unnamed[0]):
             same(self.status(child), OrchestrationStatus.COMPLETED, f"status of {child}")
+
+    def remote_activity(self) -> str:
+        places = self.output(workflows.remote_activity, OTHER_APP, "remote-activity")
+        same(places, [APP_ID, OTHER_APP, OTHER_APP], "where the activities ran")
+        return "by a route of the sidecar, and by a tag: no call names an app"
+
+    def remote_child(self) -> str:
+        wanted = new_id("remote-named")
+        same(
+            self.output(workflows.remote_child, wanted, "remote-child"),
+            [wanted, OTHER_APP],
+            "ID and place of the child",
+        )
+        same(self.client.get_orchestration_state(wanted), None, "the child, looked for here")
+        return _BY_ROUTE
 
     def continue_as_new(self) -> None:
         id_ = self.start(workflows.count, {"execution": 1, "total": 0}, "continue-as-new")

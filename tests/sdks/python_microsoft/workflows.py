@@ -9,6 +9,7 @@ from typing import Any
 from durabletask import task
 from durabletask.entities import DurableEntity, EntityInstanceId
 from durabletask.task import ActivityContext, OrchestrationContext
+from player import APP_ID
 
 Steps = Generator[task.Task[Any], Any, Any]
 
@@ -58,7 +59,16 @@ def counted(_: ActivityContext, key: str) -> str:
     return key
 
 
-ACTIVITIES = (say_hello, add_one, square, echo, fails_twice, refuse, counted)
+def where(_: ActivityContext, __: Any) -> str:
+    return APP_ID
+
+
+def routed_where(_: ActivityContext, __: Any) -> str:
+    """Goes to the other app by a route of the sidecar."""
+    return APP_ID
+
+
+ACTIVITIES = (say_hello, add_one, square, echo, fails_twice, refuse, counted, where, routed_where)
 
 
 # --- orchestrators ---------------------------------------------------------------------------------------------------
@@ -118,6 +128,22 @@ def parent(ctx: OrchestrationContext, child_id: str) -> Steps:
     named = ctx.call_sub_orchestrator(child, input=1, instance_id=child_id)
     unnamed = ctx.call_sub_orchestrator(child, input=10)
     return (yield task.when_all([named, unnamed]))
+
+
+def remote_activity(ctx: OrchestrationContext, app: str) -> Steps:
+    """Here, there by a route, and there by the tag that the sidecar knows."""
+    tagged = ctx.call_activity(where, tags={"app-id": app})
+    return (yield task.when_all([ctx.call_activity(where), ctx.call_activity(routed_where), tagged]))
+
+
+def routed_child(ctx: OrchestrationContext, _: Any) -> Steps:
+    """Goes to the other app by a route of the sidecar."""
+    place = yield ctx.call_activity(where)
+    return [ctx.instance_id, place]
+
+
+def remote_child(ctx: OrchestrationContext, child_id: str) -> Steps:
+    return (yield ctx.call_sub_orchestrator(routed_child, instance_id=child_id))
 
 
 def count(ctx: OrchestrationContext, state: dict[str, int]) -> Steps:
@@ -234,5 +260,6 @@ def transfer(ctx: OrchestrationContext, call: dict[str, Any]) -> Steps:
 
 ORCHESTRATORS = (
     *(hello, chain, fan_out, retried, sleeper, waiter, two_events, sender, child, parent, count, guardian, catches),
+    *(remote_activity, routed_child, remote_child),
     *(fails, stages, relay, tagged, versioned, shaky_child, shaky, started_at, use_counter, transfer),
 )

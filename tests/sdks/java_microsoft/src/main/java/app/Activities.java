@@ -18,6 +18,11 @@ final class Activities {
         return "Hello, " + context.getInput(String.class) + "!";
     }
 
+    /** Under two names, of which one goes to the other app by a route of the sidecar. */
+    static Object where(TaskActivityContext context) {
+        return System.getenv("APP_ID");
+    }
+
     static Object plusOne(TaskActivityContext context) {
         return context.getInput(Integer.class) + 1;
     }

@@ -7,6 +7,8 @@ import java.util.Map;
 /** The scenarios by name. */
 final class Scenarios {
 
+    private static final String BY_ROUTE = "by a route of the sidecar: TaskOptions cannot name a target app";
+
     private Scenarios() {
     }
 
@@ -30,8 +32,8 @@ final class Scenarios {
         all.put("failure-details", Scenario.of(workflows::failureDetails));
         all.put("custom-status", Scenario.of(workflows::customStatus));
         all.put("payload", Scenario.of(workflows::payload));
-        all.put("remote-activity", Scenario.notOffered("TaskOptions cannot name a target app"));
-        all.put("remote-child", Scenario.notOffered("TaskOptions cannot name a target app"));
+        all.put("remote-activity", Scenario.partly(workflows::remoteActivity, BY_ROUTE));
+        all.put("remote-child", Scenario.partly(workflows::remoteChild, BY_ROUTE));
         all.put("reuse", Scenario.of(commands::reuse));
         all.put("missing", Scenario.of(commands::missing));
         all.put("query", Scenario.partly(bulk::query, "no filter by name: by a prefix of the ID instead"));

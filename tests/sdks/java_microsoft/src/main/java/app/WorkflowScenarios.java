@@ -91,6 +91,19 @@ final class WorkflowScenarios {
         }
     }
 
+    void remoteActivity() throws TimeoutException {
+        String id = instances.start("RemoteActivity", null, "remote-activity");
+        String[] places = instances.completed(id).readOutputAs(String[].class);
+        Check.equal("places", List.of(System.getenv("APP_ID"), System.getenv("OTHER_APP")), List.of(places));
+    }
+
+    void remoteChild() throws TimeoutException {
+        String id = instances.start("RemoteChild", null, "remote-child");
+        Workflows.Visit visit = instances.completed(id).readOutputAs(Workflows.Visit.class);
+        Check.equal("output", new Workflows.Visit(id + "-there", System.getenv("OTHER_APP")), visit);
+        Check.that(!client.getInstanceMetadata(id + "-there", false).isInstanceFound(), "the child is here");
+    }
+
     void continueAsNew() throws TimeoutException, InterruptedException {
         String id = instances.start("Count", 1, "continue-as-new");
         List<String> notes = IntStream.range(0, Workflows.NOTES).mapToObj(number -> "note " + number).toList();

@@ -90,6 +90,22 @@ final class Workflows {
         context.complete(new Visit(context.getInstanceId(), greeting));
     }
 
+    static void remoteActivity(TaskOrchestrationContext context) {
+        String here = context.callActivity("Where", null, String.class).await();
+        String there = context.callActivity("RoutedWhere", null, String.class).await();
+        context.complete(List.of(here, there));
+    }
+
+    static void remoteChild(TaskOrchestrationContext context) {
+        String id = context.getInstanceId() + "-there";
+        context.complete(context.callSubOrchestrator("RoutedChild", null, id, Visit.class).await());
+    }
+
+    /** A child that goes to the other app by a route of the sidecar. */
+    static void routedChild(TaskOrchestrationContext context) {
+        context.complete(new Visit(context.getInstanceId(), context.callActivity("Where", null, String.class).await()));
+    }
+
     /** Counts on from its input in one execution after the other; then takes the notes that have come meanwhile. */
     static void count(TaskOrchestrationContext context) {
         int count = context.getInput(Integer.class);
