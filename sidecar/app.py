@@ -14,6 +14,7 @@ import uvloop
 from sidecar import config, log, policy_file
 from sidecar.config import Settings, StartError
 from sidecar.core import events
+from sidecar.core.crashes import Patience
 from sidecar.core.ids import Ids
 from sidecar.core.model import Self
 from sidecar.core.policy import Policy
@@ -125,6 +126,7 @@ def _dispatch(engine: Engine, router: Router, settings: Settings) -> Dispatch:
         router,
         turn_timeout=settings.turn_timeout,
         activity_timeout=settings.activity_timeout,
+        patience=Patience(settings.max_deliveries),
         limits=settings.limits,
     )
 
@@ -247,6 +249,7 @@ class Sidecar:
     async def stop(self) -> None:
         """Close the listeners, then the streams and links, then the store."""
         self.taskhub.stopping.set()
+        self.dispatch.pool.open = False
         closing = [
             asyncio.create_task(self.app_server.stop(_CLOSE_SECONDS)),
             asyncio.create_task(self.peer_server.stop(0.0)),
