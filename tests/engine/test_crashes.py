@@ -2,12 +2,14 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core.crashes import NONE, Crashes, Patience
 from sidecar.core.items import TurnItem
 from sidecar.core.model import CallId, Kind, Outcome, Received, Reminder
+from sidecar.inspection import Inspection
 from sidecar.schema import taskhub_pb2 as pb
 
 from .world import (
@@ -346,6 +348,67 @@ async def test_operations_of_an_entity_that_cost_each_worker_are_parked_and_thos
     await world.dispatch.refill()
     await world.quiet()
     assert not victims.hand.batches
+
+
+# ---------------------------------------------------------------- what a person sees and does
+
+
+def inspection(world: World) -> Inspection:
+    router = SimpleNamespace(queues={})
+    return Inspection(world.service, world.dispatch, router)  # type: ignore[arg-type]
+
+
+async def test_the_tree_shows_the_crashes_of_a_turn_and_that_it_is_parked(world: World) -> None:
+    await park(world)
+    branch = await inspection(world).branch(at("a"))
+    assert branch is not None
+    (wait,) = branch.waits
+    assert (wait.kind, wait.state, wait.crashes) == ("worker", "parked", MOST)
+    assert f"the stream of victim {MOST} at ipv4:victim {MOST} ended while it had this" in wait.error
+
+
+async def test_the_tree_shows_the_crashes_of_an_activity_while_it_runs(world: World) -> None:
+    await ask_for_work(world, "poison")
+    victims = Victims(world, turns=0)
+    await victims.hand.activity(1)
+    victims.lose()
+    await victims.hand.activity(1)
+    await world.quiet()
+    branch = await inspection(world).branch(at("a"))
+    assert branch is not None
+    (wait,) = branch.waits
+    assert (wait.kind, wait.name, wait.state, wait.crashes) == ("activity", "poison", "running", 1)
+    ((call_, *_),) = await inspection(world).waiting("", 0, 10)
+    assert (call_.name, call_.crashes.times) == ("poison", 1)
+
+
+async def test_a_person_lets_an_activity_of_another_app_fail_here(world: World) -> None:
+    await _from_ml(world)
+    victims = Victims(world, turns=0)
+    await victims.hand.activity(1)
+    victims.lose()
+    await victims.hand.activity(1)
+    await world.quiet()
+    ((call_, *_),) = await inspection(world).waiting("orders", 0, 10)
+    assert (await inspection(world).fail(call_.id, "it crashes")).outcome is DONE
+    (result,) = world.outbox.waiting.values()
+    failure = pb.HistoryEvent.FromString(result.payload).task_failed.failure
+    assert (failure.error_type, failure.error_message) == ("CallFailedByOperator", "it crashes")
+    assert (await inspection(world).fail(call_.id, "once more")).outcome is Outcome.MISSING
+
+
+async def test_a_parked_entity_is_handed_out_again_when_a_person_says_so(world: World) -> None:
+    await world.signal("@counter@1", "add")
+    victims = Victims(world, max_entities=5)
+    for _ in range(MOST):
+        await victims.hand.batch(1)
+        victims.lose()
+        await world.quiet()
+    assert not victims.hand.batches
+    assert (await inspection(world).unpark(at("@counter@1"))).outcome is DONE
+    assert (await world.ran(await victims.hand.batch(1))).outcome is DONE
+    assert (await inspection(world).unpark(at("@counter@1"))).outcome is Outcome.WRONG_STATE
+    assert (await inspection(world).unpark(at("nobody"))).outcome is Outcome.MISSING
 
 
 def test_a_suspect_is_one_that_has_used_up_half_of_what_is_borne() -> None:
