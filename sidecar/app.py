@@ -41,6 +41,7 @@ from sidecar.timers import Clock
 
 _LOOPBACK = ("127.0.0.1", "::1")
 _CLOSE_SECONDS = 1.0
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _PEER_HEADROOM = 1024 * 1024
 _log = structlog.get_logger(__name__)
 
@@ -341,8 +342,8 @@ async def main(settings: Settings) -> None:
     """Run a sidecar until SIGTERM or SIGINT."""
     until = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, until.set)
+    for number in _ENDING:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(until.set))
     sidecar = await create(settings)
     try:
         ports = await sidecar.start()
@@ -351,6 +352,8 @@ async def main(settings: Settings) -> None:
         await sidecar.serve(until)
     finally:
         await sidecar.stop()
+        for number in _ENDING:  # one more must not cut the end short, and change the exit code
+            signal.signal(number, signal.SIG_IGN)
     _log.info("stopped")
 
 
