@@ -46,6 +46,7 @@ class SimWorker:
         self._number = number
         self.mended: set[str] = set()
         self.disarmed: set[str] = set()
+        self.dead = False  # it has left and answers nothing any more
         self.costs: list[str] = []  # the workers that poison has cost, shared with all of them
         self.detached: dict[str, tuple[str, Any]] = {}
         self.may_rewind = False
@@ -131,7 +132,7 @@ class SimWorker:
         if rng.random() < manners.die:
             self.leave()
             return rng.choice([0, 1])
-        if rng.random() < manners.silent:
+        if self.dead or rng.random() < manners.silent:
             return 0
         return 2 if rng.random() < manners.twice else 1
 
@@ -173,6 +174,7 @@ class SimWorker:
         """Be lost before anything else that it has is answered."""
         if self.joined:
             self.costs.append(token)
+            self.dead = True
             self.leave()
 
     async def _fetch(self, item: TurnItem) -> list[bytes] | None:
