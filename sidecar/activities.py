@@ -5,14 +5,15 @@ One delivery at a time. All of it is a hint over the store: an activity that is 
 
 import itertools
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from sidecar.backlog import Group, Lane, Reads
 from sidecar.core import delivery, events
+from sidecar.core.crashes import Crash, Patience
 from sidecar.core.items import ActivityItem
-from sidecar.core.model import Kind, Outcome, Reminder, Reply
+from sidecar.core.model import Changes, Kind, Outcome, Reminder, Reply
 from sidecar.engine import Engine
 from sidecar.refusals import Refusals
 from sidecar.schema import taskhub_pb2 as pb
@@ -42,6 +43,7 @@ class Activities:
         engine: Engine,
         pool: Pool,
         *,
+        patience: Patience,
         spawn: Callable[[Coroutine[object, object, None], str], None],
         pump: Callable[[], None],
         store_failed: Callable[[], None],
@@ -50,6 +52,7 @@ class Activities:
         self._store = engine.store
         self._clock = engine.clock
         self._pool = pool
+        self._patience = patience
         self._spawn = spawn
         self._pump = pump
         self._store_failed = store_failed
@@ -87,7 +90,8 @@ class Activities:
                 after = page[-1].id if page else after
 
     def _offer(self, reminder: Reminder, size: int = 0) -> None:
-        group = _group_of(reminder, size)._replace(shunned=self._refusals.of(reminder.id))
+        suspect = self._patience.suspects(reminder.crashes.times)
+        group = _group_of(reminder, size)._replace(shunned=self._refusals.of(reminder.id), suspect=suspect)
         self._pool.activities.offer(reminder.id, group)
 
     def discard(self, reminder_id: int) -> None:
@@ -139,13 +143,13 @@ class Activities:
             return
         text = f"the request of activity '{reminder.name}' has {size} bytes, and a worker receives at most {limit}"
         log.warning("activity is too large", name=reminder.name, bytes=size, limit=limit)
-        details = events.failure("PayloadSizeExceeded", text, retriable=False)
-        event = events.task_failed(self._clock.now(), reminder.call.task, details)
-        self._spawn(self._fail(reminder, event), "fail an activity")
+        self._spawn(self._fail(reminder, "PayloadSizeExceeded", text), "fail an activity")
 
-    async def _fail(self, reminder: Reminder, event: bytes) -> None:
+    async def _fail(self, reminder: Reminder, kind: str, text: str) -> None:
+        """Let an activity fail for a reason that is not its own; to try it once more at once would be no use."""
+        details = events.failure(kind, text, retriable=False)
         try:
-            await self.settle(reminder, event)
+            await self.settle(reminder, events.task_failed(self._clock.now(), reminder.call.task, details))
         except UnavailableError as error:
             log.warning("cannot store the failure of an activity", error=str(error))
             self._store_failed()
@@ -209,11 +213,42 @@ class Activities:
             self._refusals.refuse(reminder_id, lease.worker.name)
             self.give_back(reminder_id)
 
-    def left(self, worker: Worker) -> None:
-        """Queue all that a worker had which is gone."""
+    def left(self, worker: Worker, *, lost: bool) -> None:
+        """Queue all that a worker had which is gone; if it was lost, count that against what was out."""
         self._refusals.left(worker.name)
-        for reminder_id in list(worker.activities):
-            self.give_back(reminder_id)
+        out = [self.leases[one].reminder for one in list(worker.activities) if one in self.leases]
+        for reminder in out:
+            self._end(reminder.id)
+        if lost and out:
+            self._spawn(self._crashed(out, worker.loss()), "count crashes")
+        else:
+            for reminder in out:
+                self.queue(reminder)
+
+    async def _crashed(self, out: list[Reminder], error: str) -> None:
+        """Count the loss of a worker in the store, and only then hand out again what it had."""
+        engine = self._engine
+        with self._reads.reading() as gone:
+            try:
+                await engine.commit(Changes(crashed=tuple(Crash(reminder.id, error) for reminder in out)))
+            except UnavailableError as failure:
+                log.warning("cannot count crashes", error=str(failure))
+                return  # what is not done is read from the store again
+            for reminder in out:
+                if not gone(reminder.id):
+                    self._again(replace(reminder, crashes=reminder.crashes.another(error)))
+
+    def _again(self, reminder: Reminder) -> None:
+        """Queue an activity, or let it fail when it has cost too many workers."""
+        if not self._patience.is_over(reminder.crashes):
+            self.queue(reminder)
+            return
+        name, times = reminder.name, reminder.crashes.times
+        log.warning("activity fails: each worker that gets it crashes", name=name, times=times)
+        text = f"activity '{name}' was handed out {times} times, and each time the worker was lost before it answered"
+        self._spawn(
+            self._fail(reminder, "WorkerCrashed", f"{text}: find out why its workers crash"), "fail an activity"
+        )
 
     def sweep(self, limit: float | None) -> None:
         """Hand out again what took longer than `limit` seconds, and what was given back and has paused."""

@@ -7,13 +7,18 @@ takes too long. All of it is a hint over the store.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
+import structlog
+
 from sidecar.backlog import Backlog, Group, Lane
-from sidecar.core.model import Instance, Rewind
+from sidecar.core import stalls
+from sidecar.core.crashes import Patience
+from sidecar.core.model import DONE, Context, Decision, Instance, Rewind, State
 from sidecar.engine import Actor, Address, Engine
 from sidecar.refusals import Refusals
 from sidecar.workers import Pool, Worker
 
 PAGE = 5_000
+log = structlog.get_logger(__name__)
 
 
 class ActorWork(ABC):
@@ -27,6 +32,7 @@ class ActorWork(ABC):
         *,
         entities: bool,
         timeout: float,
+        patience: Patience,
         pump: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -34,6 +40,7 @@ class ActorWork(ABC):
         self._backlog = backlog
         self._entities = entities
         self._timeout = timeout
+        self._patience = patience
         self._pump = pump
         self._refusals: Refusals[Address] = Refusals(engine.clock)
         self.out: dict[Address, Actor] = {}
@@ -55,12 +62,18 @@ class ActorWork(ABC):
     def queue(self, actor: Actor, instance: Instance) -> None:
         """Let an actor wait for a worker if it is ready and no worker has it."""
         if instance.ready and actor.holder is None:
-            self._offer(actor.address, group_of(instance))
+            self._offer(actor.address, self._group_of(instance))
             self._pump()
 
     def _offer(self, address: Address, group: Group) -> None:
         """Put an actor into the backlog, kept from workers that do not want it now."""
         self._backlog.offer(address, group._replace(shunned=self._refusals.of(address)))
+
+    def _group_of(self, instance: Instance, size: int = 0) -> Group:
+        """Return what workers must be able to take to have the work of an instance; `size` in bytes, 0 for any."""
+        version, asked = instance.version or "", instance.rewind is Rewind.ASKED
+        suspect = self._patience.suspects(instance.crashes.times)
+        return Group(instance.name, version, size, hub=instance.hub, rewind=asked, suspect=suspect)
 
     async def refill(self, lanes: frozenset[Lane] | None = None) -> None:
         """Queue what is ready in the store, of these lanes (None: of all), as far as it fits.
@@ -77,7 +90,8 @@ class ActorWork(ABC):
             for found in page:
                 address = (found.hub, found.id)
                 if address not in held and (lanes is None or (found.hub, found.name) in lanes):
-                    self._offer(address, Group(found.name, found.version or "", hub=found.hub))
+                    suspect = self._patience.suspects(found.crashes)
+                    self._offer(address, Group(found.name, found.version or "", hub=found.hub, suspect=suspect))
             more = len(page) == PAGE
             after = page[-1].key if page else after
 
@@ -114,11 +128,33 @@ class ActorWork(ABC):
 
     # ------------------------------------------------------------ time
 
-    def left(self, worker: Worker) -> None:
-        """Queue all that a worker had which is gone."""
+    def left(self, worker: Worker, *, lost: bool) -> None:
+        """Queue all that a worker had which is gone; if it was lost, count that against what was out."""
         self._refusals.left(worker.name)
         for address in list(self._held(worker)):
-            self.give_back(self._engine.actor(address))
+            actor = self._engine.actor(address)
+            if lost and address in self.out:
+                self._crashed(actor, worker)
+            else:
+                self.give_back(actor)
+
+    def _crashed(self, actor: Actor, worker: Worker) -> None:
+        """Count the loss of a worker; with the commit the work is queued again, or parked."""
+        work, error = actor.turn or actor.batch, worker.loss()
+        key = 0 if work is None else work.key
+        self.recall(actor)
+
+        def decide(at: Context, state: State | None) -> Decision:
+            if state is None or state.instance.key != key or not state.instance.ready:
+                return Decision(None, DONE)
+            changes = stalls.crashed(at, state, error, self._patience)
+            if changes.instance is not None and changes.instance.crashes.parked:
+                log.warning("parked: each worker that gets it crashes", instance=actor.address[1], error=error)
+                if actor.past is not None:
+                    actor.past.add(row.event for row in changes.append)
+            return Decision(changes, DONE)
+
+        self._engine.tell(actor.address, decide)
 
     def sweep(self) -> None:
         """Hand out again what took longer than it may, and what was given back and has paused."""
@@ -128,9 +164,3 @@ class ActorWork(ABC):
             self.give_back(actor)
         if self._refusals.resume(self._backlog):
             self._pump()
-
-
-def group_of(instance: Instance, size: int = 0) -> Group:
-    """Return what workers must be able to take to have the work of an instance; `size` in bytes, 0 for any."""
-    version, asked = instance.version or "", instance.rewind is Rewind.ASKED
-    return Group(instance.name, version, size, hub=instance.hub, rewind=asked)

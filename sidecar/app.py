@@ -14,6 +14,7 @@ import uvloop
 from sidecar import config, log, policy_file
 from sidecar.config import Settings, StartError
 from sidecar.core import events
+from sidecar.core.crashes import Patience
 from sidecar.core.ids import Ids
 from sidecar.core.model import Self
 from sidecar.core.policy import Policy
@@ -40,6 +41,7 @@ from sidecar.timers import Clock
 
 _LOOPBACK = ("127.0.0.1", "::1")
 _CLOSE_SECONDS = 1.0
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _PEER_HEADROOM = 1024 * 1024
 _log = structlog.get_logger(__name__)
 
@@ -125,6 +127,7 @@ def _dispatch(engine: Engine, router: Router, settings: Settings) -> Dispatch:
         router,
         turn_timeout=settings.turn_timeout,
         activity_timeout=settings.activity_timeout,
+        patience=Patience(settings.max_deliveries),
         limits=settings.limits,
     )
 
@@ -247,6 +250,7 @@ class Sidecar:
     async def stop(self) -> None:
         """Close the listeners, then the streams and links, then the store."""
         self.taskhub.stopping.set()
+        self.dispatch.pool.open = False
         closing = [
             asyncio.create_task(self.app_server.stop(_CLOSE_SECONDS)),
             asyncio.create_task(self.peer_server.stop(0.0)),
@@ -338,8 +342,8 @@ async def main(settings: Settings) -> None:
     """Run a sidecar until SIGTERM or SIGINT."""
     until = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, until.set)
+    for number in _ENDING:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(until.set))
     sidecar = await create(settings)
     try:
         ports = await sidecar.start()
@@ -348,6 +352,8 @@ async def main(settings: Settings) -> None:
         await sidecar.serve(until)
     finally:
         await sidecar.stop()
+        for number in _ENDING:  # one more must not cut the end short, and change the exit code
+            signal.signal(number, signal.SIG_IGN)
     _log.info("stopped")
 
 

@@ -23,6 +23,7 @@ class Group(NamedTuple):
     receive, and the workers that do not want it now.
 
     `rewind` asks for the new history of an instance that is rewound: most kinds of workers would not understand it.
+    A `suspect` has cost workers: none gets two of them at a time.
 
     The size is 0 until an item proved too large for a worker: sending it would break that worker's stream each time.
     """
@@ -33,6 +34,7 @@ class Group(NamedTuple):
     shunned: frozenset[str] = frozenset()
     hub: str = DEFAULT_HUB
     rewind: bool = False
+    suspect: bool = False
 
     @property
     def lane(self) -> Lane:

@@ -57,6 +57,7 @@ class Settings:
     max_message_bytes: int = 64 * 2**20
     turn_timeout: float = 120.0
     activity_timeout: float | None = None
+    max_deliveries: int | None = 10
     drain_timeout: float = 5.0
     unknown_app: Literal["wait", "fail"] = "wait"
     cascade_suspend: bool = False

@@ -49,8 +49,8 @@ class Deliveries:
         self._store_failed = store_failed
         self._held: dict[Address, list[Reminder]] = {}  # what waits behind another, by target
 
-    def deliver(self, reminder: Reminder) -> None:
-        """Deliver a reminder for an own workflow that is due."""
+    def deliver(self, reminder: Reminder) -> "asyncio.Future[Reply] | None":
+        """Deliver a reminder for an own workflow that is due; return the outcome to come, if it is soon there."""
         arrival, address = Arrival(reminder, consumed=(reminder.id,)), _address(reminder)
         if address in self._held:
             self._held[address].append(reminder)
@@ -60,6 +60,8 @@ class Deliveries:
         else:
             future = self._engine.enqueue(address, lambda at, state: self._in_order(at, state, arrival))
             future.add_done_callback(lambda done: self._delivered(arrival, done))
+            return future
+        return None
 
     def release(self) -> None:
         """Forget what waits: after a failure all of it is read from the store again."""

@@ -12,6 +12,7 @@ import structlog
 
 from sidecar.activities import Activities
 from sidecar.backlog import Lane
+from sidecar.core.crashes import Patience
 from sidecar.core.model import Changes, Instance, Kind, Reminder
 from sidecar.deliveries import Deliveries
 from sidecar.engine import Actor, Address, Engine
@@ -48,16 +49,22 @@ class Dispatch:
         *,
         turn_timeout: float,
         activity_timeout: float | None,
+        patience: Patience,
         limits: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.engine = engine
         self.pool = Pool(limits)
-        self.turns = Turns(engine, self.pool, timeout=turn_timeout, pump=self.pump)
+        self.turns = Turns(engine, self.pool, timeout=turn_timeout, patience=patience, pump=self.pump)
         self.activities = Activities(
-            engine, self.pool, spawn=self.spawn, pump=self.pump, store_failed=self.store_failed
+            engine,
+            self.pool,
+            patience=patience,
+            spawn=self.spawn,
+            pump=self.pump,
+            store_failed=self.store_failed,
         )
         self.deliveries = Deliveries(engine, self.pool, spawn=self.spawn, store_failed=self.store_failed)
-        self.entities = Entities(engine, self.pool, timeout=turn_timeout, pump=self.pump)
+        self.entities = Entities(engine, self.pool, timeout=turn_timeout, patience=patience, pump=self.pump)
         self.timers = Timers(engine.store, engine.clock, self.deliveries.deliver)
         self.outbox = outbox
         self._activity_timeout = activity_timeout
@@ -85,7 +92,8 @@ class Dispatch:
     def committed(self, actor: Actor, changes: Changes) -> None:
         """See `Effects`."""
         instance = changes.instance
-        if instance is None or changes.replaces or instance.suspended or instance.status.terminal:
+        idle = instance is not None and (instance.suspended or instance.status.terminal or instance.crashes.parked)
+        if instance is None or changes.replaces or idle:
             self.entities.unqueue(actor)
             self.turns.unqueue(actor)
         if instance is None or changes.replaces or changes.reopened:
@@ -197,11 +205,12 @@ class Dispatch:
         self.pump()
 
     def remove_worker(self, worker: Worker) -> None:
-        """Let a worker go; all that it had goes back to the queues."""
+        """Let a worker go; all that it had goes back to the queues. That this sidecar stops is no loss of a worker."""
+        lost = self.pool.open
         self.pool.remove(worker)
-        self.turns.left(worker)
-        self.activities.left(worker)
-        self.entities.left(worker)
+        self.turns.left(worker, lost=lost)
+        self.activities.left(worker, lost=lost)
+        self.entities.left(worker, lost=lost)
 
     def active(self) -> tuple[int, int]:
         """Return how many workflows and entities are out or waiting, and how many activities run or wait."""

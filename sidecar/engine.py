@@ -82,7 +82,7 @@ class Actor:
     parts: Parts | None = None  # what has come of its answer, when that comes in parts
     past: Past | None = None
     output: tuple[int, str | None] | None = None  # of an entity that is handed out: a revision, and its state there
-    slow: bool = False  # of an entity: operations took too long together, so that they go one by one
+    slow: int = 0  # of an entity: so many operations go one by one, since together they were too much for a worker
     watchers: dict["asyncio.Future[None]", None] = field(default_factory=dict)
 
     @property
@@ -137,6 +137,10 @@ class Engine:
         actor.commands.append(Command(decide, done))
         self.wake(actor)
         return done
+
+    def tell(self, address: Address, decide: Decide) -> None:
+        """Queue a decision whose outcome nobody waits for: if the store fails, what led to it is found again."""
+        self.enqueue(address, decide).add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def wake(self, actor: Actor) -> None:
         """Let an actor look at its commands and its assignment."""

@@ -4,11 +4,12 @@ The state of an entity is read for each batch and not kept: it may be large, and
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 import structlog
 
-from sidecar.actor_work import ActorWork, group_of
+from sidecar.actor_work import ActorWork
 from sidecar.core import entity
 from sidecar.core.entity import Batch
 from sidecar.core.items import EntityItem
@@ -22,8 +23,8 @@ log = structlog.get_logger(__name__)
 class Entities(ActorWork):
     """Hands batches to workers and takes them back."""
 
-    def __init__(self, engine: Engine, pool: Pool, *, timeout: float, pump: Callable[[], None]) -> None:
-        super().__init__(engine, pool, pool.entities, entities=True, timeout=timeout, pump=pump)
+    def __init__(self, engine: Engine, pool: Pool, **options: Any) -> None:
+        super().__init__(engine, pool, pool.entities, entities=True, **options)
         self._by_token: dict[str, Actor] = {}
 
     def before_commands(self, actor: Actor) -> asyncio.Future[None] | None:
@@ -52,7 +53,7 @@ class Entities(ActorWork):
         if too_large:
             self.recall(actor)
             log.warning("entity waits for a worker that can receive it", entity=instance.id, bytes=too_large)
-            self._offer(actor.address, group_of(instance, too_large))
+            self._offer(actor.address, self._group_of(instance, too_large))
             return
         actor.batch, actor.deadline = batch, clock.monotonic() + self._timeout
         self.out[actor.address] = self._by_token[batch.token] = actor
@@ -67,7 +68,7 @@ class Entities(ActorWork):
 
     def done(self, actor: Actor) -> None:
         """A worker has run what it had of an entity: its slot is free again, and pauses begin anew."""
-        actor.slow = False
+        actor.slow = max(0, actor.slow - 1)
         self._refusals.done(actor.address)
         self.recall(actor)
 
@@ -82,9 +83,17 @@ class Entities(ActorWork):
         self.out.pop(actor.address, None)
         self._pump()
 
+    def _crashed(self, actor: Actor, worker: Worker) -> None:
+        self._one_by_one(actor)
+        super()._crashed(actor, worker)
+
+    def _one_by_one(self, actor: Actor) -> None:
+        """Let the operations that are out go one by one, so that those before the one at fault get through."""
+        actor.slow = max(actor.slow, 0 if actor.batch is None else len(actor.batch.rows))
+
     def _held(self, worker: Worker) -> Iterable[Address]:
         return worker.entities
 
     def _late(self, actor: Actor) -> None:
         log.warning("operations of an entity timed out", entity=actor.address[1], seconds=self._timeout)
-        actor.slow = True  # they go one by one from now on
+        self._one_by_one(actor)

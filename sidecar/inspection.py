@@ -4,17 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sidecar.core import calls, events
+from sidecar.core import calls, entity, events, stalls
+from sidecar.core.crashes import NONE
 from sidecar.core.delivery import Arrival, arrive
 from sidecar.core.model import (
+    DONE,
     ActorId,
     CallKind,
     Child,
     Context,
     Decision,
+    Instance,
     Kind,
     OpenCall,
     Outcome,
+    Reminder,
     Reply,
     State,
 )
@@ -41,6 +45,7 @@ class Wait(NamedTuple):
     since: int
     state: str
     error: str
+    crashes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,8 @@ class Inspection:
     async def fail(self, reminder_id: int, reason: str) -> Reply:
         """Let the call of this reminder fail, as a workflow sees it; work that is out for it is taken back."""
         reminder = await self._engine.store.reminder(reminder_id)
+        if reminder is not None and reminder.kind is Kind.ACTIVITY and self._engine.me.owns(reminder.target):
+            return await self._fail_activity(reminder, reason)
         if reminder is None or not reminder.owner or reminder.kind not in (Kind.ACTIVITY, Kind.CREATE):
             return MISSING
         now = self._engine.clock.now()
@@ -91,6 +98,25 @@ class Inspection:
 
         reply = await self._engine.submit((reminder.source.hub, reminder.source.id), decide)
         return MISSING if reply.outcome in (Outcome.DUPLICATE, Outcome.STALE) else reply
+
+    async def _fail_activity(self, reminder: Reminder, reason: str) -> Reply:
+        details = events.failure(FAILED_BY_PERSON, reason, retriable=False)
+        event = events.task_failed(self._engine.clock.now(), reminder.call.task, details)
+        reply = await self._dispatch.activities.settle(reminder, event)
+        return MISSING if reply.outcome in (Outcome.DUPLICATE, Outcome.STALE) else reply
+
+    async def unpark(self, address: Address) -> Reply:
+        """Hand out again what was parked because each worker that got it was lost."""
+
+        def decide(at: Context, state: State | None) -> Decision:
+            if state is None:
+                return Decision(None, Reply(Outcome.MISSING, "no such instance exists"))
+            if not state.instance.crashes.parked:
+                return Decision(None, Reply(Outcome.WRONG_STATE, f"'{address[1]}' is not parked"))
+            unparked = entity.unparked if state.instance.entity else stalls.unparked
+            return Decision(unparked(at, state), DONE)
+
+        return await self._engine.submit(address, decide)
 
     async def branch(self, address: Address, caller: Caller = OWN) -> Branch | None:
         """Return an instance with what it waits for, or None. Raises DeniedError."""
@@ -108,9 +134,17 @@ class Inspection:
             return None
         state = seen[0]
         waits = [await self._wait(call) for _, call in sorted(state.open.items()) if call.kind in _SHOWN]
-        if state.instance.ready and self._engine.actor(address).turn is None:
-            waits.append(Wait("worker", state.instance.name, self._engine.me.app, 0, 0, "queued", ""))
+        waits += self._for_worker(address, state.instance)
         return Branch(view, waits, await self._engine.store.children(state.instance.key))
+
+    def _for_worker(self, address: Address, instance: Instance) -> list[Wait]:
+        """Return what an instance waits for of its workers: to be handed out, or to be answered."""
+        count, error, parked = instance.crashes
+        if not (instance.ready or parked):
+            return []
+        actor = self._engine.actor(address)
+        state = "parked" if parked else "running" if actor.turn or actor.batch else "queued"
+        return [Wait("worker", instance.name, self._engine.me.app, 0, 0, state, error, count)]
 
     async def _wait(self, call: OpenCall) -> Wait:
         reminder = await self._engine.store.reminder(call.reminder) if call.reminder else None
@@ -122,7 +156,9 @@ class Inspection:
             return Wait("timer", "", app, task, since, "set", "")
         if self._engine.me.owns(call.target):
             state = "running" if call.reminder in self._dispatch.activities.leases else "queued"
-            return Wait(_KINDS[call.kind], call.name, app, task, since, "started" if reminder is None else state, "")
+            count, error, _ = NONE if reminder is None else reminder.crashes
+            state = "started" if reminder is None else state
+            return Wait(_KINDS[call.kind], call.name, app, task, since, state, error, count)
         queue = self._router.queues.get((call.target.namespace, app))
         if queue is not None and call.reminder in queue.pending:
             return Wait(_KINDS[call.kind], call.name, app, task, since, "not delivered", queue.error)

@@ -93,6 +93,13 @@ OPTIONS: tuple[Option, ...] = (
         "A turn that a worker has not answered is handed out again.",
     ),
     Option("activity_timeout", values.seconds_or_none, "SECONDS", "The same for an activity."),
+    Option(
+        "max_deliveries",
+        values.count_or_none,
+        "COUNT",
+        "How many deliveries of an item may end with the loss of the worker, until its activity fails or its workflow "
+        "is parked; none: any number.",
+    ),
     Option("drain_timeout", values.seconds, "SECONDS", "How long a stop waits for work that was handed out."),
     Option(
         "unknown_app",

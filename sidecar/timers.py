@@ -10,6 +10,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -21,7 +22,10 @@ PAGE = 5_000
 LIMIT = 50_000
 _SLACK = 1_000  # dropped reminders that may stay in the heap
 _LAST_MOMENT_MICROS = 2_000_000
+_AT_ONCE = 100  # reminders that are handed on before the first of them are delivered
+_PATIENCE_SECONDS = 0.25  # how long a slow one of them may hold up the next
 _LONGEST_NAP = 1.0  # wall time is looked at this often, in seconds: a monotonic clock stands still during sleep
+Delivery = asyncio.Future[Any] | None
 log = structlog.get_logger(__name__)
 
 
@@ -52,7 +56,7 @@ class Clock:
 class Timers:
     """Hands each reminder to `deliver` when it is due, in order of due time and order number."""
 
-    def __init__(self, store: Store, clock: Clock, deliver: Callable[[Reminder], None]) -> None:
+    def __init__(self, store: Store, clock: Clock, deliver: Callable[[Reminder], Delivery]) -> None:
         self._store = store
         self._clock = clock
         self._deliver = deliver
@@ -94,10 +98,10 @@ class Timers:
         self._complete_until = 0
         self._changed.set()
 
-    def pop_due(self, now: int) -> list[Reminder]:
-        """Take the reminders that are due."""
-        due = []
-        while self._heap and self._heap[0][0] <= now:
+    def pop_due(self, now: int, most: int = LIMIT) -> list[Reminder]:
+        """Take the reminders that are due, the first ones if there are more than `most`."""
+        due: list[Reminder] = []
+        while self._heap and self._heap[0][0] <= now and len(due) < most:
             reminder = heapq.heappop(self._heap)[2]
             if reminder.id in self._known:
                 self._known.discard(reminder.id)
@@ -111,9 +115,15 @@ class Timers:
             now = self._clock.now()
             if self._wants_fill(now):
                 await self._fill(now)
-            for reminder in self.pop_due(self._clock.now()):
-                self._deliver(reminder)
-            await self._nap()
+            due = self.pop_due(self._clock.now(), _AT_ONCE)
+            deliveries = [delivery for reminder in due if (delivery := self._deliver(reminder)) is not None]
+            if len(due) < _AT_ONCE:
+                await self._nap()
+            elif deliveries:
+                # Of a crowd that is due at once a part at a time, so that other work is not queued behind all of it.
+                await asyncio.wait(deliveries, timeout=_PATIENCE_SECONDS)
+            else:
+                await asyncio.sleep(0)
 
     def _wants_fill(self, now: int) -> bool:
         """Whether more must be read: soon when all there is is known, at the last moment when there is too much."""

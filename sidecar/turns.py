@@ -4,11 +4,12 @@ A turn is out under a token; only its answer under that token counts. All of it 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 import structlog
 
-from sidecar.actor_work import ActorWork, group_of
+from sidecar.actor_work import ActorWork
 from sidecar.backlog import Group
 from sidecar.core import parts, stalls
 from sidecar.core import turn as turns
@@ -27,8 +28,8 @@ log = structlog.get_logger(__name__)
 class Turns(ActorWork):
     """Hands turns to workers and takes them back."""
 
-    def __init__(self, engine: Engine, pool: Pool, *, timeout: float, pump: Callable[[], None]) -> None:
-        super().__init__(engine, pool, pool.turns, entities=False, timeout=timeout, pump=pump)
+    def __init__(self, engine: Engine, pool: Pool, **options: Any) -> None:
+        super().__init__(engine, pool, pool.turns, entities=False, **options)
         self._pasts = Pasts(engine)
         self._part_bytes = 0
 
@@ -74,7 +75,7 @@ class Turns(ActorWork):
         asked = instance.rewind is Rewind.ASKED
         if asked and worker.rewinds() is Rewinds.NO:
             self.recall(actor)
-            self._offer(actor.address, group_of(instance))
+            self._offer(actor.address, self._group_of(instance))
             return
         turn = turns.begin(state, clock.now(), f"t.{clock.new_id()}")
         state.tail = turns.after(state, turn)
@@ -96,12 +97,12 @@ class Turns(ActorWork):
             self._refusals.refuse(actor.address, worker.name, for_good=True)
             self._refusals.tell(actor.address)
         log.warning("turn waits for a worker that can receive it", instance=instance.id, bytes=size)
-        self._offer(actor.address, group_of(instance, size))
+        self._offer(actor.address, self._group_of(instance, size))
         refused = self._refusals.for_good(actor.address)
-        takers = self._pool.turn_takers(group_of(instance))
+        takers = self._pool.turn_takers(self._group_of(instance))
         limit = max((taker.max_bytes for taker in takers), default=0)
         if limit < size and not any(taker.streams_history and taker.name not in refused for taker in takers):
-            self._engine.enqueue(
+            self._engine.tell(
                 actor.address, lambda at, state: self.stall(at, actor, state, stalls.too_large(size, limit))
             )
 
@@ -114,7 +115,7 @@ class Turns(ActorWork):
         instance = state.instance
         if worker is not None:
             self._refusals.refuse(actor.address, worker.name, for_good=True)
-            left = self._takers_left(actor.address, group_of(instance))
+            left = self._takers_left(actor.address, self._group_of(instance))
             if not left:
                 self._refusals.tell(actor.address)
             self.queue(actor, instance)
@@ -223,9 +224,9 @@ class Turns(ActorWork):
 
     # ------------------------------------------------------------ time
 
-    def left(self, worker: Worker) -> None:
+    def left(self, worker: Worker, *, lost: bool) -> None:
         """Queue all that a worker had which is gone, and what only that one had not refused for good."""
-        super().left(worker)
+        super().left(worker, lost=lost)
         for address in self._refusals.all_untold():
             group = self._pool.turns.group(address)
             if group is not None and self._retry_if_nobody_is_left(address, group):

@@ -202,6 +202,15 @@ def seconds_or_none(raw: object) -> float | None:
     return None if raw == "none" else seconds(raw)
 
 
+def count_or_none(raw: object) -> int | None:
+    """A whole number from 1; the word none means any number."""
+    if raw == "none":
+        return None
+    if isinstance(raw, bool) or not re.fullmatch(r"[1-9][0-9]{0,8}", str(raw)):
+        raise ValueError(f"{quoted(raw)} is not a count: give a whole number from 1, or none")
+    return int(str(raw))
+
+
 def retention(raw: object) -> Mapping[str, float]:
     """Status → seconds, read-only, from `{status: duration}` or from items `status=duration`."""
     found: dict[str, float] = {}

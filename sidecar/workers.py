@@ -88,6 +88,16 @@ class Worker:
     max_entities: int = 0
     entity_filter: Filter = field(default_factory=Filter)
     entities: dict[tuple[str, str], str] = field(default_factory=dict)
+    suspects: set[Key] = field(default_factory=set)
+
+    def loss(self) -> str:
+        """Return what is to be said of items that it had when it was lost."""
+        return f"the stream of {self.name} at {self.peer} ended while it had this"
+
+    def has_suspect(self) -> bool:
+        """Whether it has an item that may be what costs workers: it gets no other such item beside it."""
+        self.suspects &= self.turns.keys() | self.activities.keys() | self.entities.keys()
+        return bool(self.suspects)
 
 
 class Assignment(NamedTuple):
@@ -163,6 +173,8 @@ class Pool:
                 worker = max(ready, key=lambda candidate: free(candidate, group))
                 backlog.discard(item)
                 take(worker, item, group.name)
+                if group.suspect:
+                    worker.suspects.add(item)
                 room.take(group.name)
                 # Of workers that are equally busy the one that waited longest is next.
                 self.workers.remove(worker)
@@ -201,4 +213,5 @@ def _takes(worker: Worker, accepted: Filter, group: Group) -> bool:
 
 
 def _can_take(worker: Worker, group: Group) -> bool:
-    return _able(worker, group) and worker.name not in group.shunned and not worker.is_full()
+    wanted = worker.name not in group.shunned and not (group.suspect and worker.has_suspect())
+    return wanted and _able(worker, group) and not worker.is_full()

@@ -140,6 +140,7 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "max_message_bytes": "1MiB",
         "turn_timeout": "2m",
         "activity_timeout": "30",
+        "max_deliveries": "3",
         "drain_timeout": "500ms",
         "unknown_app": "fail",
         "cascade_suspend": "true",
@@ -172,6 +173,7 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         max_message_bytes=2**20,
         turn_timeout=120.0,
         activity_timeout=30.0,
+        max_deliveries=3,
         drain_timeout=0.5,
         unknown_app="fail",
         cascade_suspend=True,
@@ -514,6 +516,18 @@ def test_an_activity_may_take_for_ever(tmp_path: Path) -> None:
     flags = {**APP, **written(tmp_path, "s.yaml", "activity_timeout: 30")}
     assert config.load(flags, {}).activity_timeout == 30.0
     assert config.load(flags, {"SIDECAR_ACTIVITY_TIMEOUT": "none"}).activity_timeout is None
+
+
+@pytest.mark.parametrize(("raw", "expected"), [("1", 1), (25, 25), ("none", None)])
+def test_deliveries_are_a_count_or_any_number(raw: object, expected: int | None) -> None:
+    assert config.load({**APP, "max_deliveries": raw}, {}).max_deliveries == expected
+
+
+@pytest.mark.parametrize("bad", ["0", 0, "-1", "1.5", True, "many", "9" * 400])
+def test_a_bad_count_is_refused(bad: object) -> None:
+    text = refusal({**APP, "max_deliveries": bad})
+    assert text.startswith("--max-deliveries: ")
+    assert text.endswith("is not a count: give a whole number from 1, or none")
 
 
 @pytest.mark.parametrize(("raw", "expected"), [("yes", True), ("0", False), (True, True), ("OFF", False)])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sidecar.core import events, operations
+from sidecar.core.crashes import NONE
 from sidecar.core.errors import OvertakenError
 from sidecar.core.model import (
     DONE,
@@ -71,6 +72,10 @@ def _runnable(queue: list[Row], lock: Lock | None) -> Iterator[Row]:
             yield row
 
 
+def _may_run(queue: list[Row], lock: Lock | None) -> bool:
+    return any(True for _ in _runnable(queue, lock))
+
+
 def _is_of_holder(event: pb.HistoryEvent, lock: Lock) -> bool:
     called = event.entity_called
     return (called.parent_instance_id.value, called.parent_execution_id.value) == (lock.owner, lock.execution)
@@ -116,7 +121,8 @@ class _Step:
         """Whether something may run. While nothing leaves and nobody locks, only what comes can change that."""
         same = self.revision and not self.gone and self.lock == self.instance.lock
         rows = self.fresh if same else list(self.queue())
-        return bool(same and self.instance.ready) or any(True for _ in _runnable(rows, self.lock))
+        runnable = bool(same and self.instance.ready) or _may_run(rows, self.lock)
+        return runnable and not self.instance.crashes.parked
 
     def changes(self, **fields: Any) -> Changes:
         """Return the changes that do all that."""
@@ -211,7 +217,7 @@ def _released(at: Context, state: State, unlock: bytes) -> Decision:
     What the holder has asked for and what has not run is of its critical section: the unlock waits behind it.
     """
     step = _step(at, state)
-    if not state.instance.ready:  # of what waits, only calls of the holder may run
+    if not _may_run(state.inbox, state.instance.lock):  # of what waits, only calls of the holder may run
         step.lock = None
         _settle(step)
     elif any(_is_unlock(events.decode(row.event)) for row in state.inbox):
@@ -281,6 +287,7 @@ def complete(at: Context, state: State, batch: Batch, result: pb.EntityBatchResu
     if not outcomes:
         raise OvertakenError("no operation was run")
     step = _step(at, state)
+    step.instance = replace(step.instance, crashes=NONE)
     for row, outcome in zip(batch.rows, outcomes, strict=False):
         step.gone.add(row.position)
         _answer(step, events.decode(row.event), outcome)
@@ -357,3 +364,11 @@ def release(at: Context, state: State | None, orphan: Lock) -> Decision:
     if state is None or state.instance.lock != orphan:
         return Decision(None, Reply(Outcome.STALE))
     return _released(at, state, events.entity_unlock_sent(at.now, orphan.section, orphan.owner, state.instance.id))
+
+
+def unparked(at: Context, state: State) -> Changes:
+    """Return what lets a parked entity be handed out again, as if nothing had happened yet."""
+    may_run = _may_run(state.inbox, state.instance.lock)
+    back = replace(state.instance, status=Status.RUNNING, stall=None, crashes=NONE, ready=may_run)
+    after = replace(back, revision=back.revision + 1, updated_at=max(at.now, back.updated_at))
+    return Changes(key=after.key, expected=state.instance.revision, instance=after)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from sidecar.core.crashes import NONE, Crash, Crashes
 from sidecar.core.ids import Ids
 
 ACTOR_TYPE_PREFIX = "dapr.internal"
@@ -162,21 +163,20 @@ class Lock(NamedTuple):
 class Reminder:
     """A durable message to an actor, due at a time.
 
-    `id` is the order number: it grows with every reminder of this store and is never used again. `owner` is the key
-    of the instance that set it (0: none of this app did). `held` says that it stays after delivery, until the
-    answer to its call is in.
+    `id` is the order number: it grows with every reminder of this store and is never used again.
     """
 
     id: int
     kind: Kind
-    owner: int
+    owner: int  # key of the instance that set it; 0: none of this app did
     target: ActorId
     source: ActorId
     call: CallId
     due: int
     name: str
     payload: bytes
-    held: bool = False
+    held: bool = False  # it stays after delivery, until its call is answered
+    crashes: Crashes = NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,6 @@ class Instance:
     `covered` is the last turn whose completion was committed; events of later turns are the inbox. `began` says
     that the start event is in the log (before a scheduled start it is not). `revision` grows with each change.
     `origin` is the execution ID that it was created with; `execution` that of now, after continue-as-new.
-
     Of an `entity` the whole log is its inbox, the output is its state, and `lock` is who has it for itself.
     """
 
@@ -213,7 +212,7 @@ class Instance:
     failure: bytes | None
     tags: bytes
     parent: Parent | None
-    detached: int = 0  # how many detached workflows it started without naming them, over its whole life
+    detached: int = 0  # workflows that it started without naming them, over its whole life
     trace: bytes = b""  # the encoded trace context that this execution was started in
     rewind: Rewind = Rewind.NO
     stall: bytes | None = None  # why it is STALLED, an encoded `taskhub.ExecutionStalled`
@@ -222,6 +221,7 @@ class Instance:
     lock: Lock | None = None
     lineage: bool = False  # its callers' history is kept for it
     obeyed: int = 0  # the number of the last pause, or end of one, that its parent has ordered
+    crashes: Crashes = NONE
 
 
 class Received(NamedTuple):
@@ -263,7 +263,6 @@ class Changes:
     The commit is refused when the instance `key` is not at revision `expected` (0: it is new) or when a reminder of
     `required` is gone. It is refused as a duplicate when a message of `received` was accepted before, or when `set`
     takes in an activity of another app that is here already or whose result is on its way home.
-
     `instance` is the row to write; None with a key and `purged` removes it. `replaces` is the key of an instance that
     goes at the same time, at revision `replaced_at`. `key` 0: no instance takes part.
     """
@@ -294,6 +293,7 @@ class Changes:
     delivered: tuple[Delivered, ...] = ()
     forgotten: tuple[Forgotten, ...] = ()
     lost: tuple[Lost, ...] = ()
+    crashed: tuple[Crash, ...] = ()
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.core import calls, events, pauses, stalls
 from sidecar.core import state as states
 from sidecar.core.calls import Draft
+from sidecar.core.crashes import NONE
 from sidecar.core.model import (
     DEFAULT_HUB,
     DONE,
@@ -211,7 +212,8 @@ def terminate(at: Context, state: State | None, output: str | None, recurse: boo
         return Decision(None, MISSING)
     if state.instance.status.terminal:
         return Decision(None, DONE)
-    if (stalled := stalls.refusal(state.instance)) is not None:
+    stalled = stalls.refusal(state.instance)
+    if stalled is not None and not state.instance.crashes.parked:
         return Decision(None, stalled)
     return terminated(Draft(at, state), output, recurse)
 
@@ -239,6 +241,7 @@ def terminated(
         "rewind": Rewind.NO,
         "completed_at": draft.now,
         "stall": None,
+        "crashes": NONE,
     }
     changes = replace(
         _step(state, rows, draft.now, **fields),

@@ -29,9 +29,11 @@ def suspend(at: Context, state: State | None, reason: str | None) -> Decision:
 
 
 def resume(at: Context, state: State | None, reason: str | None) -> Decision:
-    """Decide a client's end of a pause."""
+    """Decide a client's end of a pause, or that what was parked is handed out again."""
     if state is None:
         return Decision(None, _MISSING)
+    if state.instance.crashes.parked:
+        return Decision(stalls.unparked(at, state), DONE)
     if (stalled := stalls.refusal(state.instance)) is not None:
         return Decision(None, stalled)
     if state.instance.status.terminal or not state.instance.suspended:

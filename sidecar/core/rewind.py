@@ -17,6 +17,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.core import calls, events, sending, stalls
 from sidecar.core import state as states
 from sidecar.core.calls import Draft
+from sidecar.core.crashes import NONE
 from sidecar.core.errors import UnsupportedActionError
 from sidecar.core.model import (
     DONE,
@@ -153,7 +154,7 @@ def _ask(draft: Draft, rewound: bytes) -> Changes:
 
 
 def _running(rewind: Rewind, **fields: Any) -> dict[str, Any]:
-    began = {"status": Status.RUNNING, "stall": None, "completed_at": None, "failure": None}
+    began = {"status": Status.RUNNING, "stall": None, "crashes": NONE, "completed_at": None, "failure": None}
     return fields | began | {"rewind": rewind}
 
 

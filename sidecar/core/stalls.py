@@ -1,18 +1,21 @@
 """Why an instance cannot go on though something waits: no worker that is there can run it. It goes on by itself.
 
 Such an instance is STALLED: commands of clients are refused, what arrives waits. The next turn that is completed ends
-that.
+that. One that costs each worker that gets it is parked: STALLED until a person resumes or terminates it.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from sidecar.core import events
 from sidecar.core import state as states
+from sidecar.core.crashes import NONE, Patience
 from sidecar.core.model import Changes, Context, Instance, Outcome, Reply, Row, State, Status
 from sidecar.schema import taskhub_pb2 as pb
 
 # The numbers of the protocol.
 PATCH_MISMATCH, VERSION_NOT_AVAILABLE, PAYLOAD_SIZE_EXCEEDED = 0, 1, 2
+WORKER_CRASHED = 3  # which no SDK has a name for
 # Place behind all events of a turn, and before an end that is noted there; by revision, since several may stand there.
 _BETWEEN_TURNS = 1 << 39
 
@@ -88,6 +91,29 @@ def stalled(at: Context, state: State, why: pb.ExecutionStalled) -> Changes | No
     after = states.touched(state, at.now, 0, status=Status.STALLED, stall=encoded)
     row = Row(instance.covered, _BETWEEN_TURNS + after.revision, events.stalled(at.now, why))
     return Changes(key=instance.key, expected=instance.revision, instance=after, append=(row,))
+
+
+def crashed(at: Context, state: State, error: str, patience: Patience) -> Changes:
+    """Return what counts the loss of a worker that had something of an instance or entity; in the end it is parked."""
+    before = state.instance
+    crashes = before.crashes.another(error)
+    counted = replace(before, revision=before.revision + 1, crashes=crashes)
+    if not patience.is_over(crashes):
+        return Changes(key=before.key, expected=before.revision, instance=counted)
+    text = f"Worker crashed: {crashes.times} deliveries ended with the loss of the worker ({error}); "
+    why = pb.ExecutionStalled(reason=WORKER_CRASHED, description=text + "find out why, then resume it")
+    stall, parked = why.SerializeToString(deterministic=True), crashes._replace(parked=True)
+    after = replace(counted, status=Status.STALLED, stall=stall, crashes=parked, ready=False)
+    row = Row(after.covered, _BETWEEN_TURNS + after.revision, events.stalled(at.now, why))
+    rows = () if after.entity else (row,)
+    return Changes(key=after.key, expected=before.revision, instance=after, append=rows)
+
+
+def unparked(at: Context, state: State) -> Changes:
+    """Return what lets a parked instance be handed out again, as if nothing had happened yet."""
+    status = states.live_status(state.instance)
+    after = states.touched(state, at.now, 0, status=status, stall=None, crashes=NONE)
+    return Changes(key=after.key, expected=state.instance.revision, instance=after)
 
 
 def refusal(instance: Instance) -> Reply | None:

@@ -78,7 +78,7 @@ def _log(state: State, changes: Changes) -> None:
 def ready(state: State, instance: Instance, arrivals: int) -> bool:
     """Whether a turn can be handed out once `arrivals` more events are in the inbox."""
     waiting = arrivals or instance.rewind or any(row.turn > instance.covered for row in state.inbox)
-    runnable = instance.began and not instance.suspended
+    runnable = instance.began and not instance.suspended and not instance.crashes.parked
     return bool(waiting and runnable and not instance.status.terminal)
 
 

@@ -12,6 +12,7 @@ from sidecar.core import calls, events, rewind, stalls
 from sidecar.core import state as states
 from sidecar.core.actions import carry_out
 from sidecar.core.calls import Draft, Lineage
+from sidecar.core.crashes import NONE
 from sidecar.core.errors import OvertakenError, UnsupportedActionError
 from sidecar.core.model import (
     FIRST_ARRIVAL,
@@ -143,6 +144,7 @@ def _base(draft: Draft, response: pb.OrchestratorResponse, turn: Turn) -> dict[s
         "started_at": instance.started_at if instance.started_at is not None else turn.time,
         "detached": instance.detached + draft.detached,
         "stall": None,
+        "crashes": NONE,
         "recorded": stalls.recorded(instance, response.version),
     }
     if response.custom_status.value:

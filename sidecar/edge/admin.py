@@ -53,6 +53,7 @@ class Admin:
         methods = {
             "ListWaiting": parsed(pb.ListWaitingRequest, self._list_waiting),
             "Retry": parsed(pb.RetryRequest, self._retry),
+            "Unpark": parsed(pb.UnparkRequest, self._unpark),
             "FailCall": parsed(pb.FailCallRequest, self._fail_call),
             TREE: parsed(pb.GetTreeRequest, self._tree),
         }
@@ -65,6 +66,10 @@ class Admin:
 
     async def _retry(self, call: Call, request: pb.RetryRequest) -> bytes:
         return pb.RetryResponse(app_ids=self._inspection.retry(request.app_id)).SerializeToString()
+
+    async def _unpark(self, call: Call, request: pb.UnparkRequest) -> bytes:
+        done(await self._inspection.unpark(address_of(call, request.instance_id)))
+        return pb.UnparkResponse().SerializeToString()
 
     async def _fail_call(self, call: Call, request: pb.FailCallRequest) -> bytes:
         if not request.reason:
@@ -159,13 +164,21 @@ def _waiting(call: Waiting, attempts: int, error: str) -> pb.WaitingCall:
         since=events.timestamp(call.since),
         delivered=call.delivered,
         attempts=0 if call.delivered else attempts,
-        error="" if call.delivered else error,
+        error=call.crashes.error or ("" if call.delivered else error),
+        crashes=call.crashes.times,
+        caller=call.instance.app,
     )
 
 
 def _wait(wait: Wait) -> pb.Wait:
     shown = pb.Wait(
-        kind=wait.kind, name=wait.name, app_id=wait.app, task_id=wait.task, state=wait.state, error=wait.error
+        kind=wait.kind,
+        name=wait.name,
+        app_id=wait.app,
+        task_id=wait.task,
+        state=wait.state,
+        error=wait.error,
+        crashes=wait.crashes,
     )
     if wait.since:
         shown.since.CopyFrom(events.timestamp(wait.since))

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asidecar/schema/admin.proto\x12\rsidecar.admin\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x01\n\x0bWaitingCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\x05\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0e\n\x06\x61pp_id\x18\x06 \x01(\t\x12\x11\n\tnamespace\x18\x07 \x01(\t\x12)\n\x05since\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdelivered\x18\t \x01(\x08\x12\x10\n\x08\x61ttempts\x18\n \x01(\x04\x12\r\n\x05\x65rror\x18\x0b \x01(\t\"B\n\x12ListWaitingRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"@\n\x13ListWaitingResponse\x12)\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1a.sidecar.admin.WaitingCall\"\x1e\n\x0cRetryRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\" \n\rRetryResponse\x12\x0f\n\x07\x61pp_ids\x18\x01 \x03(\t\"-\n\x0f\x46\x61ilCallRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10\x46\x61ilCallResponse\"4\n\x0eGetTreeRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\r\"\x8c\x01\n\x04Wait\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x61pp_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\x05\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05state\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\"\x9a\x02\n\x08TreeNode\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12+\n\x07\x63reated\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tcompleted\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05waits\x18\x08 \x03(\x0b\x32\x13.sidecar.admin.Wait\x12)\n\x08\x63hildren\x18\t \x03(\x0b\x32\x17.sidecar.admin.TreeNode\x12\r\n\x05\x65rror\x18\n \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asidecar/schema/admin.proto\x12\rsidecar.admin\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfe\x01\n\x0bWaitingCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\x05\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0e\n\x06\x61pp_id\x18\x06 \x01(\t\x12\x11\n\tnamespace\x18\x07 \x01(\t\x12)\n\x05since\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdelivered\x18\t \x01(\x08\x12\x10\n\x08\x61ttempts\x18\n \x01(\x04\x12\r\n\x05\x65rror\x18\x0b \x01(\t\x12\x0f\n\x07\x63rashes\x18\x0c \x01(\r\x12\x0e\n\x06\x63\x61ller\x18\r \x01(\t\"B\n\x12ListWaitingRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"@\n\x13ListWaitingResponse\x12)\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1a.sidecar.admin.WaitingCall\"\x1e\n\x0cRetryRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\" \n\rRetryResponse\x12\x0f\n\x07\x61pp_ids\x18\x01 \x03(\t\"$\n\rUnparkRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x10\n\x0eUnparkResponse\"-\n\x0f\x46\x61ilCallRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10\x46\x61ilCallResponse\"4\n\x0eGetTreeRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\r\"\x9d\x01\n\x04Wait\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x61pp_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\x05\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05state\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x0f\n\x07\x63rashes\x18\x08 \x01(\r\"\x9a\x02\n\x08TreeNode\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12+\n\x07\x63reated\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tcompleted\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05waits\x18\x08 \x03(\x0b\x32\x13.sidecar.admin.Wait\x12)\n\x08\x63hildren\x18\t \x03(\x0b\x32\x17.sidecar.admin.TreeNode\x12\r\n\x05\x65rror\x18\n \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,23 +33,27 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sidecar.schema.admin_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WAITINGCALL']._serialized_start=79
-  _globals['_WAITINGCALL']._serialized_end=300
-  _globals['_LISTWAITINGREQUEST']._serialized_start=302
-  _globals['_LISTWAITINGREQUEST']._serialized_end=368
-  _globals['_LISTWAITINGRESPONSE']._serialized_start=370
-  _globals['_LISTWAITINGRESPONSE']._serialized_end=434
-  _globals['_RETRYREQUEST']._serialized_start=436
-  _globals['_RETRYREQUEST']._serialized_end=466
-  _globals['_RETRYRESPONSE']._serialized_start=468
-  _globals['_RETRYRESPONSE']._serialized_end=500
-  _globals['_FAILCALLREQUEST']._serialized_start=502
-  _globals['_FAILCALLREQUEST']._serialized_end=547
-  _globals['_FAILCALLRESPONSE']._serialized_start=549
-  _globals['_FAILCALLRESPONSE']._serialized_end=567
-  _globals['_GETTREEREQUEST']._serialized_start=569
-  _globals['_GETTREEREQUEST']._serialized_end=621
-  _globals['_WAIT']._serialized_start=624
-  _globals['_WAIT']._serialized_end=764
-  _globals['_TREENODE']._serialized_start=767
-  _globals['_TREENODE']._serialized_end=1049
+  _globals['_WAITINGCALL']._serialized_end=333
+  _globals['_LISTWAITINGREQUEST']._serialized_start=335
+  _globals['_LISTWAITINGREQUEST']._serialized_end=401
+  _globals['_LISTWAITINGRESPONSE']._serialized_start=403
+  _globals['_LISTWAITINGRESPONSE']._serialized_end=467
+  _globals['_RETRYREQUEST']._serialized_start=469
+  _globals['_RETRYREQUEST']._serialized_end=499
+  _globals['_RETRYRESPONSE']._serialized_start=501
+  _globals['_RETRYRESPONSE']._serialized_end=533
+  _globals['_UNPARKREQUEST']._serialized_start=535
+  _globals['_UNPARKREQUEST']._serialized_end=571
+  _globals['_UNPARKRESPONSE']._serialized_start=573
+  _globals['_UNPARKRESPONSE']._serialized_end=589
+  _globals['_FAILCALLREQUEST']._serialized_start=591
+  _globals['_FAILCALLREQUEST']._serialized_end=636
+  _globals['_FAILCALLRESPONSE']._serialized_start=638
+  _globals['_FAILCALLRESPONSE']._serialized_end=656
+  _globals['_GETTREEREQUEST']._serialized_start=658
+  _globals['_GETTREEREQUEST']._serialized_end=710
+  _globals['_WAIT']._serialized_start=713
+  _globals['_WAIT']._serialized_end=870
+  _globals['_TREENODE']._serialized_start=873
+  _globals['_TREENODE']._serialized_end=1155
 # @@protoc_insertion_point(module_scope)

@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class WaitingCall(_message.Message):
-    """A call of an own workflow that waits for another app."""
+    """A call that waits: of an own workflow for another app, or of anybody for an own activity that has cost workers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -36,6 +36,8 @@ class WaitingCall(_message.Message):
     DELIVERED_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CRASHES_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     instance_id: _builtins.str
     task_id: _builtins.int
@@ -50,6 +52,10 @@ class WaitingCall(_message.Message):
     """that failed in a row to reach that app"""
     error: _builtins.str
     """what the last of them failed of"""
+    crashes: _builtins.int
+    """deliveries of an own activity that ended with the loss of the worker; error says the last"""
+    caller: _builtins.str
+    """app of the workflow that asked for it"""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -66,10 +72,12 @@ class WaitingCall(_message.Message):
         delivered: _builtins.bool = ...,
         attempts: _builtins.int = ...,
         error: _builtins.str = ...,
+        crashes: _builtins.int = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "attempts", b"attempts", "delivered", b"delivered", "error", b"error", "id", b"id", "instance_id", b"instance_id", "kind", b"kind", "name", b"name", "namespace", b"namespace", "since", b"since", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "attempts", b"attempts", "caller", b"caller", "crashes", b"crashes", "delivered", b"delivered", "error", b"error", "id", b"id", "instance_id", b"instance_id", "kind", b"kind", "name", b"name", "namespace", b"namespace", "since", b"since", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -167,6 +175,42 @@ class RetryResponse(_message.Message):
 Global___RetryResponse: _TypeAlias = RetryResponse  # noqa: Y015
 
 @_typing.final
+class UnparkRequest(_message.Message):
+    """Hand out again what was parked because each worker that got it was lost: a workflow or an entity. Counting begins anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnparkRequest: _TypeAlias = UnparkRequest  # noqa: Y015
+
+@_typing.final
+class UnparkResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnparkResponse: _TypeAlias = UnparkResponse  # noqa: Y015
+
+@_typing.final
 class FailCallRequest(_message.Message):
     """Let a call fail: its workflow gets the reason as the error of the activity or child."""
 
@@ -241,14 +285,17 @@ class Wait(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CRASHES_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """activity, child, timer, entity, lock, event, worker"""
     name: _builtins.str
     app_id: _builtins.str
     task_id: _builtins.int
     state: _builtins.str
-    """such as "queued", "running", "not delivered" """
+    """such as "queued", "running", "not delivered", "parked" """
     error: _builtins.str
+    crashes: _builtins.int
+    """deliveries that ended with the loss of the worker"""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """of a timer: when it fires"""
@@ -263,10 +310,11 @@ class Wait(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         state: _builtins.str = ...,
         error: _builtins.str = ...,
+        crashes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "error", b"error", "kind", b"kind", "name", b"name", "since", b"since", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "crashes", b"crashes", "error", b"error", "kind", b"kind", "name", b"name", "since", b"since", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from sidecar.core.crashes import NONE, Crashes
 from sidecar.core.model import (
     ActorId,
     CallId,
@@ -41,13 +42,14 @@ class RejectedError(Exception):
 
 
 class Ready(NamedTuple):
-    """One that has something for a worker: key, hub, ID, and the name and version that filters look at."""
+    """One that has something for a worker: key, hub, ID, the name and version that filters look at, its crashes."""
 
     key: int
     hub: str
     id: str
     name: str
     version: str | None
+    crashes: int = 0
 
 
 class Order(enum.Enum):
@@ -94,7 +96,7 @@ class Page(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """A call to another app without an answer; `delivered` once that app has accepted it."""
+    """A call without an answer: to another app, `delivered` once that has accepted it, or an activity with crashes."""
 
     id: int
     kind: Kind
@@ -104,6 +106,7 @@ class Waiting(NamedTuple):
     name: str
     since: int
     delivered: bool
+    crashes: Crashes = NONE
 
 
 class EntityRow(NamedTuple):
@@ -175,7 +178,10 @@ class Store(Protocol):
         """Return namespace and app of every other app that a reminder is for or an answer is awaited from."""
 
     async def waiting(self, app: str, after: int, limit: int) -> list[Waiting]:
-        """Return calls of own workflows to another app ("": to any), by ID, from behind `after`."""
+        """Return calls to an app ("": to any), by ID, from behind `after`.
+
+        Of those for the own workers only activities that have cost some, whoever asked for them.
+        """
 
     async def reminder(self, reminder_id: int) -> Reminder | None:
         """Return one reminder, or None when it is gone."""

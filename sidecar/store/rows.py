@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sidecar.core.crashes import Crashes
 from sidecar.core.model import (
     ActorId,
     CallId,
@@ -28,7 +29,7 @@ INSTANCE = _names(
     "key hub id revision name version status suspended began ready created_at updated_at started_at "
     "completed_at scheduled_at origin execution covered workflow_time custom_status failure tags parent_namespace "
     "parent_app parent_hub parent_id parent_execution parent_turn parent_task parent_name detached trace rewind "
-    "stall recorded entity lock_owner lock_execution lock_section lineage obeyed"
+    "stall recorded entity lock_owner lock_execution lock_section lineage obeyed deliveries last_error parked"
 )
 CALL = _names(
     "key task turn execution kind name target_namespace target_app target_kind target_hub target_id reminder entities"
@@ -38,8 +39,15 @@ REMINDER = _names(
     "source_kind source_hub source_id execution turn task due name payload held place"
 )
 
+STORED_REMINDER = (*REMINDER, "deliveries", "last_error")  # what only crashes change is never inserted
+
 # The payload of a call may be large, and is not looked at.
-WAITING = (*(name for name in REMINDER if name not in ("payload", "held", "place")), "accepted_by")
+WAITING = (
+    *(name for name in REMINDER if name not in ("payload", "held", "place")),
+    "accepted_by",
+    "deliveries",
+    "last_error",
+)
 
 OWN_WORKFLOW, OWN_WORKER, OTHER_APP = 0, 1, 2
 _BETWEEN = "\n"  # no ID contains control characters
@@ -68,6 +76,7 @@ def from_instance(instance: Instance) -> Values:
         instance.tags, *parent, instance.detached, instance.trace,
         int(instance.rewind),
         instance.stall, instance.recorded, instance.entity, *lock, instance.lineage, instance.obeyed,
+        *instance.crashes,
     )  # fmt: skip
 
 
@@ -80,7 +89,8 @@ def to_instance(row: Values) -> Instance:
     flags = (Status(row[6]), bool(row[7]), bool(row[8]), bool(row[9]))
     lock = None if row[36] is None else Lock(*row[36:39])
     recent: Values = (*row[30:32], Rewind(row[32]), *row[33:35], bool(row[35]), lock, bool(row[39]), row[40])
-    fields: Values = (*row[:6], *flags, *row[10:22], parent, *recent)
+    crashes = Crashes(row[41], row[42], bool(row[43]))
+    fields: Values = (*row[:6], *flags, *row[10:22], parent, *recent, crashes)
     return Instance(*fields)
 
 
@@ -128,11 +138,12 @@ def to_reminder(row: Values) -> Reminder:
     """Read the row of a reminder."""
     return Reminder(
         row[0], Kind(row[1]), row[2], ActorId(*row[3:8]), ActorId(*row[8:13]), CallId(*row[13:16]), row[16], row[17],
-        row[18], bool(row[19]),
+        row[18], bool(row[19]), Crashes(row[21], row[22] or ""),
     )  # fmt: skip
 
 
 def to_waiting(row: Values) -> Waiting:
-    """Read the row of a call to another app."""
-    call = CallId(*row[13:16])
-    return Waiting(row[0], Kind(row[1]), ActorId(*row[8:13]), ActorId(*row[3:8]), call, row[17], row[16], bool(row[18]))
+    """Read the row of a call that waits."""
+    call, crashes = CallId(*row[13:16]), Crashes(row[19], row[20] or "")
+    source, target = ActorId(*row[8:13]), ActorId(*row[3:8])
+    return Waiting(row[0], Kind(row[1]), source, target, call, row[17], row[16], bool(row[18]), crashes)

@@ -52,13 +52,15 @@ _STARTED = (
     "SELECT event FROM history WHERE key = ? AND place = 1 ORDER BY turn LIMIT 1",
     "SELECT payload FROM reminders WHERE owner = ? AND kind = 1 LIMIT 1",
 )
-_REMINDERS = f"SELECT {', '.join(rows.REMINDER)} FROM reminders "  # noqa: S608 (constants)
+_REMINDERS = f"SELECT {', '.join(rows.STORED_REMINDER)} FROM reminders "  # noqa: S608 (constants)
 _WAITING = (
-    f"SELECT {', '.join(rows.WAITING)} FROM reminders WHERE place = 2 AND kind IN (3, 4) AND owner <> 0 AND id > ? "  # noqa: S608
+    f"SELECT {', '.join(rows.WAITING)} FROM reminders WHERE kind IN (3, 4) AND id > ? "  # noqa: S608
+    "AND ((place = 2 AND owner <> 0) OR (place = 1 AND deliveries > 0)) "
     "AND (? = '' OR target_app = ?) ORDER BY id LIMIT ?"
 )
 _READY = (
-    "SELECT key, hub, id, name, version FROM instances WHERE ready = 1 AND entity = ? AND key > ? ORDER BY key LIMIT ?"
+    "SELECT key, hub, id, name, version, deliveries FROM instances "
+    "WHERE ready = 1 AND entity = ? AND key > ? ORDER BY key LIMIT ?"
 )
 _DESTINATIONS = "SELECT DISTINCT target_namespace, target_app FROM reminders WHERE place = 2"
 

@@ -58,6 +58,7 @@ _DELIVERED = (
     "DELETE FROM reminders WHERE id = ? AND held = 0",
     "UPDATE reminders SET accepted_by = ? WHERE id = ?",
 )
+_CRASH = "UPDATE reminders SET deliveries = deliveries + 1, last_error = ? WHERE id = ?"
 _FORGET = "DELETE FROM received WHERE store = ? AND message >= ? AND message < ?"
 _FORGET_STORES = "DELETE FROM received WHERE namespace = ? AND app = ? AND store <> ?"
 _RESEND = (
@@ -187,6 +188,8 @@ def _write_reminders(connection: sqlite3.Connection, me: Self, changes: Changes)
         connection.executemany(_DROP, [(reminder,) for reminder in changes.dropped])
     for statement in _RELEASE:
         connection.executemany(statement, [(reminder,) for reminder in changes.released])
+    if changes.crashed:
+        connection.executemany(_CRASH, [(crash.error, crash.reminder) for crash in changes.crashed])
     for reminder in changes.set:
         connection.execute(_WRITE_REMINDER, rows.from_reminder(me, reminder))
 

@@ -50,13 +50,18 @@ class Bench:
         self.shelf = Shelf()
         self.delivered: list[int] = []
         self.early: list[int] = []
+        self.slow: list[asyncio.Future[None]] | None = None  # deliveries that the test ends, if it wants to
         self.timers = Timers(self.shelf, self.clock, self._deliver)  # type: ignore[arg-type]
 
-    def _deliver(self, item: Reminder) -> None:
+    def _deliver(self, item: Reminder) -> "asyncio.Future[None] | None":
         self.delivered.append(item.id)
         self.shelf.stored.pop(item.id, None)
         if item.due > self.clock.wall:
             self.early.append(item.id)
+        if self.slow is None:
+            return None
+        self.slow.append(asyncio.get_running_loop().create_future())
+        return self.slow[-1]
 
     def set(self, *items: Reminder) -> None:
         for item in items:
@@ -107,6 +112,21 @@ async def test_a_reminder_that_is_due_at_once_is_delivered_at_once(bench: Bench)
     await bench.filled()
     bench.set(reminder(1, 0), reminder(2, -SECOND))
     await until(lambda: bench.delivered == [2, 1], 0.5)
+
+
+async def test_of_a_crowd_that_is_due_at_once_a_part_at_a_time_is_under_way(bench: Bench) -> None:
+    """Else a start that comes in waits behind all of it."""
+    await bench.filled()
+    bench.slow = []
+    bench.set(*(reminder(number, 1) for number in range(1, 251)))
+    bench.clock.wall += 10
+    await bench.look()
+    assert bench.delivered == list(range(1, 101))
+    for slow in bench.slow:
+        slow.set_result(None)
+    await until(lambda: len(bench.delivered) == 200)
+    await until(lambda: len(bench.delivered) == 250)  # nobody is held up for long by one that is slow
+    assert bench.delivered == list(range(1, 251))
 
 
 async def test_a_dropped_reminder_is_not_delivered(bench: Bench) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
 
+from sidecar.core.crashes import Patience
 from sidecar.core.ids import Ids
 from sidecar.core.items import ActivityItem, EntityItem, TurnItem, WorkItem
 from sidecar.core.model import Changes, Outcome, Reminder, Reply, Self
@@ -27,6 +28,7 @@ ME = Self("default", "orders")
 START = 1_700_000_000_000_000
 TERMINATED, SUSPENDED, RUNNING, COMPLETED, CONTINUED_AS_NEW = 5, 7, 0, 1, 2
 SOON = 2.0
+MOST = 4  # deliveries that may end with the loss of the worker
 
 
 async def until(condition: Callable[[], object], seconds: float = SOON) -> None:
@@ -186,7 +188,9 @@ class World:
         ids = Ids(store.next_key, store.next_order, clock.new_id)
         self.engine = Engine(ME, self.store, clock, ids)  # type: ignore[arg-type]
         self.outbox = Outbox()
-        self.dispatch = Dispatch(self.engine, self.outbox, turn_timeout=turn_timeout, activity_timeout=None)
+        self.dispatch = Dispatch(
+            self.engine, self.outbox, turn_timeout=turn_timeout, activity_timeout=None, patience=Patience(MOST)
+        )
         self.engine.effects = self.dispatch
         self.service = Service(self.engine, self.dispatch)
         self.entities = EntityService(self.service)

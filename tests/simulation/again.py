@@ -23,6 +23,8 @@ class Again(Clients):
     def __init__(self, *deployment: Any) -> None:
         super().__init__(*deployment)
         self.mended: set[str] = set()
+        self.disarmed: set[str] = set()
+        self.given_up = False  # whether somebody saw to a turn before it was parked
 
     async def _ended(self, node: Node, instance_id: str) -> Instance | None:
         """Wait until an instance has ended, if it does that in time."""
@@ -46,6 +48,23 @@ class Again(Clients):
         # In the wrong state it is when an earlier try, that was not answered, has rewound it.
         if reply.outcome not in (Outcome.DONE, Outcome.WRONG_STATE, Outcome.MISSING):
             raise Violation(f"{instance_id} is not rewound: {reply}")
+
+    async def do_disarm(self, node: Node, instance_id: str) -> None:
+        """See to a turn that costs its workers once it is parked, and resume it."""
+        await self._started(instance_id)
+        for _ in range(_PATIENCE):
+            found = await self._look(node, instance_id)
+            if found is None or found.status.terminal or found.crashes.parked:
+                break
+            if found.status is Status.STALLED:
+                self._help(node)
+            await asyncio.sleep(1.0)
+        self.given_up = found is not None and not found.status.terminal and not found.crashes.parked
+        self.disarmed.add(instance_id)
+        while found is not None and found.crashes.parked:
+            await self._resume(node, instance_id)
+            await asyncio.sleep(1.0)
+            found = await self._look(node, instance_id)
 
     async def do_restart(self, node: Node, instance_id: str) -> None:
         """Run the same once more under the same ID."""

@@ -89,6 +89,7 @@ class Node:
         new_disk: Callable[[], Disk],
         retention: Mapping[str, float],
         cascade: bool,
+        most: int | None = None,
     ) -> None:
         self.name = name
         self.me = Self(NAMESPACE, name, cascade_suspend=cascade)
@@ -109,6 +110,7 @@ class Node:
         self.on_detached: Callable[[Reminder], None] = lambda reminder: None
         self._note = note
         self._retention = retention
+        self._most = most
 
     @property
     def up(self) -> bool:
@@ -125,7 +127,13 @@ class Node:
         self.faults = Faults(self.network.rng, self._committed, self.note)
         self.faults.on_death = self.crash
         peers = {other: (other,) for other in self.others}
-        settings = Settings(app_id=self.name, peers=peers, turn_timeout=30.0, retention=self._retention)
+        settings = Settings(
+            app_id=self.name,
+            peers=peers,
+            turn_timeout=30.0,
+            retention=self._retention,
+            max_deliveries=self._most,
+        )
         self.middle = assemble(
             settings,
             self.me,
@@ -207,7 +215,7 @@ def _describe(changes: Changes, now: int) -> str:
     parts += ["truncated"] if changes.truncate is not None else []
     parts += [f"replaces {changes.replaces}"] if changes.replaces else []
     parts += [f"set {r.kind.name} #{r.id} > {r.target.app}" for r in changes.set]
-    for name in ("dropped", "released", "received", "delivered", "forgotten", "lost"):
+    for name in ("dropped", "released", "received", "delivered", "forgotten", "lost", "crashed"):
         value = getattr(changes, name)
         if value:
             parts.append(f"{name} {[tuple(one) if isinstance(one, tuple) else one for one in value]}")
@@ -238,5 +246,5 @@ def _signature(changes: Changes, outcome: Refusal | None) -> tuple[Any, ...]:
 
 _FLAGS = (
     "purged", "reopened", "replaces", "output", "truncate", "append", "opened", "closed", "close_all", "children",
-    "ended", "dropped", "released", "required", "received", "delivered", "forgotten", "lost",
+    "ended", "dropped", "released", "required", "received", "delivered", "forgotten", "lost", "crashed",
 )  # fmt: skip

@@ -66,7 +66,8 @@ class Watch:
         """What may run is ready, and a lock is not waited for where nobody has it."""
         rows = self._disk.log(instance.key)
         may_run = entity.next_batch(State(instance, inbox=rows), "", 1 << 20).rows
-        _require(instance.ready == bool(may_run), instance, "its readiness is not that of its inbox")
+        awake = bool(may_run) and not instance.crashes.parked
+        _require(instance.ready == awake, instance, "its readiness is not that of its inbox")
         _require(instance.lock is not None or not rows or bool(may_run), instance, "nobody lets on what waits")
 
     def _check_instance(self, instance: Instance, changes: Changes) -> None:
@@ -88,8 +89,10 @@ class Watch:
         waiting = instance.rewind or any(row.turn > instance.covered for row in rows)
         stalled = instance.status is Status.STALLED
         _require(stalled == (instance.stall is not None), instance, "is stalled without a reason, or the other way")
-        _require(instance.ready or not stalled, instance, "is stalled and nothing waits for a worker")
-        runnable = instance.began and not instance.suspended and waiting
+        parked = instance.crashes.parked
+        _require(stalled or not parked, instance, "is parked and does not say so")
+        _require(instance.ready or parked or not stalled, instance, "is stalled and nothing waits for a worker")
+        runnable = instance.began and not instance.suspended and waiting and not parked
         _require(instance.ready == bool(runnable), instance, "its readiness is not that of its inbox")
 
     def _check_status(self, instance: Instance, changes: Changes) -> None:

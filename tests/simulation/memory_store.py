@@ -188,6 +188,10 @@ class MemoryStore:
                 self._drop(reminder)
             elif reminder in data.reminders:
                 data.reminders[reminder] = replace(data.reminders[reminder], held=False)
+        for crash in changes.crashed:
+            if crash.reminder in data.reminders:
+                found = data.reminders[crash.reminder]
+                data.reminders[crash.reminder] = replace(found, crashes=found.crashes.another(crash.error))
         for new in changes.set:
             assert new.id not in data.reminders, f"there is a reminder {new.id} already"
             data.reminders[new.id] = new
@@ -266,7 +270,7 @@ class MemoryStore:
         self._check_open()
         waiting = [one for _, one in sorted(self.data.instances.items()) if one.ready and one.entity == entities]
         found = [one for one in waiting if one.key > after]
-        return [Ready(one.key, one.hub, one.id, one.name, one.version) for one in found[:limit]]
+        return [Ready(one.key, one.hub, one.id, one.name, one.version, one.crashes.times) for one in found[:limit]]
 
     async def entities(self, hub: str, prefix: str, after: str, limit: int, *, states: bool) -> list[EntityRow]:
         """See `Store.entities`."""
@@ -306,12 +310,19 @@ class MemoryStore:
     async def waiting(self, app: str, after: int, limit: int) -> list[Waiting]:
         """See `Store.waiting`."""
         self._check_open()
-        calls = (one for one in self._sorted() if one.owner and one.kind in (Kind.ACTIVITY, Kind.CREATE))
-        wanted = [one for one in calls if self._for_others(one) and app in ("", one.target.app) and one.id > after]
+        calls = (one for one in self._sorted() if one.kind in (Kind.ACTIVITY, Kind.CREATE) and one.id > after)
+        wanted = [one for one in calls if self._waits(one) and app in ("", one.target.app)]
         return [
-            Waiting(one.id, one.kind, one.source, one.target, one.call, one.name, one.due, one.id in self.data.accepted)
+            Waiting(
+                *(one.id, one.kind, one.source, one.target, one.call, one.name, one.due),
+                one.id in self.data.accepted,
+                one.crashes,
+            )
             for one in wanted[:limit]
         ]
+
+    def _waits(self, one: Reminder) -> bool:
+        return bool(one.owner) if self._for_others(one) else self._for_own_workers(one) and one.crashes.times > 0
 
     async def reminder(self, reminder_id: int) -> Reminder | None:
         """See `Store.reminder`."""

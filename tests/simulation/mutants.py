@@ -37,6 +37,20 @@ MUTANTS = (
         "            return Page(found[:limit], mark_of(found[limit], order))\n",
     ),
     Mutant(
+        "suspects-together",
+        "workers",
+        "workers.py",
+        "return bool(self.suspects)",
+        "return False",
+    ),
+    Mutant(
+        "patience-is-half",
+        "core",
+        "core/crashes.py",
+        "crashes.times >= self.most",
+        "crashes.times >= self.most // 2",
+    ),
+    Mutant(
         "kept-for-ever",
         "retention",
         "retention.py",
@@ -197,8 +211,8 @@ MUTANTS = (
         "lease-forgotten",
         "engine",
         "actor_work.py",
-        "        for address in list(self._held(worker)):\n            self.give_back(self._engine.actor(address))\n",
-        "",
+        "                self._crashed(actor, worker)\n            else:\n                self.give_back(actor)\n",
+        "                pass\n",
     ),
     Mutant(
         "any-token-answers-a-turn",
@@ -304,8 +318,8 @@ MUTANTS = (
         "unlock-overtakes-calls-of-its-holder",
         "entities",
         "core/entity.py",
-        "    if not state.instance.ready:  # of what waits",
-        "    if True:  # of what waits",
+        "    if not _may_run(state.inbox, state.instance.lock):",
+        "    if True:",
     ),
     Mutant(
         "entities-not-read-at-the-start",

@@ -16,7 +16,7 @@ SECONDS = 60.0
 LONGEST_JUMP = 120.0  # of a wall clock, in seconds
 _ON_INSTANCES = (
     *("start", "raise", "pause", "terminate", "purge", "get", "again", "mend", "restart", "rerun"),
-    *("strike", "burst"),
+    *("strike", "burst", "disarm"),
 )
 _APPS = ("orders", "ml", "ship", "bank")
 
@@ -43,6 +43,7 @@ class Plan:
     kept: float | None = None  # seconds that the sidecars keep completed workflows; None: for ever
     sql: bool = False  # the stores are SQLite's, not the reference store
     cascade: bool = False  # a pause reaches children
+    poison: bool = False  # one workflow costs its workers, and nothing else does
 
     def possible(self) -> list[Operation]:
         """Return the operations that make sense in a plan that was cut: on instances that get all their events."""
@@ -71,8 +72,12 @@ def make(seed: int, workflows: int = 67) -> Plan:
     cascade = rng.random() < 0.5
     families = [start for start in starts if programs.has_children(start.details[1])]
     operations += [one for start in families if cascade and rng.random() < 0.3 for one in _pause(rng, start)]
+    poison = rng.random() < 0.2
+    if poison:
+        operations = [one for one in operations if one.kind != "worker leaves"] + _poison(rng, apps, hosts)
     operations.sort(key=lambda operation: operation.at)
-    return Plan(seed, apps, hosts, tuple(operations), calm, kept, sql=seed % 2 == 0, cascade=cascade)
+    sql = seed % 2 == 0
+    return Plan(seed, apps, hosts, tuple(operations), calm, kept, sql=sql, cascade=cascade, poison=poison)
 
 
 def _workflow(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...], number: int) -> list[Operation]:
@@ -101,6 +106,14 @@ def _workflow(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...],
     elif chance < 0.46 and programs.plain(steps):
         operations.append(Operation(at + rng.expovariate(0.1), rng.choice(["restart", "rerun"]), app, (instance_id,)))
     return operations
+
+
+def _poison(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...]) -> list[Operation]:
+    """Return a workflow with an activity, or a turn, that costs every worker that gets it, and who sees to it."""
+    at, app, number = rng.uniform(0, SECONDS / 2), rng.choice(hosts), rng.randint(1, 99)
+    step = rng.choice([["poison", rng.choice(apps), number], ["trap"]])
+    steps: Program = [["act", rng.choice(apps), 1], step, ["act", rng.choice(apps), 2]]
+    return [Operation(at, "start", app, ("p0", steps, 0.0)), Operation(at + 1.0, "disarm", app, ("p0",))]
 
 
 def _on_many(rng: random.Random, hosts: tuple[str, ...]) -> Operation:

@@ -15,6 +15,7 @@ Step = list[Any]
 Program = list[Step]
 DEEPEST = 2
 COMPLETED, FAILED = 1, 3
+POISON = -2  # attempts of an activity that costs each worker that gets it
 WEAK = -1  # attempts of an activity that fail: all, until it is mended
 
 
@@ -101,7 +102,7 @@ def _gains(step: Step, struck: Collection[str]) -> set[int]:
         return {sum(activity(number) for _, number in step[1])}
     if kind in entities.STEPS:
         return {entities.gain(step)}
-    if kind in ("event", "worth", "hear"):
+    if kind in ("event", "worth", "hear", "poison"):
         return {sum(step[2]) if kind == "hear" else step[2]}
     if kind not in ("must", "child", "tell"):
         return {0}

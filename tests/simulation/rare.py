@@ -41,6 +41,8 @@ RARE = {
     "a detached workflow is started in another app": r"set DETACHED",
     "a workflow is stalled, for want of its version": r"STALLED .*\+execution_stalled",
     "a command for a stalled workflow is refused": r"(raise|suspend|resume|terminate) .*: WRONG_STATE",
+    "an activity fails that has cost its workers": r"activity fails: each worker",
+    "a turn is parked that has cost its workers": r"parked: each worker",
     "a turn is given back": r"turn of .*: abandoned",
     "a worker has lost the past that it kept": r"has lost the past",
     "the rest of a turn is moved to the next": r"\+orchestrator_started.*, truncated",

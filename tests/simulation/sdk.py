@@ -8,9 +8,10 @@ from typing import Any
 from sidecar.core import events
 from sidecar.schema import taskhub_pb2 as pb
 from tests.simulation import entities
-from tests.simulation.programs import COMPLETED, FAILED, WEAK, Program, Step, Violation, said_by
+from tests.simulation.programs import COMPLETED, FAILED, POISON, WEAK, Program, Step, Violation, said_by
 
 _TERMINATED, _CONTINUED = 5, 2
+CRASHED = "WorkerCrashed"
 _CONFIRMS = ("task_scheduled", "timer_created", "child_created", "event_sent", "detached_created", *entities.CONFIRMED)
 
 
@@ -21,6 +22,11 @@ class Task:
     done: bool = False
     result: Any = None
     failed: bool = False
+    poison: bool = False  # it costs each worker that gets it
+
+
+class TrapError(Exception):
+    """The program costs its worker."""
 
 
 @dataclass
@@ -39,6 +45,7 @@ class Replay:
     awaited: list[Task] = field(default_factory=list)
     ended: pb.Complete | None = None
     clock: int = 0
+    disarmed: bool = False  # whether its traps do nothing any more
 
     def run(self, past: list[bytes], new: list[bytes]) -> pb.OrchestratorResponse:
         """Return the answer to a turn."""
@@ -98,6 +105,8 @@ class Replay:
         if kind == "timer_fired" and events.micros(body.fire_at) >= self.clock:
             raise Violation("a timer fired at a workflow time that is not after it")
         task.done, task.failed = True, kind in ("task_failed", "child_failed")
+        if task.failed and body.failure.error_type == CRASHED and not task.poison:
+            raise Violation(f"{kind} {number}: it costs no workers, and failed as if it did")
         task.result = (
             body.failure.error_type
             if task.failed
@@ -172,6 +181,22 @@ class Replay:
         task = self._call(step[1], step[2])
         yield [task]
         return value + int(task.result.value)
+
+    def _do_poison(self, step: Step, value: int) -> Generator[list[Task], None, int]:
+        """Call an activity that costs each worker that gets it, and catch its failure."""
+        task = self._call(step[1], step[2], fails=POISON)
+        task.poison = True
+        yield [task]
+        if task.result != CRASHED:
+            raise Violation("an activity that nobody can run has an answer of a worker")
+        return value + step[2]
+
+    def _do_trap(self, step: Step, value: int) -> Generator[list[Task], None, int]:
+        """Cost the worker, unless somebody has seen to it."""
+        if not self.disarmed:
+            raise TrapError
+        yield []
+        return value
 
     def _do_fan(self, step: Step, value: int) -> Generator[list[Task], None, int]:
         tasks = [self._call(app, number) for app, number in step[1]]

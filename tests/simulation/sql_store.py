@@ -87,7 +87,7 @@ class SqlDisk:
 
     def reminders(self) -> list[Reminder]:
         """See `Disk`."""
-        return [rows.to_reminder(row) for row in self._read(rows.REMINDER, "reminders")]
+        return [rows.to_reminder(row) for row in self._read(rows.STORED_REMINDER, "reminders")]
 
     def owners(self) -> set[int]:
         """See `Disk`."""

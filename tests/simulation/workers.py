@@ -45,6 +45,9 @@ class SimWorker:
         self._seen = seen
         self._number = number
         self.mended: set[str] = set()
+        self.disarmed: set[str] = set()
+        self.dead = False  # it has left and answers nothing any more
+        self.costs: list[str] = []  # the workers that poison has cost, shared with all of them
         self.detached: dict[str, tuple[str, Any]] = {}
         self.may_rewind = False
         self._known = False  # that it writes new histories shows in its first answer
@@ -129,7 +132,7 @@ class SimWorker:
         if rng.random() < manners.die:
             self.leave()
             return rng.choice([0, 1])
-        if rng.random() < manners.silent:
+        if self.dead or rng.random() < manners.silent:
             return 0
         return 2 if rng.random() < manners.twice else 1
 
@@ -140,6 +143,9 @@ class SimWorker:
         taken = new if item.rewind else self.habits.some(new, self.rng)
         try:
             response = self._respond(item, whole, taken)
+        except sdk.TrapError:
+            self._die_of(item.token)
+            return
         except Violation as violation:
             self.node.note(f"VIOLATION {item.instance_id}: {violation}")
             self.node.violations.append(violation)
@@ -163,6 +169,13 @@ class SimWorker:
             ]
             if any(accepted):
                 self._note_detached(response)
+
+    def _die_of(self, token: str) -> None:
+        """Be lost before anything else that it has is answered."""
+        if self.joined:
+            self.costs.append(token)
+            self.dead = True
+            self.leave()
 
     async def _fetch(self, item: TurnItem) -> list[bytes] | None:
         """Read the past that was kept and is lost, as it is now; without it hang up."""
@@ -191,7 +204,7 @@ class SimWorker:
             response = habits.not_available()
             response.instance_id = instance_id
             return response
-        response = sdk.Replay(instance_id).run(past, new)
+        response = sdk.Replay(instance_id, disarmed=instance_id in self.disarmed).run(past, new)
         self.habits.say_version(past, response)
         return response
 
@@ -236,6 +249,9 @@ class SimWorker:
 
     async def _activity(self, item: ActivityItem) -> None:
         request = pb.ActivityRequest.FromString(item.request)
+        if json.loads(request.input.value)["fails"] == programs.POISON:
+            self._die_of(item.token)
+            return
         response = work(request, self.mended)
         answers = await self._behave()
         if not answers and self.joined:

@@ -26,6 +26,7 @@ from tests.simulation.sql_store import SqlDisk
 from tests.simulation.workers import Manners, Seen, SimWorker
 
 _REST_SECONDS = 4000.0
+MOST = 10  # deliveries that may end with the loss of the worker, where that is counted
 
 
 @dataclass
@@ -59,6 +60,7 @@ class World:
                 new_disk=new_disk,
                 retention=retention,
                 cascade=plan.cascade,
+                most=MOST if plan.poison else None,
             )
             for app in plan.apps
         }
@@ -70,6 +72,7 @@ class World:
         self.manners = Manners()
         self.workers: dict[str, list[SimWorker]] = {app: [] for app in plan.apps}
         self.numbers = 0
+        self.costs: list[str] = []
         self.healed = False
         self._twice = 0.0
 
@@ -104,7 +107,8 @@ class World:
 
     def _misbehave(self) -> None:
         chance = self.rng.choice([0.0, 0.01, 0.05])
-        self.manners = Manners(slow=chance, die=chance, twice=2 * chance, wrong=chance, silent=chance)
+        lost = 0.0 if self.plan.poison else chance  # else everything would be poison
+        self.manners = Manners(slow=chance, die=lost, twice=2 * chance, wrong=chance, silent=lost)
         self._twice = self.network.faults.twice = self.rng.choice([0.0, 0.02])
 
     def _first_violation(self) -> str:
@@ -124,6 +128,7 @@ class World:
     def _hire(self, node: Node, *, full: bool = False) -> None:
         self.numbers += 1
         worker = SimWorker(node, self.numbers, self.manners, self.seen, full=full or self.plan.calm)
+        worker.disarmed, worker.costs = self.clients.disarmed, self.costs
         worker.mended, worker.detached, worker.may_rewind = self.clients.mended, self.detached, self.rewinds[node.name]
         worker.join()
         self.workers[node.name].append(worker)
@@ -294,9 +299,16 @@ class World:
             self._check_workflow(instance_id, wanted)
         for instance_id, (app, steps) in self.detached.items():
             self._check_workflow(instance_id, Wanted(app, steps))
+        self._check_costs()
         self._check_entities()
         for node in self.nodes.values():
             invariants.at_rest(node.name, node.disk)
+
+    def _check_costs(self) -> None:
+        """See that what costs workers was given up for that alone: our own crashes do not count."""
+        ended = self.plan.poison and not self.clients.given_up and "p0" in self.clients.wanted
+        if ended and len(self.costs) < MOST:
+            raise Violation(f"given up after it has cost only {len(self.costs)} workers")
 
     def _check_entities(self) -> None:
         """See that each entity holds what was added to it, in full by every workflow that nobody ended."""

@@ -28,7 +28,7 @@ def _contents(connection: sqlite3.Connection) -> dict[str, Any]:
     for row in all_of("children", ("key", "namespace", "app", "hub", "id", "execution", "turn", "task", "ended")):
         child = rows.to_child(row[1:8])
         found["children"][row[0]][child.call] = (child, bool(row[8]))
-    reminders = all_of("reminders", (*rows.REMINDER, "accepted_by"))
+    reminders = all_of("reminders", (*rows.STORED_REMINDER, "accepted_by"))
     found["reminders"] = {row[0]: rows.to_reminder(row) for row in reminders}
     found["accepted"] = {row[0]: row[-1] for row in reminders if row[-1]}
     received = all_of("received", ("store", "message", "namespace", "app"))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from sidecar.core.crashes import Crash, Crashes
 from sidecar.core.model import (
     ActorId,
     CallId,
@@ -747,6 +748,37 @@ async def test_calls_that_a_lost_store_had_accepted_are_sent_again(store: Store)
     assert await store.outbound(*MAIL, 0, MANY) == []
     await done(store, Changes(delivered=(Delivered(1, "ml.2"),), lost=(Lost(*ML, "ml.2"),)))
     assert await to_ml(store) == [3]
+
+
+async def test_the_crashes_of_an_activity_are_counted_with_the_last_error(store: Store) -> None:
+    asked = from_ml(1)
+    await done(store, Changes(set=(asked,)), Changes(crashed=(Crash(1, "first"), Crash(7, "of one that is gone"))))
+    await done(store, Changes(crashed=(Crash(1, "second"),)))
+    assert await store.reminder(1) == replace(asked, crashes=Crashes(2, "second"))
+    assert await store.activities(0, MANY) == [replace(asked, crashes=Crashes(2, "second"))]
+
+
+async def test_an_activity_of_the_own_workers_is_shown_as_waiting_once_it_has_crashed(store: Store) -> None:
+    await done(store, Changes(set=(from_ml(1), call_of_ml(2))))
+    assert [one.id for one in await store.waiting("", 0, MANY)] == [2]
+    await done(store, Changes(crashed=(Crash(1, "lost"),)))
+    found = await store.waiting("", 0, MANY)
+    assert [(one.id, one.crashes) for one in found] == [(1, Crashes(1, "lost")), (2, Crashes())]
+    assert [one.id for one in await store.waiting(ME.app, 0, MANY)] == [1]
+
+
+async def test_the_crashes_of_an_instance_are_stored_with_it(store: Store) -> None:
+    row = instance(1, ready=True, crashes=Crashes(3, "lost"))
+    await done(store, Changes(key=1, instance=row))
+    state = await store.load("default", "a")
+    assert state is not None
+    assert state.instance == row
+    assert [one.crashes for one in await store.ready(0, MANY)] == [3]
+    parked = step(row, {"crashes": Crashes(4, "again", True), "ready": False})
+    await done(store, parked)
+    state = await store.load("default", "a")
+    assert state is not None
+    assert state.instance == parked.instance
 
 
 async def test_a_call_that_is_sent_again_is_held_until_it_is_released(store: Store) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.core.crashes import Crash
 from sidecar.core.model import (
     FIRST_ARRIVAL,
     NO_CALL,
@@ -311,6 +312,11 @@ class Author:
         delivered = tuple(Delivered(one.id, store) for one, store in zip(sent, stores, strict=True))
         return Changes(delivered=delivered) if sent else None
 
+    def crash(self) -> Changes | None:
+        out = self.any_reminder(lambda one: one.kind is Kind.ACTIVITY and ME.owns(one.target))
+        gone = Crash(self.order + 1_000, "nobody")
+        return Changes(crashed=(Crash(out.id, f"lost at {self.now}"), gone)) if out else None
+
     def give_up(self) -> Changes | None:
         away = self.any_reminder(lambda one: not ME.owns(one.target))
         return Changes(dropped=(away.id,)) if away else None
@@ -346,7 +352,7 @@ AUTHORS: list[tuple[str, Callable[[Author], Changes | None]]] = [
             Author.batch,
         ),
         *(Author.purge, Author.take_in, Author.take_in, Author.finish, Author.withdraw, Author.deliver),
-        *(Author.deliver, Author.give_up, Author.lose, Author.forget, Author.nothing),
+        *(Author.deliver, Author.crash, Author.give_up, Author.lose, Author.forget, Author.nothing),
     )
 ]
 

@@ -23,6 +23,7 @@ import pytest
 import structlog
 import uvloop
 
+from sidecar.core.crashes import Crash
 from sidecar.core.model import Changes, Delivered, Kind, Lost, Position, Received, Row, Self
 from sidecar.store import sqlite
 from sidecar.store.protocol import Refusal, UnavailableError
@@ -617,6 +618,7 @@ WRITES: dict[str, list[Changes]] = {
     "replace": [created(1), created(2, replaces=1, replaced_at=1)],
     "purge": [created(1), Changes(key=1, expected=1, purged=True)],
     "messages": [Changes(set=(call_of_ml(1),), delivered=(Delivered(1, "s"),), released=(1,), dropped=(1,))],
+    "crash": [Changes(set=(from_ml(1),), crashed=(Crash(1, "lost"),))],
     "lost": [Changes(received=(Received(*ML, "s", 1),), lost=(Lost(*ML, "t"),))],
 }
 
