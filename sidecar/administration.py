@@ -54,7 +54,7 @@ class Administration:
         if new_id:
             return await self._service.start(Start(identity, started, None, unique=True)), identity.id
         reply = await replacing(
-            self._engine,
+            self._service.dispatch.trees,
             address,
             lambda existing: existing.status.terminal,
             lambda at, state: operations.restart(at, state, instance.key, identity, started),

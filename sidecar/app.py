@@ -30,6 +30,7 @@ from sidecar.edge.peers import Peers, PeerState, Proof
 from sidecar.edge.streams import Streams
 from sidecar.edge.taskhub import TaskHub
 from sidecar.edge.transport import AddressInUse, Channel, Handlers, Tls
+from sidecar.edge.trees import PeerTrees
 from sidecar.engine import Engine
 from sidecar.inspection import Inspection
 from sidecar.retention import Retention
@@ -117,6 +118,8 @@ def assemble(
     persons = Admin(Inspection(service, dispatch, router), forwarder)
     served.methods = {name: method for name, method in taskhub.calls().items() if name in ROUTER_FIELDS}
     served.methods[admin.TREE] = persons.methods()[admin.TREE]
+    dispatch.trees.elsewhere = peer_trees = PeerTrees(forwarder, dispatch.trees)
+    served.methods |= peer_trees.methods()
     retention = Retention(engine, settings.retention)
     return Middle(engine, dispatch, service, router, links.peers, taskhub, persons, retention)
 

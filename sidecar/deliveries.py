@@ -11,15 +11,19 @@ from dataclasses import replace
 import structlog
 
 from sidecar.core.delivery import Arrival, arrive, must_look
-from sidecar.core.model import Context, Decision, Kind, Outcome, Position, Reminder, Reply, State, Status
+from sidecar.core.model import Child, Context, Decision, Kind, Outcome, Position, Reminder, Reply, State, Status
 from sidecar.core.rewind import Record
 from sidecar.engine import Address, Engine
-from sidecar.reuse import LOOK, running_child
+from sidecar.reuse import LOOK, running_child, unknown_children
 from sidecar.store.protocol import UnavailableError
+from sidecar.trees import REACH_SECONDS, Branch, Terms, Trees, UnreachableError
 from sidecar.workers import Pool
 
 _READ_FIRST = (Kind.PURGE, Kind.REWIND)  # commands that need more of their instance than its state
+_BY_FORCE = b"force"  # payload of an order to purge a child even if it runs
 _MOST_TRIES = 8
+_AGAIN_SECONDS = 1.0  # until a reminder that could not be decided is tried again
+_REACH_SECONDS = 0.1  # an app without a link is not waited for: other reminders would wait too, and there is a next try
 _HELD = Reply(Outcome.UNAVAILABLE, "what came before it is not delivered yet")
 log = structlog.get_logger(__name__)
 
@@ -39,24 +43,28 @@ class Deliveries:
         self,
         engine: Engine,
         pool: Pool,
+        trees: Trees,
         *,
         spawn: Callable[[Coroutine[object, object, None], str], None],
         store_failed: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._pool = pool
+        self._trees = trees
         self._spawn = spawn
         self._store_failed = store_failed
         self._held: dict[Address, list[Reminder]] = {}  # what waits behind another, by target
+        self._reading: dict[Address, int] = {}  # the one that something is read for, by target
 
     def deliver(self, reminder: Reminder) -> "asyncio.Future[Reply] | None":
         """Deliver a reminder for an own workflow that is due; return the outcome to come, if it is soon there."""
         arrival, address = Arrival(reminder, consumed=(reminder.id,)), _address(reminder)
+        if self._reading.get(address) == reminder.id:
+            return None
         if address in self._held:
             self._held[address].append(reminder)
         elif reminder.kind in _READ_FIRST:
-            self._held[address] = []
-            self._spawn(self._deliver_read(arrival), "deliver what is read first")
+            self._read_first(arrival)
         else:
             future = self._engine.enqueue(address, lambda at, state: self._in_order(at, state, arrival))
             future.add_done_callback(lambda done: self._delivered(arrival, done))
@@ -65,53 +73,79 @@ class Deliveries:
 
     def release(self) -> None:
         """Forget what waits: after a failure all of it is read from the store again."""
-        self._held.clear()
+        self._held = {address: [] for address in self._reading}
+
+    def _read_first(self, arrival: Arrival) -> None:
+        address = _address(arrival.reminder)
+        self._held[address] = []
+        self._reading[address] = arrival.reminder.id
+        self._spawn(self._deliver_read(arrival), "deliver what is read first")
 
     def _in_order(self, at: Context, state: State | None, arrival: Arrival) -> Decision:
         if _address(arrival.reminder) in self._held:
             return Decision(None, _HELD)
         decision = _decide(at, state, arrival)
         if decision.reply is LOOK:
-            self._held[_address(arrival.reminder)] = []
+            self._read_first(arrival)
         return decision
 
     def _submit(self, arrival: Arrival) -> "asyncio.Future[Reply]":
         return self._engine.enqueue(_address(arrival.reminder), lambda at, state: _decide(at, state, arrival))
 
     async def take(self, arrival: Arrival) -> Reply:
-        """Take a reminder in; what it needs of its instance is read first. Raises UnavailableError."""
+        """Take a reminder in; what it needs of its instance is read first. Raises UnavailableError.
+
+        UNAVAILABLE: an app that has children of the instance cannot be reached, so it is to be tried again.
+        """
         reminder = arrival.reminder
         reply = await self._submit(arrival) if reminder.kind not in _READ_FIRST else LOOK
         tries = 0
         while reply.outcome is Outcome.UNAVAILABLE and tries < _MOST_TRIES:
             tries += 1
-            reply = await self._submit(await self._read(arrival))
+            try:
+                reply = await self._submit(await self._read(arrival))
+            except UnreachableError as error:
+                return Reply(Outcome.UNAVAILABLE, unknown_children(reminder.target.id, str(error)))
         note_dropped(reminder, reply)
         return reply
 
     async def _deliver_read(self, arrival: Arrival) -> None:
+        """Deliver a reminder, and try again for as long as it cannot be decided."""
+        clock, address = self._engine.clock, _address(arrival.reminder)
         try:
-            reply = await self.take(arrival)
+            while (reply := await self.take(arrival)).outcome is Outcome.UNAVAILABLE:
+                log.info("reminder waits", kind=arrival.reminder.kind.name, why=reply.text)
+                await clock.sleep(clock.jitter(_AGAIN_SECONDS))
         except UnavailableError:
-            self._store_failed()
-            return
-        if reply.outcome is Outcome.UNAVAILABLE:
             self._store_failed()  # it is due still, and is found again
             return
-        for reminder in self._held.pop(_address(arrival.reminder), ()):
+        finally:
+            del self._reading[address]
+        for reminder in self._held.pop(address, ()):
             self.deliver(reminder)
 
     async def _read(self, arrival: Arrival) -> Arrival:
-        """Return an arrival with what must be read of its instance to decide it. Raises UnavailableError."""
+        """Return an arrival with what must be read of its instance to decide it.
+
+        Raises UnavailableError and UnreachableError.
+        """
         address = _address(arrival.reminder)
-        if arrival.reminder.kind in _READ_FIRST:
-            record = await self.record(address)
-            return arrival if record is None else replace(arrival, children=record.children, record=record)
+        if arrival.reminder.kind is Kind.REWIND:
+            return replace(arrival, record=await self.record(address))
+        if arrival.reminder.kind is Kind.PURGE:
+            await self._remove(arrival.reminder)
+            return arrival
         state = await self._engine.store.load(*address)
         if state is None:
             return arrival
-        running = await running_child(self._engine, state.instance)
+        running = await running_child(self._trees, state.instance, REACH_SECONDS, _REACH_SECONDS)
         return replace(arrival, looked=state.instance.key, blocked=running)
+
+    async def _remove(self, order: Reminder) -> None:
+        """Remove a child, with what is below it, as the sidecar of its parent orders; nothing of it may run."""
+        tops = await self._trees.own([Branch(order.source, Child(order.target, order.call))])
+        terms = Terms(order.payload == _BY_FORCE, self._trees.until(REACH_SECONDS), _REACH_SECONDS)
+        await self._trees.remove(tops, terms, look_first=True)
 
     async def record(self, address: Address, *, log: bool = False) -> Record | None:
         """Return what is stored of an instance beside its state, or None when there is none. Raises UnavailableError.
@@ -142,9 +176,7 @@ class Deliveries:
             self._store_failed()
         elif done.result() is _HELD:
             self.deliver(reminder)
-        elif done.result() is LOOK:
-            self._spawn(self._deliver_read(arrival), "deliver what is read first")
-        else:
+        elif done.result() is not LOOK:
             note_dropped(reminder, done.result())
 
 

@@ -19,6 +19,7 @@ from sidecar.engine import Actor, Address, Engine
 from sidecar.entities import Entities
 from sidecar.store.protocol import UnavailableError
 from sidecar.timers import Timers
+from sidecar.trees import Trees
 from sidecar.turns import Turns
 from sidecar.workers import Pool, Worker
 
@@ -63,7 +64,8 @@ class Dispatch:
             pump=self.pump,
             store_failed=self.store_failed,
         )
-        self.deliveries = Deliveries(engine, self.pool, spawn=self.spawn, store_failed=self.store_failed)
+        self.trees = Trees(engine)
+        self.deliveries = Deliveries(engine, self.pool, self.trees, spawn=self.spawn, store_failed=self.store_failed)
         self.entities = Entities(engine, self.pool, timeout=turn_timeout, patience=patience, pump=self.pump)
         self.timers = Timers(engine.store, engine.clock, self.deliveries.deliver)
         self.outbox = outbox

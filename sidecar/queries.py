@@ -3,29 +3,23 @@
 Every step is a bounded read or an operation on one instance, so nobody else waits for it.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+
+import structlog
 
 from sidecar.core import events, operations
 from sidecar.core.model import Context, Decision, Instance, Outcome, Reply, State, Status
 from sidecar.engine import Address
-from sidecar.service import OWN, Caller, Service, View, input_of
+from sidecar.purging import Purge, Purging
+from sidecar.service import Service, View, input_of
 from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, Page, Store
+from sidecar.trees import in_groups
 
-T = TypeVar("T")
 _MOST_BYTES = 4 * 1024 * 1024  # of rows that are held for one page
-_AT_ONCE = 50  # instances that are worked on side by side
+_AT_ONCE = 50  # instances of a page that is purged
 TERMINAL = frozenset(status for status in Status if status.terminal)
-
-
-class Purge(NamedTuple):
-    """How instances are removed: with their children, even if they run, and on whose behalf."""
-
-    recursive: bool
-    force: bool
-    caller: Caller = OWN
+log = structlog.get_logger(__name__)
 
 
 async def page_of(store: Store, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
@@ -59,20 +53,12 @@ def _has_tags(instance: Instance, criteria: Criteria) -> bool:
     return not criteria.tags or events.tags_in(instance.tags).issuperset(criteria.tags)
 
 
-async def _in_groups(addresses: Sequence[Address], work: Callable[[Address], Awaitable[T]]) -> list[T]:
-    """Do something to instances, some at a time: those of a group share commits."""
-    done: list[T] = []
-    for start in range(0, len(addresses), _AT_ONCE):
-        done += await asyncio.gather(*map(work, addresses[start : start + _AT_ONCE]))
-    return done
-
-
 class Queries:
     """Operations over the instances of one sidecar."""
 
     def __init__(self, service: Service) -> None:
-        self._service = service
         self._engine = service.engine
+        self._purging = Purging(service)
 
     async def page(self, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
         """See `page_of`."""
@@ -94,25 +80,33 @@ class Queries:
         end = None if seconds is None else clock.monotonic() + seconds
         if not how.force:
             criteria = replace(criteria, statuses=criteria.statuses & TERMINAL)
-        count = 0
+        count, complete = 0, True
         mark: Mark | None = BEGINNING
         while mark is not None:
             page = await self._engine.store.query(criteria, Order.CREATED, mark, _AT_ONCE)
             fitting = [(one.hub, one.id) for one in page.found if _has_tags(one, criteria)]
-            count += await self.purge_batch(fitting, how)
+            gone, all_reached = await self.purge_batch(fitting, how)
+            count, complete = count + gone, complete and all_reached
             mark = page.next
             if end is not None and clock.monotonic() >= end:
-                return count, mark is None
-        return count, True
+                return count, complete and mark is None
+        return count, complete
 
-    async def purge_batch(self, addresses: Sequence[Address], how: Purge) -> int:
-        """Remove those instances that are there and may go; return how many instances went."""
-        gone = await _in_groups(addresses, lambda address: self._service.purge(address, *how))
-        return sum(count for _, count in gone)
+    async def purge_batch(self, addresses: Sequence[Address], how: Purge) -> tuple[int, bool]:
+        """Remove those instances that are there and may go; return how many instances went, in all apps.
+
+        And whether every app that has a part of them was reached: what the others have a part of is kept.
+        """
+        done = await in_groups(addresses, lambda address: self._purging.purge(address, how))
+        kept = [reply.text for reply, _ in done if reply.outcome is Outcome.UNAVAILABLE]
+        if kept:
+            log.warning("workflows are kept: an app that has children of theirs was not reached",
+                        count=len(kept), first=kept[0])  # fmt: skip
+        return sum(count for _, count in done), not kept
 
     async def end_batch(self, addresses: Sequence[Address], output: str | None) -> list[bool]:
         """Terminate instances and not their children; for each, False if there is none that runs."""
-        return await _in_groups(addresses, lambda address: self._end(address, output))
+        return await in_groups(addresses, lambda address: self._end(address, output))
 
     async def _end(self, address: Address, output: str | None) -> bool:
         def decide(at: Context, state: State | None) -> Decision:

@@ -1,36 +1,34 @@
-"""When an ID may be used again: the instance that had it has ended, and all children that it left in this app too."""
+"""When an ID may be used again: the instance that had it has ended, and all that it left below it, in every app."""
 
 from collections.abc import Callable
 
-from sidecar.core.model import DONE, Child, Context, Decision, Instance, Outcome, Reply, State
-from sidecar.engine import Address, Decide, Engine
+from sidecar.core.model import DONE, Context, Decision, Instance, Outcome, Reply, State
+from sidecar.engine import Address, Decide
+from sidecar.trees import REACH_SECONDS, Node, Terms, Trees, UnreachableError
 
 LOOK = Reply(Outcome.UNAVAILABLE, "the children of the instance that has this ID are being looked at")
 
 
-async def running_child(engine: Engine, instance: Instance) -> str:
-    """Return the ID of a child that has not ended, or the path of IDs to a later one; "" when there is none.
+async def running_child(trees: Trees, instance: Instance, seconds: float, reach: float = REACH_SECONDS) -> str:
+    """Return the ID of a child of an ended instance that has not ended, or the path of IDs to a later one; "" if none.
 
-    Children in other apps are not looked at. Raises UnavailableError.
+    Raises UnavailableError and UnreachableError.
     """
-    store, me = engine.store, engine.me
-    left: list[tuple[Child, tuple[str, ...]]] = [(child, ()) for child in await store.children(instance.key)]
-    while left:
-        child, above = left.pop()
-        state = await store.load(child.actor.hub, child.actor.id) if me.owns(child.actor) else None
-        if state is None or state.instance.parent is None or state.instance.parent.call != child.call:
-            continue
-        path = (*above, state.instance.id)
-        if not state.instance.status.terminal:
-            return "/".join(path)
-        left += [(one, path) for one in await store.children(state.instance.key)]
-    return ""
+    terms = Terms(False, trees.until(min(seconds, REACH_SECONDS)), reach)
+    return (await trees.look([Node(instance, (), 0)], terms)).running or ""
 
 
-async def replacing(engine: Engine, address: Address, takes_place: Callable[[Instance], bool], decide: Decide) -> Reply:
+async def replacing(
+    trees: Trees,
+    address: Address,
+    takes_place: Callable[[Instance], bool],
+    decide: Decide,
+    seconds: float | None = None,
+) -> Reply:
     """Take a decision that may put a new instance in the place of one that has ended.
 
-    `takes_place` says whether it does that, so that the children must have ended too. Raises UnavailableError.
+    `takes_place` says whether it does that, so that the children must have ended too; `seconds` are how long the caller
+    waits. Raises UnavailableError.
     """
     looked = 0
     while True:
@@ -42,10 +40,13 @@ async def replacing(engine: Engine, address: Address, takes_place: Callable[[Ins
                 return Decision(None, DONE)
             return decide(at, state)
 
-        reply = await engine.submit(address, look_first)
+        reply = await trees.engine.submit(address, look_first)
         if not seen:
             return reply
-        running = await running_child(engine, seen[-1])
+        try:
+            running = await running_child(trees, seen[-1], REACH_SECONDS if seconds is None else seconds)
+        except UnreachableError as error:
+            return Reply(Outcome.UNAVAILABLE, unknown_children(address[1], str(error)))
         if running:
             return Reply(Outcome.EXISTS, taken_by_child(address[1], running))
         looked = seen[-1].key
@@ -54,3 +55,8 @@ async def replacing(engine: Engine, address: Address, takes_place: Callable[[Ins
 def taken_by_child(instance_id: str, path: str) -> str:
     """Say that an ID is not free yet; some SDKs look for the first part of the text."""
     return f"an active workflow with ID '{instance_id}' already exists: its child '{path}' has not ended"
+
+
+def unknown_children(instance_id: str, why: str) -> str:
+    """Say that nobody knows yet whether an ID is free."""
+    return f"whether the children of the last workflow with ID '{instance_id}' have ended cannot be found out: {why}"

@@ -1,6 +1,5 @@
 """What clients, workers and peers may ask of a sidecar, whatever the protocol they ask it in."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +13,6 @@ from sidecar.core import turn as turns
 from sidecar.core.errors import DeniedError, MalformedError, OvertakenError
 from sidecar.core.model import (
     DONE,
-    Child,
     Context,
     Decision,
     Instance,
@@ -80,15 +78,16 @@ class Service:
 
     # ------------------------------------------------------------ clients
 
-    async def start(self, wish: operations.Start, caller: Caller = OWN) -> Reply:
-        """Start an instance."""
+    async def start(self, wish: operations.Start, caller: Caller = OWN, seconds: float | None = None) -> Reply:
+        """Start an instance, for a caller who waits so many seconds."""
         self.access.check(caller.app, Operation.SCHEDULE, wish.started.name)
-        engine = self.engine
+        me = self.engine.me
         return await replacing(
-            engine,
+            self.dispatch.trees,
             (wish.identity.hub, wish.identity.id),
-            lambda existing: operations.takes_ended(engine.me, existing, wish),
+            lambda existing: operations.takes_ended(me, existing, wish),
             marking(caller, self._starting(caller, wish)),
+            seconds,
         )
 
     def _starting(self, caller: Caller, wish: operations.Start) -> Decide:
@@ -167,34 +166,6 @@ class Service:
         return await self._command(
             caller, Operation.TERMINATE, address, partial(operations.terminate, output=output, recurse=recurse)
         )
-
-    async def purge(self, address: Address, recursive: bool, force: bool, caller: Caller = OWN) -> tuple[Reply, int]:
-        """Remove an instance that has ended, and its children; return how many instances of this app went."""
-        engine = self.engine
-        instance = await self.instance(address)
-        self.access.check(caller.app, Operation.PURGE, None if instance is None else instance.name)
-        if instance is None or not (instance.status.terminal or force):
-            return await self._purge_one(address, (), force), 0
-        children = await engine.store.children(instance.key) if recursive else []
-        count = 0
-        for child in children:
-            if engine.me.owns(child.actor) and await self._is_child(child, instance):
-                reply, gone = await self.purge((child.actor.hub, child.actor.id), recursive, force)
-                count += gone
-                if reply.outcome is Outcome.WRONG_STATE:
-                    return reply, count
-        remote = [child for child in children if not engine.me.owns(child.actor)]
-        reply = await self._purge_one(address, remote, force)
-        return reply, count + (reply.outcome is Outcome.DONE)
-
-    async def _purge_one(self, address: Address, children: Sequence[Child], force: bool) -> Reply:
-        engine = self.engine
-        return await engine.submit(address, lambda at, state: operations.purge(at, state, children, force))
-
-    async def _is_child(self, child: Child, of: Instance) -> bool:
-        found = await self.instance((child.actor.hub, child.actor.id))
-        parent = None if found is None else found.parent
-        return parent is not None and parent.actor.id == of.id and parent.call == child.call
 
     async def history(self, address: Address, *, for_turn: bool = False, execution: str = "") -> list[bytes] | None:
         """Return the log of an instance as its worker saw it, with its end, or None.

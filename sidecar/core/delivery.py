@@ -20,7 +20,6 @@ from sidecar.core.model import (
     ActorId,
     CallKind,
     Changes,
-    Child,
     Context,
     Decision,
     Kind,
@@ -48,7 +47,6 @@ class Arrival:
     reminder: Reminder
     consumed: tuple[int, ...] = ()
     received: tuple[Received, ...] = ()
-    children: tuple[Child, ...] = ()  # of the instance, ended ones too: for a purge
     record: Record | None = None  # what is stored of the instance: for a rewind
     looked: int = 0  # the key of the ended instance, if it was looked whether its children run
     blocked: str = ""  # and the path to one that does
@@ -74,7 +72,8 @@ def _arrive_at_workflow(at: Context, state: State | None, arrival: Arrival) -> D
     if beginning is not None:
         return beginning(at, state, arrival)
     if state is None:
-        return _unanswered(at, arrival, Reply(Outcome.MISSING, "no such instance exists"))
+        missing = Reply(Outcome.MISSING, "no such instance exists")
+        return _unanswered(at, arrival, DONE if kind is Kind.PURGE else missing)
     return _ON_INSTANCES[kind](at, state, arrival)
 
 
@@ -188,19 +187,16 @@ def _event(at: Context, state: State, arrival: Arrival) -> Decision:
 
 
 def _command(at: Context, state: State, arrival: Arrival) -> Decision:
+    """Decide what a parent wants of a child. One that is to be removed is gone by now, unless it may not be."""
     reminder = arrival.reminder
     if not _may_command(at.me, state, reminder):
         return arrival.nothing(_NOT_THE_PARENT)
-    draft = Draft(at, state)
-    draft.dropped.extend(arrival.consumed)
     if reminder.kind is Kind.PURGE:
-        if not state.instance.status.terminal and reminder.payload != operations.BY_FORCE:
-            return arrival.nothing(Reply(Outcome.WRONG_STATE, "a child that runs is purged only by force"))
-        return operations.purged(
-            draft, arrival.children, reminder.payload, consumed=arrival.consumed, received=arrival.received
-        )
+        return arrival.nothing(Reply(Outcome.WRONG_STATE, "a child that runs is purged only by force"))
     if state.instance.status.terminal:
         return arrival.nothing(DONE)
+    draft = Draft(at, state)
+    draft.dropped.extend(arrival.consumed)
     order = events.decode(reminder.payload).execution_terminated
     output = order.input.value if order.HasField("input") else None
     return operations.terminated(draft, output, order.recurse, arrival.consumed, arrival.received)
@@ -216,10 +212,7 @@ def _may_command(me: Self, state: State, reminder: Reminder) -> bool:
     """Whether the sender names the call that created this instance, or is an own workflow that named it itself."""
     if me.owns(reminder.source) and reminder.kind is Kind.TERMINATE and reminder.call == NO_CALL:
         return True
-    parent = state.instance.parent
-    if parent is None or parent.actor[:2] != reminder.source[:2]:
-        return False
-    return parent.actor.id == reminder.source.id and parent.call == reminder.call
+    return operations.is_child_of(state.instance, reminder.source, reminder.call)
 
 
 def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:

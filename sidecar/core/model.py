@@ -45,7 +45,7 @@ class Kind(enum.IntEnum):
     RESULT = 5  # the answer to a call
     EVENT = 6  # an external event for a workflow; an operation, lock or unlock for an entity
     TERMINATE = 7  # end a child, with its children
-    PURGE = 8  # remove a child, with its children
+    PURGE = 8  # remove a child, with what is below it: sent by older sidecars alone
     WITHDRAW = 9  # an activity that still waits is not wanted any more
     DETACHED = 10  # start a workflow that has no parent and answers nobody
     REWIND = 11  # the parent runs again: so must a child that has failed

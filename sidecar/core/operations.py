@@ -1,6 +1,5 @@
 """What clients ask for: each command as a decision over the state of one instance."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,8 +13,9 @@ from sidecar.core.model import (
     DEFAULT_HUB,
     DONE,
     NO_CALL,
+    ActorId,
+    CallId,
     Changes,
-    Child,
     Context,
     Decision,
     Instance,
@@ -34,9 +34,6 @@ from sidecar.core.model import (
 from sidecar.schema import taskhub_pb2 as pb
 
 MISSING = Reply(Outcome.MISSING, "no such instance exists")
-
-
-BY_FORCE = b"force"  # payload of a reminder to purge a child even if it runs
 
 
 class Identity(NamedTuple):
@@ -256,17 +253,29 @@ def terminated(
     return Decision(changes, DONE)
 
 
-def purge(at: Context, state: State | None, children: Sequence[Child], force: bool) -> Decision:
-    """Decide a client's purge: only of an instance that has ended, unless it is forced."""
+def is_child_of(instance: Instance, parent: ActorId, call: CallId) -> bool:
+    """Whether that call of that workflow has created an instance: only so does it obey as a child."""
+    recorded = instance.parent
+    if recorded is None or recorded.actor[:2] != parent[:2]:
+        return False
+    return recorded.actor.id == parent.id and recorded.call == call
+
+
+def refuse_purge(instance: Instance, force: bool) -> Reply | None:
+    """Say why an instance is not removed: it has not ended, and there is no force."""
+    if force or instance.status.terminal:
+        return None
+    stalled = stalls.refusal(instance)
+    text = f"workflow '{instance.id}' is {instance.status.name}: terminate it first, or purge by force"
+    return stalled or Reply(Outcome.WRONG_STATE, text)
+
+
+def purge(at: Context, state: State | None, force: bool) -> Decision:
+    """Decide the removal of one instance: only of one that has ended, unless it is forced."""
     if state is None:
         return Decision(None, MISSING)
-    stalled = stalls.refusal(state.instance)
-    if stalled is not None and not force:
-        return Decision(None, stalled)
-    if not state.instance.status.terminal and not force:
-        text = f"workflow '{state.instance.id}' is {state.instance.status.name}: terminate it first, or purge by force"
-        return Decision(None, Reply(Outcome.WRONG_STATE, text))
-    return purged(Draft(at, state), children, BY_FORCE if force else b"")
+    refusal = refuse_purge(state.instance, force)
+    return _purged(Draft(at, state)) if refusal is None else Decision(None, refusal)
 
 
 def expire(at: Context, state: State | None, key: int, revision: int) -> Decision:
@@ -275,26 +284,14 @@ def expire(at: Context, state: State | None, key: int, revision: int) -> Decisio
         return Decision(None, Reply(Outcome.STALE))
     if not state.instance.status.terminal:
         return Decision(None, Reply(Outcome.WRONG_STATE))
-    return purged(Draft(at, state), (), b"")
+    return _purged(Draft(at, state))
 
 
-def purged(
-    draft: Draft,
-    children: Sequence[Child],
-    force: bytes,
-    *,
-    consumed: tuple[int, ...] = (),
-    received: tuple[Received, ...] = (),
-) -> Decision:
-    """Return the decision that removes an instance and tells these children to go.
-
-    Undelivered messages of the instance stay until they are delivered.
-    """
+def _purged(draft: Draft) -> Decision:
+    """Return the decision that removes an instance; its undelivered messages stay until they are delivered."""
     state = draft.state
     calls.end_all(draft, withdraw=True)
-    calls.command_children(draft, Kind.PURGE, children, force)
-    if not children:
-        pauses.let_children_go(draft)
+    pauses.let_children_go(draft)
     if not state.instance.status.terminal:
         _tell_parent(draft, "WorkflowPurged", "was purged")
     changes = Changes(
@@ -304,7 +301,5 @@ def purged(
         set=tuple(draft.reminders),
         dropped=tuple(draft.dropped),
         released=tuple(draft.released),
-        required=consumed,
-        received=received,
     )
     return Decision(changes, DONE)

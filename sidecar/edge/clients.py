@@ -57,7 +57,7 @@ class Clients:
             raise Refused(Status.INVALID_ARGUMENT, wrong)
         identity = Identity(hub, instance_id, request.execution_id.value or ids.new_id())
         wish = _wish(request, identity, self._me.app, older=dialects.means_older_reuse(call.metadata))
-        done(await self._service.start(wish, caller_of(call)))
+        done(await self._service.start(wish, caller_of(call), call.deadline))
         return pb.CreateInstanceResponse(instance_id=instance_id).SerializeToString()
 
     async def _get(self, call: Call, request: pb.GetInstanceRequest) -> bytes:

@@ -5,6 +5,7 @@ link: the receiver keeps its reply under that ID until the sender says that nobo
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -102,33 +103,46 @@ class Forwarder:
             raise Refused(Status.INVALID_ARGUMENT, wrong)
         return None if (namespace, app) == (self.engine.me.namespace, self.engine.me.app) else (namespace, app)
 
-    async def ask(self, peer: Peer, name: str, body: bytes, seconds: float) -> bytes:
-        """Have another app's sidecar answer within a time. Raises Refused."""
-        return await self._send(peer, seconds, peer_pb2.Request(id=self.engine.ids.new_id(), method=name, body=body))
+    async def ask(self, peer: Peer, name: str, body: bytes, seconds: float, reach: float | None = None) -> bytes:
+        """Have another app's sidecar answer within a time; `reach` is how long it is tried if no link is up.
+
+        Raises:
+            Refused: it has, or there is no answer in time.
+        """
+        request = peer_pb2.Request(id=self.engine.ids.new_id(), method=name, body=body)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._send(peer, seconds, request, seconds if reach is None else reach)
+        except TimeoutError:
+            raise Refused(
+                Status.UNAVAILABLE, f"app '{peer[1]}' could not be reached, or gave no answer, for {seconds:.1f} s"
+            ) from None
 
     async def _forward(self, peer: Peer, call: Call, name: str, body: bytes) -> bytes:
         request = peer_pb2.Request(id=self.engine.ids.new_id(), method=name, body=_named(name, body, self.engine.ids))
         if len(request.body) > self.most_bytes:
             text = f"the call has {len(request.body)} bytes; at most {self.most_bytes} may be sent to another app"
             raise Refused(Status.RESOURCE_EXHAUSTED, text)
-        return await self._send(peer, call.deadline, request)
+        return await self._send(peer, call.deadline, request, REACH_SECONDS if call.deadline is None else call.deadline)
 
-    async def _send(self, peer: Peer, deadline: float | None, request: peer_pb2.Request) -> bytes:
-        response = await self._insist(peer, deadline, request)
+    async def _send(self, peer: Peer, deadline: float | None, request: peer_pb2.Request, reach: float) -> bytes:
+        response = await self._insist(peer, deadline, request, reach)
         if response.status:
             raise Refused(Status(response.status), response.text)
         return response.body
 
-    async def _insist(self, peer: Peer, deadline: float | None, request: peer_pb2.Request) -> peer_pb2.Response:
-        """Try until there is a reply; give up when the app cannot be reached shortly before the deadline."""
+    async def _insist(
+        self, peer: Peer, deadline: float | None, request: peer_pb2.Request, reach: float
+    ) -> peer_pb2.Response:
+        """Try until there is a reply; give up when there is no link for `reach`, or shortly before the deadline."""
         clock = self.engine.clock
         began = clock.monotonic()
-        reach = REACH_SECONDS if deadline is None else deadline - max(_SHORTEST_MARGIN, deadline * _MARGIN)
+        end = math.inf if deadline is None else began + deadline - max(_SHORTEST_MARGIN, deadline * _MARGIN)
         error = f"app '{peer[1]}' is not connected" if self.links.known(*peer) else f"app '{peer[1]}' has no address"
         if self.unknown_app_fails and not self.links.known(*peer):
             raise Refused(Status.UNAVAILABLE, error)
         link: CallLink | None = None
-        limit = began + reach  # a monotonic time
+        limit = min(end, began + reach)  # a monotonic time
         try:
             while True:
                 try:
@@ -139,7 +153,7 @@ class Forwarder:
                     return await link.call(request)
                 except LinkBrokenError as broken:
                     error = str(broken)
-                    limit = clock.monotonic() + REACH_SECONDS if deadline is None else limit
+                    limit = min(end, clock.monotonic() + reach)
         except TimeoutError:
             raise Refused(Status.UNAVAILABLE, f"app '{peer[1]}' could not be reached: {error}") from None
         finally:

@@ -20,8 +20,10 @@ from sidecar.edge.hubs import Hubs
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, hub_of, parse, parsed
 from sidecar.edge.transport import Call, Refused
 from sidecar.edge.transport import Status as Code
+from sidecar.edge.trees import MOST_COUNT
 from sidecar.edge.views import state_of
-from sidecar.queries import Purge, Queries, mark_of
+from sidecar.purging import Purge, Purging
+from sidecar.queries import Queries, mark_of
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.service import Service
 from sidecar.store.protocol import Criteria, Order, Page
@@ -38,6 +40,7 @@ class Many:
     def __init__(self, service: Service, hubs: Hubs, settings: Settings) -> None:
         self._service = service
         self._queries = Queries(service)
+        self._purging = Purging(service)
         self._hubs = hubs
         self._may_delete_hubs = settings.allow_hub_deletion
         self._most_bytes = min(SMALL_LIMIT, settings.max_message_bytes) - _HEADROOM
@@ -130,18 +133,21 @@ class Many:
             count, complete = await self._purge_one(call, request), True
         elif batch is not None:
             addresses = [(hub_of(call), instance_id) for instance_id in dict.fromkeys(batch)]
-            count, complete = await self._queries.purge_batch(addresses, _how(call, request)), True
+            count, complete = await self._queries.purge_batch(addresses, self._how(call, request))
         elif request.HasField("filter"):
             count, complete = await self._purge_matching(call, request)
         else:
             raise Refused(Code.INVALID_ARGUMENT, "a purge names an instance, several, or a filter")
-        response = pb.PurgeInstancesResponse(deleted_instance_count=count)
+        response = pb.PurgeInstancesResponse(deleted_instance_count=min(count, MOST_COUNT))
         response.is_complete.value = complete
         return response.SerializeToString()
 
     async def _purge_one(self, call: Call, request: pb.PurgeInstancesRequest) -> int:
         address = address_of(call, request.instance_id)
-        reply, count = await self._service.purge(address, request.recursive, request.force, caller_of(call))
+        how = self._how(call, request)
+        if call.deadline is not None:
+            how = how._replace(reach=call.deadline)
+        reply, count = await self._purging.purge(address, how)
         if reply.outcome is not Outcome.MISSING:
             done(reply)
         return count
@@ -161,7 +167,11 @@ class Many:
             if limits[-1] <= 0:
                 raise Refused(Code.INVALID_ARGUMENT, "the time-out of a purge must be over zero")
         seconds = min(limits, default=None)
-        return await self._queries.purge(criteria, _how(call, request), seconds)
+        return await self._queries.purge(criteria, self._how(call, request), seconds)
+
+    def _how(self, call: Call, request: pb.PurgeInstancesRequest) -> Purge:
+        until = None if call.deadline is None else self._service.dispatch.trees.until(call.deadline)
+        return Purge(request.recursive, request.force, caller_of(call), until)
 
     async def _terminate(self, call: Call, request: pb.SkipGracefulTerminationsRequest) -> bytes:
         """End instances at once; the answer has those of them that did not run.
@@ -198,10 +208,6 @@ def _statuses(numbers: Sequence[int]) -> frozenset[Status]:
 
 def _time(message: Message, name: str) -> int | None:
     return events.micros(getattr(message, name)) if message.HasField(name) else None
-
-
-def _how(call: Call, request: pb.PurgeInstancesRequest) -> Purge:
-    return Purge(request.recursive, request.force, caller_of(call))
 
 
 def _batch(request: pb.PurgeInstancesRequest) -> Iterable[str] | None:

@@ -241,7 +241,7 @@ class Request(_message.Message):
     MILLISECONDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     method: _builtins.str
-    """of TaskHubSidecarService, without its path"""
+    """of TaskHubSidecarService, without its path, or one of sidecars alone"""
     body: _builtins.bytes
     milliseconds: _builtins.int
     """that the caller waits for; 0: as long as it takes"""
@@ -288,6 +288,100 @@ class Response(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Response: _TypeAlias = Response  # noqa: Y015
+
+@_typing.final
+class Child(_message.Message):
+    """A workflow of the receiver, and the call of a workflow of the sender that has made it: it obeys nothing else."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_ID_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    parent_id: _builtins.str
+    id: _builtins.str
+    @_builtins.property
+    def call(self) -> Global___Call: ...
+    def __init__(
+        self,
+        *,
+        parent_id: _builtins.str = ...,
+        id: _builtins.str = ...,
+        call: Global___Call | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "id", b"id", "parent_id", b"parent_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Child: _TypeAlias = Child  # noqa: Y015
+
+@_typing.final
+class ChildrenRequest(_message.Message):
+    """The body of a request of one sidecar to another, about children with all that is below them in any app: to look
+    whether they have ended, or to remove them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHILDREN_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    HOPS_FIELD_NUMBER: _builtins.int
+    REACH_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    force: _builtins.bool
+    """whether they have ended does not matter"""
+    hops: _builtins.int
+    """how many more apps may be asked one behind the other"""
+    reach_milliseconds: _builtins.int
+    """how long each of them is tried if no link is up"""
+    @_builtins.property
+    def children(self) -> _containers.RepeatedCompositeFieldContainer[Global___Child]: ...
+    def __init__(
+        self,
+        *,
+        children: _abc.Iterable[Global___Child] | None = ...,
+        force: _builtins.bool = ...,
+        hops: _builtins.int = ...,
+        reach_milliseconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["children", b"children", "force", b"force", "hops", b"hops", "reach_milliseconds", b"reach_milliseconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChildrenRequest: _TypeAlias = ChildrenRequest  # noqa: Y015
+
+@_typing.final
+class ChildrenAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOVED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    CHILD_FIELD_NUMBER: _builtins.int
+    removed: _builtins.int
+    """how many instances, in all apps"""
+    running: _builtins.str
+    """path of IDs to one that has not ended"""
+    child: _builtins.int
+    """which of the children that one is below, counted from 0"""
+    def __init__(
+        self,
+        *,
+        removed: _builtins.int = ...,
+        running: _builtins.str | None = ...,
+        child: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_running", b"_running", "running", b"running"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_running", b"_running", "child", b"child", "removed", b"removed", "running", b"running"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__running: _TypeAlias = _typing.Literal["running"]  # noqa: Y015
+    _WhichOneofArgType__running: _TypeAlias = _typing.Literal["_running", b"_running"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__running) -> _WhichOneofReturnType__running | None: ...
+
+Global___ChildrenAnswer: _TypeAlias = ChildrenAnswer  # noqa: Y015
 
 @_typing.final
 class Frame(_message.Message):

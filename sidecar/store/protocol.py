@@ -159,6 +159,9 @@ class Store(Protocol):
     async def children(self, key: int) -> list[Child]:
         """Return all children of an instance that were not purged with it, ended ones too."""
 
+    async def creations(self, key: int) -> list[Child]:
+        """Return the children of an instance, which may be gone, whose creation waits to be delivered, by call."""
+
     async def ready(self, after: int, limit: int, entities: bool = False) -> list[Ready]:
         """Return workflows that are ready for a turn, or entities that are for a batch, by key, from behind `after`."""
 

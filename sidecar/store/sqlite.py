@@ -188,6 +188,10 @@ class Sqlite:
         """See `Store.children`."""
         return [rows.to_child(row) for row in await self._call(_all, writes.ALL_CHILDREN, (key,))]
 
+    async def creations(self, key: int) -> list[Child]:
+        """See `Store.creations`."""
+        return [rows.to_child(row) for row in await self._call(_all, writes.CREATIONS, (key,))]
+
     async def ready(self, after: int, limit: int, entities: bool = False) -> list[Ready]:
         """See `Store.ready`."""
         return [Ready(*row) for row in await self._call(_all, _READY, (entities, after, limit))]
@@ -350,14 +354,8 @@ def warn_if_affected() -> None:
     """Log the SQLite version, and say so when it has the WAL-reset bug."""
     version = sqlite3.sqlite_version_info
     fixed = version >= _FIXED[0] or any(version[:2] == minor[:2] and version >= minor for minor in _FIXED[1:])
-    if fixed:
-        log.info("sqlite", version=sqlite3.sqlite_version)
-    else:
-        log.info(
-            "sqlite",
-            version=sqlite3.sqlite_version,
-            note="has the WAL-reset bug: do not open the database with another program while the sidecar runs",
-        )
+    bug = "has the WAL-reset bug: do not open the database with another program while the sidecar runs"
+    log.info("sqlite", version=sqlite3.sqlite_version, **({} if fixed else {"note": bug}))
 
 
 def _lock(path: Path, me: Self) -> FileLock:

@@ -23,6 +23,10 @@ SELECT_INSTANCE = f"SELECT {_INSTANCE} FROM instances WHERE hub = ? AND id = ?"
 SELECT_CALLS = f"SELECT {_CALL} FROM open_calls WHERE key = ?"
 SELECT_CHILDREN = "SELECT namespace, app, hub, id, execution, turn, task FROM children WHERE key = ? AND ended = 0"
 ALL_CHILDREN = "SELECT namespace, app, hub, id, execution, turn, task FROM children WHERE key = ?"
+CREATIONS = (
+    "SELECT target_namespace, target_app, target_hub, target_id, execution, turn, task FROM reminders "
+    "WHERE owner = ? AND kind IN (4, 11) AND accepted_by = '' ORDER BY execution, turn, task"
+)
 SELECT_INBOX = "SELECT turn, place, event FROM history WHERE key = ? AND turn > ? ORDER BY turn, place"
 _REVISION = "SELECT revision FROM instances WHERE key = ?"
 _TAKEN = "SELECT 1 FROM instances WHERE hub = ? AND id = ? AND key <> ?"

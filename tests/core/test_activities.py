@@ -44,7 +44,7 @@ def test_an_own_activity_that_nobody_waits_for_is_used_up_all_the_same(fate: str
     if fate == "ended":
         flow.turn(end())
     else:
-        flow.take(operations.purge(flow.at, flow.live, (), force=True))
+        flow.take(operations.purge(flow.at, flow.live, force=True))
     decision = delivery.activity_done(flow.at, flow.live, request, outcome_of(request))
     assert decision.changes == Changes(dropped=(request.id,), required=(request.id,))
     assert decision.reply.outcome is (Outcome.DUPLICATE if fate == "ended" else Outcome.MISSING)

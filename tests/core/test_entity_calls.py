@@ -198,7 +198,7 @@ def test_locks_are_not_asked_for_beside_the_end(flow: Flow) -> None:
 
 def test_terminate_and_purge_let_go_of_locks(flow: Flow) -> None:
     holding(flow)
-    order = operations.purge(flow.at, flow.state, (), force=True).changes
+    order = operations.purge(flow.at, flow.state, force=True).changes
     assert order is not None
     assert unlocked(order.set) == [A.id, B.id]
     changes = flow.take(operations.terminate(flow.at, flow.live, None, False)).changes

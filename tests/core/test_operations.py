@@ -9,7 +9,6 @@ from sidecar.core.model import (
     NO_CALL,
     CallId,
     Changes,
-    Child,
     Context,
     Decision,
     Kind,
@@ -23,7 +22,6 @@ from sidecar.core.model import (
 
 from .builders import (
     ME,
-    ML,
     NOW,
     OWN_PARENT,
     PARENT,
@@ -220,8 +218,8 @@ COMMANDS: dict[str, Command] = {
     "suspend": lambda at, state: pauses.suspend(at, state, "why"),
     "resume": lambda at, state: pauses.resume(at, state, "why"),
     "terminate": lambda at, state: operations.terminate(at, state, "why", recurse=False),
-    "purge": lambda at, state: operations.purge(at, state, (), force=False),
-    "purge by force": lambda at, state: operations.purge(at, state, (), force=True),
+    "purge": lambda at, state: operations.purge(at, state, force=False),
+    "purge by force": lambda at, state: operations.purge(at, state, force=True),
 }
 PLACES: tuple[Callable[[], Flow], ...] = (
     Flow,
@@ -356,23 +354,10 @@ def test_the_order_in_which_a_store_gives_calls_and_children_does_not_show_in_wh
 # ---------------------------------------------------------------- purge
 
 
-@pytest.mark.parametrize(
-    ("status", "force"), [(Status.RUNNING, True), (Status.COMPLETED, True), (Status.COMPLETED, False)]
-)
-def test_purge_tells_the_children_that_it_is_given_and_whether_it_is_by_force(status: Status, force: bool) -> None:
-    flow = settled(status)
-    children = (Child(ML.workflow("", "c"), CallId("w-0", 4, 2)), Child(ML.workflow("", "d"), CallId("w-1", 1, 0)))
-    flow.take(operations.purge(flow.at, flow.live, children, force=force))
-    orders = [reminder for reminder in flow.last.set if reminder.kind is Kind.PURGE]
-    assert [(order.target, order.call) for order in orders] == list(children)
-    assert {order.payload for order in orders} == {b"force" if force else b""}
-    assert flow.live is None
-
-
 def test_purge_by_force_takes_timers_and_waiting_work_along() -> None:
     flow = Flow().start()
     nap, local, remote = flow.turn(timer(0), task(1), task(2, app="ml")).set
-    flow.take(operations.purge(flow.at, flow.live, (), force=True))
+    flow.take(operations.purge(flow.at, flow.live, force=True))
     assert (flow.last.dropped, flow.last.released) == ((nap.id, local.id), (remote.id,))
     assert [reminder.kind for reminder in flow.last.set] == [Kind.WITHDRAW]
 
@@ -382,20 +367,20 @@ def test_the_parent_of_a_running_child_that_is_purged_is_told_and_that_of_an_end
     parent: Parent,
 ) -> None:
     flow = Flow().start(parent=parent)
-    flow.take(operations.purge(flow.at, flow.live, (), force=True))
+    flow.take(operations.purge(flow.at, flow.live, force=True))
     answer = one(flow.last.set, Kind.RESULT)
     assert (answer.target, answer.call) == parent[:2]
     failed = events.decode(answer.payload).child_failed
     assert (failed.task_scheduled_id, failed.failure.error_type) == (3, "WorkflowPurged")
     flow = Flow().start(parent=parent)
     flow.turn(end())
-    flow.take(operations.purge(flow.at, flow.live, (), force=True))
+    flow.take(operations.purge(flow.at, flow.live, force=True))
     assert flow.last == Changes(key=flow.last.key, expected=flow.last.expected, purged=True)
 
 
 def test_a_refused_purge_names_the_status() -> None:
     flow = settled(Status.SUSPENDED)
-    reply: Reply = operations.purge(flow.at, flow.live, (), force=False).reply
+    reply: Reply = operations.purge(flow.at, flow.live, force=False).reply
     assert reply.outcome is Outcome.WRONG_STATE
     assert "'w' is SUSPENDED" in reply.text
 

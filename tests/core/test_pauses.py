@@ -110,7 +110,7 @@ def test_a_child_that_is_stalled_stays_so_and_passes_the_order_on() -> None:
 
 ENDS = {
     "terminated": lambda flow: operations.terminate(flow.at, flow.live, None, recurse=False),
-    "purged by force": lambda flow: operations.purge(flow.at, flow.live, (), force=True),
+    "purged by force": lambda flow: operations.purge(flow.at, flow.live, force=True),
 }
 
 

@@ -158,7 +158,7 @@ def commands(flow: Flow) -> dict[str, Any]:
         "suspend": lambda: pauses.suspend(flow.at, flow.state, None),
         "resume": lambda: pauses.resume(flow.at, flow.state, None),
         "terminate": lambda: operations.terminate(flow.at, flow.state, None, False),
-        "purge": lambda: operations.purge(flow.at, flow.state, (), False),
+        "purge": lambda: operations.purge(flow.at, flow.state, False),
     }
 
 
@@ -174,7 +174,7 @@ def test_commands_of_clients_are_refused_with_the_reason(flow: Flow, name: str) 
 
 def test_purge_by_force_removes_it(flow: Flow) -> None:
     stall(flow, NOT_AVAILABLE)
-    assert operations.purge(flow.at, flow.state, (), True).reply.outcome is Outcome.DONE
+    assert operations.purge(flow.at, flow.state, True).reply.outcome is Outcome.DONE
 
 
 def test_results_and_timers_are_kept_for_later(flow: Flow) -> None:

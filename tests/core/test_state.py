@@ -122,13 +122,12 @@ class Steps(RuleBasedStateMachine):
         world = self.world
         name = sorted(world.memory)[pick % len(world.memory)]
         state, at = world.state(name), world.at
-        children = [] if state is None or not flag else list(world.stored[state.instance.key].children.values())
         decisions = {
             "raise": lambda: operations.raise_event(at, state, "paid", None),
             "suspend": lambda: pauses.suspend(at, state, None),
             "resume": lambda: pauses.resume(at, state, None),
             "terminate": lambda: operations.terminate(at, state, None, recurse=flag),
-            "purge": lambda: operations.purge(at, state, children, force=flag),
+            "purge": lambda: operations.purge(at, state, force=flag),
         }
         world.take(name, decisions[what]())
 

@@ -305,7 +305,7 @@ OVERTAKEN: dict[str, Callable[[Flow], Any]] = {
     "suspended": lambda flow: flow.take(pauses.suspend(flow.at, flow.live, None)),
     "replaced": lambda flow: flow.start(execution="w-2", replaceable=frozenset({Status.PENDING})),
     "removed, and its ID used again": lambda flow: (
-        flow.take(operations.purge(flow.at, flow.live, (), force=True)),
+        flow.take(operations.purge(flow.at, flow.live, force=True)),
         flow.start(),
     ),
     "continued": lambda flow: flow.turn(renew()),

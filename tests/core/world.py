@@ -168,10 +168,7 @@ class World:
     def deliver(self, reminder: Reminder) -> None:
         """Deliver a reminder for an own workflow."""
         state = self.memory.get(reminder.target.id)
-        children: tuple[Child, ...] = ()
-        if state is not None:
-            children = tuple(self.stored[state.instance.key].children.values())
-        arrival = Arrival(reminder, consumed=(reminder.id,), children=children)
+        arrival = Arrival(reminder, consumed=(reminder.id,))
         assert self.take(reminder.target.id, delivery.arrive(self.at, state, arrival))
 
     def work(self, reminder: Reminder) -> None:

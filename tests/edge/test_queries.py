@@ -14,6 +14,7 @@ from sidecar.edge import tokens, views
 from sidecar.edge.dialects import DAPR, MICROSOFT, NEUTRAL, client_family, wire
 from sidecar.edge.queries import DEFAULT_PAGE, LARGEST_PAGE
 from sidecar.edge.transport import Refused, Status
+from sidecar.purging import Purging
 from sidecar.queries import Queries
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.service import View
@@ -311,16 +312,17 @@ async def test_a_purge_of_many_may_be_addressed_to_another_app(node: Node, tmp_p
 
 
 @pytest.mark.parametrize("by", ["filter", "deadline"])
-async def test_a_purge_that_runs_out_of_time_says_that_there_is_more(node: Node, by: str) -> None:
+async def test_a_purge_that_runs_out_of_time_says_that_there_is_more(
+    node: Node, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await stored(node, *(ended(key) for key in range(1, 400)))
-    clock, service = node.sidecar.engine.clock, node.sidecar.service
-    whole = service.purge
+    clock, whole = node.sidecar.engine.clock, Purging.purge
 
     async def slow(*given: Any) -> Any:
         await asyncio.sleep(0.1)
         return await whole(*given)
 
-    service.purge = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(Purging, "purge", slow)
     wanted = pb.PurgeFilter(timeout=Duration(nanos=150_000_000)) if by == "filter" else pb.PurgeFilter()
     begin = clock.monotonic()
     answer = await node.call("PurgeInstances", pb.PurgeInstancesRequest(filter=wanted), 10.0 if by == "filter" else 0.4)
@@ -329,7 +331,7 @@ async def test_a_purge_that_runs_out_of_time_says_that_there_is_more(node: Node,
     assert 0 < response.deleted_instance_count < 399
     assert response.HasField("is_complete")
     assert not response.is_complete.value
-    service.purge = whole  # type: ignore[method-assign]
+    monkeypatch.undo()
     assert await purge(node, pb.PurgeInstancesRequest(filter={})) == (399 - response.deleted_instance_count, True)
 
 

@@ -247,7 +247,7 @@ async def test_a_parked_workflow_can_be_terminated_and_purged(world: World) -> N
     await park(world)
     assert (await world.service.terminate(at("a"), None, False)).outcome is DONE
     assert await world.status("a") == TERMINATED
-    assert (await world.service.purge(at("a"), False, False))[0].outcome is DONE
+    assert (await world.purge(at("a"), recursive=False, force=False))[0].outcome is DONE
 
 
 async def test_what_arrives_at_a_parked_workflow_waits_with_it(world: World) -> None:

@@ -288,7 +288,7 @@ async def test_an_instance_that_takes_the_id_of_an_ended_one_is_not_shown_the_pa
     await world.complete(await hand.turn(2), end())
     assert hand.past_seen[1], "there was something to be shown"
     if purged_first:
-        await world.service.purge(at("a"), recursive=False, force=False)
+        await world.purge(at("a"), recursive=False, force=False)
 
     assert (await world.start("a", name="new")).outcome is DONE
     fresh = await hand.turn(3)

@@ -120,7 +120,7 @@ async def test_order_numbers_and_keys_are_never_used_again(tmp_path: Path) -> No
     await world.start("a")
     await world.complete(await hand.turn(1), call(1), end())
     await world.answer(await hand.activity(1))
-    await world.service.purge(at("a"), recursive=False, force=False)
+    await world.purge(at("a"), recursive=False, force=False)
     key, order = world.engine.ids.next_key, world.engine.ids.next_order
     await world.close()
 

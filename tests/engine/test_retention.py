@@ -82,7 +82,7 @@ async def test_what_changed_meanwhile_is_left_alone_without_a_word(
     async def then_it_changes(*given: Any) -> Any:
         page = await query(*given)
         if what == "purged":
-            await world.service.purge(at("i1"), recursive=False, force=False)
+            await world.purge(at("i1"), recursive=False, force=False)
         elif what == "started anew":
             await world.start("i1")
         else:

@@ -135,7 +135,7 @@ async def test_commands_are_refused_while_it_is_stalled_and_taken_afterwards(wor
     assert await service.suspend(at("a"), None) == expected
     assert await service.resume(at("a"), None) == expected
     assert await service.terminate(at("a"), None, False) == expected
-    assert (await service.purge(at("a"), recursive=False, force=False))[0] == expected
+    assert (await world.purge(at("a"), recursive=False, force=False))[0] == expected
     assert await world.status("a") == STALLED
 
     fit = Hand("fit")
@@ -149,7 +149,7 @@ async def test_purge_by_force_removes_a_stalled_instance(world: World) -> None:
     unfit = Hand("unfit")
     world.dispatch.add_worker(unfit.worker)
     await refuse(world, await unfit.turn(1))
-    assert (await world.service.purge(at("a"), recursive=False, force=True)) == (Reply(DONE), 1)
+    assert (await world.purge(at("a"), recursive=False, force=True)) == (Reply(DONE), 1)
     await world.start("a")
     assert kinds((await unfit.turn(2)).new) == ["orchestrator_started", "execution_started"]
 

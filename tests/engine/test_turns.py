@@ -283,7 +283,7 @@ async def test_the_answer_to_an_activity_whose_workflow_has_gone_is_taken_quietl
     await world.start("a")
     await world.complete(await hand.turn(1), call(1), end())
     item = await hand.activity(1)
-    await world.service.purge(at("a"), recursive=False, force=False)
+    await world.purge(at("a"), recursive=False, force=False)
     reply = await world.answer(item)
     assert reply.outcome in (DONE, STALE, Outcome.DUPLICATE)
     assert not hand.worker.activities
@@ -318,7 +318,7 @@ async def test_a_large_turn_does_not_stand_in_the_way_of_the_next_instance_of_it
     await world.event("a", "big", "x" * 5_000)
     world.dispatch.add_worker(small.worker)
     await until(lambda: any(group.size > 1_000 for group in world.dispatch.pool.turns.groups()))
-    await world.service.purge(at("a"), recursive=False, force=True)
+    await world.purge(at("a"), recursive=False, force=True)
     await world.start("a")
     assert raised((await small.turn(1)).new) == []
 

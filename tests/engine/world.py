@@ -17,6 +17,7 @@ from sidecar.core.operations import Identity, Start
 from sidecar.dispatch import Dispatch
 from sidecar.engine import Actor, Address, Engine
 from sidecar.entity_service import EntityService
+from sidecar.purging import Purge, Purging
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.service import Service
 from sidecar.store import sqlite
@@ -200,6 +201,9 @@ class World:
     async def open(cls, directory: Path, clock: FakeClock | None = None, turn_timeout: float = 120.0) -> "World":
         store = await sqlite.open_store(ME, directory, "s" * 32)
         return cls(store, clock or FakeClock(), turn_timeout)
+
+    async def purge(self, address: Address, *, recursive: bool, force: bool) -> tuple[Reply, int]:
+        return await Purging(self.service).purge(address, Purge(recursive, force))
 
     def run(self) -> None:
         """Start what a sidecar has running on the side."""

@@ -11,6 +11,7 @@ from typing import Any
 from sidecar.core import events
 from sidecar.core.model import Instance, Outcome, Reply, Status
 from sidecar.core.operations import Identity, Start
+from sidecar.purging import Purge, Purging
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Order, UnavailableError
 from tests.simulation import programs
@@ -19,6 +20,7 @@ from tests.simulation.many import Many
 from tests.simulation.programs import Program, Violation
 
 _CALL_SECONDS = 30.0
+_PURGE_SECONDS = 20.0
 _TRIES = 15  # looks for a child that runs
 _REACH_SECONDS = 3.0  # within which a pause has reached all children, where nothing goes wrong
 HUB = "default"
@@ -57,6 +59,7 @@ class Clients:
     ) -> None:
         self.wanted: dict[str, Wanted] = {}
         self.struck: set[str] = set()  # tags of the children that a client ended
+        self._torn: set[str] = set()  # instances of whose trees a part was removed without what is below it
         self.outcomes: set[tuple[Any, ...]] = set()
         self.many = Many(self._insist, rng)
         self.pauses_reach = False  # children too, and nothing is in the way
@@ -79,23 +82,26 @@ class Clients:
         if isinstance(task.exception(), UnavailableError):
             raise DownError
         answer = task.result()
-        outcome = answer.outcome.name if isinstance(answer, Reply) else type(answer).__name__
+        reply = _reply_in(answer)
+        outcome = type(answer).__name__ if reply is None else reply.outcome.name
         self.outcomes.add((what.split(maxsplit=1)[0], outcome))
         self._note("client", f"{what} at {node.name}: {outcome}")
         return answer
 
     async def _insist(self, node: Node, what: str, work: Work) -> Any:
-        """Call until there is an answer; of a workflow that is stalled, one from when it can run again."""
+        """Call until there is an answer: every app that it takes is there by then, and the workflow is not stalled."""
         while True:
             try:
                 answer = await self._ask(node, what, work)
             except DownError:
                 await asyncio.sleep(self._rng.uniform(0.1, 2.0))
                 continue
-            if not (isinstance(answer, Reply) and "is stalled" in answer.text):
+            reply = _reply_in(answer)
+            if reply is None or not (reply.outcome is Outcome.UNAVAILABLE or "is stalled" in reply.text):
                 return answer
             await asyncio.sleep(self._rng.uniform(0.5, 3.0))
-            self._help(node)
+            if reply.outcome is not Outcome.UNAVAILABLE:
+                self._help(node)
 
     async def do_list(self, node: Node, order: Order, limit: int) -> None:
         await self.many.list(node, order, limit)
@@ -192,11 +198,26 @@ class Clients:
         await self._insist(node, f"terminate {instance_id}", work)
 
     async def do_purge(self, node: Node, instance_id: str) -> None:
+        """Remove an instance with all that is below it: then nothing of that is left, in any app."""
         wanted = await self._started(instance_id)
         wanted.purged = True
-        work = lambda: node.middle.service.purge((HUB, instance_id), True, False)  # noqa: E731
-        reply, _ = await self._insist(node, f"purge {instance_id}", work)
+        work = lambda: _purge(node, instance_id, recursive=True, force=False)  # noqa: E731
+        reply, count = await self._insist(node, f"purge {instance_id}", work)
         wanted.purged = reply.outcome is not Outcome.WRONG_STATE
+        if reply.outcome is Outcome.DONE:
+            self._note("client", f"purge {instance_id} has removed {count}")
+            self._check_purged(node, instance_id, wanted)
+
+    def _check_purged(self, node: Node, instance_id: str, wanted: Wanted) -> None:
+        """See that nothing is left below a tree that was removed, unless something else had taken a part out of it."""
+        swept = any(self.many.swept(one, instance_id) for one in self._nodes.values())
+        if wanted.runs > 1 or swept or node.retention or instance_id in self._torn:
+            return
+        below = ((one.name, child) for one in self._nodes.values() for child in one.disk.instances(f"{instance_id}:"))
+        # A detached workflow is nobody's child, and stays.
+        left = [f"{child.id} in {name}" for name, child in below if ":d" not in child.id]
+        if left:
+            raise Violation(f"{node.name}: {instance_id} was purged with all that is below it, and {left} are left")
 
     async def do_strike(self, node: Node, instance_id: str, how: str, share: float) -> None:
         """End a child by itself, if there is one that runs: its parent has to be told."""
@@ -204,6 +225,7 @@ class Clients:
         for _ in range(_TRIES):
             found = [(owner, child) for owner in self._nodes.values() for child in _children(owner, instance_id)]
             if found:
+                self._torn |= {instance_id} if how == "purge alone" else set()
                 await self._strike(*found[int(share * len(found))], how)
                 return
             await asyncio.sleep(0.2)
@@ -211,11 +233,11 @@ class Clients:
     async def _strike(self, owner: Node, child: tuple[str, str], how: str) -> None:
         child_id, tag = child
         self.struck.add(tag)
-        address, recurse = (HUB, child_id), not how.endswith("alone")
+        recurse = not how.endswith("alone")
         if how.startswith("terminate"):
-            work: Work = lambda: owner.middle.service.terminate(address, "over", recurse)  # noqa: E731
+            work: Work = lambda: owner.middle.service.terminate((HUB, child_id), "over", recurse)  # noqa: E731
         else:
-            work = lambda: owner.middle.service.purge(address, recurse, True)  # noqa: E731
+            work = lambda: _purge(owner, child_id, recursive=recurse, force=True)  # noqa: E731
         await self._insist(owner, f"{how} {child_id}", work)
 
 
@@ -223,6 +245,17 @@ def _running(owner: Node, instance_id: str) -> list[Instance]:
     """Return the children below an instance that an app has and that have not ended."""
     found = owner.disk.instances(f"{instance_id}:")
     return [one for one in found if not one.status.terminal and programs.tag_of(one.id) is not None]
+
+
+def _reply_in(answer: Any) -> Reply | None:
+    """Return what an answer says of the outcome; some have more in them."""
+    first = answer[0] if isinstance(answer, tuple) and not isinstance(answer, Reply) else answer
+    return first if isinstance(first, Reply) else None
+
+
+def _purge(node: Node, instance_id: str, *, recursive: bool, force: bool) -> Coroutine[Any, Any, tuple[Reply, int]]:
+    until = node.clock.monotonic() + _PURGE_SECONDS
+    return Purging(node.middle.service).purge((HUB, instance_id), Purge(recursive, force, until=until))
 
 
 def _children(owner: Node, instance_id: str) -> list[tuple[str, str]]:

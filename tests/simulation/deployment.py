@@ -109,7 +109,7 @@ class Node:
         self.on_up: Callable[[], None] = lambda: None
         self.on_detached: Callable[[Reminder], None] = lambda reminder: None
         self._note = note
-        self._retention = retention
+        self.retention = retention
         self._most = most
 
     @property
@@ -131,7 +131,7 @@ class Node:
             app_id=self.name,
             peers=peers,
             turn_timeout=30.0,
-            retention=self._retention,
+            retention=self.retention,
             max_deliveries=self._most,
         )
         self.middle = assemble(

@@ -228,6 +228,10 @@ class FaultyStore:
         """See `Store`."""
         return list(await self._read("children", key))
 
+    async def creations(self, key: int) -> list[Child]:
+        """See `Store`."""
+        return list(await self._read("creations", key))
+
     async def ready(self, after: int, limit: int, entities: bool = False) -> list[Ready]:
         """See `Store`."""
         return list(await self._read("ready", after, limit, entities))

@@ -265,6 +265,13 @@ class MemoryStore:
         self._check_open()
         return [child for _, (child, _) in sorted(self.data.children.get(key, {}).items())]
 
+    async def creations(self, key: int) -> list[Child]:
+        """See `Store.creations`."""
+        self._check_open()
+        beginnings = [one for one in self._sorted() if one.owner == key and one.kind in (Kind.CREATE, Kind.REWIND)]
+        waiting = [one for one in beginnings if one.id not in self.data.accepted]
+        return [Child(one.target, one.call) for one in sorted(waiting, key=lambda one: one.call)]
+
     async def ready(self, after: int, limit: int, entities: bool = False) -> list[Ready]:
         """See `Store.ready`."""
         self._check_open()

@@ -179,6 +179,13 @@ MUTANTS = (
         "",
     ),
     Mutant(
+        "purge-leaves-children-of-other-apps",
+        "trees",
+        "trees.py",
+        "        answer = await self._ask_others(part.elsewhere, True, terms)\n",
+        "        answer = Answer()\n",
+    ),
+    Mutant(
         "act-before-commit",
         "engine",
         "engine.py",

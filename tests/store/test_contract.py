@@ -509,6 +509,27 @@ async def test_children_that_ended_are_not_live_but_are_children(store: Store) -
     assert sorted(await store.children(1)) == sorted([own, far])
 
 
+async def test_a_creation_waits_until_it_is_delivered_though_its_parent_is_gone(store: Store) -> None:
+    """M62: of the owner alone, what begins a child; one that is held is delivered when another store has it."""
+    far = [Child(workflow(f"c{number}", ML), CallId("e", 1, number)) for number in range(4)]
+    starts = [
+        reminder(10 - number, kind, target=far[number].actor, call=far[number].call, held=number == 0)
+        for number, kind in enumerate((Kind.CREATE, Kind.CREATE, Kind.REWIND, Kind.DETACHED))
+    ]
+    foreign = reminder(20, Kind.CREATE, owner=2, call=far[0].call)
+    await done(store, created(1, set=tuple(starts)), created(2, "b", set=(foreign,)))
+    assert await store.creations(1) == far[:3]
+    assert await store.creations(2) == [Child(workflow(), far[0].call)]
+    await done(store, Changes(key=1, expected=1, purged=True))
+    assert await store.creations(1) == far[:3]
+    await done(store, Changes(delivered=(Delivered(10, "s"), Delivered(9, "s"))))
+    assert await store.creations(1) == [far[2]]
+    await done(store, Changes(lost=(Lost(*ML, "another"),)))
+    assert await store.creations(1) == [far[0], far[2]]
+    await done(store, Changes(dropped=(8, 10)))
+    assert await store.creations(1) == []
+
+
 async def test_one_workflow_may_be_the_child_of_several_calls(store: Store) -> None:
     children = [Child(workflow("c"), CallId(e, turn, task)) for e in "xy" for turn in (1, 2) for task in (0, 1)]
     await done(store, created(1, children=tuple(children)))

@@ -366,6 +366,7 @@ async def reads(store: Store, dice: random.Random, keys: int, orders: int) -> li
         answers.append(await store.payloads(key))
         answers.append(await store.lineage(key))
         answers.append(sorted(await store.children(key)))
+        answers.append(await store.creations(key))
     limit = dice.choice([1, 2, MANY])
     answers.append(await store.ready(dice.randrange(keys + 1), limit))
     answers.append(await store.ready(dice.randrange(keys + 1), limit, True))

@@ -602,6 +602,7 @@ READS: dict[str, Callable[[Sqlite], Coroutine[Any, Any, Any]]] = {
     "events": lambda store: store.events(1, EVERYTHING, MANY),
     "payloads": lambda store: store.payloads(1),
     "children": lambda store: store.children(1),
+    "creations": lambda store: store.creations(1),
     "ready": lambda store: store.ready(0, 10),
     "entities": lambda store: store.entities("default", "@a@", "", 10, states=True),
     "due": lambda store: store.due(50, Position(0, 0), 10),

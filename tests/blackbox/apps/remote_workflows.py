@@ -58,6 +58,11 @@ def remote_all(flow: Flow, calls: list[list[Any]]) -> Steps:
     return (yield flow.all([flow.activity(name, value, app=app) for app, name, value in calls]))
 
 
+def remote_children(flow: Flow, calls: list[list[Any]]) -> Steps:
+    """Several children at the same time, each `[app, name, value]`."""
+    return (yield flow.all([flow.child(name, value, app=app) for app, name, value in calls]))
+
+
 def nested(flow: Flow, call: dict[str, Any]) -> Steps:
     """At each app of the route: a local activity, one of the first app, then a child at the next app."""
     here = yield flow.activity("who")
@@ -84,4 +89,4 @@ def mixed_load(flow: Flow, call: dict[str, Any]) -> Steps:
 
 
 BY_ACTIVITY: tuple[Callable[..., Any], ...] = (remote_call, tour, remote_fan_out, remote_all, late_call)
-REMOTE_WORKFLOWS: tuple[Callable[..., Any], ...] = (*BY_ACTIVITY, remote_child, nested, mixed_load)
+REMOTE_WORKFLOWS: tuple[Callable[..., Any], ...] = (*BY_ACTIVITY, remote_child, remote_children, nested, mixed_load)
