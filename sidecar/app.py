@@ -23,7 +23,8 @@ from sidecar.edge import admin, http, peer
 from sidecar.edge.admin import Admin
 from sidecar.edge.certificates import Certificates, Files, dns_name
 from sidecar.edge.forward import ROUTER_FIELDS, Forwarder, Served
-from sidecar.edge.grpc_aio import GrpcChannel, GrpcServer
+from sidecar.edge.grpc_aio.channel import GrpcChannel
+from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.health import Health
 from sidecar.edge.peers import Peers, PeerState, Proof
 from sidecar.edge.streams import Streams

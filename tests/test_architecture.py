@@ -79,7 +79,7 @@ ONLY_IN = {
     "aiohttp": ["app", "edge.*"],
     "aiosqlite": ["store.sqlite"],
     "cryptography": ["dev_ca", "edge.certificates"],
-    "grpc": ["app", "edge.grpc_aio"],
+    "grpc": ["app", "edge.grpc_aio.*"],
     "grpc_health": ["app", "edge.*"],
     "random": ["timers"],
     "secrets": ["timers"],

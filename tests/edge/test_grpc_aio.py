@@ -4,7 +4,8 @@ import asyncio
 
 import grpc
 
-from sidecar.edge import grpc_aio
+from sidecar.edge.grpc_aio.channel import GrpcChannel
+from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.transport import Call, Handlers
 
 from .network import SOON, Held
@@ -12,7 +13,7 @@ from .network import SOON, Held
 
 async def test_a_held_stream_has_its_headers_before_its_first_message():
     held = Held()
-    server = grpc_aio.GrpcServer(Handlers(stream={"/t/held": held.stream}))
+    server = GrpcServer(Handlers(stream={"/t/held": held.stream}))
     port = await server.listen("127.0.0.1", 0)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -29,10 +30,10 @@ async def test_the_user_agent_of_a_caller_is_in_its_metadata():
         agents.append(call.metadata["user-agent"])
         return request
 
-    server = grpc_aio.GrpcServer(Handlers(unary={"/t/keep": keep}))
+    server = GrpcServer(Handlers(unary={"/t/keep": keep}))
     port = await server.listen("127.0.0.1", 0)
     await server.start()
-    channel = grpc_aio.GrpcChannel(f"127.0.0.1:{port}")
+    channel = GrpcChannel(f"127.0.0.1:{port}")
     await channel.unary("/t/keep", b"")
     await channel.close()
     await server.stop(0)

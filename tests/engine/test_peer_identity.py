@@ -10,7 +10,8 @@ import pytest
 from sidecar import dev_ca
 from sidecar.config import StartError
 from sidecar.edge import peer
-from sidecar.edge.grpc_aio import GrpcChannel, GrpcServer
+from sidecar.edge.grpc_aio.channel import GrpcChannel
+from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.transport import Call, Closed, Handlers, Outflow, Refused, Tls
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
