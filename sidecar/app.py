@@ -2,9 +2,7 @@
 
 import asyncio
 import gc
-import os
 import signal
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -19,7 +17,7 @@ from sidecar.core.model import Self
 from sidecar.core.policy import Policy
 from sidecar.directory import Directory
 from sidecar.dispatch import Dispatch
-from sidecar.edge import admin, http, peer
+from sidecar.edge import admin, http, listening, peer
 from sidecar.edge.admin import Admin
 from sidecar.edge.certificates import Certificates, Files, dns_name
 from sidecar.edge.forward import ROUTER_FIELDS, Forwarder, Served
@@ -29,7 +27,7 @@ from sidecar.edge.health import Health
 from sidecar.edge.peers import Peers, PeerState, Proof
 from sidecar.edge.streams import Streams
 from sidecar.edge.taskhub import TaskHub
-from sidecar.edge.transport import AddressInUse, Channel, Handlers, Tls
+from sidecar.edge.transport import Channel, Handlers
 from sidecar.engine import Engine
 from sidecar.inspection import Inspection
 from sidecar.retention import Retention
@@ -39,7 +37,6 @@ from sidecar.store import sqlite
 from sidecar.store.protocol import Store
 from sidecar.timers import Clock
 
-_LOOPBACK = ("127.0.0.1", "::1")
 _CLOSE_SECONDS = 1.0
 _PEER_HEADROOM = 1024 * 1024
 _log = structlog.get_logger(__name__)
@@ -205,11 +202,11 @@ class Sidecar:
         Raises:
             StartError: a port is taken.
         """
-        settings = self.settings
-        grpc_ports = [await _listen_locally(self.app_server, port) for port in settings.grpc_port]
+        settings, host = self.settings, self.settings.listen_host
+        grpc_ports = [await listening.listen(self.app_server, host, port) for port in settings.grpc_port]
         tls = None if self.certificates is None else self.certificates.pem
-        peer_port = await _listen(self.peer_server, settings.peer_host, settings.peer_port, tls)
-        http_port = await self.http.start(_LOOPBACK[0], settings.http_port)
+        peer_port = await listening.listen(self.peer_server, settings.peer_host, settings.peer_port, tls)
+        http_port = await self.http.start(host, settings.http_port)
         await self.router.start()
         await self.dispatch.refill()
         await self.app_server.start()
@@ -271,43 +268,6 @@ def _merged(*parts: Handlers) -> Handlers:
     )
 
 
-async def _listen(server: GrpcServer, host: str, port: int, tls: Callable[[], Tls] | None = None) -> int:
-    try:
-        _probe(host, port)
-        return await server.listen(host, port, tls)
-    except OSError as error:
-        raise StartError(f"{error}: stop what listens there, or choose another port") from error
-
-
-async def _listen_locally(server: GrpcServer, port: int) -> int:
-    """Listen on both loopback addresses under one port number; without IPv6 on the first alone."""
-    bound = await _listen(server, _LOOPBACK[0], port)
-    if _has_ipv6():
-        await _listen(server, _LOOPBACK[1], bound)
-    else:
-        _log.info("no IPv6 on this machine: listening on 127.0.0.1 only", port=bound)
-    return bound
-
-
-def _probe(host: str, port: int) -> None:
-    """Find out that an address is taken before the transport does: it would say so in lines of its own."""
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            raise AddressInUse(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
-
-
-def _has_ipv6() -> bool:
-    try:
-        _probe(_LOOPBACK[1], 0)
-    except OSError:
-        return False
-    return True
-
-
 async def create(settings: Settings) -> Sidecar:
     """Open the store and build a sidecar over it.
 
@@ -356,10 +316,13 @@ def _announce(settings: Settings, ports: Ports) -> None:
     sqlite.warn_if_affected()
     if settings.insecure_peers:
         _log.warning("peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in")
+    if settings.insecure_listen:
+        _log.warning("callers are not authenticated: --insecure-listen lets anybody who reaches the app's ports in")
     _log.info(
         "ready",
         app_id=settings.app_id,
         namespace=settings.namespace,
+        listen_host=settings.listen_host,
         grpc_ports=ports.grpc,
         http_port=ports.http,
         peer=f"{settings.peer_host}:{ports.peer}",

@@ -38,6 +38,8 @@ class Settings:
     namespace: str = "default"
     grpc_port: tuple[int, ...] = (50001, 4001)
     http_port: int = 3500
+    listen_host: str = "localhost"  # both loopback addresses; an IPv6 address stands here without brackets
+    insecure_listen: bool = False
     peer_port: int = 50002
     peer_host: str = "127.0.0.1"  # an IPv6 address stands here without brackets
     peer_cert: Path | None = None
@@ -99,6 +101,7 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> Resolved
         parsed["peers"] = _without(parsed["peers"], parsed["app_id"])
     settings = Settings(**parsed)
     _check_ports(settings, sources)
+    _check_listening(settings, sources)
     _check_peers(settings, sources)
     return Resolved(settings, sources)
 
@@ -111,11 +114,14 @@ def read_peers(path: Path) -> Mapping[str, tuple[str, ...]]:
         raise ValueError(str(error)) from error
 
 
-def http_port(flags: Mapping[str, object], environ: Mapping[str, str]) -> int:
-    """The HTTP port alone, so that a health check needs no other setting. Raises ConfigError."""
-    given = _given(flags, environ).get("http_port")
-    port: int = DEFAULTS.http_port if given is None else _parsed(BY_FIELD["http_port"], given)
-    return port
+def http_address(flags: Mapping[str, object], environ: Mapping[str, str]) -> tuple[str, int]:
+    """Where this machine finds the HTTP port, so that a health check needs no other setting. Raises ConfigError."""
+    given = _given(flags, environ)
+    host, port = (
+        _parsed(BY_FIELD[name], given[name]) if name in given else getattr(DEFAULTS, name)
+        for name in ("listen_host", "http_port")
+    )
+    return ("127.0.0.1" if host in ("localhost", "0.0.0.0", "::") else host, port)  # noqa: S104 - asked, not bound
 
 
 def shown(value: object) -> str:
@@ -227,6 +233,14 @@ def _check_ports(settings: Settings, sources: Mapping[str, str]) -> None:
             first, second = (f"{user} ({sources[user]})" for user in (users[port], name))
             raise ConfigError(f"port {port} is given twice, by {first} and {second}: give each listener its own")
         users[port] = name
+
+
+def _check_listening(settings: Settings, sources: Mapping[str, str]) -> None:
+    if not settings.insecure_listen and not _is_loopback(settings.listen_host):
+        raise ConfigError(
+            f"{sources['listen_host']}: {settings.listen_host!r} is not loopback: whoever reaches it could start and "
+            "read workflows; listen on localhost, or accept that with --insecure-listen"
+        )
 
 
 def _without(peers: Mapping[str, tuple[str, ...]], own: str) -> Mapping[str, tuple[str, ...]]:

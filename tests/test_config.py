@@ -121,6 +121,8 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "namespace": "shop",
         "grpc_port": "1,2",
         "http_port": "3",
+        "listen_host": "127.0.0.1",
+        "insecure_listen": "false",
         "peer_port": "4",
         "peer_host": EVERYWHERE,
         "peer_cert": "/tls/a.crt",
@@ -153,6 +155,8 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         namespace="shop",
         grpc_port=(1, 2),
         http_port=3,
+        listen_host="127.0.0.1",
+        insecure_listen=False,
         peer_port=4,
         peer_host=EVERYWHERE,
         peer_cert=Path("/tls/a.crt"),
@@ -310,6 +314,27 @@ def test_any_number_of_listeners_may_ask_for_a_free_port() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
+def test_a_loopback_address_of_the_app_ports_needs_no_permission(host: str) -> None:
+    assert config.load({**APP, "listen_host": host}, {}).listen_host == host.strip("[]")
+
+
+@pytest.mark.parametrize("host", [EVERYWHERE, "::", "10.0.0.1", "orders.internal"])
+def test_the_app_ports_leave_loopback_only_with_permission(host: str) -> None:
+    reason = refusal({**APP, "listen_host": host})
+    assert reason.startswith("--listen-host: ")
+    assert "--insecure-listen" in reason
+    assert config.load({**APP, "listen_host": host, "insecure_listen": True}, {}).listen_host == host
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [("localhost", "127.0.0.1"), (EVERYWHERE, "127.0.0.1"), ("::", "127.0.0.1"), ("10.0.0.1", "10.0.0.1")],
+)
+def test_a_health_check_asks_where_the_app_ports_are(host: str, asked: str) -> None:
+    assert config.http_address({"listen_host": host, "http_port": "7"}, {}) == (asked, 7)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "localhost", "::1", "[::1]"])
 def test_a_loopback_peer_host_needs_no_permission(host: str) -> None:
     assert config.load({**APP, "peer_host": host}, {}).peer_host == host.strip("[]")
 
@@ -707,8 +732,8 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
 
 
 def test_the_health_port_needs_no_app_id() -> None:
-    assert config.http_port({}, {}) == 3500
-    assert config.http_port({}, {"SIDECAR_HTTP_PORT": "7"}) == 7
-    assert config.http_port({"http_port": "8"}, {"SIDECAR_HTTP_PORT": "7"}) == 8
+    assert config.http_address({}, {}) == ("127.0.0.1", 3500)
+    assert config.http_address({}, {"SIDECAR_HTTP_PORT": "7"})[1] == 7
+    assert config.http_address({"http_port": "8"}, {"SIDECAR_HTTP_PORT": "7"})[1] == 8
     with pytest.raises(ConfigError, match="--http-port: 'x' is not a port"):
-        config.http_port({"http_port": "x"}, {})
+        config.http_address({"http_port": "x"}, {})

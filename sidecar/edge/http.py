@@ -1,10 +1,11 @@
 """The HTTP surface of one app: health for probes, metadata for tools and SDKs that look for Dapr.
 
-Owns the listening sockets on loopback, the routes and their JSON. Knows the sidecar only as a `View`. A
-browser on the machine reaches the port too, so a request must name a local host: that stops DNS rebinding.
+Owns the listening sockets, the routes and their JSON. Knows the sidecar only as a `View`. A browser on the machine
+reaches the port too, so a request from here must name a local host: that stops DNS rebinding.
 """
 
 import errno
+import ipaddress
 import logging
 import os
 import re
@@ -16,6 +17,7 @@ import structlog
 from aiohttp import web
 
 from sidecar.config import StartError
+from sidecar.edge.listening import LOOPBACK, both_loopbacks
 
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 _NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
@@ -78,7 +80,7 @@ class HttpSurface:
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listens and returns the port, a free one for port 0. 127.0.0.1 brings ::1 along if there is one.
+        """Listens and returns the port, a free one for port 0. On localhost that is on 127.0.0.1 and ::1.
 
         Raises StartError, naming the port, when it cannot listen there.
         """
@@ -132,7 +134,7 @@ class HttpSurface:
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         named = request.headers.getall("Host", [])
-        if len(named) == 1 and _host_of(named[0]) in self._hosts:
+        if not _is_local(request) or (len(named) == 1 and _host_of(named[0]) in self._hosts):
             return await handler(request)
         return _error(403, "ERR_HOST_FORBIDDEN", "the Host header must be localhost, 127.0.0.1 or [::1]")
 
@@ -157,6 +159,16 @@ def _error(status: int, code: str, message: str) -> web.Response:
     return web.json_response({"errorCode": code, "message": message}, status=status)
 
 
+def _is_local(request: web.Request) -> bool:
+    """Whether a request comes from this machine, by loopback."""
+    try:
+        address = ipaddress.ip_address(request.remote or "")
+    except ValueError:
+        return True
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
 def _host_of(header: str) -> str:
     """The host in a Host header, lower case and without port and brackets; empty if malformed."""
     match = _HOST_HEADER.fullmatch(header)
@@ -167,10 +179,10 @@ def _listen(host: str, port: int) -> list[socket.socket]:
     """A socket on the host, and one on ::1 with the same port if the host is 127.0.0.1. Raises OSError."""
     while True:
         first = _bound(host, port)
-        if host not in ("127.0.0.1", "localhost"):
+        if not both_loopbacks(host):
             return [first]
         try:
-            return [first, _bound("::1", first.getsockname()[1])]
+            return [first, _bound(LOOPBACK[1], first.getsockname()[1])]
         except OSError as error:
             if error.errno in _NO_IPV6:
                 _log.info("ipv6_unavailable", surface="http")

@@ -181,6 +181,11 @@ async def test_a_request_for_another_host_is_refused(port: int, host: str, path:
     }
 
 
+async def test_who_comes_from_another_machine_may_use_its_name(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_is_local", lambda _request: False)
+    assert (await ask(port, "/livez", host="orders-sidecar:3500")).status == 204
+
+
 async def test_a_request_that_names_no_host_is_refused(port: int) -> None:
     assert (await ask(port, "/livez", host=None, protocol="1.0")).status == 403
     assert (await ask(port, "/livez", host=None, protocol="1.1")).status == 400
