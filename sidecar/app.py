@@ -19,6 +19,8 @@ from sidecar.directory import Directory
 from sidecar.dispatch import Dispatch
 from sidecar.edge import admin, http, listening, peer
 from sidecar.edge.admin import Admin
+from sidecar.edge.admission import Admission
+from sidecar.edge.api_tokens import ApiTokens
 from sidecar.edge.certificates import Certificates, Files, dns_name
 from sidecar.edge.forward import ROUTER_FIELDS, Forwarder, Served
 from sidecar.edge.grpc_aio.channel import GrpcChannel
@@ -131,7 +133,12 @@ class Sidecar:
     """One sidecar: made by `create`, then `start`, `serve` and `stop`, each once."""
 
     def __init__(
-        self, settings: Settings, store: sqlite.Sqlite, certificates: Certificates | None, policy: Policy | None
+        self,
+        settings: Settings,
+        store: sqlite.Sqlite,
+        certificates: Certificates | None,
+        policy: Policy | None,
+        tokens: ApiTokens,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -142,11 +149,11 @@ class Sidecar:
         middle = assemble(settings, store.me, store, Clock(), connect=self._connect, proves=proves, policy=policy)
         self.engine, self.dispatch, self.service = middle.engine, middle.dispatch, middle.service
         self.router, self.peers, self.taskhub = middle.router, middle.peers, middle.taskhub
-        self.retention = middle.retention
-        app_handlers = _merged(self.taskhub.handlers(), middle.admin.handlers(), Health(self.ready).handlers())
-        self.app_server = GrpcServer(app_handlers, max_receive_bytes=limit)
+        self.admin, self.retention = middle.admin, middle.retention
+        guarded = Admission(tokens).guarded(_merged(self.taskhub.handlers(), self.admin.handlers()))
+        self.app_server = GrpcServer(_merged(guarded, Health(self.ready).handlers()), max_receive_bytes=limit)
         self.peer_server = GrpcServer(Handlers(duplex={peer.METHOD: self.peers.accept}), max_receive_bytes=limit)
-        self.http = http.HttpSurface(self)
+        self.http = http.HttpSurface(self, tokens, open_to_all=settings.insecure_listen)
 
     def _connect(self, address: str, peer: Peer) -> Channel:
         tls = None if self.certificates is None else self.certificates.pem()
@@ -272,7 +279,7 @@ async def create(settings: Settings) -> Sidecar:
     """Open the store and build a sidecar over it.
 
     Raises:
-        StartError: the store cannot be opened, or a certificate cannot be used.
+        StartError: the store cannot be opened, or a certificate or token file cannot be used.
         ConfigError: the file of the access policy is wrong.
     """
     me = Self(
@@ -281,11 +288,12 @@ async def create(settings: Settings) -> Sidecar:
     )
     certificates = _certificates(settings)
     policy = None if settings.policy is None else policy_file.read(settings.policy)
+    tokens = ApiTokens(settings.api_token, settings.api_token_file)
     try:
         store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
     except sqlite.OpenError as error:
         raise StartError(str(error)) from error
-    return Sidecar(settings, store, certificates, policy)
+    return Sidecar(settings, store, certificates, policy, tokens)
 
 
 def _certificates(settings: Settings) -> Certificates | None:
@@ -316,7 +324,7 @@ def _announce(settings: Settings, ports: Ports) -> None:
     sqlite.warn_if_affected()
     if settings.insecure_peers:
         _log.warning("peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in")
-    if settings.insecure_listen:
+    if settings.insecure_listen and not (settings.api_token or settings.api_token_file):
         _log.warning("callers are not authenticated: --insecure-listen lets anybody who reaches the app's ports in")
     _log.info(
         "ready",

@@ -67,7 +67,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         flags = {name: value for name, value in given.items() if name not in own}
         command(flags, **{name: given[name] for name in own})
 
-    settings = (_parameter(option.field, _typed(option)) for option in options.OPTIONS)
+    settings = (_parameter(option.field, _typed(option)) for option in options.OPTIONS if not option.secret)
     parameters = [_parameter("config", _ConfigFile), *settings, *others]
     wrapper.__doc__ = command.__doc__
     wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

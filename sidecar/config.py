@@ -18,6 +18,7 @@ from sidecar import formats, values
 from sidecar.options import BY_FIELD, OPTIONS, Option
 
 _CONFIG_VARIABLE = "SIDECAR_CONFIG"
+_ALSO = MappingProxyType({"DAPR_API_TOKEN": "SIDECAR_API_TOKEN"})  # taken when the other is not given
 # Kubernetes sets these for a Service whose name starts with "sidecar"; nobody meant them as settings.
 _SERVICE_LINK = re.compile(r"SIDECAR_(?:\w+_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT_\d+_(?:TCP|UDP|SCTP)\w*)")
 
@@ -40,6 +41,8 @@ class Settings:
     http_port: int = 3500
     listen_host: str = "localhost"  # both loopback addresses; an IPv6 address stands here without brackets
     insecure_listen: bool = False
+    api_token: values.Secret | None = None
+    api_token_file: Path | None = None
     peer_port: int = 50002
     peer_host: str = "127.0.0.1"  # an IPv6 address stands here without brackets
     peer_cert: Path | None = None
@@ -172,6 +175,9 @@ def _from_flags(flags: Mapping[str, object]) -> dict[str, _Given]:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
     known = {option.variable: option for option in OPTIONS}
     given: dict[str, _Given] = {}
+    for name, own in _ALSO.items():
+        if environ.get(name):
+            given[known[own].field] = _Given(environ[name], name)
     for name, raw in environ.items():
         if option := known.get(name):
             if raw:
@@ -236,10 +242,11 @@ def _check_ports(settings: Settings, sources: Mapping[str, str]) -> None:
 
 
 def _check_listening(settings: Settings, sources: Mapping[str, str]) -> None:
-    if not settings.insecure_listen and not _is_loopback(settings.listen_host):
+    guarded = settings.api_token or settings.api_token_file or settings.insecure_listen
+    if not guarded and not _is_loopback(settings.listen_host):
         raise ConfigError(
             f"{sources['listen_host']}: {settings.listen_host!r} is not loopback: whoever reaches it could start and "
-            "read workflows; listen on localhost, or accept that with --insecure-listen"
+            "read workflows; give --api-token-file (or SIDECAR_API_TOKEN), or accept that with --insecure-listen"
         )
 
 

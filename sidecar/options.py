@@ -16,9 +16,11 @@ class Option(NamedTuple):
     help: str
     repeats: bool = False
     word: str = ""
+    secret: bool = False  # no flag: command lines are seen by others
 
     @property
     def flag(self) -> str:
+        """Its name on the command line, and in errors about what came from there."""
         return "--" + (self.word or self.field).replace("_", "-")
 
     @property
@@ -39,6 +41,19 @@ OPTIONS: tuple[Option, ...] = (
     Option("http_port", values.port, "PORT", "Port for health and metadata."),
     Option("listen_host", values.host, "HOST", "Address of these ports; localhost is both loopback addresses."),
     Option("insecure_listen", values.switch, "", "Let anybody call who reaches an address that is not loopback."),
+    Option(
+        "api_token",
+        values.secret,
+        "TOKEN",
+        "Token that callers of these ports must show.",
+        secret=True,
+    ),
+    Option(
+        "api_token_file",
+        values.path,
+        "FILE",
+        "File with that token, or two while it is changed, one a line; read again when it changes.",
+    ),
     Option("peer_port", values.port, "PORT", "Port for the sidecars of other apps."),
     Option("peer_host", values.host, "HOST", "Address that the peer port listens on."),
     Option("peer_cert", values.path, "FILE", "Certificate of this app for the peer link, in PEM."),

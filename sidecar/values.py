@@ -8,6 +8,7 @@ must not know which setting it reads or where the value came from.
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from typing import NamedTuple
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_LONGEST_TOKEN = 4096
+_TOKEN = re.compile(rf"[!-~]{{1,{_LONGEST_TOKEN}}}")
 _ADDRESS = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+):([0-9]{1,5})")
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _ADDRESS_EXAMPLE = "write host:port, such as 127.0.0.1:50012 or [::1]:50012"
@@ -65,6 +68,23 @@ def ports(raw: object) -> tuple[int, ...]:
     if found := tuple(port(item) for item in _items(raw)):
         return found
     raise ValueError("the list is empty: name at least one port, 0 for any free one")
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Text that no output shows: whoever needs it asks for `value`."""
+
+    value: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "(hidden)"
+
+
+def secret(raw: object) -> Secret:
+    """A token that fits into a header. The error does not show it."""
+    if not isinstance(raw, str) or not _TOKEN.fullmatch(raw):
+        raise ValueError(f"a token is 1 to {_LONGEST_TOKEN:,} printable ASCII characters without spaces")
+    return Secret(raw)
 
 
 def host(raw: object) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from sidecar import config
 from sidecar.config import ConfigError, Settings
-from sidecar.values import Route
+from sidecar.values import Route, Secret
 
 APP = {"app_id": "orders"}
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - only read as text
@@ -123,6 +123,8 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "http_port": "3",
         "listen_host": "127.0.0.1",
         "insecure_listen": "false",
+        "api_token": "s3cret",
+        "api_token_file": "/run/secrets/token",
         "peer_port": "4",
         "peer_host": EVERYWHERE,
         "peer_cert": "/tls/a.crt",
@@ -157,6 +159,8 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         http_port=3,
         listen_host="127.0.0.1",
         insecure_listen=False,
+        api_token=Secret("s3cret"),
+        api_token_file=Path("/run/secrets/token"),
         peer_port=4,
         peer_host=EVERYWHERE,
         peer_cert=Path("/tls/a.crt"),
@@ -322,8 +326,31 @@ def test_a_loopback_address_of_the_app_ports_needs_no_permission(host: str) -> N
 def test_the_app_ports_leave_loopback_only_with_permission(host: str) -> None:
     reason = refusal({**APP, "listen_host": host})
     assert reason.startswith("--listen-host: ")
+    assert "--api-token-file" in reason
     assert "--insecure-listen" in reason
+    assert config.load({**APP, "listen_host": host}, {"SIDECAR_API_TOKEN": "s3cret"}).listen_host == host
+    assert config.load({**APP, "listen_host": host, "api_token_file": "/t"}, {}).listen_host == host
     assert config.load({**APP, "listen_host": host, "insecure_listen": True}, {}).listen_host == host
+
+
+def test_the_variable_of_dapr_for_the_token_is_taken_too() -> None:
+    resolved = config.resolve(APP, {"DAPR_API_TOKEN": "theirs"})
+    assert resolved.settings.api_token == Secret("theirs")
+    assert resolved.sources["api_token"] == "DAPR_API_TOKEN"
+    environ = {"SIDECAR_API_TOKEN": "ours", "DAPR_API_TOKEN": "theirs"}
+    assert config.load(APP, environ).api_token == Secret("ours")
+
+
+def test_a_token_is_in_no_text() -> None:
+    settings = config.load(APP, {"SIDECAR_API_TOKEN": "canary"})
+    assert "canary" not in f"{settings} {settings!r} {config.shown(settings.api_token)}"
+
+
+@pytest.mark.parametrize("bad", ["ca nary", "canary\x00", "canäry", "canary" * 1000])
+def test_a_token_that_fits_into_no_header_is_refused_without_showing_it(bad: str) -> None:
+    reason = refusal(APP, {"SIDECAR_API_TOKEN": bad})
+    assert reason.startswith("SIDECAR_API_TOKEN: a token is 1 to")
+    assert bad not in reason
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 
 from sidecar.config import StartError
+from sidecar.edge.api_tokens import ApiTokens
 from sidecar.edge.listening import LOOPBACK, both_loopbacks
 
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -74,8 +75,11 @@ def metadata(
 class HttpSurface:
     """Serves a view from `start` to `stop`; start it once."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, tokens: ApiTokens, *, open_to_all: bool = False) -> None:
+        """Without a token only who is on this machine may ask more than health, unless it is open to all."""
         self._view = view
+        self._tokens = tokens
+        self._open_to_all = open_to_all
         self._hosts = _LOCAL_HOSTS
         self._runner: web.AppRunner | None = None
 
@@ -128,8 +132,19 @@ class HttpSurface:
     async def _live(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(status=204)
 
-    async def _metadata(self, _request: web.Request) -> web.StreamResponse:
+    async def _metadata(self, request: web.Request) -> web.StreamResponse:
+        wrong = self._refusal(request)
+        if wrong:
+            response = _error(401, "ERR_UNAUTHENTICATED", wrong)
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
         return web.json_response(self._view.metadata())
+
+    def _refusal(self, request: web.Request) -> str | None:
+        """Say why a request that is not about health is refused, or return None."""
+        if self._tokens.asked_for or self._open_to_all or _is_local(request):
+            return self._tokens.refusal(request.headers)
+        return "another machine gets an answer only when the sidecar has an API token: give it --api-token-file"
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:

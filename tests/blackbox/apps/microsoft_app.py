@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -101,7 +102,8 @@ class MicrosoftApp:
 
     def __init__(self, port: int, activities_only: bool, task_hub: str) -> None:
         self._address = f"127.0.0.1:{port}"
-        self._metadata = [("taskhub", task_hub)] if task_hub else None
+        headers = {"taskhub": task_hub, "dapr-api-token": os.environ.get("APP_TOKEN", "")}
+        self._metadata = [(name, value) for name, value in headers.items() if value] or None
         self._workflows = () if activities_only else (*WORKFLOWS, *BY_ACTIVITY)
         self._client = TaskHubGrpcClient(host_address=self._address, metadata=self._metadata)
         self._worker: TaskHubGrpcWorker | None = None
