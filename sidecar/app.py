@@ -17,11 +17,10 @@ from sidecar.core.model import Self
 from sidecar.core.policy import Policy
 from sidecar.directory import Directory
 from sidecar.dispatch import Dispatch
-from sidecar.edge import admin, http, listening, peer
+from sidecar.edge import admin, http, listening, peer, trust
 from sidecar.edge.admin import Admin
 from sidecar.edge.admission import Admission
-from sidecar.edge.api_tokens import ApiTokens
-from sidecar.edge.certificates import Certificates, Files, dns_name
+from sidecar.edge.certificates import dns_name
 from sidecar.edge.forward import ROUTER_FIELDS, Forwarder, Served
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
@@ -30,6 +29,7 @@ from sidecar.edge.peers import Peers, PeerState, Proof
 from sidecar.edge.streams import Streams
 from sidecar.edge.taskhub import TaskHub
 from sidecar.edge.transport import Channel, Handlers
+from sidecar.edge.trust import Trust
 from sidecar.engine import Engine
 from sidecar.inspection import Inspection
 from sidecar.retention import Retention
@@ -132,31 +132,23 @@ def _dispatch(engine: Engine, router: Router, settings: Settings) -> Dispatch:
 class Sidecar:
     """One sidecar: made by `create`, then `start`, `serve` and `stop`, each once."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: sqlite.Sqlite,
-        certificates: Certificates | None,
-        policy: Policy | None,
-        tokens: ApiTokens,
-    ) -> None:
+    def __init__(self, settings: Settings, store: sqlite.Sqlite, trust: Trust, policy: Policy | None) -> None:
         self.settings = settings
         self.store = store
-        self.certificates = certificates
+        self.trust = trust
         self._serving = False
         limit = settings.max_message_bytes
-        proves = None if certificates is None else certificates.proves
-        middle = assemble(settings, store.me, store, Clock(), connect=self._connect, proves=proves, policy=policy)
+        middle = assemble(settings, store.me, store, Clock(), connect=self._connect, proves=trust.proves, policy=policy)
         self.engine, self.dispatch, self.service = middle.engine, middle.dispatch, middle.service
         self.router, self.peers, self.taskhub = middle.router, middle.peers, middle.taskhub
         self.admin, self.retention = middle.admin, middle.retention
-        guarded = Admission(tokens).guarded(_merged(self.taskhub.handlers(), self.admin.handlers()))
+        guarded = Admission(trust.tokens).guarded(_merged(self.taskhub.handlers(), self.admin.handlers()))
         self.app_server = GrpcServer(_merged(guarded, Health(self.ready).handlers()), max_receive_bytes=limit)
         self.peer_server = GrpcServer(Handlers(duplex={peer.METHOD: self.peers.accept}), max_receive_bytes=limit)
-        self.http = http.HttpSurface(self, tokens, open_to_all=settings.insecure_listen)
+        self.http = http.HttpSurface(self, trust.tokens, open_to_all=settings.insecure_listen)
 
     def _connect(self, address: str, peer: Peer) -> Channel:
-        tls = None if self.certificates is None else self.certificates.pem()
+        tls = None if self.trust.peer is None else self.trust.peer.pem()
         return GrpcChannel(address, max_receive_bytes=self.settings.max_message_bytes, tls=tls, name=dns_name(*peer))
 
     # ------------------------------------------------------------ what it shows
@@ -210,9 +202,9 @@ class Sidecar:
             StartError: a port is taken.
         """
         settings, host = self.settings, self.settings.listen_host
-        grpc_ports = [await listening.listen(self.app_server, host, port) for port in settings.grpc_port]
-        tls = None if self.certificates is None else self.certificates.pem
-        peer_port = await listening.listen(self.peer_server, settings.peer_host, settings.peer_port, tls)
+        app_tls, peer_tls = (None if one is None else one.pem for one in (self.trust.app, self.trust.peer))
+        grpc_ports = [await listening.listen(self.app_server, host, port, app_tls) for port in settings.grpc_port]
+        peer_port = await listening.listen(self.peer_server, settings.peer_host, settings.peer_port, peer_tls)
         http_port = await self.http.start(host, settings.http_port)
         await self.router.start()
         await self.dispatch.refill()
@@ -229,8 +221,9 @@ class Sidecar:
                 group.create_task(self.dispatch.sweep(), name="sweep"),
                 group.create_task(self.retention.run(), name="retention"),
             ]
-            if self.certificates is not None:
-                tasks.append(group.create_task(self.certificates.watch(self.engine.clock), name="certificates"))
+            for certificates in (self.trust.peer, self.trust.app):
+                if certificates is not None:
+                    tasks.append(group.create_task(certificates.watch(self.engine.clock), name="certificates"))
             self._serving = True
             await until.wait()
             self._serving = False
@@ -286,21 +279,13 @@ async def create(settings: Settings) -> Sidecar:
         *(settings.namespace, settings.app_id, settings.reuse == "terminal", settings.routes),
         cascade_suspend=settings.cascade_suspend,
     )
-    certificates = _certificates(settings)
     policy = None if settings.policy is None else policy_file.read(settings.policy)
-    tokens = ApiTokens(settings.api_token, settings.api_token_file)
+    trusted = trust.read(settings)
     try:
         store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
     except sqlite.OpenError as error:
         raise StartError(str(error)) from error
-    return Sidecar(settings, store, certificates, policy, tokens)
-
-
-def _certificates(settings: Settings) -> Certificates | None:
-    if settings.peer_cert is None or settings.peer_key is None or settings.peer_ca is None:
-        return None
-    files = Files(settings.peer_cert, settings.peer_key, settings.peer_ca)
-    return Certificates(files, settings.trust_domain, settings.namespace, settings.app_id)
+    return Sidecar(settings, store, trusted, policy)
 
 
 async def main(settings: Settings) -> None:
@@ -326,6 +311,8 @@ def _announce(settings: Settings, ports: Ports) -> None:
         _log.warning("peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in")
     if settings.insecure_listen and not (settings.api_token or settings.api_token_file):
         _log.warning("callers are not authenticated: --insecure-listen lets anybody who reaches the app's ports in")
+    elif not config.is_loopback(settings.listen_host) and not (settings.api_token or settings.api_token_file):
+        _log.warning("TLS shows callers whom they reach, not who they are: give a token too, or anybody may call")
     _log.info(
         "ready",
         app_id=settings.app_id,

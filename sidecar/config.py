@@ -43,6 +43,8 @@ class Settings:
     insecure_listen: bool = False
     api_token: values.Secret | None = None
     api_token_file: Path | None = None
+    app_cert: Path | None = None
+    app_key: Path | None = None
     peer_port: int = 50002
     peer_host: str = "127.0.0.1"  # an IPv6 address stands here without brackets
     peer_cert: Path | None = None
@@ -242,11 +244,15 @@ def _check_ports(settings: Settings, sources: Mapping[str, str]) -> None:
 
 
 def _check_listening(settings: Settings, sources: Mapping[str, str]) -> None:
-    guarded = settings.api_token or settings.api_token_file or settings.insecure_listen
-    if not guarded and not _is_loopback(settings.listen_host):
+    if (settings.app_cert is None) != (settings.app_key is None):
+        given, missing = ("app_cert", "app_key") if settings.app_cert else ("app_key", "app_cert")
+        raise ConfigError(f"{sources[given]}: a certificate and its key belong together: give {BY_FIELD[missing].flag}")
+    guarded = settings.api_token or settings.api_token_file or settings.app_cert or settings.insecure_listen
+    if not guarded and not is_loopback(settings.listen_host):
         raise ConfigError(
             f"{sources['listen_host']}: {settings.listen_host!r} is not loopback: whoever reaches it could start and "
-            "read workflows; give --api-token-file (or SIDECAR_API_TOKEN), or accept that with --insecure-listen"
+            "read workflows; give --api-token-file (or SIDECAR_API_TOKEN), better with --app-cert and --app-key, "
+            "or accept that with --insecure-listen"
         )
 
 
@@ -268,14 +274,15 @@ def _check_peers(settings: Settings, sources: Mapping[str, str]) -> None:
     if given and settings.insecure_peers:
         text = "peers are either certified or not: remove it, or the certificate"
         raise ConfigError(f"{sources['insecure_peers']}: {text}")
-    if not given and not settings.insecure_peers and not _is_loopback(settings.peer_host):
+    if not given and not settings.insecure_peers and not is_loopback(settings.peer_host):
         raise ConfigError(
             f"{sources['peer_host']}: {settings.peer_host!r} is not loopback: give --peer-cert, --peer-key and "
             "--peer-ca (`sidecar dev-ca` makes them for development), or accept plaintext peers with --insecure-peers"
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

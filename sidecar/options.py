@@ -54,6 +54,8 @@ OPTIONS: tuple[Option, ...] = (
         "FILE",
         "File with that token, or two while it is changed, one a line; read again when it changes.",
     ),
+    Option("app_cert", values.path, "FILE", "Certificate of the gRPC ports, in PEM; with it they speak TLS alone."),
+    Option("app_key", values.path, "FILE", "Private key of that certificate."),
     Option("peer_port", values.port, "PORT", "Port for the sidecars of other apps."),
     Option("peer_host", values.host, "HOST", "Address that the peer port listens on."),
     Option("peer_cert", values.path, "FILE", "Certificate of this app for the peer link, in PEM."),

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "app": ["*"],
     "cli": ["app", "config", "dev_ca", "options", "values"],
     "config": ["formats", "options", "values"],
-    "dev_ca": ["config", "edge.certificates", "timers"],
+    "dev_ca": ["config", "edge.certificates", "edge.listening", "timers"],
     "core": ["core.*"],
     "directory": ["core.*", "files", "store.protocol", "values"],
     "deliveries": ["core.*", "engine", "reuse", "store.protocol", "workers"],

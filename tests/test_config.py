@@ -125,6 +125,8 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "insecure_listen": "false",
         "api_token": "s3cret",
         "api_token_file": "/run/secrets/token",
+        "app_cert": "/tls/app.crt",
+        "app_key": "/tls/app.key",
         "peer_port": "4",
         "peer_host": EVERYWHERE,
         "peer_cert": "/tls/a.crt",
@@ -161,6 +163,8 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         insecure_listen=False,
         api_token=Secret("s3cret"),
         api_token_file=Path("/run/secrets/token"),
+        app_cert=Path("/tls/app.crt"),
+        app_key=Path("/tls/app.key"),
         peer_port=4,
         peer_host=EVERYWHERE,
         peer_cert=Path("/tls/a.crt"),
@@ -330,7 +334,13 @@ def test_the_app_ports_leave_loopback_only_with_permission(host: str) -> None:
     assert "--insecure-listen" in reason
     assert config.load({**APP, "listen_host": host}, {"SIDECAR_API_TOKEN": "s3cret"}).listen_host == host
     assert config.load({**APP, "listen_host": host, "api_token_file": "/t"}, {}).listen_host == host
+    assert config.load({**APP, "listen_host": host, "app_cert": "/c", "app_key": "/k"}, {}).listen_host == host
     assert config.load({**APP, "listen_host": host, "insecure_listen": True}, {}).listen_host == host
+
+
+@pytest.mark.parametrize(("given", "missing"), [("app_cert", "--app-key"), ("app_key", "--app-cert")])
+def test_a_certificate_and_its_key_belong_together(given: str, missing: str) -> None:
+    assert refusal({**APP, given: "/tls/file"}).endswith(f"give {missing}")
 
 
 def test_the_variable_of_dapr_for_the_token_is_taken_too() -> None:

@@ -112,11 +112,14 @@ class Handlers:
 
 
 class Tls(NamedTuple):
-    """What one side of a connection proves and trusts: a certificate chain, its private key, and CAs, all in PEM."""
+    """What one side of a connection proves and trusts: a certificate chain, its private key, and CAs, all in PEM.
+
+    A server without a CA asks callers for no certificate.
+    """
 
     certificate: bytes
     key: bytes
-    ca: bytes
+    ca: bytes | None
 
 
 class Server(Protocol):
@@ -125,8 +128,8 @@ class Server(Protocol):
     async def listen(self, host: str, port: int, tls: Callable[[], Tls] | None = None) -> int:
         """Bind an address before `start`, and return the port; 0 takes a free one.
 
-        With `tls` callers must have a certificate of one of its CAs; it is asked anew for each connection. Without it
-        the address is in plaintext. Raises AddressInUse when it cannot be bound.
+        With `tls` callers must have a certificate of one of its CAs, if it has any; it is asked anew for each
+        connection. Without it the address is in plaintext. Raises AddressInUse when it cannot be bound.
         """
 
     async def start(self) -> None:

@@ -186,7 +186,8 @@ def _server_credentials(tls: Callable[[], Tls]) -> grpc.ServerCredentials:
         own = tls()
         return grpc.ssl_server_certificate_configuration([(own.key, own.certificate)], own.ca)
 
-    return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=True)
+    first, asks = configuration(), tls().ca is not None
+    return grpc.dynamic_ssl_server_credentials(first, configuration, require_client_authentication=asks)
 
 
 class _Methods(grpc.GenericRpcHandler):
