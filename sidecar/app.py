@@ -17,7 +17,7 @@ from sidecar.core.model import Self
 from sidecar.core.policy import Policy
 from sidecar.directory import Directory
 from sidecar.dispatch import Dispatch
-from sidecar.edge import admin, http, listening, peer, trust
+from sidecar.edge import admin, descriptors, http, listening, peer, trust
 from sidecar.edge.admin import Admin
 from sidecar.edge.admission import Admission
 from sidecar.edge.certificates import dns_name
@@ -27,7 +27,7 @@ from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.health import Health
 from sidecar.edge.peers import Peers, PeerState, Proof
 from sidecar.edge.streams import Streams
-from sidecar.edge.taskhub import TaskHub
+from sidecar.edge.taskhub import WORK, TaskHub
 from sidecar.edge.transport import Channel, Handlers
 from sidecar.edge.trust import Trust
 from sidecar.engine import Engine
@@ -142,10 +142,21 @@ class Sidecar:
         self.engine, self.dispatch, self.service = middle.engine, middle.dispatch, middle.service
         self.router, self.peers, self.taskhub = middle.router, middle.peers, middle.taskhub
         self.admin, self.retention = middle.admin, middle.retention
-        guarded = Admission(trust.tokens).guarded(_merged(self.taskhub.handlers(), self.admin.handlers()))
-        self.app_server = GrpcServer(_merged(guarded, Health(self.ready).handlers()), max_receive_bytes=limit)
-        self.peer_server = GrpcServer(Handlers(duplex={peer.METHOD: self.peers.accept}), max_receive_bytes=limit)
-        self.http = http.HttpSurface(self, trust.tokens, open_to_all=settings.insecure_listen)
+        each = descriptors.connections_each(settings.max_connections, 2 * (len(settings.grpc_port) + 2))
+        self.app_server = GrpcServer(self._app_handlers(), max_receive_bytes=limit, max_connections=each)
+        at_peer = Handlers(duplex={peer.METHOD: self.peers.accept})
+        self.peer_server = GrpcServer(at_peer, max_receive_bytes=limit, max_connections=each)
+        self.http = http.HttpSurface(
+            self, trust.tokens, open_to_all=settings.insecure_listen, max_connections=min(each, http.MAX_CONNECTIONS)
+        )
+
+    def _app_handlers(self) -> Handlers:
+        settings, taskhub = self.settings, self.taskhub
+        admission = Admission(self.trust.tokens, most_calls=settings.max_calls, most_workers=settings.max_workers)
+        guarded = admission.guarded(
+            _merged(taskhub.handlers(), self.admin.handlers()), answers=taskhub.answers(), workers=[WORK]
+        )
+        return _merged(guarded, Health(self.ready).handlers())
 
     def _connect(self, address: str, peer: Peer) -> Channel:
         tls = None if self.trust.peer is None else self.trust.peer.pem()
@@ -332,5 +343,6 @@ def run(settings: Settings) -> int:
         StartError: it could not start; the text says why.
     """
     log.configure(settings.log_format, settings.log_level)
+    descriptors.raise_limit()
     uvloop.run(main(settings))
     return 0

@@ -62,6 +62,9 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reuse: Literal["terminal", "never"] = "terminal"
     max_message_bytes: int = 64 * 2**20
+    max_connections: int = 2_000
+    max_calls: int = 10_000
+    max_workers: int = 1_000
     turn_timeout: float = 120.0
     activity_timeout: float | None = None
     drain_timeout: float = 5.0

@@ -163,16 +163,24 @@ def limits(raw: object) -> Mapping[str, int]:
     `activity:gpu-*=1`, in a list or separated by commas.
     """
     found: dict[str, int] = {}
-    for key, count in _limit_pairs(raw):
+    for key, most in _limit_pairs(raw):
         kind, _, pattern = (_LIMITED.get(key) or key).partition(":")
         if f"{kind}:*" not in _LIMITED.values() or not pattern:
             hint = "write workflows, activities, workflow:NAME or activity:NAME"
             raise ValueError(f"{quoted(key)} cannot be limited: {hint}, such as activity:gpu-*=1")
-        digits = str(count) if isinstance(count, int | str) and not isinstance(count, bool) else ""
-        if not re.fullmatch(r"[1-9][0-9]{0,8}", digits):
-            raise ValueError(f"{key}: {quoted(count)} is not a number from 1")
-        found[f"{kind}:{pattern}"] = int(digits)
+        try:
+            found[f"{kind}:{pattern}"] = count(most)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
     return MappingProxyType(found)
+
+
+def count(raw: object) -> int:
+    """A number from 1."""
+    digits = str(raw) if isinstance(raw, int | str) and not isinstance(raw, bool) else ""
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", digits):
+        raise ValueError(f"{quoted(raw)} is not a number from 1")
+    return int(digits)
 
 
 def choice(*allowed: str) -> Callable[[object], str]:

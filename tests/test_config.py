@@ -144,6 +144,9 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "log_level": "debug",
         "reuse": "never",
         "max_message_bytes": "1MiB",
+        "max_connections": "100",
+        "max_calls": "200",
+        "max_workers": "30",
         "turn_timeout": "2m",
         "activity_timeout": "30",
         "drain_timeout": "500ms",
@@ -182,6 +185,9 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         log_level="debug",
         reuse="never",
         max_message_bytes=2**20,
+        max_connections=100,
+        max_calls=200,
+        max_workers=30,
         turn_timeout=120.0,
         activity_timeout=30.0,
         drain_timeout=0.5,
@@ -361,6 +367,11 @@ def test_a_token_that_fits_into_no_header_is_refused_without_showing_it(bad: str
     reason = refusal(APP, {"SIDECAR_API_TOKEN": bad})
     assert reason.startswith("SIDECAR_API_TOKEN: a token is 1 to")
     assert bad not in reason
+
+
+@pytest.mark.parametrize("bad", ["0", "-1", "x", "", "1.5", "1" * 10])
+def test_a_count_is_a_number_from_1(bad: str) -> None:
+    assert "is not a number from 1" in refusal({**APP, "max_calls": bad or " "})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Owns the listening sockets, the routes and their JSON. Knows the sidecar only as
 reaches the port too, so a request from here must name a local host: that stops DNS rebinding.
 """
 
+import asyncio
 import errno
 import ipaddress
 import logging
@@ -18,12 +19,14 @@ from aiohttp import web
 
 from sidecar.config import StartError
 from sidecar.edge.api_tokens import ApiTokens
+from sidecar.edge.doors import Doors
 from sidecar.edge.listening import LOOPBACK, both_loopbacks
 
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 _NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 _HOST_HEADER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")
 _BACKLOG = 128
+MAX_CONNECTIONS = 256
 _STOP_SECONDS = 1.0
 _SHOWN_CHARACTERS = 200
 
@@ -75,13 +78,17 @@ def metadata(
 class HttpSurface:
     """Serves a view from `start` to `stop`; start it once."""
 
-    def __init__(self, view: View, tokens: ApiTokens, *, open_to_all: bool = False) -> None:
+    def __init__(
+        self, view: View, tokens: ApiTokens, *, open_to_all: bool = False, max_connections: int = MAX_CONNECTIONS
+    ) -> None:
         """Without a token only who is on this machine may ask more than health, unless it is open to all."""
+        self._doors = Doors(max_connections)
         self._view = view
         self._tokens = tokens
         self._open_to_all = open_to_all
         self._hosts = _LOCAL_HOSTS
         self._runner: web.AppRunner | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def start(self, host: str, port: int) -> int:
         """Listens and returns the port, a free one for port 0. On localhost that is on 127.0.0.1 and ::1.
@@ -98,12 +105,17 @@ class HttpSurface:
         application.add_routes(self._routes())
         self._runner = web.AppRunner(application, access_log=None, logger=_silent, shutdown_timeout=_STOP_SECONDS)
         await self._runner.setup()
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - there is one after the set-up
         for each in listening:
-            await web.SockSite(self._runner, each, backlog=_BACKLOG).start()
+            self._servers.append(await self._doors.serve(server, each))
         return bound
 
     async def stop(self) -> None:
         """Closes the port and what is still connected, within about a second. Does nothing if not started."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -150,8 +162,11 @@ class HttpSurface:
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         named = request.headers.getall("Host", [])
         if not _is_local(request) or (len(named) == 1 and _host_of(named[0]) in self._hosts):
-            return await handler(request)
-        return _error(403, "ERR_HOST_FORBIDDEN", "the Host header must be localhost, 127.0.0.1 or [::1]")
+            response = await handler(request)
+        else:
+            response = _error(403, "ERR_HOST_FORBIDDEN", "the Host header must be localhost, 127.0.0.1 or [::1]")
+        response.force_close()  # so that a connection has one request, and its time is that of the request
+        return response
 
 
 @web.middleware

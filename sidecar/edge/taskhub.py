@@ -22,6 +22,7 @@ from sidecar.service import Service
 from sidecar.store.protocol import UnavailableError
 
 SERVICE = "/TaskHubSidecarService/"
+WORK = SERVICE + "GetWorkItems"
 
 
 class TaskHub:
@@ -43,13 +44,19 @@ class TaskHub:
         unary = {name: self._forwarder.routed(name, method) for name, method in self.calls().items()}
         # Entities belong to their app: no other app's client reaches them.
         entities = {name: self._unless_stopping(method) for name, method in self._entities.methods().items()}
-        answers = {**self._answers.methods(), **self._entities.answers()}
-        unary |= {name: guarded(method) for name, method in {**entities, **answers}.items()}
+        unary |= {name: guarded(method) for name, method in {**entities, **self._of_workers()}.items()}
         stream = {"GetWorkItems": self._answers.work_items, "StreamInstanceHistory": self._clients.stream_history}
         return Handlers(
             unary={SERVICE + name: self._admitted(method) for name, method in unary.items()},
             stream={SERVICE + name: self._admitted_stream(_guarded_stream(method)) for name, method in stream.items()},
         )
+
+    def answers(self) -> frozenset[str]:
+        """Return the paths by which workers answer."""
+        return frozenset(SERVICE + name for name in self._of_workers())
+
+    def _of_workers(self) -> Methods:
+        return {**self._answers.methods(), **self._entities.answers()}
 
     def calls(self) -> Methods:
         """Return the calls of clients by RPC, as this app does them for itself or for another app's clients."""

@@ -6,9 +6,9 @@ know which adapter it is. All of it belongs to one event loop; nothing may be ca
 """
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Metadata = Sequence[tuple[str, str | bytes]]
 """Pairs of lower-case key and value: printable ASCII, or `bytes` when the key ends in "-bin"."""
@@ -91,8 +91,8 @@ class Outflow(Protocol):
 
 
 Unary = Callable[[Call, bytes], Awaitable[bytes]]
-Stream = Callable[[Call, bytes, Outflow], Awaitable[None]]
-Duplex = Callable[[Call, AsyncIterator[bytes], Outflow], Awaitable[None]]
+Stream = Callable[[Call, bytes, Outflow], Coroutine[Any, Any, None]]
+Duplex = Callable[[Call, AsyncIterator[bytes], Outflow], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)

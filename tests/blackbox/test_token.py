@@ -37,6 +37,7 @@ def test_an_app_works_with_the_token_alone_and_no_log_shows_it(
     assert second.run("hello", "there") is not None
     file.write_text(f"{SECOND}\n")
     until(lambda: first.post("get", id="nobody").exception(10) is not None, what="the first token is void")
+    until(lambda: len(own_sidecar.logged("worker disconnected")) == 1, what="who has the old token is no worker now")
     assert second.run("hello", "there") is not None
     own_sidecar.stop()
     log = own_sidecar.log.read_text()

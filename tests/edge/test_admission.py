@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.transport import Metadata, Refused, Status
+from sidecar.schema import taskhub_pb2 as pb
 from sidecar.values import Secret
 from tests.engine.sidecars import SERVICE, Node
 
@@ -30,7 +31,7 @@ async def status(channel: GrpcChannel, method: str, metadata: Metadata = ()) -> 
     """How a call of either kind that sends nothing ends; OK also for a stream that goes on."""
     call = channel.duplex(method, metadata)
     try:
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(2.0):
             await call.send(b"")
             await call.done_sending()
             while await call.receive() is not None:
@@ -112,3 +113,68 @@ async def test_a_stream_that_is_refused_never_was_a_worker(guarded: Node) -> Non
     await call.done_sending()
     await until(lambda: len(guarded.sidecar.dispatch.pool.workers) == 1)
     call.cancel()
+
+
+# Room
+
+
+async def held_wait(node: Node, instance: str) -> "asyncio.Task[bytes]":
+    """A call that stays under way until the instance ends."""
+    return asyncio.create_task(node.call("WaitForInstanceCompletion", pb.GetInstanceRequest(instance_id=instance)))
+
+
+async def test_calls_above_the_limit_are_told_what_to_do_and_answers_of_workers_are_taken(tmp_path: Path) -> None:
+    """D.4: a completion is never refused for overload."""
+    node = await Node.start("orders", tmp_path, max_calls=3)
+    await node.begin("held")
+    waits = [await held_wait(node, "held") for _ in range(3)]
+    await asyncio.sleep(0.2)
+    code, text = await node.refusal("GetInstance", pb.GetInstanceRequest(instance_id="held"))
+    assert code is Status.RESOURCE_EXHAUSTED
+    assert text == "3 calls are under way, as many as may be: try again in a moment, or raise --max-calls"
+    for method in sorted(path.removeprefix(SERVICE) for path in node.sidecar.taskhub.answers()):
+        assert (await node.refusal(method))[0] is not Status.RESOURCE_EXHAUSTED, method
+    assert await status(node.channel, HEALTH + "Check") == (Status.OK, "")
+    waits.pop().cancel()
+    await asyncio.sleep(0.2)
+    await node.call("GetInstance", pb.GetInstanceRequest(instance_id="held"))
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+    await node.stop()
+
+
+async def test_workers_above_the_limit_are_refused_until_one_goes(tmp_path: Path) -> None:
+    node = await Node.start("orders", tmp_path, max_workers=2)
+    pool = node.sidecar.dispatch.pool
+    calls = [await open_stream(node.channel, SERVICE + "GetWorkItems") for _ in range(2)]
+    await until(lambda: len(pool.workers) == 2)
+    with pytest.raises(Refused) as refused:
+        await (await open_stream(node.channel, SERVICE + "GetWorkItems")).receive()
+    assert refused.value.status is Status.RESOURCE_EXHAUSTED
+    assert "--max-workers" in refused.value.message
+    assert len(pool.workers) == 2
+    calls[0].cancel()
+    await until(lambda: len(pool.workers) == 1)
+    calls.append(await open_stream(node.channel, SERVICE + "GetWorkItems"))
+    await until(lambda: len(pool.workers) == 2)
+    for call in calls:
+        call.cancel()
+    await node.stop()
+
+
+@pytest.mark.parametrize("size", [17_000, 60_000, 70_000, 1_000_000])
+async def test_metadata_that_is_too_large_is_refused_and_the_next_call_works(node: Node, size: int) -> None:
+    code, _ = await status(node.channel, SERVICE + "Hello", [("x-large", "x" * size)])
+    assert code is Status.RESOURCE_EXHAUSTED
+    assert await status(node.channel, SERVICE + "Hello", [("x-large", "x" * 15_000)]) == (Status.OK, "")
+
+
+async def test_a_workflow_has_at_most_32_tags(node: Node) -> None:
+    request = pb.CreateInstanceRequest(instance_id="a", name="flow", tags={f"t{number}": "" for number in range(33)})
+    code, text = await node.refusal("StartInstance", request)
+    assert (code, text) == (Status.INVALID_ARGUMENT, "the workflow has 33 tags; at most 32 are allowed")
+    request = pb.CreateInstanceRequest(instance_id="a", name="flow", tags={"x" * 257: ""})
+    assert (await node.refusal("StartInstance", request))[0] is Status.INVALID_ARGUMENT
+    request = pb.CreateInstanceRequest(instance_id="a", name="flow", tags={f"t{number}": "" for number in range(32)})
+    await node.call("StartInstance", request)

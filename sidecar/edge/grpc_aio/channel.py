@@ -18,6 +18,8 @@ from sidecar.edge.transport import Closed, Metadata, Refused, Status, Tls
 
 _CHANNEL_OPTIONS = (
     *COMMON_OPTIONS,
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 64 * 1024),
     # Each channel has its own connection, so that closing one is felt by its peer.
     ("grpc.use_local_subchannel_pool", 1),
     # Peers are reached directly, whatever proxy the environment names for other traffic.

@@ -12,8 +12,6 @@ EOF = cast(Any, grpc.aio.EOF)
 
 COMMON_OPTIONS = (
     ("grpc.max_send_message_length", -1),
-    ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.absolute_max_metadata_size", 64 * 1024),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),  # without it a ping may go unanswered for a minute
     ("grpc.keepalive_permit_without_calls", 1),

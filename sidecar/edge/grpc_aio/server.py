@@ -21,6 +21,10 @@ from sidecar.edge.outflow import Queue
 from sidecar.edge.transport import Call, Closed, Metadata, Refused, Status, Tls
 
 MAX_MESSAGE_BYTES = 2_000
+MOST_METADATA_BYTES = 64 * 1024
+HANDSHAKE_SECONDS = 10.0
+IDLE_SECONDS = 120.0
+MAX_CONNECTIONS = 2_000
 SETTLE_SECONDS = 0.01
 WATCH_SECONDS = 0.25
 RETIREMENT_SECONDS = 1e8
@@ -29,6 +33,11 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _SERVER_OPTIONS = (
     *COMMON_OPTIONS,
     ("grpc.keepalive_time_ms", int(KEEPALIVE_SECONDS * 1000)),
+    # Above that a call is refused before its handler is asked; below, the limit is the handler's.
+    ("grpc.max_metadata_size", MOST_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MOST_METADATA_BYTES),
+    # A guard against one hostile connection. Who is honest meets the limits of the handlers first, which say so.
+    ("grpc.max_concurrent_streams", 20_000),
     # Workers ping as often as they like; by default that ends their connection.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
@@ -46,7 +55,11 @@ log = structlog.get_logger(__name__)
 
 
 class GrpcServer:
-    """`transport.Server`; its outflows are full above `high_water_bytes` or `high_water_messages`."""
+    """`transport.Server`; its outflows are full above `high_water_bytes` or `high_water_messages`.
+
+    At most `max_connections` are open at each address: more are closed at once. So is one that has not said what it
+    speaks after `handshake` seconds, or has had no call for `idle` seconds; a call begins with its last header.
+    """
 
     def __init__(
         self,
@@ -55,6 +68,9 @@ class GrpcServer:
         max_receive_bytes: int = MAX_RECEIVE_BYTES,
         high_water_bytes: int = 4 * MIB,
         high_water_messages: int = 1_000,
+        max_connections: int = MAX_CONNECTIONS,
+        handshake: float = HANDSHAKE_SECONDS,
+        idle: float = IDLE_SECONDS,
     ) -> None:
         self._marks = (high_water_bytes, high_water_messages)
         self._running: set[asyncio.Task[Any]] = set()
@@ -64,7 +80,13 @@ class GrpcServer:
             **{method: self._duplex(method, handler) for method, handler in handlers.duplex.items()},
         }
         self._methods = _Methods(methods)
-        self._options = [*_SERVER_OPTIONS, ("grpc.max_receive_message_length", max_receive_bytes)]
+        self._options = [
+            *_SERVER_OPTIONS,
+            ("grpc.max_receive_message_length", max_receive_bytes),
+            ("grpc.max_allowed_incoming_connections", max_connections),
+            ("grpc.server_handshake_timeout_ms", int(handshake * 1000)),
+            ("grpc.max_connection_idle_ms", int(idle * 1000)),
+        ]
         self._addresses: list[tuple[str, Callable[[], Tls] | None]] = []
         self._current = self._build()
         self._retired: dict[grpc.aio.Server, asyncio.Task[None]] = {}
