@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 import uvloop
@@ -32,6 +32,7 @@ from sidecar.edge.transport import Channel, Handlers
 from sidecar.edge.trust import Trust
 from sidecar.engine import Engine
 from sidecar.inspection import Inspection
+from sidecar.memory import Memory, limit_of_system
 from sidecar.retention import Retention
 from sidecar.router import Link, Peer, Router
 from sidecar.service import Service
@@ -77,6 +78,7 @@ class Middle:
     taskhub: TaskHub
     admin: Admin
     retention: Retention
+    memory: Memory
 
 
 Connect = Callable[[str, Peer], Channel]
@@ -111,12 +113,13 @@ def assemble(
     served = Served(most_bytes, service.marks.release)
     links.peers = Peers(service, directory, connect, router.link_up, served=served, proves=proves)
     forwarder = Forwarder(engine, links.peers, most_bytes, settings.unknown_app == "fail")
-    taskhub = TaskHub(service, Streams(dispatch, settings.max_message_bytes), forwarder, settings)
+    memory = Memory(settings.memory_limit, dispatch.relieve)
+    taskhub = TaskHub(service, Streams(dispatch, settings.max_message_bytes), forwarder, memory, settings)
     persons = Admin(Inspection(service, dispatch, router), forwarder)
     served.methods = {name: method for name, method in taskhub.calls().items() if name in ROUTER_FIELDS}
     served.methods[admin.TREE] = persons.methods()[admin.TREE]
     retention = Retention(engine, settings.retention)
-    return Middle(engine, dispatch, service, router, links.peers, taskhub, persons, retention)
+    return Middle(engine, dispatch, service, router, links.peers, taskhub, persons, retention, memory)
 
 
 def _dispatch(engine: Engine, router: Router, settings: Settings) -> Dispatch:
@@ -141,7 +144,7 @@ class Sidecar:
         middle = assemble(settings, store.me, store, Clock(), connect=self._connect, proves=trust.proves, policy=policy)
         self.engine, self.dispatch, self.service = middle.engine, middle.dispatch, middle.service
         self.router, self.peers, self.taskhub = middle.router, middle.peers, middle.taskhub
-        self.admin, self.retention = middle.admin, middle.retention
+        self.admin, self.retention, self.memory = middle.admin, middle.retention, middle.memory
         each = descriptors.connections_each(settings.max_connections, 2 * (len(settings.grpc_port) + 2))
         self.app_server = GrpcServer(self._app_handlers(), max_receive_bytes=limit, max_connections=each)
         at_peer = Handlers(duplex={peer.METHOD: self.peers.accept})
@@ -231,6 +234,7 @@ class Sidecar:
                 group.create_task(self.dispatch.timers.run(), name="timers"),
                 group.create_task(self.dispatch.sweep(), name="sweep"),
                 group.create_task(self.retention.run(), name="retention"),
+                group.create_task(self.memory.watch(self.engine.clock), name="memory"),
             ]
             for certificates in (self.trust.peer, self.trust.app):
                 if certificates is not None:
@@ -286,6 +290,8 @@ async def create(settings: Settings) -> Sidecar:
         StartError: the store cannot be opened, or a certificate or token file cannot be used.
         ConfigError: the file of the access policy is wrong.
     """
+    if settings.memory_limit is None:
+        settings = replace(settings, memory_limit=limit_of_system())
     me = Self(
         *(settings.namespace, settings.app_id, settings.reuse == "terminal", settings.routes),
         cascade_suspend=settings.cascade_suspend,

@@ -105,6 +105,12 @@ OPTIONS: tuple[Option, ...] = (
         "When an instance ID may be used again if the client states no policy: once it has ended, or never.",
     ),
     Option("max_message_bytes", values.size, "SIZE", "Largest gRPC message: bytes, or such as 64MiB."),
+    Option(
+        "memory_limit",
+        values.memory,
+        "SIZE",
+        "Memory that this process may have, such as 512MiB: new work is refused before that [default: the cgroup's].",
+    ),
     Option("max_connections", values.count, "COUNT", "Most connections at once to each port; more are closed."),
     Option("max_calls", values.count, "COUNT", "Most calls of clients under way at once; more are refused."),
     Option("max_workers", values.count, "COUNT", "Most workers connected at once; more are refused."),

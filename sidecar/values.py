@@ -23,6 +23,7 @@ _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _ADDRESS_EXAMPLE = "write host:port, such as 127.0.0.1:50012 or [::1]:50012"
 
 _MAX_PORT = 65535
+_MIN_MEMORY_BYTES = 128 * 2**20
 _MIN_MESSAGE_BYTES = 64 * 1024
 _MAX_MESSAGE_BYTES = 2**31 - 1
 _MAX_SECONDS = 366 * 86400.0
@@ -209,6 +210,14 @@ def size(raw: object) -> int:
     if found is None or not _MIN_MESSAGE_BYTES <= found <= _MAX_MESSAGE_BYTES:
         hint = "give bytes or such as 64MiB, from 64KiB to under 2GiB"
         raise ValueError(f"{quoted(raw)} is not a message size: {hint}")
+    return int(found)
+
+
+def memory(raw: object) -> int:
+    """An amount of memory in bytes, also with a unit: 512MiB."""
+    found = _amount(raw, _SIZES)
+    if found is None or not _MIN_MEMORY_BYTES <= found < 2**60:
+        raise ValueError(f"{quoted(raw)} is no amount of memory: give bytes or such as 512MiB, from 128MiB")
     return int(found)
 
 

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     ],
     "edge": [
         *("administration", "config", "core.*", "directory", "dispatch", "edge.*", "engine", "entity_service"),
-        *("files", "inspection", "queries"),
+        *("files", "inspection", "memory", "queries"),
         *("router", "service"),
         *("store.protocol", "timers", "values", "workers"),
     ],
@@ -53,6 +53,7 @@ MAY_IMPORT = {
     "inspection": ["core.*", "dispatch", "engine", "router", "service", "store.protocol"],
     "limits": [],
     "log": ["config", "values"],
+    "memory": ["timers"],
     "marks": ["core.*", "engine", "store.protocol"],
     "policy_file": ["config", "core.policy", "values"],
     "queries": ["core.*", "engine", "service", "store.protocol"],
