@@ -115,6 +115,7 @@ class Sidecar(Process):
         self.peers = dict(peers or {})
         self.options: list[str] = []
         self.environment: dict[str, str] = {}
+        self.most_files = 0  # that it may have open; 0 for as many as this process
 
     def start(self) -> Self:
         """Starts it and waits until it is ready."""
@@ -177,6 +178,8 @@ class Sidecar(Process):
             command += [f"--{name}-port", str(port)]
         for app, port in self.peers.items():
             command += ["--peer", f"{app}={HOST}:{port}"]
+        if self.most_files:
+            command = ["sh", "-c", f'ulimit -n {self.most_files} && exec "$@"', "sh", *command]
         return command + self.options
 
     def _ready(self) -> bool:

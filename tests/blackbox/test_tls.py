@@ -48,6 +48,7 @@ def test_an_sdk_that_speaks_tls_works(own_sidecar: Sidecar, certs: Path, start_a
     assert app.run("hello", "there") is not None
 
 
+@pytest.mark.fault(41, "With TLS nobody is served in plaintext, or believes another CA")
 def test_nobody_is_served_in_plaintext_or_trusts_another_ca(own_sidecar: Sidecar, certs: Path, tmp_path: Path) -> None:
     own_sidecar.start()
     assert hello(own_sidecar.port, None) == "UNAVAILABLE"
@@ -56,6 +57,7 @@ def test_nobody_is_served_in_plaintext_or_trusts_another_ca(own_sidecar: Sidecar
     assert hello(own_sidecar.port, trusting(certs)) == "OK"
 
 
+@pytest.mark.fault(41, "A renewed certificate of the app's ports is taken up without a restart")
 def test_a_new_certificate_is_taken_up_without_a_restart(own_sidecar: Sidecar, certs: Path, tmp_path: Path) -> None:
     own_sidecar.start()
     other = tmp_path / "other"

@@ -14,6 +14,7 @@ def variables(dialect: str, token: str) -> dict[str, str]:
     return {"DAPR_API_TOKEN" if dialect == "dapr" else "APP_TOKEN": token}
 
 
+@pytest.mark.fault(41, "Without the valid token nobody is served; it changes without a restart, and no log has it")
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_an_app_works_with_the_token_alone_and_no_log_shows_it(
     dialect: str, own_sidecar: Sidecar, start_app, tmp_path: Path

@@ -67,13 +67,13 @@ HALF_A_CALL += (1000).to_bytes(3, "big") + bytes([http2.HEADERS, 4]) + (1).to_by
 
 
 @pytest.mark.slow
+@pytest.mark.fault(27, "A connection that makes no call ends, also one that sends its headers byte by byte")
 @pytest.mark.parametrize(
     ("data", "drip"),
     [(b"", b""), (http2.PREFACE[:5], b""), (http2.PREFACE, b""), (HALF_A_CALL, b""), (HALF_A_CALL, b"\x00")],
     ids=["silent", "half a preface", "a preface", "half of the headers", "headers byte by byte"],
 )
 async def test_a_connection_that_makes_no_call_is_dropped_and_others_are_served_fast(data: bytes, drip: bytes):
-    """Row 27: 20 such connections, and none outlives the time for the handshake and the time without a call."""
     server = GrpcServer(Handlers(unary={"/t/echo": echo}), handshake=1.0, idle=2.0)
     port = await server.listen("127.0.0.1", 0)
     await server.start()
