@@ -35,9 +35,10 @@ async def until_served(port: int) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [b"", b"GET /live", b"GET /livez HTTP/1.1\r\nHost: local"])
 async def test_who_asks_nothing_in_time_is_cut_off(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "Doors", lambda most: doors.Doors(most, seconds=0.5))
+    monkeypatch.setattr(http, "Doors", lambda most: doors.Doors(most, seconds=1.5))
     surface = surface_of(Shown(), max_connections=MOST)
     port = await surface.start("127.0.0.1", 0)
     held = [await opened(port, said) for _ in range(MOST)]
