@@ -2,11 +2,9 @@
 
 import asyncio
 import gc
-import os
 import signal
-import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 import uvloop
@@ -20,19 +18,23 @@ from sidecar.core.model import Self
 from sidecar.core.policy import Policy
 from sidecar.directory import Directory
 from sidecar.dispatch import Dispatch
-from sidecar.edge import admin, http, peer
+from sidecar.edge import admin, descriptors, http, listening, peer, trust
 from sidecar.edge.admin import Admin
-from sidecar.edge.certificates import Certificates, Files, dns_name
+from sidecar.edge.admission import Admission
+from sidecar.edge.certificates import dns_name
 from sidecar.edge.forward import ROUTER_FIELDS, Forwarder, Served
-from sidecar.edge.grpc_aio import GrpcChannel, GrpcServer
+from sidecar.edge.grpc_aio.channel import GrpcChannel
+from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.health import Health
 from sidecar.edge.peers import Peers, PeerState, Proof
 from sidecar.edge.streams import Streams
-from sidecar.edge.taskhub import TaskHub
-from sidecar.edge.transport import AddressInUse, Channel, Handlers, Tls
+from sidecar.edge.taskhub import WORK, TaskHub
+from sidecar.edge.transport import Channel, Handlers
 from sidecar.edge.trees import PeerTrees
+from sidecar.edge.trust import Trust
 from sidecar.engine import Engine
 from sidecar.inspection import Inspection
+from sidecar.memory import Memory, limit_of_system
 from sidecar.retention import Retention
 from sidecar.router import Link, Peer, Router
 from sidecar.service import Service
@@ -40,7 +42,6 @@ from sidecar.store import sqlite
 from sidecar.store.protocol import Store
 from sidecar.timers import Clock
 
-_LOOPBACK = ("127.0.0.1", "::1")
 _CLOSE_SECONDS = 1.0
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _PEER_HEADROOM = 1024 * 1024
@@ -80,6 +81,7 @@ class Middle:
     taskhub: TaskHub
     admin: Admin
     retention: Retention
+    memory: Memory
 
 
 Connect = Callable[[str, Peer], Channel]
@@ -114,14 +116,15 @@ def assemble(
     served = Served(most_bytes, service.marks.release)
     links.peers = Peers(service, directory, connect, router.link_up, served=served, proves=proves)
     forwarder = Forwarder(engine, links.peers, most_bytes, settings.unknown_app == "fail")
-    taskhub = TaskHub(service, Streams(dispatch, settings.max_message_bytes), forwarder, settings)
+    memory = Memory(settings.memory_limit, dispatch.relieve)
+    taskhub = TaskHub(service, Streams(dispatch, settings.max_message_bytes), forwarder, memory, settings)
     persons = Admin(Inspection(service, dispatch, router), forwarder)
     served.methods = {name: method for name, method in taskhub.calls().items() if name in ROUTER_FIELDS}
     served.methods[admin.TREE] = persons.methods()[admin.TREE]
     dispatch.trees.elsewhere = peer_trees = PeerTrees(forwarder, dispatch.trees)
     served.methods |= peer_trees.methods()
     retention = Retention(engine, settings.retention)
-    return Middle(engine, dispatch, service, router, links.peers, taskhub, persons, retention)
+    return Middle(engine, dispatch, service, router, links.peers, taskhub, persons, retention, memory)
 
 
 def _dispatch(engine: Engine, router: Router, settings: Settings) -> Dispatch:
@@ -138,26 +141,34 @@ def _dispatch(engine: Engine, router: Router, settings: Settings) -> Dispatch:
 class Sidecar:
     """One sidecar: made by `create`, then `start`, `serve` and `stop`, each once."""
 
-    def __init__(
-        self, settings: Settings, store: sqlite.Sqlite, certificates: Certificates | None, policy: Policy | None
-    ) -> None:
+    def __init__(self, settings: Settings, store: sqlite.Sqlite, trust: Trust, policy: Policy | None) -> None:
         self.settings = settings
         self.store = store
-        self.certificates = certificates
+        self.trust = trust
         self._serving = False
         limit = settings.max_message_bytes
-        proves = None if certificates is None else certificates.proves
-        middle = assemble(settings, store.me, store, Clock(), connect=self._connect, proves=proves, policy=policy)
+        middle = assemble(settings, store.me, store, Clock(), connect=self._connect, proves=trust.proves, policy=policy)
         self.engine, self.dispatch, self.service = middle.engine, middle.dispatch, middle.service
         self.router, self.peers, self.taskhub = middle.router, middle.peers, middle.taskhub
-        self.retention = middle.retention
-        app_handlers = _merged(self.taskhub.handlers(), middle.admin.handlers(), Health(self.ready).handlers())
-        self.app_server = GrpcServer(app_handlers, max_receive_bytes=limit)
-        self.peer_server = GrpcServer(Handlers(duplex={peer.METHOD: self.peers.accept}), max_receive_bytes=limit)
-        self.http = http.HttpSurface(self)
+        self.admin, self.retention, self.memory = middle.admin, middle.retention, middle.memory
+        each = descriptors.connections_each(settings.max_connections, 2 * (len(settings.grpc_port) + 2))
+        self.app_server = GrpcServer(self._app_handlers(), max_receive_bytes=limit, max_connections=each)
+        at_peer = Handlers(duplex={peer.METHOD: self.peers.accept})
+        self.peer_server = GrpcServer(at_peer, max_receive_bytes=limit, max_connections=each)
+        self.http = http.HttpSurface(
+            self, trust.tokens, open_to_all=settings.insecure_listen, max_connections=min(each, http.MAX_CONNECTIONS)
+        )
+
+    def _app_handlers(self) -> Handlers:
+        settings, taskhub = self.settings, self.taskhub
+        admission = Admission(self.trust.tokens, most_calls=settings.max_calls, most_workers=settings.max_workers)
+        guarded = admission.guarded(
+            _merged(taskhub.handlers(), self.admin.handlers()), answers=taskhub.answers(), workers=[WORK]
+        )
+        return _merged(guarded, Health(self.ready).handlers())
 
     def _connect(self, address: str, peer: Peer) -> Channel:
-        tls = None if self.certificates is None else self.certificates.pem()
+        tls = None if self.trust.peer is None else self.trust.peer.pem()
         return GrpcChannel(address, max_receive_bytes=self.settings.max_message_bytes, tls=tls, name=dns_name(*peer))
 
     # ------------------------------------------------------------ what it shows
@@ -210,11 +221,11 @@ class Sidecar:
         Raises:
             StartError: a port is taken.
         """
-        settings = self.settings
-        grpc_ports = [await _listen_locally(self.app_server, port) for port in settings.grpc_port]
-        tls = None if self.certificates is None else self.certificates.pem
-        peer_port = await _listen(self.peer_server, settings.peer_host, settings.peer_port, tls)
-        http_port = await self.http.start(_LOOPBACK[0], settings.http_port)
+        settings, host = self.settings, self.settings.listen_host
+        app_tls, peer_tls = (None if one is None else one.pem for one in (self.trust.app, self.trust.peer))
+        grpc_ports = [await listening.listen(self.app_server, host, port, app_tls) for port in settings.grpc_port]
+        peer_port = await listening.listen(self.peer_server, settings.peer_host, settings.peer_port, peer_tls)
+        http_port = await self.http.start(host, settings.http_port)
         await self.router.start()
         await self.dispatch.refill()
         await self.app_server.start()
@@ -229,9 +240,11 @@ class Sidecar:
                 group.create_task(self.dispatch.timers.run(), name="timers"),
                 group.create_task(self.dispatch.sweep(), name="sweep"),
                 group.create_task(self.retention.run(), name="retention"),
+                group.create_task(self.memory.watch(self.engine.clock), name="memory"),
             ]
-            if self.certificates is not None:
-                tasks.append(group.create_task(self.certificates.watch(self.engine.clock), name="certificates"))
+            for certificates in (self.trust.peer, self.trust.app):
+                if certificates is not None:
+                    tasks.append(group.create_task(certificates.watch(self.engine.clock), name="certificates"))
             self._serving = True
             await until.wait()
             self._serving = False
@@ -277,68 +290,26 @@ def _merged(*parts: Handlers) -> Handlers:
     )
 
 
-async def _listen(server: GrpcServer, host: str, port: int, tls: Callable[[], Tls] | None = None) -> int:
-    try:
-        _probe(host, port)
-        return await server.listen(host, port, tls)
-    except OSError as error:
-        raise StartError(f"{error}: stop what listens there, or choose another port") from error
-
-
-async def _listen_locally(server: GrpcServer, port: int) -> int:
-    """Listen on both loopback addresses under one port number; without IPv6 on the first alone."""
-    bound = await _listen(server, _LOOPBACK[0], port)
-    if _has_ipv6():
-        await _listen(server, _LOOPBACK[1], bound)
-    else:
-        _log.info("no IPv6 on this machine: listening on 127.0.0.1 only", port=bound)
-    return bound
-
-
-def _probe(host: str, port: int) -> None:
-    """Find out that an address is taken before the transport does: it would say so in lines of its own."""
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            raise AddressInUse(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
-
-
-def _has_ipv6() -> bool:
-    try:
-        _probe(_LOOPBACK[1], 0)
-    except OSError:
-        return False
-    return True
-
-
 async def create(settings: Settings) -> Sidecar:
     """Open the store and build a sidecar over it.
 
     Raises:
-        StartError: the store cannot be opened, or a certificate cannot be used.
+        StartError: the store cannot be opened, or a certificate or token file cannot be used.
         ConfigError: the file of the access policy is wrong.
     """
+    if settings.memory_limit is None:
+        settings = replace(settings, memory_limit=limit_of_system())
     me = Self(
         *(settings.namespace, settings.app_id, settings.reuse == "terminal", settings.routes),
         cascade_suspend=settings.cascade_suspend,
     )
-    certificates = _certificates(settings)
     policy = None if settings.policy is None else policy_file.read(settings.policy)
+    trusted = trust.read(settings)
     try:
         store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
     except sqlite.OpenError as error:
         raise StartError(str(error)) from error
-    return Sidecar(settings, store, certificates, policy)
-
-
-def _certificates(settings: Settings) -> Certificates | None:
-    if settings.peer_cert is None or settings.peer_key is None or settings.peer_ca is None:
-        return None
-    files = Files(settings.peer_cert, settings.peer_key, settings.peer_ca)
-    return Certificates(files, settings.trust_domain, settings.namespace, settings.app_id)
+    return Sidecar(settings, store, trusted, policy)
 
 
 async def main(settings: Settings) -> None:
@@ -364,10 +335,15 @@ def _announce(settings: Settings, ports: Ports) -> None:
     sqlite.warn_if_affected()
     if settings.insecure_peers:
         _log.warning("peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in")
+    if settings.insecure_listen and not (settings.api_token or settings.api_token_file):
+        _log.warning("callers are not authenticated: --insecure-listen lets anybody who reaches the app's ports in")
+    elif not config.is_loopback(settings.listen_host) and not (settings.api_token or settings.api_token_file):
+        _log.warning("TLS shows callers whom they reach, not who they are: give a token too, or anybody may call")
     _log.info(
         "ready",
         app_id=settings.app_id,
         namespace=settings.namespace,
+        listen_host=settings.listen_host,
         grpc_ports=ports.grpc,
         http_port=ports.http,
         peer=f"{settings.peer_host}:{ports.peer}",
@@ -382,5 +358,6 @@ def run(settings: Settings) -> int:
         StartError: it could not start; the text says why.
     """
     log.configure(settings.log_format, settings.log_level)
+    descriptors.raise_limit()
     uvloop.run(main(settings))
     return 0

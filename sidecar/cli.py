@@ -67,7 +67,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         flags = {name: value for name, value in given.items() if name not in own}
         command(flags, **{name: given[name] for name in own})
 
-    settings = (_parameter(option.field, _typed(option)) for option in options.OPTIONS)
+    settings = (_parameter(option.field, _typed(option)) for option in options.OPTIONS if not option.secret)
     parameters = [_parameter("config", _ConfigFile), *settings, *others]
     wrapper.__doc__ = command.__doc__
     wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -131,24 +131,24 @@ def _health(
 ) -> None:
     """Ask the sidecar on this machine whether it is ready: exit code 0 if so, else 1."""
     try:
-        port = config.http_port({"config": config_file, "http_port": http_port}, os.environ)
+        host, port = config.http_address({"config": config_file, "http_port": http_port}, os.environ)
     except ConfigError as error:
         # Container engines reserve 2 as the exit code of a health check.
         _fail(str(error))
     if port == 0:
         _fail("the HTTP port is 0, any free one: name the real one with --http-port")
-    _ask(port)
+    _ask(host, port)
 
 
-def _ask(port: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_HEALTH_TIMEOUT)
+def _ask(host: str, port: int) -> None:
+    connection = http.client.HTTPConnection(host, port, timeout=_HEALTH_TIMEOUT)
     try:
         connection.request("GET", "/v1.0/healthz")
         response = connection.getresponse()
         body = response.read(4096)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        _fail(f"no answer on 127.0.0.1:{port}: {reason}")
+        _fail(f"no answer on {host}:{port}: {reason}")
     finally:
         connection.close()
     if response.status != http.client.NO_CONTENT:

@@ -18,6 +18,7 @@ from sidecar import formats, values
 from sidecar.options import BY_FIELD, OPTIONS, Option
 
 _CONFIG_VARIABLE = "SIDECAR_CONFIG"
+_ALSO = MappingProxyType({"DAPR_API_TOKEN": "SIDECAR_API_TOKEN"})  # taken when the other is not given
 # Kubernetes sets these for a Service whose name starts with "sidecar"; nobody meant them as settings.
 _SERVICE_LINK = re.compile(r"SIDECAR_(?:\w+_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT_\d+_(?:TCP|UDP|SCTP)\w*)")
 
@@ -38,6 +39,12 @@ class Settings:
     namespace: str = "default"
     grpc_port: tuple[int, ...] = (50001, 4001)
     http_port: int = 3500
+    listen_host: str = "localhost"  # both loopback addresses; an IPv6 address stands here without brackets
+    insecure_listen: bool = False
+    api_token: values.Secret | None = None
+    api_token_file: Path | None = None
+    app_cert: Path | None = None
+    app_key: Path | None = None
     peer_port: int = 50002
     peer_host: str = "127.0.0.1"  # an IPv6 address stands here without brackets
     peer_cert: Path | None = None
@@ -55,6 +62,10 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reuse: Literal["terminal", "never"] = "terminal"
     max_message_bytes: int = 64 * 2**20
+    memory_limit: int | None = None  # that of the control group
+    max_connections: int = 2_000
+    max_calls: int = 10_000
+    max_workers: int = 1_000
     turn_timeout: float = 120.0
     activity_timeout: float | None = None
     max_deliveries: int | None = 10
@@ -100,6 +111,7 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> Resolved
         parsed["peers"] = _without(parsed["peers"], parsed["app_id"])
     settings = Settings(**parsed)
     _check_ports(settings, sources)
+    _check_listening(settings, sources)
     _check_peers(settings, sources)
     return Resolved(settings, sources)
 
@@ -112,11 +124,14 @@ def read_peers(path: Path) -> Mapping[str, tuple[str, ...]]:
         raise ValueError(str(error)) from error
 
 
-def http_port(flags: Mapping[str, object], environ: Mapping[str, str]) -> int:
-    """The HTTP port alone, so that a health check needs no other setting. Raises ConfigError."""
-    given = _given(flags, environ).get("http_port")
-    port: int = DEFAULTS.http_port if given is None else _parsed(BY_FIELD["http_port"], given)
-    return port
+def http_address(flags: Mapping[str, object], environ: Mapping[str, str]) -> tuple[str, int]:
+    """Where this machine finds the HTTP port, so that a health check needs no other setting. Raises ConfigError."""
+    given = _given(flags, environ)
+    host, port = (
+        _parsed(BY_FIELD[name], given[name]) if name in given else getattr(DEFAULTS, name)
+        for name in ("listen_host", "http_port")
+    )
+    return ("127.0.0.1" if host in ("localhost", "0.0.0.0", "::") else host, port)  # noqa: S104 - asked, not bound
 
 
 def shown(value: object) -> str:
@@ -167,6 +182,9 @@ def _from_flags(flags: Mapping[str, object]) -> dict[str, _Given]:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
     known = {option.variable: option for option in OPTIONS}
     given: dict[str, _Given] = {}
+    for name, own in _ALSO.items():
+        if environ.get(name):
+            given[known[own].field] = _Given(environ[name], name)
     for name, raw in environ.items():
         if option := known.get(name):
             if raw:
@@ -230,6 +248,19 @@ def _check_ports(settings: Settings, sources: Mapping[str, str]) -> None:
         users[port] = name
 
 
+def _check_listening(settings: Settings, sources: Mapping[str, str]) -> None:
+    if (settings.app_cert is None) != (settings.app_key is None):
+        given, missing = ("app_cert", "app_key") if settings.app_cert else ("app_key", "app_cert")
+        raise ConfigError(f"{sources[given]}: a certificate and its key belong together: give {BY_FIELD[missing].flag}")
+    guarded = settings.api_token or settings.api_token_file or settings.app_cert or settings.insecure_listen
+    if not guarded and not is_loopback(settings.listen_host):
+        raise ConfigError(
+            f"{sources['listen_host']}: {settings.listen_host!r} is not loopback: whoever reaches it could start and "
+            "read workflows; give --api-token-file (or SIDECAR_API_TOKEN), better with --app-cert and --app-key, "
+            "or accept that with --insecure-listen"
+        )
+
+
 def _without(peers: Mapping[str, tuple[str, ...]], own: str) -> Mapping[str, tuple[str, ...]]:
     """The peers but for this app, so that one list can be given to every sidecar of a deployment."""
     return MappingProxyType({app: addresses for app, addresses in peers.items() if app != own})
@@ -248,14 +279,15 @@ def _check_peers(settings: Settings, sources: Mapping[str, str]) -> None:
     if given and settings.insecure_peers:
         text = "peers are either certified or not: remove it, or the certificate"
         raise ConfigError(f"{sources['insecure_peers']}: {text}")
-    if not given and not settings.insecure_peers and not _is_loopback(settings.peer_host):
+    if not given and not settings.insecure_peers and not is_loopback(settings.peer_host):
         raise ConfigError(
             f"{sources['peer_host']}: {settings.peer_host!r} is not loopback: give --peer-cert, --peer-key and "
             "--peer-ca (`sidecar dev-ca` makes them for development), or accept plaintext peers with --insecure-peers"
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

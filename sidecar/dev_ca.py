@@ -1,5 +1,6 @@
 """Certificates for development: a CA of one's own and one certificate an app. A command, not a service."""
 
+import ipaddress
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sidecar.config import StartError
 from sidecar.edge.certificates import dns_name, spiffe_id
+from sidecar.edge.listening import LOOPBACK
 from sidecar.timers import Clock
 
 CA_CERTIFICATE, CA_KEY = "ca.crt", "ca.key"
@@ -35,6 +37,8 @@ def issue(directory: Path, apps: list[str], namespace: str, trust_domain: str, d
             names = [
                 x509.UniformResourceIdentifier(spiffe_id(trust_domain, namespace, app)),
                 x509.DNSName(dns_name(namespace, app)),
+                x509.DNSName("localhost"),  # so that it serves for the app's own ports too
+                *(x509.IPAddress(ipaddress.ip_address(address)) for address in LOOPBACK),
             ]
             builder = _builder(app, ca.subject, key, now, days)
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

@@ -117,6 +117,11 @@ class Dispatch:
         self.turns.recall(actor)
         self.turns.forget_past(actor)
 
+    def relieve(self) -> None:
+        """Drop from memory what can be read again."""
+        self.turns.drop_pasts()
+        self.engine.forget_idle()
+
     def store_failed(self) -> None:
         """See `Effects`."""
         if not self._recovering:

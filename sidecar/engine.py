@@ -122,6 +122,12 @@ class Engine:
             del self._actors[oldest.address]
             self.effects.forgotten(oldest)
 
+    def forget_idle(self) -> None:
+        """Drop from memory what nobody works on; it is read again when it is needed."""
+        for actor in [actor for actor in self._actors.values() if actor.idle]:
+            del self._actors[actor.address]
+            self.effects.forgotten(actor)
+
     async def submit(self, address: Address, decide: Decide) -> Reply:
         """Take a decision for an instance and commit it.
 

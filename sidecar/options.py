@@ -16,9 +16,11 @@ class Option(NamedTuple):
     help: str
     repeats: bool = False
     word: str = ""
+    secret: bool = False  # no flag: command lines are seen by others
 
     @property
     def flag(self) -> str:
+        """Its name on the command line, and in errors about what came from there."""
         return "--" + (self.word or self.field).replace("_", "-")
 
     @property
@@ -33,10 +35,27 @@ OPTIONS: tuple[Option, ...] = (
         "grpc_port",
         values.ports,
         "PORT",
-        "Loopback port for the app's workflow SDK; repeatable.",
+        "Port for the app's workflow SDK; repeatable.",
         repeats=True,
     ),
-    Option("http_port", values.port, "PORT", "Loopback port for health and metadata."),
+    Option("http_port", values.port, "PORT", "Port for health and metadata."),
+    Option("listen_host", values.host, "HOST", "Address of these ports; localhost is both loopback addresses."),
+    Option("insecure_listen", values.switch, "", "Let anybody call who reaches an address that is not loopback."),
+    Option(
+        "api_token",
+        values.secret,
+        "TOKEN",
+        "Token that callers of these ports must show.",
+        secret=True,
+    ),
+    Option(
+        "api_token_file",
+        values.path,
+        "FILE",
+        "File with that token, or two while it is changed, one a line; read again when it changes.",
+    ),
+    Option("app_cert", values.path, "FILE", "Certificate of the gRPC ports, in PEM; with it they speak TLS alone."),
+    Option("app_key", values.path, "FILE", "Private key of that certificate."),
     Option("peer_port", values.port, "PORT", "Port for the sidecars of other apps."),
     Option("peer_host", values.host, "HOST", "Address that the peer port listens on."),
     Option("peer_cert", values.path, "FILE", "Certificate of this app for the peer link, in PEM."),
@@ -86,6 +105,15 @@ OPTIONS: tuple[Option, ...] = (
         "When an instance ID may be used again if the client states no policy: once it has ended, or never.",
     ),
     Option("max_message_bytes", values.size, "SIZE", "Largest gRPC message: bytes, or such as 64MiB."),
+    Option(
+        "memory_limit",
+        values.memory,
+        "SIZE",
+        "Memory that this process may have, such as 512MiB: new work is refused before that [default: the cgroup's].",
+    ),
+    Option("max_connections", values.count, "COUNT", "Most connections at once to each port; more are closed."),
+    Option("max_calls", values.count, "COUNT", "Most calls of clients under way at once; more are refused."),
+    Option("max_workers", values.count, "COUNT", "Most workers connected at once; more are refused."),
     Option(
         "turn_timeout",
         values.seconds,

@@ -25,6 +25,13 @@ class Pasts:
             self._bytes -= size
             self._engine.actor(address).past = None
 
+    def drop(self) -> None:
+        """Drop all of them."""
+        for address in list(self._sizes):
+            self._engine.actor(address).past = None
+        self._sizes.clear()
+        self._bytes = 0
+
     def forget(self, actor: Actor) -> None:
         """Drop the past of an instance."""
         actor.past = None

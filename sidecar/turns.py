@@ -222,6 +222,10 @@ class Turns(ActorWork):
         """What a worker has seen of an instance is not its past any more."""
         self._pasts.forget(actor)
 
+    def drop_pasts(self) -> None:
+        """Forget all that can be read again."""
+        self._pasts.drop()
+
     # ------------------------------------------------------------ time
 
     def left(self, worker: Worker, *, lost: bool) -> None:

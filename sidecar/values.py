@@ -8,6 +8,7 @@ must not know which setting it reads or where the value came from.
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -15,11 +16,14 @@ from typing import NamedTuple
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_LONGEST_TOKEN = 4096
+_TOKEN = re.compile(rf"[!-~]{{1,{_LONGEST_TOKEN}}}")
 _ADDRESS = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+):([0-9]{1,5})")
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _ADDRESS_EXAMPLE = "write host:port, such as 127.0.0.1:50012 or [::1]:50012"
 
 _MAX_PORT = 65535
+_MIN_MEMORY_BYTES = 128 * 2**20
 _MIN_MESSAGE_BYTES = 64 * 1024
 _MAX_MESSAGE_BYTES = 2**31 - 1
 _MAX_SECONDS = 366 * 86400.0
@@ -65,6 +69,23 @@ def ports(raw: object) -> tuple[int, ...]:
     if found := tuple(port(item) for item in _items(raw)):
         return found
     raise ValueError("the list is empty: name at least one port, 0 for any free one")
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Text that no output shows: whoever needs it asks for `value`."""
+
+    value: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "(hidden)"
+
+
+def secret(raw: object) -> Secret:
+    """A token that fits into a header. The error does not show it."""
+    if not isinstance(raw, str) or not _TOKEN.fullmatch(raw):
+        raise ValueError(f"a token is 1 to {_LONGEST_TOKEN:,} printable ASCII characters without spaces")
+    return Secret(raw)
 
 
 def host(raw: object) -> str:
@@ -143,16 +164,24 @@ def limits(raw: object) -> Mapping[str, int]:
     `activity:gpu-*=1`, in a list or separated by commas.
     """
     found: dict[str, int] = {}
-    for key, count in _limit_pairs(raw):
+    for key, most in _limit_pairs(raw):
         kind, _, pattern = (_LIMITED.get(key) or key).partition(":")
         if f"{kind}:*" not in _LIMITED.values() or not pattern:
             hint = "write workflows, activities, workflow:NAME or activity:NAME"
             raise ValueError(f"{quoted(key)} cannot be limited: {hint}, such as activity:gpu-*=1")
-        digits = str(count) if isinstance(count, int | str) and not isinstance(count, bool) else ""
-        if not re.fullmatch(r"[1-9][0-9]{0,8}", digits):
-            raise ValueError(f"{key}: {quoted(count)} is not a number from 1")
-        found[f"{kind}:{pattern}"] = int(digits)
+        try:
+            found[f"{kind}:{pattern}"] = count(most)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
     return MappingProxyType(found)
+
+
+def count(raw: object) -> int:
+    """A number from 1."""
+    digits = str(raw) if isinstance(raw, int | str) and not isinstance(raw, bool) else ""
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", digits):
+        raise ValueError(f"{quoted(raw)} is not a number from 1")
+    return int(digits)
 
 
 def choice(*allowed: str) -> Callable[[object], str]:
@@ -181,6 +210,14 @@ def size(raw: object) -> int:
     if found is None or not _MIN_MESSAGE_BYTES <= found <= _MAX_MESSAGE_BYTES:
         hint = "give bytes or such as 64MiB, from 64KiB to under 2GiB"
         raise ValueError(f"{quoted(raw)} is not a message size: {hint}")
+    return int(found)
+
+
+def memory(raw: object) -> int:
+    """An amount of memory in bytes, also with a unit: 512MiB."""
+    found = _amount(raw, _SIZES)
+    if found is None or not _MIN_MEMORY_BYTES <= found < 2**60:
+        raise ValueError(f"{quoted(raw)} is no amount of memory: give bytes or such as 512MiB, from 128MiB")
     return int(found)
 
 

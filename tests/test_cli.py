@@ -16,6 +16,7 @@ import pytest
 import sidecar
 from sidecar import cli, options
 from sidecar.config import Settings, StartError
+from sidecar.edge.api_tokens import ApiTokens
 from sidecar.edge.http import HttpSurface
 
 
@@ -129,8 +130,8 @@ def test_the_help_of_run_explains_every_setting(capsys: pytest.CaptureFixture[st
     assert cli.main(["run", "--help"]) == 0
     written = " ".join(capsys.readouterr().out.split())
     for option in options.OPTIONS:
-        assert f"{option.flag} " in written
-        assert option.help in written
+        assert (f"{option.flag} " in written) != option.secret
+        assert (option.help in written) != option.secret
     assert "[default: 50001,4001]" in written
     assert "SIDECAR_APP_ID" in written
 
@@ -168,6 +169,23 @@ def test_config_prints_json_for_programs(capsys: pytest.CaptureFixture[str]) -> 
     assert written["activity_timeout"] == {"value": None, "source": "default"}
 
 
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_config_does_not_print_the_token(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("SIDECAR_API_TOKEN", "canary")
+    assert cli.main(["config", "--app-id", "orders", "--output", form]) == 0
+    written = capsys.readouterr().out
+    assert "canary" not in written
+    assert "(hidden)" in written
+    assert "SIDECAR_API_TOKEN" in written
+
+
+def test_a_token_is_not_taken_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--app-id", "orders", "--api-token", "canary"]) == 2
+    assert "canary" not in capsys.readouterr().err
+
+
 def test_config_refuses_what_run_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "--app-id", "orders", "--http-port", "x"]) == 2
     out, err = capsys.readouterr()
@@ -190,7 +208,7 @@ class Shown:
 
 
 async def health(view: Shown, *arguments: str) -> int:
-    surface = HttpSurface(view)
+    surface = HttpSurface(view, ApiTokens(None, None))
     port = await surface.start("127.0.0.1", 0)
     try:
         return await asyncio.to_thread(cli.main, ["health", "--http-port", str(port), *arguments])

@@ -6,7 +6,7 @@ import pytest
 
 from sidecar import config
 from sidecar.config import ConfigError, Settings
-from sidecar.values import Route
+from sidecar.values import Route, Secret
 
 APP = {"app_id": "orders"}
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - only read as text
@@ -121,6 +121,12 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "namespace": "shop",
         "grpc_port": "1,2",
         "http_port": "3",
+        "listen_host": "127.0.0.1",
+        "insecure_listen": "false",
+        "api_token": "s3cret",
+        "api_token_file": "/run/secrets/token",
+        "app_cert": "/tls/app.crt",
+        "app_key": "/tls/app.key",
         "peer_port": "4",
         "peer_host": EVERYWHERE,
         "peer_cert": "/tls/a.crt",
@@ -138,6 +144,10 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "log_level": "debug",
         "reuse": "never",
         "max_message_bytes": "1MiB",
+        "memory_limit": "1GiB",
+        "max_connections": "100",
+        "max_calls": "200",
+        "max_workers": "30",
         "turn_timeout": "2m",
         "activity_timeout": "30",
         "max_deliveries": "3",
@@ -154,6 +164,12 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         namespace="shop",
         grpc_port=(1, 2),
         http_port=3,
+        listen_host="127.0.0.1",
+        insecure_listen=False,
+        api_token=Secret("s3cret"),
+        api_token_file=Path("/run/secrets/token"),
+        app_cert=Path("/tls/app.crt"),
+        app_key=Path("/tls/app.key"),
         peer_port=4,
         peer_host=EVERYWHERE,
         peer_cert=Path("/tls/a.crt"),
@@ -171,6 +187,10 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         log_level="debug",
         reuse="never",
         max_message_bytes=2**20,
+        memory_limit=2**30,
+        max_connections=100,
+        max_calls=200,
+        max_workers=30,
         turn_timeout=120.0,
         activity_timeout=30.0,
         max_deliveries=3,
@@ -312,6 +332,61 @@ def test_any_number_of_listeners_may_ask_for_a_free_port() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
+def test_a_loopback_address_of_the_app_ports_needs_no_permission(host: str) -> None:
+    assert config.load({**APP, "listen_host": host}, {}).listen_host == host.strip("[]")
+
+
+@pytest.mark.parametrize("host", [EVERYWHERE, "::", "10.0.0.1", "orders.internal"])
+def test_the_app_ports_leave_loopback_only_with_permission(host: str) -> None:
+    reason = refusal({**APP, "listen_host": host})
+    assert reason.startswith("--listen-host: ")
+    assert "--api-token-file" in reason
+    assert "--insecure-listen" in reason
+    assert config.load({**APP, "listen_host": host}, {"SIDECAR_API_TOKEN": "s3cret"}).listen_host == host
+    assert config.load({**APP, "listen_host": host, "api_token_file": "/t"}, {}).listen_host == host
+    assert config.load({**APP, "listen_host": host, "app_cert": "/c", "app_key": "/k"}, {}).listen_host == host
+    assert config.load({**APP, "listen_host": host, "insecure_listen": True}, {}).listen_host == host
+
+
+@pytest.mark.parametrize(("given", "missing"), [("app_cert", "--app-key"), ("app_key", "--app-cert")])
+def test_a_certificate_and_its_key_belong_together(given: str, missing: str) -> None:
+    assert refusal({**APP, given: "/tls/file"}).endswith(f"give {missing}")
+
+
+def test_the_variable_of_dapr_for_the_token_is_taken_too() -> None:
+    resolved = config.resolve(APP, {"DAPR_API_TOKEN": "theirs"})
+    assert resolved.settings.api_token == Secret("theirs")
+    assert resolved.sources["api_token"] == "DAPR_API_TOKEN"
+    environ = {"SIDECAR_API_TOKEN": "ours", "DAPR_API_TOKEN": "theirs"}
+    assert config.load(APP, environ).api_token == Secret("ours")
+
+
+def test_a_token_is_in_no_text() -> None:
+    settings = config.load(APP, {"SIDECAR_API_TOKEN": "canary"})
+    assert "canary" not in f"{settings} {settings!r} {config.shown(settings.api_token)}"
+
+
+@pytest.mark.parametrize("bad", ["ca nary", "canary\x00", "canäry", "canary" * 1000])
+def test_a_token_that_fits_into_no_header_is_refused_without_showing_it(bad: str) -> None:
+    reason = refusal(APP, {"SIDECAR_API_TOKEN": bad})
+    assert reason.startswith("SIDECAR_API_TOKEN: a token is 1 to")
+    assert bad not in reason
+
+
+@pytest.mark.parametrize("bad", ["0", "-1", "x", "", "1.5", "1" * 10])
+def test_a_count_is_a_number_from_1(bad: str) -> None:
+    assert "is not a number from 1" in refusal({**APP, "max_calls": bad or " "})
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [("localhost", "127.0.0.1"), (EVERYWHERE, "127.0.0.1"), ("::", "127.0.0.1"), ("10.0.0.1", "10.0.0.1")],
+)
+def test_a_health_check_asks_where_the_app_ports_are(host: str, asked: str) -> None:
+    assert config.http_address({"listen_host": host, "http_port": "7"}, {}) == (asked, 7)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "localhost", "::1", "[::1]"])
 def test_a_loopback_peer_host_needs_no_permission(host: str) -> None:
     assert config.load({**APP, "peer_host": host}, {}).peer_host == host.strip("[]")
 
@@ -721,8 +796,8 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
 
 
 def test_the_health_port_needs_no_app_id() -> None:
-    assert config.http_port({}, {}) == 3500
-    assert config.http_port({}, {"SIDECAR_HTTP_PORT": "7"}) == 7
-    assert config.http_port({"http_port": "8"}, {"SIDECAR_HTTP_PORT": "7"}) == 8
+    assert config.http_address({}, {}) == ("127.0.0.1", 3500)
+    assert config.http_address({}, {"SIDECAR_HTTP_PORT": "7"})[1] == 7
+    assert config.http_address({"http_port": "8"}, {"SIDECAR_HTTP_PORT": "7"})[1] == 8
     with pytest.raises(ConfigError, match="--http-port: 'x' is not a port"):
-        config.http_port({"http_port": "x"}, {})
+        config.http_address({"http_port": "x"}, {})

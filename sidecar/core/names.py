@@ -1,8 +1,10 @@
 """Which names and IDs may exist. Each check says what is wrong, or returns None."""
 
 import re
+from collections.abc import Collection
 
 MAX_ID_LENGTH = 256
+MAX_TAGS = 32
 _APP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -61,4 +63,14 @@ def invalid_name(what: str, name: str) -> str | None:
         return f"the {what} name is empty"
     if len(name) > MAX_ID_LENGTH:
         return f"the {what} name has {len(name)} characters; at most {MAX_ID_LENGTH} are allowed"
+    return None
+
+
+def invalid_tags(keys: Collection[str]) -> str | None:
+    """Say what is wrong with the tags of a workflow, or return None."""
+    if len(keys) > MAX_TAGS:
+        return f"the workflow has {len(keys)} tags; at most {MAX_TAGS} are allowed"
+    too_long = next((key for key in keys if len(key) > MAX_ID_LENGTH), None)
+    if too_long is not None:
+        return f"the tag {too_long[:80]!r} has {len(too_long)} characters; at most {MAX_ID_LENGTH} are allowed"
     return None

@@ -1,4 +1,4 @@
-"""Who a sidecar proves to be on the peer link: its certificate, its key and the deployment's CA, in PEM files.
+"""Who a sidecar proves to be: its certificate, its key and, on the peer link, the deployment's CA, in PEM files.
 
 The files are read again when they change, so that certificates can be renewed without a restart. An app is named in a
 certificate by the SPIFFE ID `spiffe://<trust domain>/ns/<namespace>/<app>` and the DNS name `<app>.<namespace>`.
@@ -24,11 +24,11 @@ log = structlog.get_logger(__name__)
 
 
 class Files(NamedTuple):
-    """Where they are."""
+    """Where they are; without a CA callers need no certificate."""
 
     certificate: Path
     key: Path
-    ca: Path
+    ca: Path | None
 
 
 def spiffe_id(trust_domain: str, namespace: str, app: str) -> str:
@@ -41,18 +41,27 @@ def dns_name(namespace: str, app: str) -> str:
     return f"{app}.{namespace}"
 
 
-class Certificates:
-    """The certificate of this sidecar, as it is in its files now."""
+def names(trust_domain: str, namespace: str, app: str) -> tuple[str, str]:
+    """Return all that the certificate of an app must name."""
+    return (spiffe_id(trust_domain, namespace, app), dns_name(namespace, app))
 
-    def __init__(self, files: Files, trust_domain: str, namespace: str, app: str) -> None:
-        """Read the files.
+
+def proves(trust_domain: str, identity: tuple[str, ...], namespace: str, app: str) -> bool:
+    """Whether the names in a peer's certificate are those of an app."""
+    return set(names(trust_domain, namespace, app)) <= set(identity)
+
+
+class Certificates:
+    """A certificate of this sidecar, as it is in its files now."""
+
+    def __init__(self, files: Files, names: tuple[str, ...] = ()) -> None:
+        """Read the files; `names` must all be in the certificate.
 
         Raises:
             StartError: one cannot be read, or is not what it should be.
         """
-        self.trust_domain = trust_domain
         self._files = files
-        self._names = (spiffe_id(trust_domain, namespace, app), dns_name(namespace, app))
+        self._names = names
         self._seen = self._state()
         self._pem, self._begins, self._ends = self._read()
         self._warned = False
@@ -65,14 +74,10 @@ class Certificates:
             try:
                 self._pem, self._begins, self._ends = self._read()
                 self._warned = False
-                log.info("certificate renewed", until=self._ends.isoformat())
+                log.info("certificate renewed", file=str(self._files.certificate), until=self._ends.isoformat())
             except StartError as error:
                 log.error("the new certificate cannot be used, the one before stays", error=str(error))
         return self._pem
-
-    def proves(self, identity: tuple[str, ...], namespace: str, app: str) -> bool:
-        """Whether the names in a peer's certificate are those of an app."""
-        return {spiffe_id(self.trust_domain, namespace, app), dns_name(namespace, app)} <= set(identity)
 
     async def watch(self, clock: Clock) -> None:
         """Look at the files every minute, for ever, and log once when little of the certificate's life is left."""
@@ -81,17 +86,19 @@ class Certificates:
             left = self._ends.timestamp() - clock.now() / 1e6
             if left < _WARN_AT * (self._ends - self._begins).total_seconds() and not self._warned:
                 self._warned = True
-                log.warning("the peer certificate ends soon: renew it", until=self._ends.isoformat())
+                file = str(self._files.certificate)
+                log.warning("a certificate ends soon: renew it", file=file, until=self._ends.isoformat())
             await clock.sleep(_LOOK_SECONDS)
 
     def _state(self) -> tuple[tuple[int, int], ...]:
-        return tuple(stamp(file) for file in self._files)
+        return tuple(stamp(file) for file in self._files if file is not None)
 
     def _read(self) -> tuple[Tls, datetime, datetime]:
         from cryptography import x509  # noqa: PLC0415 - slow to import, and only TLS needs it
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
-        pem = Tls(*(_content(file) for file in self._files))
+        certificate, private, authority = self._files
+        pem = Tls(_content(certificate), _content(private), None if authority is None else _content(authority))
         try:
             own = x509.load_pem_x509_certificates(pem.certificate)[0]
         except ValueError as error:
@@ -101,9 +108,10 @@ class Certificates:
         except (ValueError, TypeError) as error:
             raise StartError(f"{self._files.key}: no private key in PEM without a password") from error
         try:
-            x509.load_pem_x509_certificates(pem.ca)
+            if pem.ca is not None:
+                x509.load_pem_x509_certificates(pem.ca)
         except ValueError as error:
-            raise StartError(f"{self._files.ca}: no certificate in PEM") from error
+            raise StartError(f"{authority}: no certificate in PEM") from error
         if key.public_key() != own.public_key():
             raise StartError(f"{self._files.key} is not the key of {self._files.certificate}")
         missing = set(self._names) - set(_names_in(own))

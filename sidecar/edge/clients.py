@@ -6,7 +6,7 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 
 from sidecar.core import events
-from sidecar.core.names import invalid_name
+from sidecar.core.names import invalid_name, invalid_tags
 from sidecar.core.operations import Identity, Start
 from sidecar.edge import dialects
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, parse, parsed
@@ -52,7 +52,7 @@ class Clients:
         ids = self._ids
         instance_id = request.instance_id or ids.new_id()
         hub, _ = address_of(call, instance_id)
-        wrong = invalid_name("workflow", request.name)
+        wrong = invalid_name("workflow", request.name) or invalid_tags(request.tags)
         if wrong:
             raise Refused(Status.INVALID_ARGUMENT, wrong)
         identity = Identity(hub, instance_id, request.execution_id.value or ids.new_id())

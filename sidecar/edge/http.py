@@ -1,10 +1,12 @@
 """The HTTP surface of one app: health for probes, metadata for tools and SDKs that look for Dapr.
 
-Owns the listening sockets on loopback, the routes and their JSON. Knows the sidecar only as a `View`. A
-browser on the machine reaches the port too, so a request must name a local host: that stops DNS rebinding.
+Owns the listening sockets, the routes and their JSON. Knows the sidecar only as a `View`. A browser on the machine
+reaches the port too, so a request from here must name a local host: that stops DNS rebinding.
 """
 
+import asyncio
 import errno
+import ipaddress
 import logging
 import os
 import re
@@ -16,11 +18,15 @@ import structlog
 from aiohttp import web
 
 from sidecar.config import StartError
+from sidecar.edge.api_tokens import ApiTokens
+from sidecar.edge.doors import Doors
+from sidecar.edge.listening import LOOPBACK, both_loopbacks
 
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 _NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 _HOST_HEADER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")
 _BACKLOG = 128
+MAX_CONNECTIONS = 256
 _STOP_SECONDS = 1.0
 _SHOWN_CHARACTERS = 200
 
@@ -72,13 +78,20 @@ def metadata(
 class HttpSurface:
     """Serves a view from `start` to `stop`; start it once."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(
+        self, view: View, tokens: ApiTokens, *, open_to_all: bool = False, max_connections: int = MAX_CONNECTIONS
+    ) -> None:
+        """Without a token only who is on this machine may ask more than health, unless it is open to all."""
+        self._doors = Doors(max_connections)
         self._view = view
+        self._tokens = tokens
+        self._open_to_all = open_to_all
         self._hosts = _LOCAL_HOSTS
         self._runner: web.AppRunner | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def start(self, host: str, port: int) -> int:
-        """Listens and returns the port, a free one for port 0. 127.0.0.1 brings ::1 along if there is one.
+        """Listens and returns the port, a free one for port 0. On localhost that is on 127.0.0.1 and ::1.
 
         Raises StartError, naming the port, when it cannot listen there.
         """
@@ -92,12 +105,17 @@ class HttpSurface:
         application.add_routes(self._routes())
         self._runner = web.AppRunner(application, access_log=None, logger=_silent, shutdown_timeout=_STOP_SECONDS)
         await self._runner.setup()
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - there is one after the set-up
         for each in listening:
-            await web.SockSite(self._runner, each, backlog=_BACKLOG).start()
+            self._servers.append(await self._doors.serve(server, each))
         return bound
 
     async def stop(self) -> None:
         """Closes the port and what is still connected, within about a second. Does nothing if not started."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -126,15 +144,29 @@ class HttpSurface:
     async def _live(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(status=204)
 
-    async def _metadata(self, _request: web.Request) -> web.StreamResponse:
+    async def _metadata(self, request: web.Request) -> web.StreamResponse:
+        wrong = self._refusal(request)
+        if wrong:
+            response = _error(401, "ERR_UNAUTHENTICATED", wrong)
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
         return web.json_response(self._view.metadata())
+
+    def _refusal(self, request: web.Request) -> str | None:
+        """Say why a request that is not about health is refused, or return None."""
+        if self._tokens.asked_for or self._open_to_all or _is_local(request):
+            return self._tokens.refusal(request.headers)
+        return "another machine gets an answer only when the sidecar has an API token: give it --api-token-file"
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         named = request.headers.getall("Host", [])
-        if len(named) == 1 and _host_of(named[0]) in self._hosts:
-            return await handler(request)
-        return _error(403, "ERR_HOST_FORBIDDEN", "the Host header must be localhost, 127.0.0.1 or [::1]")
+        if not _is_local(request) or (len(named) == 1 and _host_of(named[0]) in self._hosts):
+            response = await handler(request)
+        else:
+            response = _error(403, "ERR_HOST_FORBIDDEN", "the Host header must be localhost, 127.0.0.1 or [::1]")
+        response.force_close()  # so that a connection has one request, and its time is that of the request
+        return response
 
 
 @web.middleware
@@ -157,6 +189,16 @@ def _error(status: int, code: str, message: str) -> web.Response:
     return web.json_response({"errorCode": code, "message": message}, status=status)
 
 
+def _is_local(request: web.Request) -> bool:
+    """Whether a request comes from this machine, by loopback."""
+    try:
+        address = ipaddress.ip_address(request.remote or "")
+    except ValueError:
+        return True
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
 def _host_of(header: str) -> str:
     """The host in a Host header, lower case and without port and brackets; empty if malformed."""
     match = _HOST_HEADER.fullmatch(header)
@@ -167,10 +209,10 @@ def _listen(host: str, port: int) -> list[socket.socket]:
     """A socket on the host, and one on ::1 with the same port if the host is 127.0.0.1. Raises OSError."""
     while True:
         first = _bound(host, port)
-        if host not in ("127.0.0.1", "localhost"):
+        if not both_loopbacks(host):
             return [first]
         try:
-            return [first, _bound("::1", first.getsockname()[1])]
+            return [first, _bound(LOOPBACK[1], first.getsockname()[1])]
         except OSError as error:
             if error.errno in _NO_IPV6:
                 _log.info("ipv6_unavailable", surface="http")

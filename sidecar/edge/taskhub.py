@@ -18,17 +18,23 @@ from sidecar.edge.rpc import Methods, guarded
 from sidecar.edge.streams import Streams
 from sidecar.edge.transport import Call, Handlers, Outflow, Refused, Status, Stream, Unary
 from sidecar.entity_service import EntityService
+from sidecar.memory import Memory
 from sidecar.service import Service
 from sidecar.store.protocol import UnavailableError
 
 SERVICE = "/TaskHubSidecarService/"
+WORK = SERVICE + "GetWorkItems"
+_NEW_WORK = frozenset({"StartInstance", "RaiseEvent", "SignalEntity", "RestartInstance", "RerunWorkflowFromEvent"})
 
 
 class TaskHub:
     """The handlers of the service."""
 
-    def __init__(self, service: Service, streams: Streams, forwarder: Forwarder, settings: Settings) -> None:
+    def __init__(
+        self, service: Service, streams: Streams, forwarder: Forwarder, memory: Memory, settings: Settings
+    ) -> None:
         self._forwarder = forwarder
+        self._memory = memory
         self.stopping = asyncio.Event()
         self.closing = asyncio.Event()
         self._hubs = Hubs(settings.task_hubs)
@@ -42,19 +48,25 @@ class TaskHub:
         """Return the methods of the service by path."""
         unary = {name: self._forwarder.routed(name, method) for name, method in self.calls().items()}
         # Entities belong to their app: no other app's client reaches them.
-        entities = {name: self._unless_stopping(method) for name, method in self._entities.methods().items()}
-        answers = {**self._answers.methods(), **self._entities.answers()}
-        unary |= {name: guarded(method) for name, method in {**entities, **answers}.items()}
+        entities = {name: self._open(name, method) for name, method in self._entities.methods().items()}
+        unary |= {name: guarded(method) for name, method in {**entities, **self._of_workers()}.items()}
         stream = {"GetWorkItems": self._answers.work_items, "StreamInstanceHistory": self._clients.stream_history}
         return Handlers(
             unary={SERVICE + name: self._admitted(method) for name, method in unary.items()},
             stream={SERVICE + name: self._admitted_stream(_guarded_stream(method)) for name, method in stream.items()},
         )
 
+    def answers(self) -> frozenset[str]:
+        """Return the paths by which workers answer."""
+        return frozenset(SERVICE + name for name in self._of_workers())
+
+    def _of_workers(self) -> Methods:
+        return {**self._answers.methods(), **self._entities.answers()}
+
     def calls(self) -> Methods:
         """Return the calls of clients by RPC, as this app does them for itself or for another app's clients."""
         methods = {**self._clients.methods(), **self._many.methods(), **self._again.methods()}
-        return {name: guarded(self._unless_stopping(method)) for name, method in methods.items()}
+        return {name: guarded(self._open(name, method)) for name, method in methods.items()}
 
     def _admitted(self, method: Unary) -> Unary:
         """Find out the task hub of a call before anything else is done with it."""
@@ -70,8 +82,13 @@ class TaskHub:
 
         return serve
 
-    def _unless_stopping(self, method: Unary) -> Unary:
+    def _open(self, name: str, method: Unary) -> Unary:
+        """Refuse a call while the sidecar stops, and new work while memory is short."""
+
         async def serve(call: Call, body: bytes) -> bytes:
+            if self._memory.short and name in _NEW_WORK:
+                text = "the sidecar is short of memory: try again in a moment, or raise --memory-limit"
+                raise Refused(Status.RESOURCE_EXHAUSTED, text)
             if self.stopping.is_set():
                 raise Refused(Status.UNAVAILABLE, "the sidecar is stopping: try again in a moment")
             return await method(call, body)

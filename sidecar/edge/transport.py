@@ -6,9 +6,9 @@ know which adapter it is. All of it belongs to one event loop; nothing may be ca
 """
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Metadata = Sequence[tuple[str, str | bytes]]
 """Pairs of lower-case key and value: printable ASCII, or `bytes` when the key ends in "-bin"."""
@@ -91,8 +91,8 @@ class Outflow(Protocol):
 
 
 Unary = Callable[[Call, bytes], Awaitable[bytes]]
-Stream = Callable[[Call, bytes, Outflow], Awaitable[None]]
-Duplex = Callable[[Call, AsyncIterator[bytes], Outflow], Awaitable[None]]
+Stream = Callable[[Call, bytes, Outflow], Coroutine[Any, Any, None]]
+Duplex = Callable[[Call, AsyncIterator[bytes], Outflow], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +112,14 @@ class Handlers:
 
 
 class Tls(NamedTuple):
-    """What one side of a connection proves and trusts: a certificate chain, its private key, and CAs, all in PEM."""
+    """What one side of a connection proves and trusts: a certificate chain, its private key, and CAs, all in PEM.
+
+    A server without a CA asks callers for no certificate.
+    """
 
     certificate: bytes
     key: bytes
-    ca: bytes
+    ca: bytes | None
 
 
 class Server(Protocol):
@@ -125,8 +128,8 @@ class Server(Protocol):
     async def listen(self, host: str, port: int, tls: Callable[[], Tls] | None = None) -> int:
         """Bind an address before `start`, and return the port; 0 takes a free one.
 
-        With `tls` callers must have a certificate of one of its CAs; it is asked anew for each connection. Without it
-        the address is in plaintext. Raises AddressInUse when it cannot be bound.
+        With `tls` callers must have a certificate of one of its CAs, if it has any; it is asked anew for each
+        connection. Without it the address is in plaintext. Raises AddressInUse when it cannot be bound.
         """
 
     async def start(self) -> None:

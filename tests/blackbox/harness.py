@@ -115,6 +115,7 @@ class Sidecar(Process):
         self.peers = dict(peers or {})
         self.options: list[str] = []
         self.environment: dict[str, str] = {}
+        self.most_files = 0  # that it may have open; 0 for as many as this process
 
     def start(self) -> Self:
         """Starts it and waits until it is ready."""
@@ -177,6 +178,8 @@ class Sidecar(Process):
             command += [f"--{name}-port", str(port)]
         for app, port in self.peers.items():
             command += ["--peer", f"{app}={HOST}:{port}"]
+        if self.most_files:
+            command = ["sh", "-c", f'ulimit -n {self.most_files} && exec "$@"', "sh", *command]
         return command + self.options
 
     def _ready(self) -> bool:
@@ -233,6 +236,7 @@ class App(Process):
         activities_only: bool = False,
         task_hub: str = "",
         script: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         label = label or dialect
         super().__init__(f"app {label}", directory / f"app-{label}.log")
@@ -242,6 +246,7 @@ class App(Process):
         self._options = ["--activities-only"] if activities_only else []
         self._options += ["--task-hub", task_hub] if task_hub else []
         self._script = APPS / (script or f"{dialect}_app.py")
+        self._environment = dict(environment or {})
         self._numbers = itertools.count(1)
         self._writing = threading.Lock()
         self._waiting: dict[int, Future[Any]] = {}
@@ -252,7 +257,7 @@ class App(Process):
         self._waiting = {0: up}
         self._launch(
             [str(_python_of(self.dialect)), str(self._script), "--port", str(self.port), *self._options],
-            _environment(APP_LABEL=self.label),
+            _environment(APP_LABEL=self.label, **self._environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

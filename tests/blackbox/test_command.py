@@ -48,6 +48,26 @@ def test_it_listens_on_both_families(own_sidecar: Sidecar) -> None:
     assert health(f"[::1]:{own_sidecar.port}") == SERVING
 
 
+def test_it_listens_where_it_is_told(own_sidecar: Sidecar) -> None:
+    elsewhere = "127.0.0.2"
+    own_sidecar.options = ["--listen-host", elsewhere]
+    own_sidecar.launch()
+    until(lambda: own_sidecar.logged("ready"), what="ready")
+    assert health(f"{elsewhere}:{own_sidecar.port}") == SERVING
+    for port in (own_sidecar.port, own_sidecar.http_port):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((HOST, port), timeout=5)
+
+
+def test_to_let_anybody_in_is_said_at_each_start(own_sidecar: Sidecar) -> None:
+    own_sidecar.options = ["--insecure-listen"]
+    for _ in range(2):
+        own_sidecar.start()
+        own_sidecar.stop()
+    warnings = [json.loads(line) for line in own_sidecar.log.read_text().splitlines() if "--insecure-listen" in line]
+    assert [line["level"] for line in warnings] == ["warning"] * 2
+
+
 def test_several_ports(own_sidecar: Sidecar) -> None:
     second = free_port()
     own_sidecar.options = ["--grpc-port", str(second)]

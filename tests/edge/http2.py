@@ -40,8 +40,8 @@ class Client:
     def write(self, data: bytes) -> None:
         self._writer.write(data)
 
-    def call(self, path: bytes, header: tuple[bytes, bytes] | None = None) -> None:
-        """Send a whole call with an empty message on stream 1. `header` is added or replaces its namesake."""
+    def call(self, path: bytes, header: tuple[bytes, bytes] | None = None, body: bytes = b"") -> None:
+        """Send a whole call with a message on stream 1. `header` is added or replaces its namesake."""
         fields = [
             (b":method", b"POST"),
             (b":scheme", b"http"),
@@ -54,7 +54,7 @@ class Client:
             fields = [field for field in fields if field[0] != header[0]]
             fields.insert(3 if header[0].startswith(b":") else len(fields), header)
         headers = frame(HEADERS, END_HEADERS, 1, header_block(fields))
-        self.write(headers + frame(DATA, END_STREAM, 1, EMPTY_MESSAGE))
+        self.write(headers + frame(DATA, END_STREAM, 1, b"\x00" + len(body).to_bytes(4, "big") + body))
 
     def count(self, kind: int, flags: int | None = None) -> int:
         return sum(1 for got in self.received if got[0] == kind and flags in (None, got[1]))

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.edge import grpc_aio
+from sidecar.edge.grpc_aio.channel import GrpcChannel
+from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.transport import Call, Channel, DuplexCall, Handlers, Outflow, Server
 
 SOON = 5.0
@@ -19,7 +20,7 @@ class Adapter:
     channel: Callable[..., Channel]
 
 
-ADAPTERS = (Adapter("grpc_aio", grpc_aio.GrpcServer, grpc_aio.GrpcChannel),)
+ADAPTERS = (Adapter("grpc_aio", GrpcServer, GrpcChannel),)
 
 
 class Network:

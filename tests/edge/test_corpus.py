@@ -20,6 +20,7 @@ from sidecar.config import Settings
 from sidecar.edge.dialects import DAPR, MICROSOFT, completion
 from sidecar.edge.forward import Forwarder
 from sidecar.edge.taskhub import SERVICE, TaskHub
+from sidecar.memory import Memory
 from sidecar.schema import taskhub_pb2 as pb
 from tests.sdks import wire
 from tests.sdks.sdks import builds
@@ -42,7 +43,7 @@ def rows(path: Path) -> list[Row]:
 def served() -> Mapping[str, Any]:
     """The handlers of the sidecar by path."""
     forwarder = Forwarder(Mock(), Mock(), 1, unknown_app_fails=False)
-    return TaskHub(Mock(), Mock(), forwarder, Settings(app_id="orders")).handlers().unary
+    return TaskHub(Mock(), Mock(), forwarder, Memory(None, Mock()), Settings(app_id="orders")).handlers().unary
 
 
 def messages() -> dict[str, type[Message]]:

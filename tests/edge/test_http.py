@@ -9,6 +9,8 @@ import pytest
 
 from sidecar.config import StartError
 from sidecar.edge import http
+from sidecar.edge.api_tokens import ApiTokens
+from sidecar.values import Secret
 
 
 class Shown:
@@ -59,14 +61,19 @@ async def ask(
     at: str = "127.0.0.1",
     method: str = "GET",
     protocol: str = "1.1",
+    headers: str = "",
 ) -> Reply:
     reader, writer = await asyncio.open_connection(at, port)
     named = "" if host is None else f"Host: {host}\r\n"
-    writer.write(f"{method} {path} HTTP/{protocol}\r\n{named}Connection: close\r\n\r\n".encode())
+    writer.write(f"{method} {path} HTTP/{protocol}\r\n{named}{headers}Connection: close\r\n\r\n".encode())
     raw = await reader.read()
     writer.close()
     await writer.wait_closed()
     return Reply(raw)
+
+
+def surface_of(view: Shown, token: str = "", **options: bool) -> http.HttpSurface:
+    return http.HttpSurface(view, ApiTokens(Secret(token) if token else None, None), **options)
 
 
 @pytest.fixture
@@ -76,7 +83,7 @@ def view() -> Shown:
 
 @pytest.fixture
 async def port(view: Shown) -> AsyncIterator[int]:
-    surface = http.HttpSurface(view)
+    surface = surface_of(view)
     yield await surface.start("127.0.0.1", 0)
     await surface.stop()
 
@@ -181,6 +188,54 @@ async def test_a_request_for_another_host_is_refused(port: int, host: str, path:
     }
 
 
+async def test_who_comes_from_another_machine_may_use_its_name(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_is_local", lambda _request: False)
+    assert (await ask(port, "/livez", host="orders-sidecar:3500")).status == 204
+
+
+@pytest.fixture
+async def closed_port(view: Shown) -> AsyncIterator[int]:
+    """The port of a surface that asks for a token."""
+    surface = surface_of(view, "t0ken")
+    yield await surface.start("127.0.0.1", 0)
+    await surface.stop()
+
+
+@pytest.mark.parametrize("header", ["dapr-api-token: t0ken", "Authorization: Bearer t0ken", "DAPR-API-TOKEN: t0ken"])
+async def test_metadata_is_shown_to_who_has_the_token(closed_port: int, header: str) -> None:
+    assert (await ask(closed_port, "/v1.0/metadata", headers=f"{header}\r\n")).status == 200
+
+
+@pytest.mark.parametrize(
+    "header", ["", "dapr-api-token: t0kem\r\n", "Authorization: Basic t0ken\r\n", "dapr-api-token: \xff\r\n"]
+)
+async def test_metadata_is_not_shown_without_the_token(closed_port: int, header: str) -> None:
+    reply = await ask(closed_port, "/v1.0/metadata", headers=header)
+    assert (reply.status, reply.json()["errorCode"]) == (401, "ERR_UNAUTHENTICATED")
+    assert "dapr-api-token" in reply.json()["message"]
+    assert reply.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", [*HEALTH, "/livez"])
+async def test_health_needs_no_token(closed_port: int, path: str) -> None:
+    assert (await ask(closed_port, path)).status == 204
+
+
+async def test_without_a_token_another_machine_is_told_of_health_alone(
+    port: int, view: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "_is_local", lambda _request: False)
+    reply = await ask(port, "/v1.0/metadata")
+    assert (reply.status, reply.json()["errorCode"]) == (401, "ERR_UNAUTHENTICATED")
+    assert (await ask(port, "/v1.0/healthz")).status == 204
+    surface = surface_of(view, open_to_all=True)
+    opened = await surface.start("127.0.0.1", 0)
+    try:
+        assert (await ask(opened, "/v1.0/metadata")).status == 200
+    finally:
+        await surface.stop()
+
+
 async def test_a_request_that_names_no_host_is_refused(port: int) -> None:
     assert (await ask(port, "/livez", host=None, protocol="1.0")).status == 403
     assert (await ask(port, "/livez", host=None, protocol="1.1")).status == 400
@@ -198,7 +253,7 @@ async def test_a_second_host_header_does_not_pass_the_guard(port: int) -> None:
 
 
 async def test_the_host_that_it_listens_on_is_served(view: Shown) -> None:
-    surface = http.HttpSurface(view)
+    surface = surface_of(view)
     port = await surface.start("127.0.0.2", 0)
     try:
         assert (await ask(port, "/livez", host="127.0.0.2:80", at="127.0.0.2")).status == 204
@@ -252,7 +307,7 @@ async def test_a_machine_without_ipv6_is_served_on_ipv4(
         return create(address, **options)
 
     monkeypatch.setattr(socket, "create_server", without_ipv6)
-    surface = http.HttpSurface(view)
+    surface = surface_of(view)
     port = await surface.start("127.0.0.1", 0)
     try:
         assert (await ask(port, "/livez")).status == 204
@@ -269,7 +324,7 @@ async def test_a_taken_port_is_named_and_nothing_is_left_open(view: Shown, taken
     with socket.create_server((taken, 0), family=family) as blocker:
         port = blocker.getsockname()[1]
         with pytest.raises(StartError, match=rf"^port {port} on .* is taken: .*--http-port$"):
-            await http.HttpSurface(view).start("127.0.0.1", port)
+            await surface_of(view).start("127.0.0.1", port)
         with pytest.raises(OSError, match=r"."):
             await ask(port, "/livez", at=other)
 
@@ -288,7 +343,7 @@ async def test_a_free_port_is_looked_for_again_when_it_is_taken_on_ipv6(
         return create(address, **options)
 
     monkeypatch.setattr(socket, "create_server", taken_once)
-    surface = http.HttpSurface(view)
+    surface = surface_of(view)
     port = await surface.start("127.0.0.1", 0)
     try:
         assert refused
@@ -299,19 +354,19 @@ async def test_a_free_port_is_looked_for_again_when_it_is_taken_on_ipv6(
 
 async def test_an_address_that_is_not_this_machines_is_refused_in_one_line(view: Shown) -> None:
     with pytest.raises(StartError, match=r"^cannot listen on 192\.0\.2\.1, port 5 \(--http-port\): \w[^\n]*$"):
-        await http.HttpSurface(view).start("192.0.2.1", 5)
+        await surface_of(view).start("192.0.2.1", 5)
 
 
 async def test_a_stopped_surface_gives_its_port_back_at_once(view: Shown) -> None:
-    surface = http.HttpSurface(view)
+    surface = surface_of(view)
     port = await surface.start("127.0.0.1", 0)
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     await asyncio.wait_for(surface.stop(), 5)
-    again = http.HttpSurface(view)
+    again = surface_of(view)
     assert await again.start("127.0.0.1", port) == port
     await again.stop()
     writer.close()
 
 
 async def test_stopping_what_never_started_does_nothing(view: Shown) -> None:
-    await http.HttpSurface(view).stop()
+    await surface_of(view).stop()

@@ -13,7 +13,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar import app
 from sidecar.config import Settings
 from sidecar.edge import peer
-from sidecar.edge.grpc_aio import GrpcChannel
+from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.transport import Closed, DuplexCall, Metadata, Refused, Status
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb

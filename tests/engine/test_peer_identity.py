@@ -10,7 +10,8 @@ import pytest
 from sidecar import dev_ca
 from sidecar.config import StartError
 from sidecar.edge import peer
-from sidecar.edge.grpc_aio import GrpcChannel, GrpcServer
+from sidecar.edge.grpc_aio.channel import GrpcChannel
+from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.transport import Call, Closed, Handlers, Outflow, Refused, Tls
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
@@ -139,7 +140,7 @@ async def test_a_certificate_is_renewed_without_a_restart(start: Start, certs: P
     assert (certs / "ml.crt").read_bytes() != before
     os.utime(certs / "ml.crt")
     assert await introduce(ml, hello("orders"), tls(certs, "orders")) is not None
-    held = ml.sidecar.certificates
+    held = ml.sidecar.trust.peer
     assert held is not None
     assert held.pem().certificate == (certs / "ml.crt").read_bytes()
 
@@ -179,7 +180,7 @@ async def test_a_start_with_another_apps_certificate_names_what_is_missing(start
 
 async def test_a_certificate_that_ends_soon_is_said_once(start: Start, certs: Path) -> None:
     ml = await start("ml")
-    held = ml.sidecar.certificates
+    held = ml.sidecar.trust.peer
     assert held is not None
     await until(lambda: True)
     assert not held._warned

@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.core.model import Kind
 from sidecar.edge import peer, peers
-from sidecar.edge.grpc_aio import GrpcServer
+from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.transport import Call, Handlers, Outflow
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb

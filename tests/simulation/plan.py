@@ -163,7 +163,7 @@ def _storm(rng: random.Random, hosts: tuple[str, ...]) -> Operation:
 def _fault(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...]) -> Operation:
     at, app = rng.uniform(0, SECONDS), rng.choice(apps)
     kinds = ["crash"] * 4 + ["die in commit"] * 3 + ["bad disk", "slow disk", "cut", "break", "break", "jump"]
-    kinds += ["worker leaves"] * 3
+    kinds += ["worker leaves"] * 3 + ["short memory"]
     targets = [one for one in apps if one not in hosts]
     if targets:
         kinds += ["lose disk"]

@@ -25,6 +25,7 @@ RARE = {
     "two apps are cut off from each other": r"are cut off from each other",
     "an app comes back with another store": r"loses its disk",
     "a timer fires late": r"timer_fired\(late\)",
+    "what can be read again is dropped from memory": r"memory is short",
     "the wall clock jumps": r"wall clock jumps",
     "an ID is used again": r"replaces \d+",
     "an activity in another app is taken back": r"set WITHDRAW",

@@ -287,6 +287,14 @@ class World:
         await asyncio.sleep(lasting)
         node.clock.jump -= seconds
 
+    async def _do_short_memory(self, node: Node, lasting: float) -> None:
+        node.note("memory is short")
+        loop = asyncio.get_running_loop()
+        end = loop.time() + lasting
+        while node.up and loop.time() <= end:
+            node.middle.dispatch.relieve()
+            await asyncio.sleep(1.0)
+
     async def _do_worker_leaves(self, node: Node, lasting: float) -> None:
         joined = [worker for worker in self.workers[node.name] if worker.joined]
         if joined:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -100,10 +101,14 @@ class MicrosoftApp:
     """What a test can ask for."""
 
     def __init__(self, port: int, activities_only: bool, task_hub: str) -> None:
-        self._address = f"127.0.0.1:{port}"
-        self._metadata = [("taskhub", task_hub)] if task_hub else None
+        self._secure = bool(os.environ.get("APP_TLS"))
+        self._address = f"localhost:{port}" if self._secure else f"127.0.0.1:{port}"
+        headers = {"taskhub": task_hub, "dapr-api-token": os.environ.get("APP_TOKEN", "")}
+        self._metadata = [(name, value) for name, value in headers.items() if value] or None
         self._workflows = () if activities_only else (*WORKFLOWS, *BY_ACTIVITY)
-        self._client = TaskHubGrpcClient(host_address=self._address, metadata=self._metadata)
+        self._client = TaskHubGrpcClient(
+            host_address=self._address, metadata=self._metadata, secure_channel=self._secure
+        )
         self._worker: TaskHubGrpcWorker | None = None
 
     def do_connect(self, version: str = "", on_mismatch: str = "REJECT") -> None:
@@ -112,6 +117,7 @@ class MicrosoftApp:
         worker = TaskHubGrpcWorker(
             host_address=self._address,
             metadata=self._metadata,
+            secure_channel=self._secure,
             concurrency_options=ConcurrencyOptions(maximum_thread_pool_workers=16),
             resiliency_options=GrpcWorkerResiliencyOptions(
                 reconnect_backoff_base_seconds=0.2, reconnect_backoff_cap_seconds=1.0

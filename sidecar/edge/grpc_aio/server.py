@@ -1,43 +1,43 @@
-"""The transport on grpc.aio: servers and channels that move bytes, with no generated code.
-
-It owns the translation between grpc's ways and the contracts of `transport`, and every option given to grpc.
-It must not know what a message means or which methods exist. grpc's exceptions never leave it.
-"""
+"""The server of the transport on grpc.aio."""
 
 import asyncio
 import urllib.parse
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 import structlog
 
 from sidecar.edge import transport
+from sidecar.edge.grpc_aio.common import (
+    COMMON_OPTIONS,
+    EOF,
+    KEEPALIVE_SECONDS,
+    MAX_RECEIVE_BYTES,
+    MIB,
+    this_task_is_cancelled,
+)
 from sidecar.edge.outflow import Queue
 from sidecar.edge.transport import Call, Closed, Metadata, Refused, Status, Tls
 
-MIB = 1024 * 1024
-MAX_RECEIVE_BYTES = 64 * MIB
 MAX_MESSAGE_BYTES = 2_000
-KEEPALIVE_SECONDS = 9.0
+MOST_METADATA_BYTES = 64 * 1024
+HANDSHAKE_SECONDS = 10.0
+IDLE_SECONDS = 120.0
+MAX_CONNECTIONS = 2_000
 SETTLE_SECONDS = 0.01
 WATCH_SECONDS = 0.25
 RETIREMENT_SECONDS = 1e8
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
-_COMMON_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.absolute_max_metadata_size", 64 * 1024),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),  # without it a ping may go unanswered for a minute
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-)
-
 _SERVER_OPTIONS = (
-    *_COMMON_OPTIONS,
+    *COMMON_OPTIONS,
     ("grpc.keepalive_time_ms", int(KEEPALIVE_SECONDS * 1000)),
+    # Above that a call is refused before its handler is asked; below, the limit is the handler's.
+    ("grpc.max_metadata_size", MOST_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MOST_METADATA_BYTES),
+    # A guard against one hostile connection. Who is honest meets the limits of the handlers first, which say so.
+    ("grpc.max_concurrent_streams", 20_000),
     # Workers ping as often as they like; by default that ends their connection.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
@@ -47,18 +47,6 @@ _SERVER_OPTIONS = (
     ("grpc.server.max_pending_requests_hard_limit", 200_000),
 )
 
-_CHANNEL_OPTIONS = (
-    *_COMMON_OPTIONS,
-    # Each channel has its own connection, so that closing one is felt by its peer.
-    ("grpc.use_local_subchannel_pool", 1),
-    # Peers are reached directly, whatever proxy the environment names for other traffic.
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
-)
-
-_EOF = cast(Any, grpc.aio.EOF)
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 _Method: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 _Start = Callable[[Call, transport.Outflow], Awaitable[None]]
@@ -67,7 +55,11 @@ log = structlog.get_logger(__name__)
 
 
 class GrpcServer:
-    """`transport.Server`; its outflows are full above `high_water_bytes` or `high_water_messages`."""
+    """`transport.Server`; its outflows are full above `high_water_bytes` or `high_water_messages`.
+
+    At most `max_connections` are open at each address: more are closed at once. So is one that has not said what it
+    speaks after `handshake` seconds, or has had no call for `idle` seconds; a call begins with its last header.
+    """
 
     def __init__(
         self,
@@ -76,6 +68,9 @@ class GrpcServer:
         max_receive_bytes: int = MAX_RECEIVE_BYTES,
         high_water_bytes: int = 4 * MIB,
         high_water_messages: int = 1_000,
+        max_connections: int = MAX_CONNECTIONS,
+        handshake: float = HANDSHAKE_SECONDS,
+        idle: float = IDLE_SECONDS,
     ) -> None:
         self._marks = (high_water_bytes, high_water_messages)
         self._running: set[asyncio.Task[Any]] = set()
@@ -85,7 +80,13 @@ class GrpcServer:
             **{method: self._duplex(method, handler) for method, handler in handlers.duplex.items()},
         }
         self._methods = _Methods(methods)
-        self._options = [*_SERVER_OPTIONS, ("grpc.max_receive_message_length", max_receive_bytes)]
+        self._options = [
+            *_SERVER_OPTIONS,
+            ("grpc.max_receive_message_length", max_receive_bytes),
+            ("grpc.max_allowed_incoming_connections", max_connections),
+            ("grpc.server_handshake_timeout_ms", int(handshake * 1000)),
+            ("grpc.max_connection_idle_ms", int(idle * 1000)),
+        ]
         self._addresses: list[tuple[str, Callable[[], Tls] | None]] = []
         self._current = self._build()
         self._retired: dict[grpc.aio.Server, asyncio.Task[None]] = {}
@@ -207,7 +208,8 @@ def _server_credentials(tls: Callable[[], Tls]) -> grpc.ServerCredentials:
         own = tls()
         return grpc.ssl_server_certificate_configuration([(own.key, own.certificate)], own.ca)
 
-    return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=True)
+    first, asks = configuration(), tls().ca is not None
+    return grpc.dynamic_ssl_server_credentials(first, configuration, require_client_authentication=asks)
 
 
 class _Methods(grpc.GenericRpcHandler):
@@ -240,7 +242,7 @@ class _Inflow:
 
     async def __anext__(self) -> bytes:
         message = await self._context.read()
-        if message is _EOF:
+        if message is EOF:
             # A cancelled call first reads like a half-closed one; a moment later grpc knows, and cancels.
             await asyncio.sleep(SETTLE_SECONDS)
             await self._context.read()
@@ -284,12 +286,7 @@ async def _end(method: str, context: _Context, error: BaseException) -> NoReturn
 
 def _cancelled_by(context: _Context) -> bool:
     # A handler that waits for something cancelled raises the same error with its caller still there.
-    return context.cancelled() or _this_task_is_cancelled()
-
-
-def _this_task_is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return context.cancelled() or this_task_is_cancelled()
 
 
 def _report(method: str, error: BaseException | None) -> None:
@@ -300,101 +297,3 @@ def _report(method: str, error: BaseException | None) -> None:
 async def _abort(context: _Context, refused: Refused) -> NoReturn:
     message = refused.message.encode("utf-8", "replace")[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore")
     await context.abort(_CODES[refused.status], message, refused.trailers)
-
-
-class GrpcChannel:
-    """`transport.Channel` to `target`, "host:port": in plaintext, or with `tls` to a server that proves to be `name`.
-
-    keepalive is the number of seconds between pings, None for no pings.
-    """
-
-    def __init__(
-        self,
-        target: str,
-        *,
-        max_receive_bytes: int = MAX_RECEIVE_BYTES,
-        keepalive: float | None = KEEPALIVE_SECONDS,
-        tls: Tls | None = None,
-        name: str = "",
-    ) -> None:
-        options: list[tuple[str, int | str]] = [*_CHANNEL_OPTIONS]
-        options.append(("grpc.max_receive_message_length", max_receive_bytes))
-        if keepalive is not None:
-            options.append(("grpc.keepalive_time_ms", int(keepalive * 1000)))
-        if tls is None:
-            self._channel = grpc.aio.insecure_channel(target, options=options)
-        else:
-            options.append(("grpc.ssl_target_name_override", name))
-            credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
-            self._channel = grpc.aio.secure_channel(target, credentials, options=options)
-
-    async def unary(
-        self,
-        method: str,
-        request: bytes,
-        metadata: Metadata = (),
-        timeout: float | None = None,  # noqa: ASYNC109 - the other side must learn of it
-    ) -> bytes:
-        try:
-            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
-            return await call(request, metadata=metadata, timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            raise _refused(error.code(), error.details(), error.trailing_metadata()) from error
-        except grpc.aio.UsageError as error:
-            raise Refused(Status.CANCELLED, "the channel is closed") from error
-        except asyncio.CancelledError as error:
-            if _this_task_is_cancelled():
-                raise
-            raise Refused(Status.CANCELLED, "the call was cancelled") from error
-
-    def duplex(self, method: str, metadata: Metadata = ()) -> transport.DuplexCall:
-        try:
-            return _DuplexCall(self._channel.stream_stream(method)(metadata=metadata))
-        except grpc.aio.UsageError as error:
-            raise Refused(Status.CANCELLED, "the channel is closed") from error
-
-    async def close(self) -> None:
-        await self._channel.close()
-
-
-class _DuplexCall:
-    def __init__(self, call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> None:
-        self._call = call
-
-    async def send(self, message: bytes) -> None:
-        await self._sending(self._call.write(message))
-
-    async def done_sending(self) -> None:
-        await self._sending(self._call.done_writing())
-
-    async def receive(self) -> bytes | None:
-        try:
-            message = await self._call.read()
-        except grpc.aio.AioRpcError as error:
-            raise _refused(error.code(), error.details(), error.trailing_metadata()) from error
-        except asyncio.CancelledError as error:
-            if _this_task_is_cancelled():
-                raise
-            raise await self._ended() from error
-        return None if message is _EOF else cast(bytes, message)
-
-    def cancel(self) -> None:
-        self._call.cancel()
-
-    async def _ended(self) -> Refused:
-        call = self._call
-        return _refused(await call.code(), await call.details(), await call.trailing_metadata())
-
-    async def _sending(self, operation: Coroutine[Any, Any, None]) -> None:
-        try:
-            await operation
-        except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError) as error:
-            raise Closed("the call has ended, or is done sending") from error
-        except asyncio.CancelledError as error:
-            if _this_task_is_cancelled():
-                raise
-            raise Closed("the call was cancelled") from error
-
-
-def _refused(code: grpc.StatusCode, details: str | None, trailers: Any) -> Refused:
-    return Refused(Status(code.value[0]), details or "", tuple((key, value) for key, value in trailers or ()))
