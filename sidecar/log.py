@@ -47,6 +47,12 @@ def configure(format: Literal["console", "json"], level: Literal["debug", "info"
     root.setLevel(threshold)
     # It logs every statement with its values at the level debug, and those hold payloads.
     logging.getLogger("aiosqlite").setLevel(max(threshold, logging.INFO))
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_not_of_callers)
+
+
+def _not_of_callers(record: logging.LogRecord) -> bool:
+    """Leave out a traceback that grpc writes for each header which is no UTF-8: any caller may send a thousand."""
+    return not str(record.msg).startswith("Invalid encoding")
 
 
 def safe(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -30,6 +30,7 @@ _silent = logging.getLogger("sidecar.http.wire")
 _silent.disabled = True
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class View(Protocol):
@@ -92,6 +93,8 @@ class HttpSurface:
         application.add_routes(self._routes())
         self._runner = web.AppRunner(application, access_log=None, logger=_silent, shutdown_timeout=_STOP_SECONDS)
         await self._runner.setup()
+        if (server := self._runner.server) is not None:
+            server.request_handler = _without_expectations(server.request_handler)
         for each in listening:
             await web.SockSite(self._runner, each, backlog=_BACKLOG).start()
         return bound
@@ -135,6 +138,17 @@ class HttpSurface:
         if len(named) == 1 and _host_of(named[0]) in self._hosts:
             return await handler(request)
         return _error(403, "ERR_HOST_FORBIDDEN", "the Host header must be localhost, 127.0.0.1 or [::1]")
+
+
+def _without_expectations(handle: _Answer) -> _Answer:
+    """Refuse the header `Expect` before aiohttp sees it: one that is not UTF-8 would end with 500."""
+
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+            return _error(417, "ERR_EXPECTATION", "nothing can be expected of this server but 100-continue")
+        return await handle(request)
+
+    return serve
 
 
 @web.middleware
