@@ -40,6 +40,7 @@ KEPT_SECONDS = 60.0  # how long a call outlives the link that it came over
 MOST_CALLS = 10_000
 _MARGIN, _SHORTEST_MARGIN = 0.05, 0.2  # of the caller's deadline, and seconds
 _NUMBER_BITS = 61
+_LONGEST_ID = 64
 _STATUSES = frozenset(int(status) for status in Status)
 log = structlog.get_logger(__name__)
 
@@ -260,7 +261,14 @@ def _refusal(call_id: str, refused: Refused) -> peer_pb2.Response:
 
 
 def _number(call_id: str) -> int:
-    """Return the number that marks a call in the store, above every order number of a reminder."""
+    """Return the number that marks a call in the store, above every order number of a reminder.
+
+    Raises:
+        Refused: the ID is none; it is kept for a while, so a peer may not choose how long it is.
+    """
+    if len(call_id) > _LONGEST_ID:
+        text = f"the ID of a forwarded call has {len(call_id)} characters; at most {_LONGEST_ID} are allowed"
+        raise Refused(Status.INVALID_ARGUMENT, text)
     try:
         return int(call_id, 16) % (1 << _NUMBER_BITS) | 1 << (_NUMBER_BITS + 1)
     except ValueError:
