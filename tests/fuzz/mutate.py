@@ -238,7 +238,7 @@ def text(data: bytes, rng: random.Random, words: Sequence[bytes]) -> bytes:
         elif choice == 3:
             lines[at] = b" " * rng.randrange(4) + lines[at]
         elif choice == 4:
-            word = rng.choice(words) * rng.choice((1, 1, 1, 1, 2, 40, 1000))
+            word = (rng.choice(words) * rng.choice((1, 1, 1, 1, 2, 40, 1000)))[: _LARGEST // 4]
             cut = rng.randrange(len(lines[at]) + 1)
             lines[at] = lines[at][:cut] + word + lines[at][cut:]
         elif choice == 5:
@@ -248,5 +248,5 @@ def text(data: bytes, rng: random.Random, words: Sequence[bytes]) -> bytes:
             lines.insert(at, rng.choice(words) + rng.choice((b": ", b" = ", b"", b"=")) + rng.choice(words))
         else:
             return raw(data, rng)
-        data = b"\n".join(lines)
-    return data[:_LARGEST]
+        data = b"\n".join(lines)[:_LARGEST]
+    return data

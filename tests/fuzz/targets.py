@@ -58,7 +58,7 @@ def _stories(name: str, *, peers: bool) -> Target:
         rng = random.Random(name)
         return [plots.story(rng, peers) for _ in range(_POOL)]
 
-    return Target(name, pool, lambda data, rng: plots.mutated(data, rng, pool()), story.tell, 8.0, 1)
+    return Target(name, pool, lambda data, rng: plots.mutated(data, rng, pool()), story.tell, 5.0, 1)
 
 
 _HEAD = b"user-agent=grpc-python/1.85\ntaskhub=default\n\n"
