@@ -18,6 +18,7 @@ _MAX_EVENT_CHARACTERS = 1024
 _MAX_TRACE_LINES = 200
 _MAX_DEPTH = 4
 _HANDLER = "sidecar"
+_OF_CALLERS = ("Invalid encoding", "ExecuteBatchError raised in core")
 _HIDDEN = re.compile(r"token|secret|password|authorization|input|output|payload", re.IGNORECASE)
 _REDACTED = "[redacted]"
 
@@ -51,8 +52,8 @@ def configure(format: Literal["console", "json"], level: Literal["debug", "info"
 
 
 def _not_of_callers(record: logging.LogRecord) -> bool:
-    """Leave out a traceback that grpc writes for each header which is no UTF-8: any caller may send a thousand."""
-    return not str(record.msg).startswith("Invalid encoding")
+    """Leave out the tracebacks that any caller can have grpc write: for headers that are no UTF-8, for leaving early."""
+    return not str(record.msg).startswith(_OF_CALLERS)
 
 
 def safe(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
