@@ -52,7 +52,7 @@ def configure(format: Literal["console", "json"], level: Literal["debug", "info"
 
 
 def _not_of_callers(record: logging.LogRecord) -> bool:
-    """Leave out the tracebacks that any caller can have grpc write: for headers that are no UTF-8, for leaving early."""
+    """Leave out tracebacks that any caller can have grpc write: for headers that are no UTF-8, for going early."""
     return not str(record.msg).startswith(_OF_CALLERS)
 
 

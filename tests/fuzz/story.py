@@ -186,7 +186,7 @@ class Told:
         network = Network(random.Random(7), lambda text: None)
         network.endpoints["ml"] = Hostile(self)  # type: ignore[assignment]
         disk = SqlDisk if sql else MemoryDisk
-        self.node = Node("orders", ["ml"], network, lambda name, text: None, new_disk=disk, retention={})
+        self.node = Node("orders", ["ml"], network, lambda name, text: None, new_disk=disk, retention={}, cascade=True)
         self.calls: list[asyncio.Task[Any]] = []
         self.streams: list[tuple[asyncio.Task[Any], str, Out]] = []
         self.links: list[tuple[list[bytes], Any]] = []
