@@ -14,7 +14,6 @@ from sidecar.core.ids import Ids
 
 ACTOR_TYPE_PREFIX = "dapr.internal"
 DEFAULT_HUB = "default"
-LARGEST_NUMBER = 2**63 - 1  # that a store holds; peers and persons can name larger ones
 
 
 class Status(enum.IntEnum):

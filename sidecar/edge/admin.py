@@ -10,7 +10,8 @@ from google.protobuf.message import DecodeError
 
 from sidecar.core import events
 from sidecar.core.errors import DeniedError
-from sidecar.core.model import DEFAULT_HUB, LARGEST_NUMBER, ActorId, CallId, Kind, Outcome
+from sidecar.core.ids import LARGEST_NUMBER
+from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome
 from sidecar.edge.forward import Forwarder
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, guarded, parsed
 from sidecar.edge.transport import Call, Handlers, Refused, Status

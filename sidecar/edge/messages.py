@@ -1,7 +1,8 @@
 """The messages of a peer link and the values of the core, from one to the other. Pure."""
 
 from sidecar.core.errors import MalformedError
-from sidecar.core.model import DEFAULT_HUB, LARGEST_NUMBER, ActorId, CallId, Kind, Outcome, Reminder, Reply, Self
+from sidecar.core.ids import LARGEST_NUMBER
+from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome, Reminder, Reply, Self
 from sidecar.core.names import invalid_instance_id
 from sidecar.router import Peer
 from sidecar.schema import peer_pb2 as pb

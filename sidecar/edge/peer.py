@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import structlog
 
 from sidecar.core.errors import MalformedError
-from sidecar.core.model import LARGEST_NUMBER, Forgotten, Outcome, Received, Reminder, Reply, Self
+from sidecar.core.ids import LARGEST_NUMBER
+from sidecar.core.model import Forgotten, Outcome, Received, Reminder, Reply, Self
 from sidecar.edge.forward import Served
 from sidecar.edge.messages import answer_of, message_of, reminder_of, reply_of
 from sidecar.edge.transport import Closed, Outflow, Refused
