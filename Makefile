@@ -22,7 +22,8 @@ PYTEST_ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test demo multi-app chaos lock \
-        lock-check image-lint sim soak mutants sdks sdks-record sdks-idle reliability sbom audit clean
+        lock-check image-lint sim soak mutants sdks sdks-record sdks-idle reliability fuzz fuzz-sockets sbom audit \
+        clean
 
 help: ## print this list
 	@echo "usage: make TARGET"; echo
@@ -113,6 +114,19 @@ reliability: $(SETUP) $(SETUP_SDKS) ## the tests of faults, with real processes;
 sim: $(SETUP) ## simulate deployments until nothing new is found; SEED= shows one as a story, STEPS= cuts it short
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
 
+fuzz: $(SETUP) .venvs/fuzz/.tried ## hostile input in process, for 2 minutes or SECONDS=, or INPUTS=; also SEED=, TARGETS=
+	$(BIN)/python -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(INPUTS),--inputs $(INPUTS)) \
+	    $(if $(SEED),--seed $(SEED)) $(if $(TARGETS),--targets $(TARGETS))
+
+fuzz-sockets: $(SETUP) ## hostile input to a real sidecar, 5,000 for each method or INPUTS=
+	$(BIN)/python -m tests.fuzz.sockets $(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED))
+
+# Where the library has no wheel the fuzzing goes on without coverage.
+.venvs/fuzz/.tried: tests/fuzz/requirements.lock
+	$(create_venv)
+	-$(@D)/bin/python $(PIP_INSTALL) --only-binary :all: --require-hashes -r $<
+	@touch $@
+
 soak: $(SETUP) ## simulate deployments for an hour
 	$(BIN)/python -m tests.simulation --soak --seconds 3600 --first $(shell date +%s)
 
@@ -128,7 +142,7 @@ image-lint: $(SETUP) ## check the container files as far as that goes without an
 COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
            --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
-OWN_INS := requirements-supply.in $(APP_SDKS:%=tests/blackbox/requirements-%.in) \
+OWN_INS := requirements-supply.in tests/fuzz/requirements.in $(APP_SDKS:%=tests/blackbox/requirements-%.in) \
            $(wildcard tests/sdks/python_*/requirements*.in)
 LOCKS   := requirements.lock requirements-dev.lock requirements-build.lock $(OWN_INS:.in=.lock)
 SOURCES := pyproject.toml $(OWN_INS)

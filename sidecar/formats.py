@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+_LONGEST_REASON = 300
+
 
 def toml(text: str) -> object:
     """What a TOML text says."""
@@ -11,6 +13,8 @@ def toml(text: str) -> object:
 
     try:
         return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("not valid TOML: it is nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         reason = str(error).replace("Cannot overwrite a value", "a key is given twice")
         raise ValueError(f"not valid TOML: {reason}") from error
@@ -38,9 +42,19 @@ def yaml(text: str) -> object:
         return library.load(text, UniqueKeys)  # noqa: S506 - derived from SafeLoader
     except library.MarkedYAMLError as error:
         line = f" (at line {error.problem_mark.line + 1})" if error.problem_mark else ""
-        raise ValueError(f"not valid YAML: {error.problem}{line}") from error
+        raise ValueError(f"not valid YAML: {_cut(str(error.problem))}{line}") from error
     except library.YAMLError as error:
-        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"not valid YAML: {_cut(str(error))}") from error
+    except RecursionError:
+        raise ValueError("not valid YAML: it is nested too deeply") from None
+    except Exception as error:
+        # The library reads a value such as `!!int ""` with no check of its own, and fails as it happens.
+        raise ValueError(f"not valid YAML: a value is not what its tag or form says ({_cut(str(error))})") from error
+
+
+def _cut(text: str) -> str:
+    """The text in one line of a bounded length: the library quotes what it has read."""
+    return " ".join(text.split())[:_LONGEST_REASON]
 
 
 BY_SUFFIX: Mapping[str, Callable[[str], object]] = MappingProxyType({".yaml": yaml, ".yml": yaml, ".toml": toml})

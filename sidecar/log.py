@@ -18,6 +18,7 @@ _MAX_EVENT_CHARACTERS = 1024
 _MAX_TRACE_LINES = 200
 _MAX_DEPTH = 4
 _HANDLER = "sidecar"
+_OF_CALLERS = ("Invalid encoding", "ExecuteBatchError raised in core")
 _HIDDEN = re.compile(r"token|secret|password|authorization|input|output|payload", re.IGNORECASE)
 _REDACTED = "[redacted]"
 
@@ -47,6 +48,12 @@ def configure(format: Literal["console", "json"], level: Literal["debug", "info"
     root.setLevel(threshold)
     # It logs every statement with its values at the level debug, and those hold payloads.
     logging.getLogger("aiosqlite").setLevel(max(threshold, logging.INFO))
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_not_of_callers)
+
+
+def _not_of_callers(record: logging.LogRecord) -> bool:
+    """Leave out tracebacks that any caller can have grpc write: for headers that are no UTF-8, for going early."""
+    return not str(record.msg).startswith(_OF_CALLERS)
 
 
 def safe(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -63,7 +63,7 @@ def _operations(at: str, kind: str, given: object) -> frozenset[Operation]:
         return known
     names = given if isinstance(given, list) else [given]
     by_name: dict[object, Operation] = {operation.value: operation for operation in known}
-    wrong = [name for name in names if name not in by_name]
+    wrong = [name for name in names if not isinstance(name, str) or name not in by_name]
     if wrong or not names:
         what = values.quoted(wrong[0]) if wrong else "an empty list"
         allowed = ", ".join(sorted(operation.value for operation in known))

@@ -7,6 +7,7 @@ must not know which setting it reads or where the value came from.
 
 import ipaddress
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,9 +40,14 @@ _SWITCH_WORDS = {"true", "1", "yes", "on", "false", "0", "no", "off"}
 _SWITCHED_ON = {"true", "1", "yes", "on"}
 
 
+# A value of a file may be very deep, or very large by its references; `repr` would write all of it.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxother, _SHORT.maxstring = 4, 1_000, 1_000
+
+
 def quoted(raw: object) -> str:
     """`raw` for an error text: one line, control characters escaped, cut."""
-    text = repr(raw)
+    text = _SHORT.repr(raw)
     return text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…"
 
 

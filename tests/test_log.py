@@ -305,3 +305,15 @@ async def test_what_the_database_driver_is_given_is_not_logged_at_debug(capsys: 
     written = console(capsys)
     assert "seen" in written
     assert "canary" not in written
+
+
+def test_what_any_caller_can_do_to_grpc_fills_no_log(capsys: pytest.CaptureFixture[str]) -> None:
+    """It writes a traceback for each header that is no text, and for each client that leaves while it is answered."""
+    log.configure("json", "info")
+    of_grpc = logging.getLogger("grpc._cython.cygrpc")
+    of_grpc.error("Invalid encoding on %s", b"\xff")
+    of_grpc.error("ExecuteBatchError raised in core by servicer method [%s]", "/A/B")
+    of_grpc.error("Unexpected exception in thread")
+    assert [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()] == [
+        "Unexpected exception in thread"
+    ]

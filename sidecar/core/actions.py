@@ -96,8 +96,8 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
     child_id = child.instance_id or f"{draft.state.instance.id}:{action.id & 0xFFFFFFFF:04x}"
     app = _app_of(draft, action, "workflow", child.name, child.tags)
     target, wrong = _target(draft, action, "workflow", child_id, app)
-    error = "InvalidAppId" if wrong else "InvalidInstanceId"
-    wrong = wrong or invalid_instance_id(child_id)
+    error = "InvalidAppId" if wrong else "InvalidInstanceId" if invalid_instance_id(child_id) else "InvalidName"
+    wrong = wrong or invalid_instance_id(child_id) or invalid_name("workflow", child.name)
     event = events.confirmation(draft.now, action.id)
     event.child_created.CopyFrom(
         pb.ChildCreated(

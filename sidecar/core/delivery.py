@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from sidecar.core import calls, entity, entity_calls, events, operations, pauses, rewind
+from sidecar.core import calls, entity, entity_calls, events, lineage, operations, pauses, rewind
 from sidecar.core import state as states
 from sidecar.core.calls import Draft
 from sidecar.core.errors import MalformedError
@@ -230,6 +230,7 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
     identity = operations.Identity(reminder.target.hub, reminder.target.id, started.instance.execution_id.value, parent)
     changes = operations.created(at, state, identity, started, event)
     if started.lineage and changes.instance is not None:
+        lineage.check(started.lineage)
         changes = replace(changes, lineage=started.lineage, instance=replace(changes.instance, lineage=True))
     return Decision(operations.consuming(changes, arrival.consumed, arrival.received), DONE)
 
@@ -348,9 +349,11 @@ def requested(message: Reminder) -> pb.ActivityRequest:
         MalformedError: the payload is no request to run an activity.
     """
     try:
-        return pb.ActivityRequest.FromString(message.payload)
+        request = pb.ActivityRequest.FromString(message.payload)
     except DecodeError as error:
         raise MalformedError("the payload is no request to run an activity") from error
+    lineage.check(request.lineage)
+    return request
 
 
 def withdrawn(reminder: Reminder) -> Changes:

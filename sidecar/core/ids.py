@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+LARGEST_NUMBER = 2**63 - 1  # that a store holds; peers and persons can name larger ones
+
 
 class Ids:
     """Sources of new numbers and IDs, handed in so that a simulation can give them from a seed.

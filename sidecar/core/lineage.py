@@ -30,6 +30,21 @@ def asked_for(response: pb.OrchestratorResponse) -> bool:
     )
 
 
+def check(given: bytes) -> None:
+    """See that what another app gave is a history that workers can be sent.
+
+    Raises:
+        MalformedError: it is not.
+    """
+    try:
+        history = pb.PropagatedHistory.FromString(given)
+    except DecodeError as error:
+        raise MalformedError("the history of the callers cannot be read") from error
+    for chunk in history.chunks:
+        for event in chunk.raw_events:
+            events.decode(event)
+
+
 def of_call(draft: Draft, scope: int) -> bytes:
     """Return the encoded history that goes with a call; b"" if it asks for none."""
     if scope not in (OWN, ALL) or draft.lineage is None:

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from sidecar.core import events
 from sidecar.core.errors import DeniedError
+from sidecar.core.ids import LARGEST_NUMBER
 from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome
 from sidecar.edge.forward import Forwarder
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, guarded, parsed
@@ -61,7 +62,8 @@ class Admin:
 
     async def _list_waiting(self, call: Call, request: pb.ListWaitingRequest) -> bytes:
         limit = min(request.limit or _PAGE, _LARGEST_PAGE)
-        found = await self._inspection.waiting(request.app_id, request.after, limit)
+        after = min(request.after, LARGEST_NUMBER)
+        found = await self._inspection.waiting(request.app_id, after, limit)
         return pb.ListWaitingResponse(calls=[_waiting(*one) for one in found]).SerializeToString()
 
     async def _retry(self, call: Call, request: pb.RetryRequest) -> bytes:
@@ -74,7 +76,7 @@ class Admin:
     async def _fail_call(self, call: Call, request: pb.FailCallRequest) -> bytes:
         if not request.reason:
             raise Refused(Status.INVALID_ARGUMENT, "say why the call is to fail: its workflow gets the reason")
-        reply = await self._inspection.fail(request.id, request.reason)
+        reply = await self._inspection.fail(min(request.id, LARGEST_NUMBER), request.reason)
         if reply.outcome is Outcome.MISSING:
             raise Refused(Status.NOT_FOUND, f"no call {request.id} waits: it has an answer, or never was")
         done(reply)

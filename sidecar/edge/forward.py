@@ -17,7 +17,7 @@ from sidecar.core.ids import Ids
 from sidecar.core.model import Forgotten, Received
 from sidecar.core.names import invalid_app_id
 from sidecar.edge.dialects import wire
-from sidecar.edge.rpc import Forwarded
+from sidecar.edge.rpc import Forwarded, parse
 from sidecar.edge.transport import Call, Refused, Status, Unary
 from sidecar.engine import Engine
 from sidecar.router import LinkBrokenError, Peer
@@ -41,6 +41,8 @@ KEPT_SECONDS = 60.0  # how long a call outlives the link that it came over
 MOST_CALLS = 10_000
 _MARGIN, _SHORTEST_MARGIN = 0.05, 0.2  # of the caller's deadline, and seconds
 _NUMBER_BITS = 61
+_LONGEST_ID = 64
+_STATUSES = frozenset(int(status) for status in Status)
 log = structlog.get_logger(__name__)
 
 
@@ -127,9 +129,12 @@ class Forwarder:
 
     async def _send(self, peer: Peer, deadline: float | None, request: peer_pb2.Request, reach: float) -> bytes:
         response = await self._insist(peer, deadline, request, reach)
-        if response.status:
-            raise Refused(Status(response.status), response.text)
-        return response.body
+        if not response.status:
+            return response.body
+        if response.status not in _STATUSES:
+            text = f"app '{peer[1]}' answered with status {response.status}, which there is not"
+            raise Refused(Status.UNAVAILABLE, text)
+        raise Refused(Status(response.status), response.text)
 
     async def _insist(
         self, peer: Peer, deadline: float | None, request: peer_pb2.Request, reach: float
@@ -164,12 +169,12 @@ class Forwarder:
 def _named(name: str, body: bytes, ids: Ids) -> bytes:
     """Choose the IDs that the receiver would choose, so that a call that is tried again is the same one."""
     if name == "StartInstance":
-        start = taskhub_pb2.CreateInstanceRequest.FromString(body)
+        start = parse(taskhub_pb2.CreateInstanceRequest, body)
         start.instance_id = start.instance_id or ids.new_id()
         start.execution_id.value = start.execution_id.value or ids.new_id()
         return start.SerializeToString()
     if name == "RerunWorkflowFromEvent":
-        rerun = taskhub_pb2.RerunRequest.FromString(body)
+        rerun = parse(taskhub_pb2.RerunRequest, body)
         rerun.new_instance_id = rerun.new_instance_id or ids.new_id()
         return rerun.SerializeToString()
     return body
@@ -270,7 +275,14 @@ def _refusal(call_id: str, refused: Refused) -> peer_pb2.Response:
 
 
 def _number(call_id: str) -> int:
-    """Return the number that marks a call in the store, above every order number of a reminder."""
+    """Return the number that marks a call in the store, above every order number of a reminder.
+
+    Raises:
+        Refused: the ID is none; it is kept for a while, so a peer may not choose how long it is.
+    """
+    if len(call_id) > _LONGEST_ID:
+        text = f"the ID of a forwarded call has {len(call_id)} characters; at most {_LONGEST_ID} are allowed"
+        raise Refused(Status.INVALID_ARGUMENT, text)
     try:
         return int(call_id, 16) % (1 << _NUMBER_BITS) | 1 << (_NUMBER_BITS + 1)
     except ValueError:

@@ -36,6 +36,7 @@ _silent = logging.getLogger("sidecar.http.wire")
 _silent.disabled = True
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class View(Protocol):
@@ -107,6 +108,7 @@ class HttpSurface:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None  # noqa: S101 - there is one after the set-up
+        server.request_handler = _without_expectations(server.request_handler)
         for each in listening:
             self._servers.append(await self._doors.serve(server, each))
         return bound
@@ -167,6 +169,17 @@ class HttpSurface:
             response = _error(403, "ERR_HOST_FORBIDDEN", "the Host header must be localhost, 127.0.0.1 or [::1]")
         response.force_close()  # so that a connection has one request, and its time is that of the request
         return response
+
+
+def _without_expectations(handle: _Answer) -> _Answer:
+    """Refuse the header `Expect` before aiohttp sees it: one that is not UTF-8 would end with 500."""
+
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+            return _error(417, "ERR_EXPECTATION", "nothing can be expected of this server but 100-continue")
+        return await handle(request)
+
+    return serve
 
 
 @web.middleware

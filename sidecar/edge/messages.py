@@ -1,6 +1,7 @@
 """The messages of a peer link and the values of the core, from one to the other. Pure."""
 
 from sidecar.core.errors import MalformedError
+from sidecar.core.ids import LARGEST_NUMBER
 from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome, Reminder, Reply, Self
 from sidecar.core.names import invalid_instance_id
 from sidecar.router import Peer
@@ -60,6 +61,8 @@ def reminder_of(me: Self, peer: Peer, message: pb.Message) -> Reminder:
         raise MalformedError(f"the message is for app '{target.app_id[:64]}', this is '{me.app}'")
     if message.kind not in _FOR_OTHERS:
         raise MalformedError(f"a peer may not send a message of kind {message.kind}")
+    if message.id > LARGEST_NUMBER:
+        raise MalformedError(f"no message has the number {message.id}")
     kind = Kind(message.kind)
     wrong = None if kind in (Kind.ACTIVITY, Kind.WITHDRAW) else invalid_instance_id(target.id)
     if wrong:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import structlog
 
 from sidecar.core.errors import MalformedError
+from sidecar.core.ids import LARGEST_NUMBER
 from sidecar.core.model import Forgotten, Outcome, Received, Reminder, Reply, Self
 from sidecar.edge.forward import Served
 from sidecar.edge.messages import answer_of, message_of, reminder_of, reply_of
@@ -183,7 +184,8 @@ class PeerLink:
         try:
             await self._send(pb.Frame(answers=answers))
             if batch.floor:
-                await self._service.marks.forget(self.peer, Forgotten(self.store, batch.floor))
+                floor = min(batch.floor, LARGEST_NUMBER)
+                await self._service.marks.forget(self.peer, Forgotten(self.store, floor))
         except (Closed, UnavailableError):
             return
 

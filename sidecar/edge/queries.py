@@ -14,6 +14,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from sidecar.config import Settings
 from sidecar.core import events
 from sidecar.core.model import Outcome, Status
+from sidecar.core.names import invalid_instance_id
 from sidecar.edge import tokens
 from sidecar.edge.dialects import MICROSOFT, SMALL_LIMIT, wire
 from sidecar.edge.hubs import Hubs
@@ -22,6 +23,7 @@ from sidecar.edge.transport import Call, Refused
 from sidecar.edge.transport import Status as Code
 from sidecar.edge.trees import MOST_COUNT
 from sidecar.edge.views import state_of
+from sidecar.engine import Address
 from sidecar.purging import Purge, Purging
 from sidecar.queries import Queries, mark_of
 from sidecar.schema import taskhub_pb2 as pb
@@ -132,8 +134,7 @@ class Many:
         if request.HasField("instance_id"):
             count, complete = await self._purge_one(call, request), True
         elif batch is not None:
-            addresses = [(hub_of(call), instance_id) for instance_id in dict.fromkeys(batch)]
-            count, complete = await self._queries.purge_batch(addresses, self._how(call, request))
+            count, complete = await self._queries.purge_batch(_addresses(call, batch), self._how(call, request))
         elif request.HasField("filter"):
             count, complete = await self._purge_matching(call, request)
         else:
@@ -179,9 +180,10 @@ class Many:
         Here every terminate holds from its commit, whatever a worker does: this one only takes several.
         """
         output = json.dumps(request.reason.value) if request.HasField("reason") else None
-        batch = list(dict.fromkeys(request.batch.instance_ids))
-        ended = await self._queries.end_batch([(hub_of(call), instance_id) for instance_id in batch], output)
-        left = [instance_id for instance_id, was_ended in zip(batch, ended, strict=True) if not was_ended]
+        addresses = _addresses(call, request.batch.instance_ids)
+        ended = await self._queries.end_batch(addresses, output)
+        gone = {instance_id for (_, instance_id), was_ended in zip(addresses, ended, strict=True) if was_ended}
+        left = [instance_id for instance_id in dict.fromkeys(request.batch.instance_ids) if instance_id not in gone]
         return pb.SkipGracefulTerminationsResponse(unterminated_instance_ids=left).SerializeToString()
 
     # ------------------------------------------------------------ hubs
@@ -208,6 +210,11 @@ def _statuses(numbers: Sequence[int]) -> frozenset[Status]:
 
 def _time(message: Message, name: str) -> int | None:
     return events.micros(getattr(message, name)) if message.HasField(name) else None
+
+
+def _addresses(call: Call, batch: Iterable[str]) -> list[Address]:
+    """Return whom a batch means: each instance once, and no entity, whatever the IDs say."""
+    return [(hub_of(call), one) for one in dict.fromkeys(batch) if invalid_instance_id(one) is None]
 
 
 def _batch(request: pb.PurgeInstancesRequest) -> Iterable[str] | None:

@@ -13,7 +13,9 @@ from sidecar.schema import taskhub_pb2 as pb
 
 from .builders import Flow, child, message, task
 
-GRANDPARENT = pb.PropagatedChunk(raw_events=[b"old"], app_id="stock", instance_id="g", workflow_name="root")
+GRANDPARENT = pb.PropagatedChunk(
+    raw_events=[pb.HistoryEvent(event_id=7).SerializeToString()], app_id="stock", instance_id="g", workflow_name="root"
+)
 GIVEN = pb.PropagatedHistory(scope=2, chunks=[GRANDPARENT]).SerializeToString()
 
 

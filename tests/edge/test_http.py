@@ -76,6 +76,16 @@ def surface_of(view: Shown, token: str = "", **options: bool) -> http.HttpSurfac
     return http.HttpSurface(view, ApiTokens(Secret(token) if token else None, None), **options)
 
 
+async def exchange(port: int, request: bytes) -> Reply:
+    """The last answer to bytes that are sent as they are."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    raw = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return Reply(raw[raw.rindex(b"HTTP/1.1 ") :])
+
+
 @pytest.fixture
 def view() -> Shown:
     return Shown()
@@ -370,3 +380,13 @@ async def test_a_stopped_surface_gives_its_port_back_at_once(view: Shown) -> Non
 
 async def test_stopping_what_never_started_does_nothing(view: Shown) -> None:
     await surface_of(view).stop()
+
+
+@pytest.mark.parametrize("expected", [b"\x80", b"a miracle", b"100-continue"])
+@pytest.mark.parametrize("path", [b"/livez", b"/nowhere"])
+async def test_what_a_client_expects_is_refused_and_never_an_error_of_ours(
+    port: int, path: bytes, expected: bytes
+) -> None:
+    head = b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nExpect: %s\r\n\r\n" % (path, expected)
+    answer = {b"/livez": 204, b"/nowhere": 404}[path] if expected == b"100-continue" else 417
+    assert (await exchange(port, head)).status == answer

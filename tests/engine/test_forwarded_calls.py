@@ -188,6 +188,31 @@ async def ask(peer: PlayedPeer, frame: peer_pb2.Frame) -> peer_pb2.Response:
     raise AssertionError("the link ended")
 
 
+@pytest.mark.parametrize(("call_id", "said"), [("x" * 8, "not hexadecimal"), ("a" * 65, "65 characters")])
+async def test_a_call_whose_id_is_none_is_refused_and_not_kept(start: Start, call_id: str, said: str) -> None:
+    ml = await start("ml")
+    peer = PlayedPeer(ml)
+    assert await peer.introduce(hello("orders", store="s")) == ""
+    answer = await ask(peer, request(call_id, "GetInstance", pb.GetInstanceRequest(instance_id="a")))
+    assert (answer.status, said in answer.text) == (Status.INVALID_ARGUMENT, True)
+    assert not ml.sidecar.peers._served._calls
+    await peer.close()
+
+
+async def test_a_reply_of_a_status_that_there_is_not_blames_the_peer(start: Start) -> None:
+    orders = await start("orders")
+    peer = PlayedPeer(orders)
+    assert await peer.introduce(hello("ml")) == ""
+    body = pb.GetInstanceRequest(instance_id="a", router=ML)
+    asked = asyncio.create_task(orders.refusal("GetInstance", body))
+    while (frame := await peer.receive()) is not None and not frame.HasField("request"):
+        pass
+    assert frame is not None
+    await peer.send(peer_pb2.Frame(response=peer_pb2.Response(id=frame.request.id, status=99)))
+    assert (await asked)[0] is Status.UNAVAILABLE
+    await peer.close()
+
+
 @pytest.mark.parametrize("between", ["nothing", "a new link", "a restart"])
 async def test_a_call_that_comes_again_has_its_effect_once(start: Start, tmp_path: Path, between: str) -> None:
     """M44"""

@@ -25,6 +25,9 @@ ANSWERS = {
     "entity_lock_granted": "critical_section_id",
 }
 
+# What the answer to a request names it by.
+NAMES = {"entity_called": "request_id", "entity_lock_requested": "critical_section_id"}
+
 
 def step(rng: random.Random, kind: str) -> Step:
     """Return a step over entities: its kind, the keys, a number, and for a signal how late it comes, in seconds."""

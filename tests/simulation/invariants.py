@@ -132,15 +132,18 @@ def _require(holds: bool, instance: Instance, text: str) -> None:
 def _walk(instance: Instance, rows: list[Row]) -> set[int]:
     """Read a log as a worker would; return the calls that it leaves open."""
     still_open: Counter[int] = Counter()
+    named: dict[str, int] = {}  # the requests of entities by their IDs
     for row in rows:
         event = events.decode(row.event)
         kind = event.WhichOneof("kind") or ""
         if kind in _OPENS:
             if kind != "timer_created" or not events.never(event.timer_created.fire_at):
                 still_open[event.event_id] += 1
+            if kind in entities.NAMES:
+                named[getattr(getattr(event, kind), entities.NAMES[kind])] = event.event_id
         elif kind in _CLOSES:
             task = getattr(getattr(event, kind), _CLOSES[kind])
-            task = entities.number_in(task) if kind in entities.ANSWERS else task
+            task = named[task] if kind in entities.ANSWERS else task
             still_open[task] -= 1
             _require(still_open[task] >= 0, instance, f"{kind} {task} answers no open call, or a second time")
     return {task for task, count in still_open.items() if count}

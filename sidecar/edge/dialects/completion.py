@@ -14,7 +14,7 @@ from sidecar.core.model import Status
 from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, Family, microsoft, wire
 from sidecar.schema import taskhub_pb2 as pb
 
-_SCOPE = 6
+_SCOPE, _SCOPES = 6, (1, 2)  # a slot of a child, and what is in it: own history, or that of all callers
 _TRACE_MARK = 0x0A  # a trace context begins with its first text field; an ID is printable
 
 
@@ -113,7 +113,7 @@ def _read_task(task: pb.ScheduleTask, family: Family | None) -> Family | None:
 def _read_child(child: pb.CreateChild, family: Family | None) -> Family | None:
     # A number in slot 6 is not what the schema has there: it stays among the unknown fields.
     scope = _unknown(child, _SCOPE)
-    child.history_propagation_scope = scope or 0
+    child.history_propagation_scope = scope if scope in _SCOPES else 0
     if child.HasField("retry_parent") or scope is not None:
         family = DAPR
     if _is_trace(child.slot_5):

@@ -1,0 +1,140 @@
+"""The files that a sidecar reads at its start and while it runs: settings, access policy, peers."""
+
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from sidecar import config, policy_file
+from sidecar.config import ConfigError
+
+YAML = b"""app_id: orders
+namespace: default
+grpc_port: [50001, 4001]
+http_port: 3500
+peer_host: 127.0.0.1
+peers:
+  ml: 10.0.0.7:50002
+  logistics: ["10.0.0.8:50002", "[::1]:50003"]
+peer_pattern: "{app}-sidecar:50002"
+routes: ["activity:gpu-*=ml", "workflow:ship*=logistics"]
+insecure_peers: true
+data_dir: /var/lib/sidecar
+max_message_bytes: 64MiB
+turn_timeout: 120
+activity_timeout: 1h
+retention:
+  completed: 7d
+  any: 30d
+limits: {activities: 50, "activity:gpu-*": 1}
+task_hubs: [blue, green]
+log_level: info
+"""
+TOML = b"""app_id = "orders"
+grpc_port = [50001, 4001]
+http_port = 3500
+peer_host = "127.0.0.1"
+routes = ["activity:gpu-*=ml"]
+max_message_bytes = "64MiB"
+turn_timeout = 120.5
+task_hubs = "separate"
+[peers]
+ml = "10.0.0.7:50002"
+logistics = ["10.0.0.8:50002"]
+[retention]
+completed = "7d"
+[limits]
+activities = 50
+"activity:gpu-*" = 1
+"""
+POLICY = b"""default: deny
+allow:
+  - {caller: orders, activity: score}
+  - {caller: "shop-*", workflow: "ship*", operations: [schedule, get, raise]}
+  - caller: a
+    workflow: b
+    operations: get
+"""
+PEERS = b"""ml: 10.0.0.7:50002
+logistics: [10.0.0.8:50002, "[::1]:50003"]
+"""
+WORDS = (
+    *(
+        b"- ",
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b'"',
+        b"'",
+        b"'''",
+        b'"""',
+        b"&a ",
+        b"*a",
+        b"<<: ",
+        b"? ",
+        b"!!binary ",
+        b"!!set ",
+    ),
+    *(b"!!timestamp 2001-99-99", b"!!int _", b"0x", b"1_0", b"1:2:3", b".inf", b".nan", b"1e999", b"9" * 5000, b"-1"),
+    *(b"null", b"~", b"true", b"no", b"2001-01-01", b"99999-01-01T00:00:00", b"%YAML 9.9", b"---", b"...", b"|", b">"),
+    *(
+        b"\t",
+        b"\x00",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"\\ud800",
+        b"\\U00110000",
+        b"\\x1b[2J",
+        b"#",
+        b"=",
+        b"[a.b]",
+        b"[[a]]",
+    ),
+    *(b"app_id", b"peers", b"retention", b"limits", b"allow", b"operations", b"schedule", b"completed", b"activity:*"),
+    *(
+        b"ml=127.0.0.1:1",
+        b"host:65536",
+        b"[::1",
+        b"{app}",
+        b"{",
+        b"{app.__class__}",
+        b"1d",
+        b"1e400s",
+        b"9" * 30 + b"d",
+    ),
+)
+
+
+@cache
+def _place() -> Path:
+    return Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+
+
+def _read(data: bytes, name: str, read: Callable[[Path], object]) -> None:
+    path = _place() / name
+    path.write_bytes(data)
+    try:
+        read(path)
+    except (ConfigError, ValueError) as error:
+        if not isinstance(error, ConfigError) and read is not config.read_peers:
+            raise
+        if "\n" in str(error):
+            raise AssertionError("a message of several lines") from error
+        if len(str(error)) > 2_000:
+            raise AssertionError(f"a message of {len(str(error))} characters") from error
+
+
+def settings(data: bytes, suffix: str) -> None:
+    """A file of settings."""
+    _read(data, f"settings{suffix}", lambda path: config.resolve({"config": str(path)}, {}))
+
+
+def policy(data: bytes) -> None:
+    """A file of an access policy."""
+    _read(data, "policy.yaml", policy_file.read)
+
+
+def peers(data: bytes) -> None:
+    """A file of peers."""
+    _read(data, "peers.yaml", config.read_peers)
