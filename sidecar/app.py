@@ -35,7 +35,7 @@ from sidecar.inspection import Inspection
 from sidecar.retention import Retention
 from sidecar.router import Link, Peer, Router
 from sidecar.service import Service
-from sidecar.store import sqlite
+from sidecar.store import opening, sqlite
 from sidecar.store.protocol import Store
 from sidecar.timers import Clock
 
@@ -326,7 +326,7 @@ async def create(settings: Settings) -> Sidecar:
     policy = None if settings.policy is None else policy_file.read(settings.policy)
     try:
         store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
-    except sqlite.OpenError as error:
+    except opening.OpenError as error:
         raise StartError(str(error)) from error
     return Sidecar(settings, store, certificates, policy)
 
@@ -358,7 +358,7 @@ async def main(settings: Settings) -> None:
 
 
 def _announce(settings: Settings, ports: Ports) -> None:
-    sqlite.warn_if_affected()
+    opening.warn_if_affected()
     if settings.insecure_peers:
         _log.warning("peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in")
     _log.info(

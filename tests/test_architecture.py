@@ -77,13 +77,13 @@ MAY_IMPORT = {
 # Package from outside -> the only modules that may import it.
 ONLY_IN = {
     "aiohttp": ["app", "edge.*"],
-    "aiosqlite": ["store.sqlite"],
+    "aiosqlite": ["store.file"],
     "cryptography": ["dev_ca", "edge.certificates"],
     "grpc": ["app", "edge.grpc_aio"],
     "grpc_health": ["app", "edge.*"],
     "random": ["timers"],
     "secrets": ["timers"],
-    "sqlite3": ["store.queries", "store.sqlite", "store.writes"],
+    "sqlite3": ["store.*"],
     "time": ["timers"],
     "typer": ["cli"],
     "uuid": ["timers"],

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.core.model import Changes, Row
+from sidecar.store.opening import OpenError
 from sidecar.store.protocol import UnavailableError
-from sidecar.store.sqlite import OpenError, Sqlite, open_store
+from sidecar.store.sqlite import Sqlite, open_store
 from tests.store.builders import EVERYTHING, ME, created, reminder
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -126,7 +127,7 @@ def commit_under_a_limit(directory: Path, pipe: Connection) -> None:
 
     async def rounds() -> None:
         store = await open_store(ME, directory, "fresh")
-        size = (store.path.with_name(f"{store.path.name}-wal")).stat().st_size
+        size = (store.file.path.with_name(f"{store.file.path.name}-wal")).stat().st_size
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         for number, limit in ((1, most), (11, size), (21, most)):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
