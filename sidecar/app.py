@@ -161,7 +161,11 @@ class Sidecar:
 
     def ready(self) -> bool:
         """Whether calls are answered."""
-        return self._serving
+        return self._serving and not self.store.trouble
+
+    def trouble(self) -> str:
+        """Why nothing can be stored, "" if that is not so."""
+        return self.store.trouble
 
     def metadata(self) -> dict[str, object]:
         """Return what `GET /v1.0/metadata` shows."""

@@ -21,6 +21,15 @@ _FIXED = ((3, 51, 3), (3, 44, 6), (3, 50, 7))
 _PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "mmap_size": 0, "busy_timeout": 5000}
 _APPLICATION_ID = 0x53694361
 _CHECKED_BYTES = 64 * 1024 * 1024  # a larger file is not read through at the start, which takes under a second
+_RESTORE = "stop the sidecar, look with `sidecar store check`, put a backup back with `sidecar store restore`"
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "free space on the disk of the data directory",
+    sqlite3.SQLITE_READONLY: "let the sidecar write to the data directory, and its disk be mounted for writing",
+    sqlite3.SQLITE_CANTOPEN: "let the sidecar write to the data directory, and its disk be mounted for writing",
+    sqlite3.SQLITE_IOERR: "look for errors of the disk in the log of the system",
+    sqlite3.SQLITE_CORRUPT: _RESTORE,
+    sqlite3.SQLITE_NOTADB: _RESTORE,
+}
 
 
 class OpenError(Exception):
@@ -33,6 +42,26 @@ class Opened(NamedTuple):
     identity: str
     next_key: int
     next_order: int
+
+
+def advice(error: Exception) -> str:
+    """Return an error with what a person can do about it."""
+    hint = _ADVICE.get(primary_code(error), "")
+    return f"{error}: {hint}" if hint else str(error)
+
+
+def primary_code(error: Exception) -> int:
+    """Return the result code of SQLite without its details; 0 if it is not an error of SQLite's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def prove(connection: sqlite3.Connection) -> None:
+    """Write something durably: a disk that cannot is found out before work depends on it. Raises sqlite3.Error."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(
+        "INSERT INTO meta (name, value) VALUES ('reopened', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"
+    )
+    connection.execute("COMMIT")
 
 
 def prepare(connection: sqlite3.Connection, me: Self, fresh: str) -> Opened:
@@ -49,7 +78,7 @@ def prepare(connection: sqlite3.Connection, me: Self, fresh: str) -> Opened:
     connection.execute("PRAGMA journal_size_limit = 67108864")
     pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     if pages * size < _CHECKED_BYTES and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        raise sqlite3.DatabaseError("the file is damaged; restore a backup of it")
+        raise sqlite3.DatabaseError(f"the file is damaged: {_ADVICE[sqlite3.SQLITE_CORRUPT]}")
     _migrate(connection)
     return Opened(_identity(connection, me, fresh), next_of(connection, "instances"), next_of(connection, "reminders"))
 

@@ -19,6 +19,7 @@ from sidecar.store.file import File
 from sidecar.store.protocol import (
     Criteria,
     EntityRow,
+    FullError,
     Mark,
     Order,
     Page,
@@ -59,10 +60,21 @@ class Sqlite:
         self._waiting: list[_Waiting] = []
         self._committing: asyncio.Task[None] | None = None
 
+    @property
+    def trouble(self) -> str:
+        """See `Store.trouble`."""
+        return self.file.trouble
+
+    async def recovered(self) -> None:
+        """See `Store.recovered`."""
+        await self.file.recovered()
+
     # ------------------------------------------------------------ writes
 
     async def commit(self, batch: Sequence[Changes]) -> list[Refusal | None]:
         """See `Store.commit`."""
+        if self.file.full and not all(map(_only_removes, batch)):
+            raise FullError(self.trouble)
         done: asyncio.Future[list[Refusal | None]] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, done))
         if self._committing is None:
@@ -79,9 +91,10 @@ class Sqlite:
 
     async def _commit_together(self, batches: list[_Waiting]) -> None:
         try:
-            outcomes = await self.file.call(writes.commit, self.me, [batch for batch, _ in batches])
+            outcomes = await self.file.write(writes.commit, self.me, [batch for batch, _ in batches])
         except UnavailableError as error:
-            log.error("commit failed", changes=sum(len(batch) for batch, _ in batches), error=str(error))
+            if not self.trouble:  # else the file has said it
+                log.error("commit failed", changes=sum(len(batch) for batch, _ in batches), error=str(error))
             for _, done in batches:
                 done.set_exception(UnavailableError(str(error)))
             return
@@ -188,8 +201,12 @@ class Sqlite:
         try:
             await self.file.call(_all, "PRAGMA wal_checkpoint(TRUNCATE)", ())
         except UnavailableError as error:
-            log.warning("last checkpoint failed", error=str(error))
+            log.warning("last checkpoint failed: nothing is lost by that", error=str(error))
         await self.file.close()
+
+
+def _only_removes(changes: Changes) -> bool:
+    return changes.purged or not (changes.instance or changes.set or changes.received)
 
 
 def _all(connection: sqlite3.Connection, statement: str, values: rows.Values) -> list[Any]:

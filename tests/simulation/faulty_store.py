@@ -189,6 +189,15 @@ class FaultyStore:
         """See `Store`."""
         return self._store.next_order
 
+    @property
+    def trouble(self) -> str:
+        """See `Store.trouble`."""
+        return ""
+
+    async def recovered(self) -> None:
+        """See `Store.recovered`."""
+        await self._faults.read()
+
     async def commit(self, batch: Sequence[Changes]) -> list[Refusal | None]:
         """See `Store.commit`: one at a time, as on one connection."""
         async with self._turn:

@@ -124,6 +124,11 @@ class SimulatedFile(File):
         self._database = database
         self._faults = faults
 
+    async def _connect(self) -> Any:
+        """There is nothing to be opened again."""
+        if self._database.in_transaction:
+            self._database.rollback()
+
     def _make_room(self) -> None:
         """There is no thread that could be starved."""
 

@@ -131,6 +131,8 @@ def commit_under_a_limit(directory: Path, pipe: Connection) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         for number, limit in ((1, most), (11, size), (21, most)):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+            if limit == most:
+                await store.recovered()
             pipe.send(await _commit_together(store, number))
         await store.close()
 
@@ -155,6 +157,7 @@ async def commit_some(directory: Path) -> None:
         print(f"refused: {error}")  # noqa: T201
         return
     for first in range(store.next_key, store.next_key + 50, 10):
+        await store.recovered()
         for number, outcome in (await _commit_together(store, first)).items():
             print(number, outcome, flush=True)  # noqa: T201
     try:

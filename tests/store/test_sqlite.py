@@ -133,7 +133,8 @@ async def test_nobody_else_may_read_the_file_or_its_directory(tmp_path: Path, um
 
 
 async def test_closing_puts_everything_into_the_one_file(closed: Path) -> None:
-    assert {path.name for path in closed.parent.iterdir()} <= {closed.name, f"{closed.name}.lock"}
+    beside = {f"{closed.name}.{kind}" for kind in ("lock", "reserve")}
+    assert {path.name for path in closed.parent.iterdir()} <= {closed.name, *beside}
 
 
 async def test_a_new_store_is_known_by_the_id_that_it_is_given(file: Sqlite) -> None:
@@ -487,9 +488,9 @@ async def test_a_full_disk_fails_all_of_a_transaction_leaves_nothing_of_it_and_e
     outcomes = await asyncio.gather(*(file.commit(batch) for batch in batches), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [UnavailableError] * 4
     assert "full" in str(outcomes[0])
+    await file.recovered()
     assert await contents(file) == before
     assert await file.commit([Changes(dropped=(1,))]) == [None]
-    await ask(file, "PRAGMA max_page_count = 1000000")
     answers = await asyncio.gather(*(file.commit(batch) for batch in batches))
     assert answers == [[None], [None, None], [None], [None]]
 
