@@ -27,6 +27,7 @@ from sidecar.edge.forward import ROUTER_FIELDS, Forwarder, Served
 from sidecar.edge.grpc_aio import GrpcChannel, GrpcServer
 from sidecar.edge.health import Health
 from sidecar.edge.peers import Peers, PeerState, Proof
+from sidecar.edge.store_admin import StoreAdmin
 from sidecar.edge.streams import Streams
 from sidecar.edge.taskhub import TaskHub
 from sidecar.edge.transport import AddressInUse, Channel, Handlers, Tls
@@ -36,6 +37,7 @@ from sidecar.retention import Retention
 from sidecar.router import Link, Peer, Router
 from sidecar.service import Service
 from sidecar.store import opening, sqlite
+from sidecar.store.copies import Copies
 from sidecar.store.protocol import Store
 from sidecar.timers import Clock
 
@@ -148,7 +150,9 @@ class Sidecar:
         self.engine, self.dispatch, self.service = middle.engine, middle.dispatch, middle.service
         self.router, self.peers, self.taskhub = middle.router, middle.peers, middle.taskhub
         self.retention = middle.retention
-        app_handlers = _merged(self.taskhub.handlers(), middle.admin.handlers(), Health(self.ready).handlers())
+        copies = StoreAdmin(store.me, Copies(store.file), self.engine.clock)
+        parts = (self.taskhub, middle.admin, copies, Health(self.ready))
+        app_handlers = _merged(*(part.handlers() for part in parts))
         self.app_server = GrpcServer(app_handlers, max_receive_bytes=limit)
         self.peer_server = GrpcServer(Handlers(duplex={peer.METHOD: self.peers.accept}), max_receive_bytes=limit)
         self.http = http.HttpSurface(self)

@@ -22,6 +22,7 @@ from filelock import FileLock
 from sidecar.store import opening
 from sidecar.store.opening import Opened, OpenError
 from sidecar.store.protocol import RejectedError, UnavailableError
+from sidecar.store.steps import Steps
 
 T = TypeVar("T")
 Prepare = Callable[[sqlite3.Connection], Opened]
@@ -57,6 +58,7 @@ class File:
         self._well.set()
         self._down = False  # the connection is not to be used
         self._mending: asyncio.Task[None] | None = None
+        self._steps: Steps | None = None  # of a copy that is being made
         self._starved: asyncio.TimerHandle | None = None  # set while a call is on the thread
         self._on_thread = 0
 
@@ -102,7 +104,22 @@ class File:
             self._off_thread()
         return result
 
+    async def copy(self, target: Path) -> None:
+        """Copy the file as it is at one moment; other calls go on meanwhile. One at a time. Raises UnavailableError."""
+        steps = Steps()
+        copying = asyncio.ensure_future(self.call(steps.copy, target))
+        await asyncio.sleep(0)  # it is on the thread: what comes now would wait for all of it
+        self._steps = steps
+        try:
+            await asyncio.shield(copying)
+        finally:
+            await asyncio.wait([copying])
+            self._steps = None
+            await self._run(steps.catch_up)
+
     async def _run(self, function: Callable[..., T], *args: Any) -> T:
+        if self._steps is not None:
+            return await self._steps.run(function, *args)
         connection = self.connection
         result: T = await connection._execute(function, connection._conn, *args)  # type: ignore[no-untyped-call]
         return result

@@ -91,6 +91,19 @@ def _check_ours(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError("it is the database of another program")
 
 
+def strangeness(connection: sqlite3.Connection) -> list[str]:
+    """Return why a file cannot be a store that this version knows, at most one reason. Raises sqlite3.Error."""
+    try:
+        _check_ours(connection)
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        _check_known(found)
+    except sqlite3.DatabaseError as error:
+        if primary_code(error):
+            raise
+        return [str(error)]
+    return [] if found else ["it is empty"]
+
+
 def migrations() -> list[tuple[int, str]]:
     """Return the numbered schema changes, in order."""
     folder = resources.files("sidecar.store") / "schema"
@@ -98,13 +111,17 @@ def migrations() -> list[tuple[int, str]]:
     return [(int(file.name.split("_")[0]), file.read_text()) for file in files]
 
 
+def _check_known(found: int) -> None:
+    known = migrations()[-1][0]
+    if found > known:
+        raise sqlite3.DatabaseError(f"the file has schema {found}, this version knows {known}: upgrade the sidecar")
+
+
 def _migrate(connection: sqlite3.Connection) -> None:
     """Run the schema changes that the file lacks, each in one transaction with the number that says so."""
     found = connection.execute("PRAGMA user_version").fetchone()[0]
-    known = migrations()
-    if found > known[-1][0]:
-        raise sqlite3.DatabaseError(f"the file has schema {found}, this version knows {known[-1][0]}: upgrade it")
-    for number, script in known:
+    _check_known(found)
+    for number, script in migrations():
         if number > found:
             connection.execute("BEGIN IMMEDIATE")
             for statement in _statements(script):

@@ -45,6 +45,17 @@ class RejectedError(Exception):
     """Something in the changes can never be stored, such as a number that no column holds; nothing was written."""
 
 
+class CopyError(Exception):
+    """A copy of a store could not be made, checked or put in its place; the text says why and what to do."""
+
+
+class Copied(NamedTuple):
+    """A copy of a store: where it is, and its bytes."""
+
+    path: str
+    bytes: int
+
+
 class Ready(NamedTuple):
     """One that has something for a worker: key, hub, ID, the name and version that filters look at, its crashes."""
 

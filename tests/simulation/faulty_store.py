@@ -109,6 +109,9 @@ class Disk(Protocol):
     def owners(self) -> set[int]:
         """Return the keys of all instances of which anything is left beside the instance itself."""
 
+    def broken_rules(self) -> list[str]:
+        """Return what `sidecar store check` would find wrong, where the disk is a file."""
+
     def holds_answer(self, call: OpenCall) -> bool:
         """Whether the reminder that causes a call's answer, or the answer, is stored."""
 
@@ -157,6 +160,10 @@ class MemoryDisk:
         """See `Disk`."""
         data = self.data
         return {key for table in (data.outputs, data.lineages, data.log, data.calls, data.children) for key in table}
+
+    def broken_rules(self) -> list[str]:
+        """See `Disk`."""
+        return []
 
     def holds_answer(self, call: OpenCall) -> bool:
         """See `Disk`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sidecar.core.model import Instance, Kind, OpenCall, Reminder, Row, Self
-from sidecar.store import opening, rows, sqlite, writes
+from sidecar.store import checking, opening, rows, sqlite, writes
 from sidecar.store.file import File
 from tests.simulation.faulty_store import Faults
 
@@ -94,6 +94,10 @@ class SqlDisk:
         """See `Disk`."""
         tables = ("outputs", "lineages", "history", "open_calls", "children")
         return {key for table in tables for (key,) in self._read(("DISTINCT key",), table)}
+
+    def broken_rules(self) -> list[str]:
+        """See `Disk`."""
+        return checking.broken_rules(self._database)
 
     def holds_answer(self, call: OpenCall) -> bool:
         """See `Disk`."""
