@@ -39,6 +39,7 @@ from sidecar.service import Service
 from sidecar.store import opening, sqlite
 from sidecar.store.copies import Copies
 from sidecar.store.protocol import Store
+from sidecar.store.upkeep import Upkeep
 from sidecar.timers import Clock
 
 _LOOPBACK = ("127.0.0.1", "::1")
@@ -234,6 +235,7 @@ class Sidecar:
                 group.create_task(self.dispatch.timers.run(), name="timers"),
                 group.create_task(self.dispatch.sweep(), name="sweep"),
                 group.create_task(self.retention.run(), name="retention"),
+                group.create_task(Upkeep(self.store.file).run(), name="upkeep"),
             ]
             if self.certificates is not None:
                 tasks.append(group.create_task(self.certificates.watch(self.engine.clock), name="certificates"))

@@ -52,11 +52,12 @@ class File:
         self.connection: aiosqlite.Connection
         self.trouble = ""
         self.full = False  # only what removes is to be written
+        self.down = False  # the connection is not to be used
+        self.calls = 0  # that were made
         self._lock = lock
         self._prepare = prepare
         self._well = asyncio.Event()
         self._well.set()
-        self._down = False  # the connection is not to be used
         self._mending: asyncio.Task[None] | None = None
         self._steps: Steps | None = None  # of a copy that is being made
         self._starved: asyncio.TimerHandle | None = None  # set while a call is on the thread
@@ -88,9 +89,10 @@ class File:
         return await self._guarded(True, function, *args)
 
     async def _guarded(self, writes: bool, function: Callable[..., T], *args: Any) -> T:
-        if self._down:
+        if self.down:
             raise UnavailableError(self.trouble)
         self._on_thread += 1
+        self.calls += 1
         if self._starved is None:
             self._starved = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._make_room)
         try:
@@ -141,7 +143,7 @@ class File:
         """After an error of the disk, use the connection no more."""
         code = opening.primary_code(error)
         if code in _DISK or (writes and isinstance(error, sqlite3.Error) and code not in _LOCKED):
-            self._down = True
+            self.down = True
             self.full = self.full or code == sqlite3.SQLITE_FULL
             self._mend(f"{self.path.name}: {opening.advice(error)}")
 
@@ -171,16 +173,16 @@ class File:
         log.info("the store is written to again")
 
     async def _mended(self) -> bool:
-        if self._down:
+        if self.down:
             if self.full:
                 self._reserve.unlink(missing_ok=True)
             await self._connect()
-            self._down = False
+            self.down = False
         if self.full:
             self.full = not await asyncio.to_thread(_reserve, self._reserve, _HEADROOM_BYTES)
         if not self.full:
             await self.write(opening.prove)
-        return not self._down and not self.full
+        return not self.down and not self.full
 
     async def _connect(self) -> Opened:
         """Open the file anew. Raises sqlite3.Error; the file is then closed."""

@@ -122,7 +122,7 @@ async def test_a_full_disk_takes_no_more_but_what_removes_and_answers_reads_unti
     with pytest.raises(UnavailableError) as first:
         await store.commit([record(3)])
     assert not isinstance(first.value, FullError), "this one was tried: nobody knows"
-    while store.file._down:  # noqa: ASYNC110 (there is no event for it)
+    while store.file.down:  # noqa: ASYNC110 (there is no event for it)
         await asyncio.sleep(0.01)
     assert await record_is_whole(store, 1)
     with pytest.raises(FullError, match="free space"):
