@@ -333,3 +333,22 @@ async def test_a_wake_up_that_fails_is_made_again(world: World, hand: Hand) -> N
     with pytest.raises(UnavailableError):
         await world.service.deliver(*sent)
     assert raised((await hand.turn(2)).new) == ["go"]
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+async def test_peers_of_this_version_and_the_next_work_together(start: Start, protocol: int) -> None:
+    """M92: a hello with a later number of the protocol and fields that are not known here begins a link that works."""
+    orders = await start("orders")
+    pay = PlayedApp(orders)
+    frame = hello("pay", store="store of pay")
+    frame.hello.protocol = protocol
+    unknown = b"\xfa\x3f\x03new"  # field 1023, of a later version
+    greeting = frame.hello.SerializeToString() + unknown
+    assert await pay.introduce(b"\x0a" + bytes([len(greeting)]) + greeting) == ""
+    await orders.begin("a")
+    to = peer_pb2.Actor(namespace="default", app_id="orders", kind="workflow", hub="default", id="a")
+    payload = pb.HistoryEvent(event_raised=pb.EventRaised(name="go")).SerializeToString()
+    sent = peer_pb2.Message(id=5, kind=int(Kind.EVENT), target=to, source=to, payload=payload)
+    sent.MergeFromString(unknown)
+    assert await pay.tell(sent) == [ACCEPTED]
+    await pay.close()

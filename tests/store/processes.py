@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.core.model import Changes, Row
+from sidecar.store import opening
 from sidecar.store.opening import OpenError
 from sidecar.store.protocol import UnavailableError
 from sidecar.store.sqlite import Sqlite, open_store
@@ -96,6 +97,13 @@ def die_before_statement(directory: Path, number: int, pipe: Connection) -> None
 
     sqlite3.connect = connect  # type: ignore[assignment]
     open_and_close(directory, pipe)
+
+
+def die_before_statement_of(directory: Path, number: int, script: str, pipe: Connection) -> None:
+    """The same, with one schema after the newest, of this script."""
+    later = [*opening.migrations(), (opening.migrations()[-1][0] + 1, script)]
+    opening.migrations = lambda: later
+    die_before_statement(directory, number, pipe)
 
 
 def open_and_close(directory: Path, pipe: Connection) -> None:
