@@ -42,10 +42,6 @@ _RULES = {
     "instance {0} has ended and does not say when": (
         f"SELECT id FROM instances WHERE status IN ({_ENDED}) AND completed_at IS NULL"
     ),
-    "reminder {0} is a timer or a start of an instance that is not there": (
-        f"SELECT id FROM reminders WHERE kind IN ({int(Kind.TIMER)}, {int(Kind.START)}) "
-        "AND owner NOT IN (SELECT key FROM instances)"
-    ),
     "a number of table {0} will be given again": (
         "SELECT name FROM sqlite_sequence WHERE (name = 'instances' AND seq < (SELECT max(key) FROM instances)) "
         "OR (name = 'reminders' AND seq < (SELECT max(id) FROM reminders))"
