@@ -27,6 +27,7 @@ from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.health import Health
 from sidecar.edge.peers import Peers, PeerState, Proof
+from sidecar.edge.store_admin import StoreAdmin
 from sidecar.edge.streams import Streams
 from sidecar.edge.taskhub import WORK, TaskHub
 from sidecar.edge.transport import Channel, Handlers
@@ -38,8 +39,10 @@ from sidecar.memory import Memory, limit_of_system
 from sidecar.retention import Retention
 from sidecar.router import Link, Peer, Router
 from sidecar.service import Service
-from sidecar.store import sqlite
+from sidecar.store import opening, sqlite
+from sidecar.store.copies import Copies
 from sidecar.store.protocol import Store
+from sidecar.store.upkeep import Upkeep
 from sidecar.timers import Clock
 
 _CLOSE_SECONDS = 1.0
@@ -161,9 +164,12 @@ class Sidecar:
 
     def _app_handlers(self) -> Handlers:
         settings, taskhub = self.settings, self.taskhub
+        copies = StoreAdmin(self.store.me, Copies(self.store.file), self.engine.clock)
         admission = Admission(self.trust.tokens, most_calls=settings.max_calls, most_workers=settings.max_workers)
         guarded = admission.guarded(
-            _merged(taskhub.handlers(), self.admin.handlers()), answers=taskhub.answers(), workers=[WORK]
+            _merged(taskhub.handlers(), self.admin.handlers(), copies.handlers()),
+            answers=taskhub.answers(),
+            workers=[WORK],
         )
         return _merged(guarded, Health(self.ready).handlers())
 
@@ -175,7 +181,11 @@ class Sidecar:
 
     def ready(self) -> bool:
         """Whether calls are answered."""
-        return self._serving
+        return self._serving and not self.store.trouble
+
+    def trouble(self) -> str:
+        """Why nothing can be stored, "" if that is not so."""
+        return self.store.trouble
 
     def metadata(self) -> dict[str, object]:
         """Return what `GET /v1.0/metadata` shows."""
@@ -241,6 +251,7 @@ class Sidecar:
                 group.create_task(self.dispatch.sweep(), name="sweep"),
                 group.create_task(self.retention.run(), name="retention"),
                 group.create_task(self.memory.watch(self.engine.clock), name="memory"),
+                group.create_task(Upkeep(self.store.file).run(), name="upkeep"),
             ]
             for certificates in (self.trust.peer, self.trust.app):
                 if certificates is not None:
@@ -307,7 +318,7 @@ async def create(settings: Settings) -> Sidecar:
     trusted = trust.read(settings)
     try:
         store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
-    except sqlite.OpenError as error:
+    except opening.OpenError as error:
         raise StartError(str(error)) from error
     return Sidecar(settings, store, trusted, policy)
 
@@ -332,7 +343,7 @@ async def main(settings: Settings) -> None:
 
 
 def _announce(settings: Settings, ports: Ports) -> None:
-    sqlite.warn_if_affected()
+    opening.warn_if_affected()
     if settings.insecure_peers:
         _log.warning("peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in")
     if settings.insecure_listen and not (settings.api_token or settings.api_token_file):

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
@@ -36,6 +36,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_store = typer.Typer(help="Check the store of an app, make a backup of it, put one back.", rich_markup_mode=None)
+app.add_typer(_store, name="store", no_args_is_help=True)
+
+T = TypeVar("T")
 _ConfigFile = Annotated[
     str | None,
     typer.Option("--config", metavar="FILE", help="File with settings, in YAML or TOML."),
@@ -181,6 +185,65 @@ def _config(flags: dict[str, object], *, output: _OutputForm = _Output.TABLE) ->
         typer.echo(json.dumps(rows, indent=2, default=_as_json))
     else:
         _print_table([(name, config.shown(value), resolved.sources[name]) for name, value in values.items()])
+
+
+@_store.command("check")
+@_with_settings
+def _check(flags: dict[str, object]) -> None:
+    """Read all of an app's store and say what is wrong with it: exit code 0 if nothing is, else 1.
+
+    A sidecar that runs does it beside its work, on a copy: there must be space for that.
+    """
+    settings = config.load(flags, os.environ)
+    from sidecar import store_command  # noqa: PLC0415 - gRPC takes most of the import time
+
+    found = _done(lambda: store_command.check(settings))
+    for line in found:
+        typer.echo(f"sidecar: {line}", err=True)
+    if found:
+        raise typer.Exit(1)
+    typer.echo("sidecar: the store is whole")
+
+
+@_store.command("backup")
+@_with_settings
+def _backup(
+    flags: dict[str, object],
+    *,
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the file [default: app and time].")] = "",
+) -> None:
+    """Make a checked copy of an app's store in the folder backups of its data directory, while it serves or not."""
+    settings = config.load(flags, os.environ)
+    from sidecar import store_command  # noqa: PLC0415 - gRPC takes most of the import time
+
+    made = _done(lambda: store_command.backup(settings, name))
+    typer.echo(f"sidecar: {made.path}, {made.bytes} bytes")
+
+
+@_store.command("restore")
+@_with_settings
+def _restore(
+    flags: dict[str, object], *, file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.")]
+) -> None:
+    """Put a backup in the place of an app's store. The sidecar must be stopped; the old store is kept.
+
+    Other apps are told at the next connection that work since the backup may be gone, and send theirs again.
+    """
+    settings = config.load(flags, os.environ)
+    from sidecar import store_command  # noqa: PLC0415 - gRPC takes most of the import time
+
+    kept = _done(lambda: store_command.restore(settings, file))
+    typer.echo("sidecar: the backup is in place" + (f"; the old store is {kept}" if kept else ""))
+
+
+def _done(work: Callable[[], T]) -> T:
+    """Do something to a store; what cannot be done ends the command with the reason."""
+    from sidecar.store.protocol import CopyError  # noqa: PLC0415 - as above
+
+    try:
+        return work()
+    except CopyError as error:
+        raise StartError(" ".join(str(error).split())) from error
 
 
 @app.command("dev-ca")

@@ -131,7 +131,7 @@ def http_address(flags: Mapping[str, object], environ: Mapping[str, str]) -> tup
         _parsed(BY_FIELD[name], given[name]) if name in given else getattr(DEFAULTS, name)
         for name in ("listen_host", "http_port")
     )
-    return ("127.0.0.1" if host in ("localhost", "0.0.0.0", "::") else host, port)  # noqa: S104 - asked, not bound
+    return (reached(host), port)
 
 
 def shown(value: object) -> str:
@@ -284,6 +284,11 @@ def _check_peers(settings: Settings, sources: Mapping[str, str]) -> None:
             f"{sources['peer_host']}: {settings.peer_host!r} is not loopback: give --peer-cert, --peer-key and "
             "--peer-ca (`sidecar dev-ca` makes them for development), or accept plaintext peers with --insecure-peers"
         )
+
+
+def reached(host: str) -> str:
+    """Where this machine finds what listens on a host."""
+    return "127.0.0.1" if host in ("localhost", "0.0.0.0", "::") else host  # noqa: S104 - asked, not bound
 
 
 def is_loopback(host: str) -> bool:

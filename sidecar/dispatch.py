@@ -129,7 +129,12 @@ class Dispatch:
             self.spawn(self._recover(), "recover after a failed commit")
 
     async def _recover(self) -> None:
-        await self.engine.clock.sleep(_RETRY_SECONDS)
+        store = self.engine.store
+        if store.trouble:
+            await store.recovered()
+            self.engine.drop_all()
+        else:
+            await self.engine.clock.sleep(_RETRY_SECONDS)
         self._recovering = False
         self.deliveries.release()
         self.timers.reload()
@@ -176,6 +181,8 @@ class Dispatch:
 
     def _pump(self) -> None:
         self._pumping = False
+        if self.engine.store.trouble:
+            return  # what is done now could not be stored; all is read again afterwards
         for worker, item in self.pool.assign():
             if isinstance(item, int):
                 self.activities.hand_out(worker, item)
@@ -232,6 +239,8 @@ class Dispatch:
         """Once a second, for ever: hand out again what took longer than it may, or was given back."""
         while True:
             await self.engine.clock.sleep(1.0)
+            if self.engine.store.trouble:
+                self.store_failed()
             self.turns.sweep()
             self.activities.sweep(self._activity_timeout)
             self.entities.sweep()

@@ -193,6 +193,11 @@ class Engine:
             if not watcher.done():
                 watcher.set_result(None)
 
+    def drop_all(self) -> None:
+        """Forget what is in memory of all instances: it was read from a store that has failed since."""
+        for actor in list(self._actors.values()):
+            self.drop(actor)
+
     # ------------------------------------------------------------ the loop
 
     async def _run(self, actor: Actor) -> None:

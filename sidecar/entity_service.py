@@ -7,6 +7,7 @@ from sidecar.core import entity, events
 from sidecar.core.errors import OvertakenError
 from sidecar.core.model import DONE, Context, Decision, Lock, Outcome, Reply, State
 from sidecar.engine import Address
+from sidecar.holding import held
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.service import Service
 from sidecar.store.protocol import EntityRow
@@ -127,7 +128,7 @@ class EntityService:
             entities.done(actor)
             return Decision(changes, DONE)
 
-        return await self._engine.submit(actor.address, decide)
+        return await held(self._engine, lambda: self._engine.submit(actor.address, decide))
 
     def abandon(self, token: str) -> None:
         """Take back a batch that a worker does not want."""

@@ -49,7 +49,7 @@ class Retention:
                 if count:
                     log.info("ended workflows removed", count=count)
             except UnavailableError as error:
-                log.warning("cannot remove ended workflows", error=str(error))
+                log.debug("cannot remove ended workflows", error=str(error))
             await self._engine.clock.sleep(self._interval)
 
     async def sweep(self) -> int:

@@ -30,6 +30,7 @@ from sidecar.core.rewind import Record
 from sidecar.core.stalls import StalledError
 from sidecar.dispatch import Dispatch
 from sidecar.engine import Actor, Address, Decide, Engine
+from sidecar.holding import held
 from sidecar.marks import Marks
 from sidecar.reuse import replacing
 from sidecar.schema import taskhub_pb2 as pb
@@ -200,7 +201,8 @@ class Service:
             return Reply(Outcome.STALE)
         reads = any(action.HasField("rewind") for action in whole.actions) or lineage.asked_for(whole)
         record = await dispatch.deliveries.record(address, log=True) if reads else None
-        return await engine.submit(address, self._completed(actor, peer, whole, record))
+        decide = self._completed(actor, peer, whole, record)
+        return await held(engine, lambda: engine.submit(address, decide))
 
     def _completed(self, actor: Actor, peer: str, response: pb.OrchestratorResponse, record: Record | None) -> Decide:
         dispatch = self.dispatch
@@ -232,8 +234,9 @@ class Service:
         if reminder is None:
             return Reply(Outcome.STALE)
         response.task_id = reminder.call.task
+        result = events.task_result(engine.clock.now(), response)
         try:
-            return await dispatch.activities.settle(reminder, events.task_result(engine.clock.now(), response))
+            return await held(engine, lambda: dispatch.activities.settle(reminder, result))
         except UnavailableError:
             dispatch.activities.give_back(reminder.id, number)
             raise

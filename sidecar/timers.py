@@ -111,6 +111,7 @@ class Timers:
     async def run(self) -> None:
         """Deliver what is due, for ever."""
         while True:
+            await self._store.recovered()
             self._changed.clear()
             now = self._clock.now()
             if self._wants_fill(now):

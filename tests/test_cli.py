@@ -203,6 +203,9 @@ class Shown:
     def ready(self) -> bool:
         return self._ready
 
+    def trouble(self) -> str:
+        return ""
+
     def metadata(self) -> dict[str, object]:
         return {}
 

@@ -42,6 +42,10 @@ class ApiTokens:
         """Whether callers need one."""
         return bool(self._valid)
 
+    def newest(self) -> str:
+        """Return the one that a caller should show; empty if none is asked for."""
+        return self._valid[-1].decode() if self._valid else ""
+
     def refusal(self, headers: Mapping[str, object]) -> str | None:
         """Say why who calls with these headers (in lower case, or in any) may not, or return None."""
         offered = _offered(headers)

@@ -43,7 +43,10 @@ class View(Protocol):
     """What the surface shows of the sidecar; asked anew for each request."""
 
     def ready(self) -> bool:
-        """Whether calls of the app are answered: started, and not stopping."""
+        """Whether calls of the app are answered: started, not stopping, and able to store."""
+
+    def trouble(self) -> str:
+        """Why nothing can be stored, "" if that is not so."""
 
     def metadata(self) -> dict[str, object]:
         """The reply of GET /v1.0/metadata; `metadata` of this module gives its form."""
@@ -141,7 +144,8 @@ class HttpSurface:
     def _health(self, code: str) -> web.StreamResponse:
         if self._view.ready():
             return web.Response(status=204)
-        return _error(500, code, "the sidecar is not ready: it is starting or stopping")
+        reason = self._view.trouble() or "it is starting or stopping"
+        return _error(500, code, f"the sidecar is not ready: {reason}")
 
     async def _live(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(status=204)

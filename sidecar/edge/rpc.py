@@ -12,7 +12,7 @@ from sidecar.core.names import invalid_instance_id
 from sidecar.edge.transport import Call, Refused, Status, Unary
 from sidecar.engine import Address
 from sidecar.service import OWN, Caller
-from sidecar.store.protocol import UnavailableError
+from sidecar.store.protocol import FullError, UnavailableError
 
 _STATUS = {
     Outcome.MISSING: Status.NOT_FOUND,
@@ -94,6 +94,8 @@ def guarded(method: Unary) -> Unary:
             raise Refused(Status.INVALID_ARGUMENT, str(error)) from error
         except DeniedError as error:
             raise Refused(Status.PERMISSION_DENIED, str(error)) from error
+        except FullError as error:
+            raise Refused(Status.RESOURCE_EXHAUSTED, f"nothing can be stored: {error}") from error
         except UnavailableError as error:
             raise Refused(Status.UNAVAILABLE, f"the store is not available: {error}") from error
 

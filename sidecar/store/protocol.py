@@ -37,8 +37,23 @@ class UnavailableError(Exception):
     """The store did not answer or failed; the outcome is unknown until the instance is loaded again."""
 
 
+class FullError(UnavailableError):
+    """The disk is full, so that this was not tried. What only removes is taken all the same, and reads are answered."""
+
+
 class RejectedError(Exception):
     """Something in the changes can never be stored, such as a number that no column holds; nothing was written."""
+
+
+class CopyError(Exception):
+    """A copy of a store could not be made, checked or put in its place; the text says why and what to do."""
+
+
+class Copied(NamedTuple):
+    """A copy of a store: where it is, and its bytes."""
+
+    path: str
+    bytes: int
 
 
 class Ready(NamedTuple):
@@ -135,6 +150,13 @@ class Store(Protocol):
     @property
     def next_order(self) -> int:
         """First order number that was never used."""
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is written at the moment, and what to do; "" while all is well."""
+
+    async def recovered(self) -> None:
+        """Wait until there is no trouble. What was read before must then be read again."""
 
     async def commit(self, batch: Sequence[Changes]) -> list[Refusal | None]:
         """Write changes durably in one transaction, in order; each of them whole or not at all.

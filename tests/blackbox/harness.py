@@ -114,6 +114,7 @@ class Sidecar(Process):
         self.port, self.http_port, self.peer_port = free_port(), free_port(), free_port()
         self.peers = dict(peers or {})
         self.options: list[str] = []
+        self.prefix: list[str] = []  # a program that runs it
         self.environment: dict[str, str] = {}
         self.most_files = 0  # that it may have open; 0 for as many as this process
 
@@ -172,7 +173,7 @@ class Sidecar(Process):
 
     def _command(self) -> list[str]:
         ports = {"grpc": self.port, "http": self.http_port, "peer": self.peer_port}
-        command = [sys.executable, "-m", "sidecar", "run", "--app-id", self.app, "--log-format", "json"]
+        command = [*self.prefix, sys.executable, "-m", "sidecar", "run", "--app-id", self.app, "--log-format", "json"]
         command += ["--data-dir", str(self.data)]
         for name, port in ports.items():
             command += [f"--{name}-port", str(port)]

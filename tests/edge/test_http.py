@@ -18,8 +18,12 @@ class Shown:
 
     def __init__(self) -> None:
         self.is_ready = True
+        self.says = ""
         self.workers = 0
         self.failure: Exception | None = None
+
+    def trouble(self) -> str:
+        return self.says
 
     def ready(self) -> bool:
         if self.failure:
@@ -131,6 +135,13 @@ async def test_a_sidecar_that_is_not_ready_answers_500_with_a_reason(
         "errorCode": code,
         "message": "the sidecar is not ready: it is starting or stopping",
     }
+
+
+async def test_a_sidecar_that_cannot_store_says_why(port: int, view: Shown) -> None:
+    view.is_ready, view.says = False, "the disk is full: free space"
+    assert (await ask(port, "/v1.0/healthz")).json()["message"] == (
+        "the sidecar is not ready: the disk is full: free space"
+    )
 
 
 async def test_a_process_that_lives_says_so_even_when_it_is_not_ready(port: int, view: Shown) -> None:

@@ -11,9 +11,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2
 
+from sidecar import holding
 from sidecar.edge.transport import Refused, Status
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.store.protocol import UnavailableError
+from sidecar.store.protocol import FullError, UnavailableError
 from tests.engine.sidecars import SERVICE, Node, fields, get, work_items
 from tests.engine.world import COMPLETED, RUNNING, SUSPENDED, TERMINATED, call, end, until
 
@@ -358,7 +359,12 @@ async def test_the_answer_to_an_activity_whose_workflow_was_purged_is_ok_and_emp
 # ---------------------------------------------------------------- a store that fails, a sidecar that stops
 
 
-async def test_a_store_that_fails_is_unavailable(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("error", "status"), [(UnavailableError, "UNAVAILABLE"), (FullError, "RESOURCE_EXHAUSTED")])
+async def test_a_store_that_fails_is_unavailable_and_a_full_one_is_said_to_be_but_to_no_worker(
+    node: Node, monkeypatch: pytest.MonkeyPatch, error: type[UnavailableError], status: str
+) -> None:
+    """D.4: some SDKs let a workflow fail when their answer is refused for want of space."""
+    monkeypatch.setattr(holding, "HOLD_SECONDS", 0.3)
     stream = await work_items(node.channel)
     await node.begin("a")
     turn = pb.OrchestratorResponse(instance_id="a", actions=[call(1)])
@@ -368,14 +374,14 @@ async def test_a_store_that_fails_is_unavailable(node: Node, monkeypatch: pytest
     activity.completion_token = fields(await stream.receive() or b"")[10][0].decode()
 
     async def broken(*_args: Any) -> None:
-        raise UnavailableError("disk full")
+        raise error("disk full")
 
     for name in ("commit", "load", "events", "payloads", "reminder"):
         monkeypatch.setattr(node.sidecar.store, name, broken)
     for method in ("RaiseEvent", "SuspendInstance", "StartInstance", "TerminateInstance"):
-        assert (await node.refusal(method, BY_ID[method](instance_id=f"new {method}")))[0] is Status.UNAVAILABLE, method
+        assert (await node.refusal(method, BY_ID[method](instance_id=f"new {method}")))[0] is Status[status], method
     request = pb.GetInstanceHistoryRequest(instance_id="a").SerializeToString()
-    assert (await node.refusal("GetInstanceHistory", request))[0] is Status.UNAVAILABLE
+    assert (await node.refusal("GetInstanceHistory", request))[0] is Status[status]
     assert (await node.refusal("CompleteActivityTask", activity))[0] is Status.UNAVAILABLE
     assert (await streamed(node, "StreamInstanceHistory", request))[0] is Status.UNAVAILABLE
 

@@ -247,7 +247,7 @@ async def test_marks_of_calls_go_when_the_sender_has_its_answer(start: Start) ->
     await ask(peer, event)
 
     async def marks() -> int:
-        connection = ml.sidecar.store._connection
+        connection = ml.sidecar.store.file.connection
         return (await connection.execute_fetchall("SELECT count(*) FROM received"))[0][0]  # type: ignore[index]
 
     assert await marks() == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.core.model import NO_CALL, ActorId, Kind, Position, Received, Reminder
+from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Position, Received, Reminder
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
@@ -308,8 +308,7 @@ async def test_nothing_is_woken_before_it_is_stored_nor_by_what_could_not_be_sto
     await asyncio.sleep(0.02)
     assert (hand.activities, world.outbox.waiting, len(hand.turns)) == ([], {}, 1), "not stored yet"
     world.store.gate.set()
-    with pytest.raises(UnavailableError):
-        await answer
+    assert (await answer).outcome is Outcome.STALE
     again = await hand.turn(2)
     await world.quiet()
     assert (hand.activities, world.outbox.waiting, len(hand.turns)) == ([], {}, 2), "never stored"
@@ -326,8 +325,7 @@ async def test_a_wake_up_that_fails_is_made_again(world: World, hand: Hand) -> N
     await world.start("a")
     item = await hand.turn(1)
     world.store.lost = 1
-    with pytest.raises(UnavailableError):
-        await world.complete(item, call(1), call(2, app="ml"))
+    assert (await world.complete(item, call(1), call(2, app="ml"))).outcome is Outcome.STALE
     await hand.activity(1)
     assert world.outbox.reloads == 1
     sent = message(5, Kind.EVENT, "a", pb.HistoryEvent(event_raised=pb.EventRaised(name="go")))
@@ -335,3 +333,22 @@ async def test_a_wake_up_that_fails_is_made_again(world: World, hand: Hand) -> N
     with pytest.raises(UnavailableError):
         await world.service.deliver(*sent)
     assert raised((await hand.turn(2)).new) == ["go"]
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+async def test_peers_of_this_version_and_the_next_work_together(start: Start, protocol: int) -> None:
+    """M92: a hello with a later number of the protocol and fields that are not known here begins a link that works."""
+    orders = await start("orders")
+    pay = PlayedApp(orders)
+    frame = hello("pay", store="store of pay")
+    frame.hello.protocol = protocol
+    unknown = b"\xfa\x3f\x03new"  # field 1023, of a later version
+    greeting = frame.hello.SerializeToString() + unknown
+    assert await pay.introduce(b"\x0a" + bytes([len(greeting)]) + greeting) == ""
+    await orders.begin("a")
+    to = peer_pb2.Actor(namespace="default", app_id="orders", kind="workflow", hub="default", id="a")
+    payload = pb.HistoryEvent(event_raised=pb.EventRaised(name="go")).SerializeToString()
+    sent = peer_pb2.Message(id=5, kind=int(Kind.EVENT), target=to, source=to, payload=payload)
+    sent.MergeFromString(unknown)
+    assert await pay.tell(sent) == [ACCEPTED]
+    await pay.close()

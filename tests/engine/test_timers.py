@@ -32,6 +32,9 @@ class Shelf:
         self.failing = 0
         self.reads = 0
 
+    async def recovered(self) -> None:
+        """There is no trouble that would last."""
+
     async def due(self, before: int, after: Position, limit: int) -> list[Reminder]:
         self.reads += 1
         if self.failing:

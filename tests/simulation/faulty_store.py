@@ -109,6 +109,9 @@ class Disk(Protocol):
     def owners(self) -> set[int]:
         """Return the keys of all instances of which anything is left beside the instance itself."""
 
+    def broken_rules(self) -> list[str]:
+        """Return what `sidecar store check` would find wrong, where the disk is a file."""
+
     def holds_answer(self, call: OpenCall) -> bool:
         """Whether the reminder that causes a call's answer, or the answer, is stored."""
 
@@ -158,6 +161,10 @@ class MemoryDisk:
         data = self.data
         return {key for table in (data.outputs, data.lineages, data.log, data.calls, data.children) for key in table}
 
+    def broken_rules(self) -> list[str]:
+        """See `Disk`."""
+        return []
+
     def holds_answer(self, call: OpenCall) -> bool:
         """See `Disk`."""
         reminders = self.data.reminders
@@ -188,6 +195,15 @@ class FaultyStore:
     def next_order(self) -> int:
         """See `Store`."""
         return self._store.next_order
+
+    @property
+    def trouble(self) -> str:
+        """See `Store.trouble`."""
+        return ""
+
+    async def recovered(self) -> None:
+        """See `Store.recovered`."""
+        await self._faults.read()
 
     async def commit(self, batch: Sequence[Changes]) -> list[Refusal | None]:
         """See `Store.commit`: one at a time, as on one connection."""

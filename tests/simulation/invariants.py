@@ -21,6 +21,9 @@ _CLOSES = {
 }
 
 
+_OFTEN = 10  # commits between two checks of the whole store
+
+
 class Watch:
     """Checks one store after each commit, on what the commit touched."""
 
@@ -31,10 +34,14 @@ class Watch:
         self._ended: dict[int, int] = {}
         self._pauses: dict[int, tuple[bool, int]] = {}
         self._made: dict[int, dict[int, CallId]] = {}  # the children that each instance waits for
+        self._commits = 0
         self.ends: dict[str, tuple[int, str | None]] = {}  # status and output of the last end of each instance ID
 
     def check(self, changes: Iterable[Changes]) -> None:
         """Check the instances that changes have touched. Raises Violation."""
+        self._commits += 1
+        if self._commits % _OFTEN == 0 and (broken := self._disk.broken_rules()):
+            raise Violation(f"`store check` would say: {broken[:5]}")
         for one in changes:
             self._check_pause(one)
             instance = self._disk.instance(one.key) if one.key else None
@@ -164,5 +171,7 @@ def at_rest(name: str, disk: Disk) -> None:
         if disk.calls(key):
             raise Violation(f"{name}: instance {key} has open calls {disk.calls(key)}")
     gone = disk.owners() - {instance.key for instance in instances}
+    if broken := disk.broken_rules():
+        raise Violation(f"{name}: `store check` would say: {broken[:5]}")
     if gone:
         raise Violation(f"{name}: of the purged instances {sorted(gone)} something is left")

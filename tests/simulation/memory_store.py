@@ -71,6 +71,14 @@ class MemoryStore:
         """See `Store.next_order`."""
         return self.data.last_order + 1
 
+    @property
+    def trouble(self) -> str:
+        """See `Store.trouble`."""
+        return ""
+
+    async def recovered(self) -> None:
+        """See `Store.recovered`."""
+
     def snapshot(self) -> dict[str, Any]:
         """Return everything stored as plain data; equal stores give equal ones. An empty log is left out."""
         everything = {one.name: getattr(self.data.copy(), one.name) for one in fields(self.data)}

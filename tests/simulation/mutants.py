@@ -401,7 +401,7 @@ MUTANTS = (
     Mutant(
         "numbers-used-again-after-a-start",
         "store",
-        "store/sqlite.py",
+        "store/opening.py",
         '    found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()\n'
         "    return found[0] + 1 if found else 1\n",
         '    found = connection.execute(f"SELECT max(rowid) FROM {table}").fetchone()\n'

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sidecar.core.model import Instance, Kind, OpenCall, Reminder, Row, Self
-from sidecar.store import rows, sqlite, writes
+from sidecar.store import checking, opening, rows, sqlite, writes
+from sidecar.store.file import File
 from tests.simulation.faulty_store import Faults
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class SqlDisk:
 
     def __init__(self) -> None:
         self._database = sqlite3.connect(":memory:", isolation_level=None, cached_statements=256, factory=Failing)
-        for _, statements in sqlite.migrations():
+        for _, statements in opening.migrations():
             self._database.executescript(statements)
 
     def open(self, me: Self, identity: str, faults: Faults) -> "SqlStore":
@@ -94,6 +95,10 @@ class SqlDisk:
         tables = ("outputs", "lineages", "history", "open_calls", "children")
         return {key for table in tables for (key,) in self._read(("DISTINCT key",), table)}
 
+    def broken_rules(self) -> list[str]:
+        """See `Disk`."""
+        return checking.broken_rules(self._database)
+
     def holds_answer(self, call: OpenCall) -> bool:
         """See `Disk`."""
         if self._read(("1",), "reminders WHERE id = ?", (call.reminder,)):
@@ -111,40 +116,43 @@ class SqlStore(sqlite.Sqlite):
     """One process's hold on a `SqlDisk`."""
 
     def __init__(self, me: Self, identity: str, database: Failing, faults: Faults) -> None:
-        connection: Any = Connection(database, faults)
-        super().__init__(me, Path("simulated.db"), connection, None)  # type: ignore[arg-type]
-        self.identity = identity
-        self.next_key = sqlite._next(database, "instances")
-        self.next_order = sqlite._next(database, "reminders")
+        numbers = (opening.next_of(database, table) for table in ("instances", "reminders"))
+        super().__init__(me, SimulatedFile(database, faults), opening.Opened(identity, *numbers))
+
+
+class SimulatedFile(File):
+    """Runs each call at once, after some time and with the faults of a disk."""
+
+    def __init__(self, database: Failing, faults: Faults) -> None:
+        super().__init__(Path("simulated.db"), None, None)  # type: ignore[arg-type]
+        self._database = database
+        self._faults = faults
+
+    async def _connect(self) -> Any:
+        """There is nothing to be opened again."""
+        if self._database.in_transaction:
+            self._database.rollback()
 
     def _make_room(self) -> None:
         """There is no thread that could be starved."""
 
-
-class Connection:
-    """In the place of aiosqlite's connection: runs each call at once, after some time and with the faults of a disk."""
-
-    def __init__(self, database: Failing, faults: Faults) -> None:
-        self._conn = database
-        self._faults = faults
-
-    async def _execute(self, function: Callable[..., T], *args: Any) -> T:
+    async def _run(self, function: Callable[..., T], *args: Any) -> T:
         if function is writes.commit:
             return await self._commit(function, *args)
         await self._faults.read()
-        return function(*args)
+        return function(self._database, *args)
 
     async def _commit(self, function: Callable[..., T], *args: Any) -> T:
         failing = await self._faults.before_commit()
         rng: random.Random = self._faults.rng
-        self._conn.statements = rng.randrange(_MOST_STATEMENTS) if failing else None
+        self._database.statements = rng.randrange(_MOST_STATEMENTS) if failing else None
         try:
-            outcomes = function(*args)
+            outcomes = function(self._database, *args)
         except sqlite3.Error:
             self._faults.note("commit fails, nothing is written")
             raise
         finally:
-            self._conn.statements = None
+            self._database.statements = None
         written: Any = outcomes
         for batch, outcome in zip(args[-1], written, strict=True):
             self._faults.committed(batch, outcome)

@@ -10,7 +10,7 @@ from sidecar.store.sqlite import Sqlite
 
 
 async def contents(store: Sqlite) -> dict[str, Any]:
-    return await store._call(_contents)
+    return await store.file.call(_contents)
 
 
 def _contents(connection: sqlite3.Connection) -> dict[str, Any]:

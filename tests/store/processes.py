@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.core.model import Changes, Row
+from sidecar.store import opening
+from sidecar.store.opening import OpenError
 from sidecar.store.protocol import UnavailableError
-from sidecar.store.sqlite import OpenError, Sqlite, open_store
+from sidecar.store.sqlite import Sqlite, open_store
 from tests.store.builders import EVERYTHING, ME, created, reminder
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -97,6 +99,13 @@ def die_before_statement(directory: Path, number: int, pipe: Connection) -> None
     open_and_close(directory, pipe)
 
 
+def die_before_statement_of(directory: Path, number: int, script: str, pipe: Connection) -> None:
+    """The same, with one schema after the newest, of this script."""
+    later = [*opening.migrations(), (opening.migrations()[-1][0] + 1, script)]
+    opening.migrations = lambda: later
+    die_before_statement(directory, number, pipe)
+
+
 def open_and_close(directory: Path, pipe: Connection) -> None:
     async def both() -> None:
         pipe.send("opening")
@@ -126,10 +135,12 @@ def commit_under_a_limit(directory: Path, pipe: Connection) -> None:
 
     async def rounds() -> None:
         store = await open_store(ME, directory, "fresh")
-        size = (store.path.with_name(f"{store.path.name}-wal")).stat().st_size
+        size = (store.file.path.with_name(f"{store.file.path.name}-wal")).stat().st_size
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         for number, limit in ((1, most), (11, size), (21, most)):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+            if limit == most:
+                await store.recovered()
             pipe.send(await _commit_together(store, number))
         await store.close()
 
@@ -154,6 +165,7 @@ async def commit_some(directory: Path) -> None:
         print(f"refused: {error}")  # noqa: T201
         return
     for first in range(store.next_key, store.next_key + 50, 10):
+        await store.recovered()
         for number, outcome in (await _commit_together(store, first)).items():
             print(number, outcome, flush=True)  # noqa: T201
     try:

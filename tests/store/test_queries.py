@@ -184,7 +184,7 @@ async def plan_of(store: Sqlite, statement: str, values: Sequence[Any]) -> list[
     def explain(connection: sqlite3.Connection) -> list[str]:
         return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
 
-    return await store._call(explain)
+    return await store.file.call(explain)
 
 
 @pytest.mark.parametrize("order", list(Order))

@@ -25,9 +25,10 @@ import uvloop
 
 from sidecar.core.crashes import Crash
 from sidecar.core.model import Changes, Delivered, Kind, Lost, Position, Received, Row, Self
-from sidecar.store import sqlite
+from sidecar.store import opening, sqlite
+from sidecar.store.opening import OpenError, migrations
 from sidecar.store.protocol import Refusal, UnavailableError
-from sidecar.store.sqlite import OpenError, Sqlite, migrations, open_store
+from sidecar.store.sqlite import Sqlite, open_store
 from tests.conftest import Injected
 from tests.store import processes
 from tests.store.builders import (
@@ -67,12 +68,12 @@ async def closed(tmp_path: Path) -> Path:
     records = [record(number) for number in range(1, 40)]
     await store.commit([*records, Changes(set=(call_of_ml(50, payload=BIG),), received=(Received(*ML, "s", 1),))])
     await store.close()
-    return store.path
+    return store.file.path
 
 
 async def ask(store: Sqlite, statement: str) -> Any:
     """The first value that a statement gives."""
-    [row, *_] = await store._call(sqlite._all, statement, ())
+    [row, *_] = await store.file.call(sqlite._all, statement, ())
     return row[0]
 
 
@@ -112,7 +113,7 @@ async def test_pragmas_are_in_force_on_a_file_that_is_opened_again(closed: Path)
 
 
 async def test_a_pragma_that_does_not_take_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sqlite._PRAGMAS, "journal_mode", "nonsense")
+    monkeypatch.setitem(opening._PRAGMAS, "journal_mode", "nonsense")
     await assert_refused(tmp_path, "pragma journal_mode is")
 
 
@@ -122,17 +123,18 @@ async def test_nobody_else_may_read_the_file_or_its_directory(tmp_path: Path, um
     try:
         store = await open_store(ME, tmp_path / "deep" / "data", "fresh")
         await store.commit([created(1)])
-        modes = {path.name: path.stat().st_mode & 0o777 for path in store.path.parent.iterdir()}
+        modes = {path.name: path.stat().st_mode & 0o777 for path in store.file.path.parent.iterdir()}
         await store.close()
     finally:
         os.umask(before)
-    name = store.path.name
+    name = store.file.path.name
     assert {modes[name], modes[f"{name}-wal"], modes[f"{name}-shm"]} == {0o600}
-    assert store.path.parent.stat().st_mode & 0o777 == 0o700
+    assert store.file.path.parent.stat().st_mode & 0o777 == 0o700
 
 
 async def test_closing_puts_everything_into_the_one_file(closed: Path) -> None:
-    assert {path.name for path in closed.parent.iterdir()} <= {closed.name, f"{closed.name}.lock"}
+    beside = {f"{closed.name}.{kind}" for kind in ("lock", "reserve")}
+    assert {path.name for path in closed.parent.iterdir()} <= {closed.name, *beside}
 
 
 async def test_a_new_store_is_known_by_the_id_that_it_is_given(file: Sqlite) -> None:
@@ -162,7 +164,7 @@ async def test_the_schema_is_what_the_migrations_make(file: Sqlite) -> None:
     for _, statements in migrations():
         expected.executescript(statements)
     statement = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
-    found = await file._call(sqlite._all, statement, ())
+    found = await file.file.call(sqlite._all, statement, ())
     assert found == expected.execute(statement).fetchall()
     assert len(found) > 10
     expected.close()
@@ -186,13 +188,13 @@ def test_an_affected_version_of_sqlite_is_named(
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
     with structlog.testing.capture_logs() as lines:
-        sqlite.warn_if_affected()
+        opening.warn_if_affected()
     [line] = lines
     assert ("WAL-reset" in line.get("note", "")) is affected
 
 
 def test_the_private_parts_of_aiosqlite_that_we_use_are_still_there() -> None:
-    message = "aiosqlite changed: Sqlite._call needs Connection._execute(function, *arguments) and Connection._conn"
+    message = "aiosqlite changed: File.call needs Connection._execute(function, *arguments) and Connection._conn"
     execute = getattr(aiosqlite.Connection, "_execute", None)
     assert inspect.iscoroutinefunction(execute), message
     kinds = [parameter.kind for parameter in inspect.signature(execute).parameters.values()]
@@ -206,7 +208,7 @@ def test_the_private_parts_of_aiosqlite_that_we_use_are_still_there() -> None:
 
 async def test_a_store_that_is_open_is_refused_with_a_clear_message(file: Sqlite) -> None:
     with pytest.raises(OpenError, match=r"another sidecar of app 'orders' has .* open: stop it first"):
-        await open_store(ME, file.path.parent, "fresh")
+        await open_store(ME, file.file.path.parent, "fresh")
     assert await file.commit([created(1)]) == [None]
 
 
@@ -378,7 +380,7 @@ class Statements:
 @pytest.fixture
 async def statements(file: Sqlite) -> Statements:
     found = Statements()
-    await file._connection.set_trace_callback(found.seen.append)
+    await file.file.connection.set_trace_callback(found.seen.append)
     return found
 
 
@@ -486,9 +488,9 @@ async def test_a_full_disk_fails_all_of_a_transaction_leaves_nothing_of_it_and_e
     outcomes = await asyncio.gather(*(file.commit(batch) for batch in batches), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [UnavailableError] * 4
     assert "full" in str(outcomes[0])
+    await file.recovered()
     assert await contents(file) == before
     assert await file.commit([Changes(dropped=(1,))]) == [None]
-    await ask(file, "PRAGMA max_page_count = 1000000")
     answers = await asyncio.gather(*(file.commit(batch) for batch in batches))
     assert answers == [[None], [None, None], [None], [None]]
 
@@ -626,10 +628,10 @@ WRITES: dict[str, list[Changes]] = {
 
 async def scans(store: Sqlite, statements: Statements) -> list[str]:
     """The statements that walk through a table or a whole index, with what they walk through."""
-    await store._connection.set_trace_callback(None)  # type: ignore[arg-type]
+    await store.file.connection.set_trace_callback(None)  # type: ignore[arg-type]
     plain = [one for one in statements.seen if one.split()[0] in ("SELECT", "UPDATE", "DELETE")]
     assert plain
-    plans = {one: await store._call(sqlite._all, f"EXPLAIN QUERY PLAN {one}", ()) for one in plain}
+    plans = {one: await store.file.call(sqlite._all, f"EXPLAIN QUERY PLAN {one}", ()) for one in plain}
     return [f"{row[3]}: {statement}" for statement, plan in plans.items() for row in plan if "SCAN" in row[3]]
 
 
@@ -671,9 +673,9 @@ async def test_reading_what_is_active_costs_the_same_beside_thousands_that_sleep
                 nonlocal steps
                 steps += 1
 
-            await file._connection.set_progress_handler(count, 1)
+            await file.file.connection.set_progress_handler(count, 1)
             found[name] = (len(await read(file)), steps)
-            await file._connection.set_progress_handler(None, 0)  # type: ignore[arg-type]
+            await file.file.connection.set_progress_handler(None, 0)  # type: ignore[arg-type]
         return found
 
     await file.commit([active(10_001)])

@@ -53,7 +53,7 @@ class GrpcChannel:
             self._channel = grpc.aio.insecure_channel(target, options=options)
         else:
             options.append(("grpc.ssl_target_name_override", name))
-            credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+            credentials = grpc.ssl_channel_credentials(tls.ca, tls.key or None, tls.certificate or None)
             self._channel = grpc.aio.secure_channel(target, credentials, options=options)
 
     async def unary(
