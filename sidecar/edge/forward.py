@@ -43,6 +43,7 @@ _MARGIN, _SHORTEST_MARGIN = 0.05, 0.2  # of the caller's deadline, and seconds
 _NUMBER_BITS = 61
 _LONGEST_ID = 64
 _STATUSES = frozenset(int(status) for status in Status)
+_BROKEN_SECONDS = 0.05  # a link that has just broken may still be the one that is found: let it be taken down
 log = structlog.get_logger(__name__)
 
 
@@ -159,6 +160,7 @@ class Forwarder:
                 except LinkBrokenError as broken:
                     error = str(broken)
                     limit = min(end, clock.monotonic() + reach)
+                    await clock.sleep(_BROKEN_SECONDS)
         except TimeoutError:
             raise Refused(Status.UNAVAILABLE, f"app '{peer[1]}' could not be reached: {error}") from None
         finally:

@@ -2,16 +2,20 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 
+from sidecar.core.ids import Ids
 from sidecar.edge import forward
 from sidecar.edge.transport import Refused, Status
+from sidecar.router import LinkBrokenError
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
+from sidecar.timers import Clock
 
 from .sidecars import Node, PlayedPeer, Start, free_port, hello
 from .world import COMPLETED, until
@@ -290,3 +294,28 @@ async def test_a_call_makes_one_hop_at_most(start: Start) -> None:
     await ask(peer, request("ab" * 16, "StartInstance", wish))
     assert not (await get(ship, "a")).exists
     await peer.close()
+
+
+async def test_a_link_that_has_broken_and_is_not_taken_down_yet_does_not_hold_everything_up() -> None:
+    """It is found again at once, and taken down only when others get their turn."""
+    found = []
+
+    class BrokenLinks:
+        async def linked(self, peer: Any) -> Any:
+            return self
+
+        def known(self, namespace: str, app: str) -> bool:
+            return True
+
+        async def call(self, frame: peer_pb2.Request) -> peer_pb2.Response:
+            if not found:
+                raise LinkBrokenError("broken")
+            return peer_pb2.Response(id=frame.id, body=b"done")
+
+        def release(self, call_id: str) -> None:
+            pass
+
+    asyncio.get_running_loop().call_later(0.01, found.append, True)
+    engine: Any = SimpleNamespace(clock=Clock(), ids=Ids(1, 1, Clock().new_id))
+    links: Any = BrokenLinks()
+    assert await forward.Forwarder(engine, links, 1 << 20, False).ask(("default", "ml"), "GetTree", b"", 5.0) == b"done"
