@@ -71,16 +71,8 @@ MAY_IMPORT = {
         *("store.protocol", "timers", "values", "workers"),
     ],
     "store_command": [
-        *(
-            "config",
-            "core.*",
-            "edge.api_tokens",
-            "edge.grpc_aio.channel",
-            "edge.store_admin",
-            "edge.transport",
-            "store.*",
-        ),
-        "timers",
+        *("config", "core.*", "edge.api_tokens", "edge.grpc_aio.channel", "edge.store_admin", "edge.transport"),
+        *("store.*", "timers"),
     ],
     "store": ["core.*", "store.*", "values"],
     "timers": ["core.*", "store.protocol", "values"],
