@@ -29,7 +29,10 @@ DAY = 86_400_000_000
 NEWEST = opening.migrations()[-1][0]
 RELEASED = sorted(FOLDER.glob("schema_*.db"))
 # A schema that was released never changes: a store would then depend on when it was made.
-FROZEN = {1: "474929ac6c9b386da5738eb04b500e45af76d5e8dddfe38e8ae0d706937653af"}
+FROZEN = {
+    1: "474929ac6c9b386da5738eb04b500e45af76d5e8dddfe38e8ae0d706937653af",
+    2: "d27ef05fec9f73b57f259c939d833910f906e48ce36bae1df53991f62674c668",
+}
 
 
 def database(directory: Path, fixture: Path) -> Path:
