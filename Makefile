@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test demo multi-app chaos lock \
+.PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test test-hard demo multi-app chaos lock \
         lock-check image-lint sim soak mutants sdks sdks-record sdks-idle reliability fuzz fuzz-sockets sbom audit \
         clean
 
@@ -82,11 +82,15 @@ imports: $(SETUP) ## which module may import which
 	$(BIN)/lint-imports
 
 check: fmt-check lint types imports ## format, lint, types, import rules and the fast tests, in under a minute
-	$(BIN)/pytest -n 2 -m "not blackbox and not slow" $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 -m "not blackbox and not slow and not hard" $(PYTEST_ARGS)
 
-test: $(SETUP) $(SETUP_SDKS) ## all tests
+test: $(SETUP) $(SETUP_SDKS) ## all tests but those of test-hard
 	@mkdir -p build
-	$(BIN)/pytest --junitxml=build/tests.xml $(PYTEST_ARGS) tests
+	$(BIN)/pytest --junitxml=build/tests.xml -m "not hard" $(PYTEST_ARGS) tests
+
+test-hard: $(SETUP) $(SETUP_SDKS) ## the tests that need root, strace and faketime, or take minutes
+	@mkdir -p build
+	$(BIN)/pytest --junitxml=build/tests-hard.xml -m hard $(PYTEST_ARGS) tests
 
 MATRIX := $(BIN)/python -m tests.sdks.matrix $(if $(SDKS),--sdks "$(SDKS)")
 
@@ -102,7 +106,7 @@ sdks-idle: $(SETUP) ## all SDKs at once with nothing to do: no stream is lost, n
 demo: $(SETUP) $(SETUP_SDKS) ## one workflow across three apps, with a crash in the middle
 	@$(BIN)/python examples/demo.py
 
-multi-app: $(SETUP) $(SETUP_SDKS) ## the statements about multi-app workflows, each with its test and result; RESULTS= reads a file
+multi-app: $(SETUP) $(SETUP_SDKS) ## the statements about multi-app workflows, each with its test and result; RESULTS= reads files
 	$(BIN)/python -m tests.multi_app $(RESULTS)
 
 chaos: $(SETUP) $(SETUP_SDKS) ## five apps of three SDK kinds under faults, for 5 minutes or SECONDS=

@@ -1,7 +1,7 @@
 """Prints which test shows which statement about multi-app workflows, and its result: `make multi-app`.
 
 A test names the statements that it shows by their numbers in its docstring ("M31", "M4 to M6"). A statement without a
-test, or with one that failed or was skipped, ends the run with 1. With a file of results (JUnit XML) as its argument it
+test, or with one that failed or was skipped, ends the run with 1. With files of results (JUnit XML) as arguments it
 runs nothing.
 """
 
@@ -36,10 +36,10 @@ def tests_by_statement() -> dict[int, list[str]]:
 
 def main(arguments: list[str]) -> int:
     tests = tests_by_statement()
-    results = Path(arguments[0]) if arguments else shown.ROOT / "build" / "multi-app.xml"
+    results = [Path(each) for each in arguments] or [shown.ROOT / "build" / "multi-app.xml"]
     if not arguments:
-        shown.run((test for each in tests.values() for test in each), results)
-    outcomes = shown.outcomes(results)
+        shown.run((test for each in tests.values() for test in each), results[0])
+    outcomes = shown.outcomes(*results)
     missing = []
     for number in STATEMENTS:
         found = [outcomes[test].result for test in tests[number]]

@@ -1,8 +1,8 @@
 """Runs the tests of faults and writes docs/reliability.md from what they report: `make reliability`.
 
 A test that shows what a fault must not do is marked `@pytest.mark.fault(number, "the promise")` and notes by the
-fixture `injected` how often the fault came about; where it does not, its cases are the faults. With a file of results
-(JUnit XML) as its argument it runs nothing. The long runs (simulation, chaos, fuzzing) leave their figures in
+fixture `injected` how often the fault came about; where it does not, its cases are the faults. With files of results
+(JUnit XML) as arguments it runs nothing. The long runs (simulation, chaos, fuzzing) leave their figures in
 build/figures, which go into the document too.
 """
 
@@ -120,10 +120,10 @@ without a test.
 
 def main(arguments: list[str]) -> int:
     found = list(promises())
-    results = Path(arguments[0]) if arguments else shown.ROOT / "build" / "reliability.xml"
+    results = [Path(each) for each in arguments] or [shown.ROOT / "build" / "reliability.xml"]
     if not arguments:
-        shown.run((each.test for each in found), results)
-    outcomes = shown.outcomes(results)
+        shown.run((each.test for each in found), results[0])
+    outcomes = shown.outcomes(*results)
     DOCUMENT.write_text(document(found, outcomes))
     bad = [each.test for each in found if outcomes[each.test].result != "passed"]
     print("\n".join([*bad, f"{len(found) - len(bad)} of {len(found)} promises kept"]))

@@ -37,10 +37,10 @@ def run(tests: Iterable[str], xml: Path) -> None:
     pytest.main(["-q", f"--junitxml={xml}", *(str(ROOT / test) for test in dict.fromkeys(tests))])
 
 
-def outcomes(xml: Path) -> dict[str, Outcome]:
-    """What became of each test function."""
+def outcomes(*files: Path) -> dict[str, Outcome]:
+    """What became of each test function, in one or more runs."""
     found: dict[str, Outcome] = defaultdict(Outcome)
-    for case in ET.parse(xml).iter("testcase"):  # noqa: S314 (written by our own test run)
+    for case in (case for xml in files for case in ET.parse(xml).iter("testcase")):  # noqa: S314 (of our own runs)
         module = str(case.get("classname")).replace(".", "/")
         outcome = found[f"{module}.py::{str(case.get('name')).partition('[')[0]}"]
         tags = {child.tag for child in case}

@@ -8,6 +8,7 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -39,6 +40,7 @@ ROUTER_FIELDS = {
 REACH_SECONDS = 60.0  # how long an app is tried for a caller without a deadline
 KEPT_SECONDS = 60.0  # how long a call outlives the link that it came over
 MOST_CALLS = 10_000
+MOST_BYTES = 256 * 1024 * 1024  # of the requests and replies that are kept, beyond the first
 _MARGIN, _SHORTEST_MARGIN = 0.05, 0.2  # of the caller's deadline, and seconds
 _NUMBER_BITS = 61
 _LONGEST_ID = 64
@@ -193,6 +195,7 @@ class _Served:
 
     task: asyncio.Task[peer_pb2.Response]
     mark: Received
+    size: int  # bytes of the request, and of the reply once there is one
     waiting: int = 0
 
 
@@ -207,6 +210,7 @@ class Served:
         self._most_bytes = most_bytes
         self._release = release
         self._calls: dict[_Key, _Served] = {}
+        self._bytes = 0
         self._releases: set[asyncio.Task[None]] = set()
 
     async def serve(self, peer: Peer, store: str, request: peer_pb2.Request) -> peer_pb2.Response:
@@ -215,9 +219,11 @@ class Served:
         served = self._calls.get(key)
         if served is None:
             try:
-                served = self._calls[key] = self._begin(peer, Received(*peer, store, _number(request.id)), request)
+                served = self._begin(peer, Received(*peer, store, _number(request.id)), request)
             except Refused as refused:
                 return _refusal(request.id, refused)
+            self._calls[key] = served
+            served.task.add_done_callback(partial(self._answered, key, served))
         served.waiting += 1
         try:
             return await asyncio.shield(served.task)
@@ -230,9 +236,10 @@ class Served:
         method = self.methods.get(request.method)
         if method is None:
             raise Refused(Status.UNIMPLEMENTED, f"this sidecar takes no call '{request.method[:64]}' from a peer")
-        if len(self._calls) >= MOST_CALLS:
-            text = f"{MOST_CALLS} calls of other apps are being served: try again in a moment"
-            raise Refused(Status.RESOURCE_EXHAUSTED, text)
+        size = len(request.body)
+        if len(self._calls) >= MOST_CALLS or (self._calls and self._bytes + size > MOST_BYTES):
+            text = f"{len(self._calls)} calls of other apps, of {self._bytes} bytes, are being served"
+            raise Refused(Status.RESOURCE_EXHAUSTED, f"{text}: try again in a moment")
         call = Forwarded(
             method=request.method,
             metadata={},
@@ -241,7 +248,8 @@ class Served:
             identity=(),
             received=mark,
         )
-        return _Served(asyncio.create_task(self._answer(method, call, request), name="forwarded call"), mark)
+        self._bytes += size
+        return _Served(asyncio.create_task(self._answer(method, call, request), name="forwarded call"), mark, size)
 
     async def _answer(self, method: Unary, call: Forwarded, request: peer_pb2.Request) -> peer_pb2.Response:
         try:
@@ -256,11 +264,17 @@ class Served:
             return _refusal(request.id, Refused(Status.RESOURCE_EXHAUSTED, text))
         return peer_pb2.Response(id=request.id, body=body)
 
+    def _answered(self, key: _Key, served: _Served, task: asyncio.Task[peer_pb2.Response]) -> None:
+        if self._calls.get(key) is served and not task.cancelled():
+            served.size += len(task.result().body)
+            self._bytes += len(task.result().body)
+
     def release(self, peer: Peer, call_id: str) -> None:
         """Forget a call: nobody waits for it."""
         served = self._calls.pop(_Key(peer, call_id), None)
         if served is not None:
             served.task.cancel()
+            self._bytes -= served.size
             first = served.mark.id
             release = asyncio.create_task(self._release(Forgotten(served.mark.store, first + 1, first)))
             self._releases.add(release)

@@ -25,6 +25,7 @@ from sidecar.store.protocol import UnavailableError
 METHOD = "/sidecar.peer.PeerService/Link"
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 15.0
+MOST_BATCHES = 8  # of a peer at once on a link; a sidecar sends one, and the next when that is answered or overdue
 ANSWER_SECONDS = 30.0  # messages without an answer are sent again: each counts once at its receiver
 log = structlog.get_logger(__name__)
 
@@ -73,6 +74,7 @@ class PeerLink:
         self._calls: dict[str, asyncio.Future[pb.Response]] = {}
         self._sending = asyncio.Lock()  # a wire takes one message at a time
         self._tasks: set[asyncio.Task[None]] = set()
+        self._batches = 0  # that are being taken in
 
     async def deliver(self, batch: Sequence[Reminder], floor: int) -> list[Reply]:
         """See `router.Link`."""
@@ -148,6 +150,9 @@ class PeerLink:
             if answer is not None and not answer.done():
                 answer.set_result([reply_of(entry) for entry in frame.answers.answers])
         elif kind == "batch":
+            if self._batches >= MOST_BATCHES:
+                raise Closed(f"app '{self.peer[1]}' sends batches without waiting for their answers")
+            self._batches += 1
             self._spawn(self._accept(frame.batch), "batch")
         elif kind == "request":
             self._spawn(self._serve(frame.request), "call")
@@ -177,7 +182,10 @@ class PeerLink:
         for message in batch.messages:
             lane = message.source.SerializeToString(), message.target.SerializeToString()
             lanes.setdefault(lane, []).append(message)
-        accepted = await asyncio.gather(*(self._accept_lane(lane) for lane in lanes.values()))
+        try:
+            accepted = await asyncio.gather(*(self._accept_lane(lane) for lane in lanes.values()))
+        finally:
+            self._batches -= 1
         replies = {number: reply for lane in accepted for number, reply in lane.items()}
         answers = pb.Answers(sequence=batch.sequence)
         answers.answers.extend(answer_of(message.id, replies[message.id]) for message in batch.messages)

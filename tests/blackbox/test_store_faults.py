@@ -6,7 +6,6 @@ callers saw true codes (CODE); the file is whole (DB); and then further workflow
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import subprocess
 import threading
@@ -19,11 +18,13 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from sidecar.schema import taskhub_pb2 as pb
+from tests.conftest import Injected
 
 from .base_load import BaseLoad
 from .harness import HOST, Sidecar, until
 
-Tell = Callable[[str], None]
+pytestmark = pytest.mark.hard
+
 CALLS_THAT_WRITE = "pwrite64,fdatasync,fsync"
 
 
@@ -34,7 +35,7 @@ def running(own_sidecar: Sidecar) -> Iterator[tuple[Sidecar, BaseLoad]]:
 
 
 @contextlib.contextmanager
-def injected(sidecar: Sidecar, fault: str, log: Path) -> Iterator[None]:
+def failing(sidecar: Sidecar, fault: str, log: Path) -> Iterator[None]:
     """Let system calls of a running sidecar fail, until the end of the block."""
     calls = fault.partition(":")[0]
     tool = ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={calls}", "-e", f"inject={fault}"]
@@ -103,9 +104,10 @@ def starting(load: BaseLoad, pause: float = 0.03) -> Iterator[None]:
 # --- 1, 4: death around a commit -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(1, "What was acknowledged is there after a death at any write or sync, and all goes on by itself")
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_kill_at_the_nth_write_or_sync_loses_nothing(own_sidecar: Sidecar, tell: Tell) -> None:
+def test_a_kill_at_the_nth_write_or_sync_loses_nothing(own_sidecar: Sidecar, injected: Injected) -> None:
     """Fault 1, 4, 35: ACK is exact, and all goes on by itself after each start. One data directory for all deaths."""
     deaths = 0
     end = time.monotonic() + 45
@@ -126,7 +128,7 @@ def test_a_kill_at_the_nth_write_or_sync_loses_nothing(own_sidecar: Sidecar, tel
         load.and_then(10)
     own_sidecar.stop()
     whole(own_sidecar)
-    tell(f"{deaths} deaths at a write or sync, {count} workflows accepted")
+    injected(deaths, f"deaths at a write or sync, {count} workflows accepted")
     assert deaths >= 10
     assert count >= 10
 
@@ -142,9 +144,12 @@ def _steps() -> Iterator[int]:
 # --- 6: a sync that fails --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(
+    6, "Nothing of a commit whose sync fails is acknowledged; health says why, and it serves again without a restart"
+)
 @pytest.mark.parametrize("often", ["3", "1+"], ids=["once", "for a while"])
 def test_a_sync_that_fails_loses_nothing_and_the_process_serves_again(
-    running: tuple[Sidecar, BaseLoad], tmp_path: Path, tell: Tell, often: str
+    running: tuple[Sidecar, BaseLoad], tmp_path: Path, injected: Injected, often: str
 ) -> None:
     """Fault 6: nothing of the failed batch is acknowledged, health says why; no restart is needed."""
     sidecar, load = running
@@ -152,7 +157,7 @@ def test_a_sync_that_fails_loses_nothing_and_the_process_serves_again(
     log = tmp_path / "strace.log"
     with starting(load):
         time.sleep(0.5)
-        with injected(sidecar, f"fdatasync,fsync:error=EIO:when={often}", log):
+        with failing(sidecar, f"fdatasync,fsync:error=EIO:when={often}", log):
             until(lambda: injections(log), 20, "a sync fails")
             if often == "1+":
                 until(lambda: not is_well(sidecar), 10, "it says that it does not serve")
@@ -163,7 +168,7 @@ def test_a_sync_that_fails_loses_nothing_and_the_process_serves_again(
         until(lambda: is_well(sidecar), 10, "it serves again")
     count = load.all_is_right()
     load.and_then(10)
-    tell(f"{injections(log)} syncs failed, {count} workflows accepted, {dict(load.seen)}")
+    injected(injections(log), f"failed syncs, {count} workflows accepted")
     assert sidecar.pid == pid
     said = [len(sidecar.logged(line)) for line in ("the store cannot be written to", "the store is written to again")]
     assert said[0] >= said[1]
@@ -172,16 +177,19 @@ def test_a_sync_that_fails_loses_nothing_and_the_process_serves_again(
     whole(sidecar)
 
 
-def test_errors_of_reads_and_writes_lose_nothing(running: tuple[Sidecar, BaseLoad], tmp_path: Path, tell: Tell) -> None:
+@pytest.mark.fault(34, "Reads and writes that fail for some seconds lose nothing")
+def test_errors_of_reads_and_writes_lose_nothing(
+    running: tuple[Sidecar, BaseLoad], tmp_path: Path, injected: Injected
+) -> None:
     """Fault 34: some reads and writes of the file fail, for some seconds."""
     sidecar, load = running
     log = tmp_path / "strace.log"
-    with starting(load), injected(sidecar, "pwrite64,pread64:error=EIO:when=30+40", log):
+    with starting(load), failing(sidecar, "pwrite64,pread64:error=EIO:when=30+40", log):
         time.sleep(6)
     until(lambda: is_well(sidecar), 10, "it serves again")
     count = load.all_is_right()
     load.and_then(10)
-    tell(f"{injections(log)} calls failed, {count} workflows accepted, {dict(load.seen)}")
+    injected(injections(log), f"failed reads and writes, {count} workflows accepted")
     assert injections(log) >= 3
     sidecar.stop()
     whole(sidecar)
@@ -209,8 +217,9 @@ def fill(disk: Path) -> Path:
     return pad
 
 
+@pytest.mark.fault(5, "A full disk is read from and purged; starts are refused; it serves again when there is space")
 def test_a_disk_that_fills_up_is_served_from_until_there_is_space_again(
-    own_sidecar: Sidecar, small_disk: Path, tell: Tell
+    own_sidecar: Sidecar, small_disk: Path, injected: Injected
 ) -> None:
     """Fault 5: health is bad, reads and removing are served, starts are refused; no restart is needed."""
     own_sidecar.data = small_disk / "data"
@@ -235,34 +244,34 @@ def test_a_disk_that_fills_up_is_served_from_until_there_is_space_again(
         until(lambda: is_well(own_sidecar), 15, "it serves again")
         count = load.all_is_right(60)
         load.and_then(10)
-    tell(
-        f"{load.seen['RESOURCE_EXHAUSTED']} calls refused on a full disk, {count} workflows accepted, {dict(load.seen)}"
-    )
+    injected(load.seen["RESOURCE_EXHAUSTED"], f"calls refused on a full disk, {count} workflows accepted")
     assert own_sidecar.pid == pid
     own_sidecar.stop()
     whole(own_sidecar)
 
 
+@pytest.mark.fault(5, "Writes that find no space lose nothing")
 @pytest.mark.parametrize("calls", ["pwrite64", "ftruncate,fallocate"])
 def test_a_disk_that_is_full_for_a_while_loses_nothing(
-    running: tuple[Sidecar, BaseLoad], tmp_path: Path, tell: Tell, calls: str
+    running: tuple[Sidecar, BaseLoad], tmp_path: Path, injected: Injected, calls: str
 ) -> None:
     """Fault 5, in the middle of a load and of its checkpoints: each write finds no space."""
     sidecar, load = running
     log = tmp_path / "strace.log"
     with starting(load):
         time.sleep(1)
-        with injected(sidecar, f"{calls}:error=ENOSPC:when=1+", log):
+        with failing(sidecar, f"{calls}:error=ENOSPC:when=1+", log):
             time.sleep(4)
         until(lambda: is_well(sidecar), 15, "it serves again")
     count = load.all_is_right()
     load.and_then(10)
-    tell(f"{injections(log)} writes found no space, {count} workflows accepted, {dict(load.seen)}")
+    injected(injections(log), f"writes that found no space, {count} workflows accepted")
     assert injections(log) >= (3 if calls == "pwrite64" else 0)
     sidecar.stop()
     whole(sidecar)
 
 
+@pytest.mark.fault(5, "A start on a full disk is refused by name, or serves what is there")
 def test_a_disk_that_is_full_at_the_start_is_refused_by_name_or_waited_for(
     own_sidecar: Sidecar, small_disk: Path
 ) -> None:
@@ -291,8 +300,9 @@ def test_a_disk_that_is_full_at_the_start_is_refused_by_name_or_waited_for(
 # --- 7: read-only ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(7, "Callers get UNAVAILABLE with the reason; it serves again once the disk may be written to")
 def test_a_disk_that_becomes_read_only_is_waited_for(
-    running: tuple[Sidecar, BaseLoad], tmp_path: Path, tell: Tell
+    running: tuple[Sidecar, BaseLoad], tmp_path: Path, injected: Injected
 ) -> None:
     """Fault 7: callers get UNAVAILABLE with the reason, and it serves again once the disk may be written to.
 
@@ -304,7 +314,7 @@ def test_a_disk_that_becomes_read_only_is_waited_for(
     subprocess.run(["mount", "--bind", data, data], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", data], check=True)
-        with injected(sidecar, "pwrite64:error=EROFS:when=1+", log):
+        with failing(sidecar, "pwrite64:error=EROFS:when=1+", log):
             until(lambda: load.start() == "UNAVAILABLE", 15)
         time.sleep(2)
         assert not is_well(sidecar)
@@ -315,11 +325,12 @@ def test_a_disk_that_becomes_read_only_is_waited_for(
     until(lambda: is_well(sidecar), 15, "it serves again")
     count = load.all_is_right()
     load.and_then(10)
-    tell(f"{injections(log)} writes refused, {count} workflows, {dict(load.seen)}")
+    injected(injections(log), f"refused writes, {count} workflows accepted")
     assert injections(log) >= 1
     sidecar.stop()
 
 
+@pytest.mark.fault(7, "A start on it is refused, with the reason")
 def test_a_data_directory_that_cannot_be_written_to_is_refused_at_the_start(own_sidecar: Sidecar) -> None:
     """Fault 7: no loop of crashes without a message."""
     own_sidecar.start().stop()
@@ -338,8 +349,9 @@ def test_a_data_directory_that_cannot_be_written_to_is_refused_at_the_start(own_
 # --- 8: a lock that another program holds ----------------------------------------------------------------------------
 
 
+@pytest.mark.fault(8, "Turns wait and go on; health answers meanwhile")
 def test_a_database_that_another_program_has_locked_is_waited_for(
-    running: tuple[Sidecar, BaseLoad], tell: Tell
+    running: tuple[Sidecar, BaseLoad], injected: Injected
 ) -> None:
     """Fault 8: turns wait and go on, none runs twice at once; health and calls that read nothing answer meanwhile."""
     sidecar, load = running
@@ -357,7 +369,7 @@ def test_a_database_that_another_program_has_locked_is_waited_for(
         other.execute("ROLLBACK")
     count = load.all_is_right()
     load.and_then(10)
-    tell(f"locked for 30 s: health took {slowest * 1000:.0f} ms at most, {count} workflows, {dict(load.seen)}")
+    injected(30, f"seconds locked, {count} workflows accepted; health took {slowest * 1000:.0f} ms at most")
     assert slowest < 1.0
     sidecar.stop()
     whole(sidecar)
@@ -394,6 +406,7 @@ def foreign(file: Path) -> None:
         connection.commit()
 
 
+@pytest.mark.fault(9, "It is refused, with the file, the check and the restore command, and left as it is")
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -418,7 +431,8 @@ def test_a_damaged_file_is_refused_with_what_to_do_and_left_as_it_is(
     assert file.read_bytes() == before
 
 
-def test_a_log_that_lost_its_end_loses_only_what_was_in_it(own_sidecar: Sidecar, tell: Tell) -> None:
+@pytest.mark.fault(9, "A log that lost its end loses only what was in it")
+def test_a_log_that_lost_its_end_loses_only_what_was_in_it(own_sidecar: Sidecar, injected: Injected) -> None:
     """Fault 9: a truncated write-ahead log is a shorter past: the file opens, and is whole."""
     with BaseLoad(own_sidecar.start().port) as load:
         load.and_then(10)
@@ -429,7 +443,7 @@ def test_a_log_that_lost_its_end_loses_only_what_was_in_it(own_sidecar: Sidecar,
         own_sidecar.start()
         load.accepted.clear()
         load.and_then(10)
-    tell(f"a log of {size} bytes was cut")
+    injected(1, "log cut off")
     own_sidecar.stop()
     whole(own_sidecar)
 
@@ -437,7 +451,10 @@ def test_a_log_that_lost_its_end_loses_only_what_was_in_it(own_sidecar: Sidecar,
 # --- 10: two sidecars on one directory -------------------------------------------------------------------------------
 
 
-def test_a_second_sidecar_on_one_data_directory_is_refused(running: tuple[Sidecar, BaseLoad], tmp_path: Path) -> None:
+@pytest.mark.fault(10, "The second one is refused, and the first does not notice")
+def test_a_second_sidecar_on_one_data_directory_is_refused(
+    running: tuple[Sidecar, BaseLoad], tmp_path: Path, injected: Injected
+) -> None:
     """Fault 10: it ends with a message, and the first one does not notice."""
     sidecar, load = running
     second = Sidecar("orders", tmp_path)
@@ -449,6 +466,7 @@ def test_a_second_sidecar_on_one_data_directory_is_refused(running: tuple[Sideca
             assert f"another sidecar of app 'orders' has {database(sidecar)} open" in refused.stderr
     load.all_is_right()
     load.and_then(5)
+    injected(3, "starts of a second sidecar")
 
 
 # --- 11: a wall clock that jumps -------------------------------------------------------------------------------------
@@ -466,11 +484,11 @@ def wall_clock_of(sidecar: Sidecar, clock: Path) -> Path:
     return clock
 
 
-@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
+@pytest.mark.fault(11, "No timer is lost, and none fires before the wall clock shows its time")
 @pytest.mark.parametrize("jump", ["+1h", "-1h", "+30d", "-1d"])
 @pytest.mark.parametrize("restarts", [False, True], ids=["running", "at a restart"])
 def test_no_timer_is_lost_or_early_when_the_wall_clock_jumps(
-    own_sidecar: Sidecar, tmp_path: Path, tell: Tell, jump: str, restarts: bool
+    own_sidecar: Sidecar, tmp_path: Path, injected: Injected, jump: str, restarts: bool
 ) -> None:
     """Fault 11: a timer fires once the wall clock of the sidecar shows its time, not before and soon after."""
     clock = wall_clock_of(own_sidecar, tmp_path / "clock")
@@ -497,5 +515,5 @@ def test_no_timer_is_lost_or_early_when_the_wall_clock_jumps(
             assert not load.ended("sleeper")
         load.all_is_right()
         load.and_then(5)
-    tell(f"jumped {jump}, {'over a restart' if restarts else 'while running'}: {dict(load.seen)}")
+    injected(1, f"jump of {jump}{' over a restart' if restarts else ''}")
     own_sidecar.stop()

@@ -6,7 +6,6 @@ import itertools
 import os
 import random
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -515,7 +514,7 @@ async def test_a_file_that_cannot_grow_fails_what_was_committed_meanwhile(tmp_pa
 )
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.hard
 @pytest.mark.parametrize("fault", ["fdatasync:error=EIO", "pwrite64:error=ENOSPC", "pwrite64:signal=SIGKILL"])
 async def test_a_failing_system_call_loses_nothing_acknowledged(tmp_path: Path, fault: str, injected: Injected) -> None:
     """The n-th call fails, for each n: what was acknowledged is there, a transaction is there whole or not at all."""
