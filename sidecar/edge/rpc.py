@@ -12,7 +12,7 @@ from sidecar.core.names import invalid_instance_id
 from sidecar.edge.transport import Call, Refused, Status, Unary
 from sidecar.engine import Address
 from sidecar.service import OWN, Caller
-from sidecar.store.protocol import FullError, UnavailableError
+from sidecar.store.protocol import DamagedError, FullError, UnavailableError
 
 _STATUS = {
     Outcome.MISSING: Status.NOT_FOUND,
@@ -96,6 +96,8 @@ def guarded(method: Unary) -> Unary:
             raise Refused(Status.PERMISSION_DENIED, str(error)) from error
         except FullError as error:
             raise Refused(Status.RESOURCE_EXHAUSTED, f"nothing can be stored: {error}") from error
+        except DamagedError as error:
+            raise Refused(Status.DATA_LOSS, str(error)) from error
         except UnavailableError as error:
             raise Refused(Status.UNAVAILABLE, f"the store is not available: {error}") from error
 

@@ -45,6 +45,10 @@ class RejectedError(Exception):
     """Something in the changes can never be stored, such as a number that no column holds; nothing was written."""
 
 
+class DamagedError(Exception):
+    """What is stored of an instance cannot be read; the others are as they were. The text names it."""
+
+
 class CopyError(Exception):
     """A copy of a store could not be made, checked or put in its place; the text says why and what to do."""
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import structlog
 
-from sidecar.core.model import CallId, Changes, Child, Position, Reminder, Row, Self, State
+from sidecar.core.model import CallId, Changes, Child, Instance, Position, Reminder, Row, Self, State
 from sidecar.core.state import load as load_state
 from sidecar.store import opening, queries, rows, writes
 from sidecar.store.file import File
 from sidecar.store.protocol import (
     Criteria,
+    DamagedError,
     EntityRow,
     FullError,
     Mark,
@@ -221,7 +222,16 @@ def _load(connection: sqlite3.Connection, hub: str, instance_id: str) -> State |
     found = connection.execute(writes.SELECT_INSTANCE, (hub, instance_id)).fetchone()
     if found is None:
         return None
-    instance = rows.to_instance(found)
+    try:
+        return _state(connection, rows.to_instance(found))
+    except (ValueError, TypeError, IndexError) as error:
+        text = (
+            f"what is stored of '{instance_id}' cannot be read ({error}): run `sidecar store check`, restore a backup"
+        )
+        raise DamagedError(text) from error
+
+
+def _state(connection: sqlite3.Connection, instance: Instance) -> State:
     key = (instance.key,)
     calls = [rows.to_call(row) for row in connection.execute(writes.SELECT_CALLS, key)]
     children = [rows.to_child(row) for row in connection.execute(writes.SELECT_CHILDREN, key)]

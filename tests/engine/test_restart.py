@@ -1,11 +1,15 @@
 """Another engine over the same store takes up everything that the first one left."""
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from sidecar.core.model import Kind
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.store.protocol import DamagedError
 
 from .world import COMPLETED, DONE, SUSPENDED, FakeClock, Hand, World, at, call, end, kinds, raised, timer
 
@@ -179,3 +183,59 @@ async def test_reminders_of_other_apps_are_left_to_the_outbox(world: World, hand
     (reminder,) = world.outbox.waiting.values()
     assert (reminder.kind, reminder.target.app, reminder.held) == (Kind.ACTIVITY, "ml", True)
     assert hand.activities == []
+
+
+async def _halfway(directory: Path, clock: FakeClock) -> None:
+    """Leave the workflows "good" and "bad" each with a turn to take and a call that is open."""
+    world = await _reopen(directory, clock)
+    hand = Hand()
+    world.dispatch.add_worker(hand.worker)
+    for number, name in enumerate(("good", "bad"), start=1):
+        await world.start(name)
+        await world.complete(await hand.turn(number), call(1), call(2))
+    await hand.activity(4)
+    for activity in hand.activities:
+        if pb.ActivityRequest.FromString(activity.request).task_id == 1:
+            await world.answer(activity)
+    await world.quiet()
+    await world.close()
+
+
+def _spoil(directory: Path, what: str) -> None:
+    """Set something of the workflow "bad" to what no version has written."""
+    statement = f"UPDATE {what} WHERE key = (SELECT key FROM instances WHERE id = 'bad')"  # noqa: S608 (constants)
+    (file,) = directory.glob("*.db")
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        assert connection.execute(statement).rowcount
+        connection.commit()
+
+
+@pytest.mark.fault(9, "Rows that cannot be read harm their own instance alone; its clients are told so")
+@pytest.mark.parametrize(
+    ("damage", "readable"),
+    [
+        ("history SET event = x'ffffffff'", True),
+        ("instances SET status = 99", False),
+        ("open_calls SET kind = 99", False),
+    ],
+    ids=["event", "status", "call"],
+)
+async def test_rows_that_cannot_be_read_harm_nobody_else(tmp_path: Path, damage: str, readable: bool) -> None:
+    clock = FakeClock()
+    await _halfway(tmp_path, clock)
+    _spoil(tmp_path, damage)
+    world = await _reopen(tmp_path, clock)
+    hand = Hand()
+    world.dispatch.add_worker(hand.worker)
+    try:
+        assert (await hand.turn(1)).instance_id == "good"
+        assert (await world.start("new")).outcome is DONE
+        assert (await hand.turn(2)).instance_id == "new"
+        if readable:
+            assert await world.status("bad") == 0
+        else:
+            with pytest.raises(DamagedError, match="'bad' cannot be read"):
+                await world.status("bad")
+        assert not world.dispatch._recovering, "the store is sound"
+    finally:
+        await world.close()
