@@ -297,6 +297,23 @@ def test_a_disk_that_is_full_at_the_start_is_refused_by_name_or_waited_for(
         load.and_then(5)
 
 
+@pytest.mark.fault(38, "SIGTERM on a full disk ends it in time with exit code 0, and nothing is lost")
+def test_it_ends_in_order_on_a_full_disk(own_sidecar: Sidecar, small_disk: Path, injected: Injected) -> None:
+    own_sidecar.data = small_disk / "data"
+    own_sidecar.start()
+    with BaseLoad(own_sidecar.port) as load:
+        with starting(load):
+            time.sleep(1)
+            pad = fill(small_disk)
+            until(lambda: load.start(size=100_000) == "RESOURCE_EXHAUSTED", 30, "starts are refused")
+            own_sidecar.stop()
+        pad.unlink()
+        own_sidecar.start()
+        load.all_is_right(60)
+        load.and_then(10)
+    injected(1, "SIGTERM on a full disk")
+
+
 # --- 7: read-only ----------------------------------------------------------------------------------------------------
 
 
