@@ -12,16 +12,14 @@ from sidecar import holding
 from sidecar.core.items import ActivityItem
 from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Received, Reminder, Reply, Row
 from sidecar.edge import peer
-from sidecar.edge.forward import Served
-from sidecar.edge.peer import PeerLink
 from sidecar.router import LinkBrokenError
-from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 
 from .sidecars import Node
 from .test_router import ML, Net, PlayedLink
 from .test_two_sidecars import echo, flow_of
+from .wires import Wire, ends
 from .world import (
     COMPLETED,
     DONE,
@@ -75,25 +73,6 @@ async def foreign_activity(net: Net) -> tuple[PlayedLink, ActivityItem]:
     return link, item
 
 
-class Wire:
-    """One direction of a link in memory and, as `other`, the way back; frames of a kind in `losing` do not arrive."""
-
-    def __init__(self, other: "Wire | None" = None) -> None:
-        self.sent: list[str] = []
-        self.losing: set[str] = set()
-        self._queue: asyncio.Queue[bytes] = asyncio.Queue()
-        self.other = other or Wire(self)
-
-    async def send(self, message: bytes) -> None:
-        kind = str(peer_pb2.Frame.FromString(message).WhichOneof("frame"))
-        self.sent.append(kind)
-        if kind not in self.losing:
-            self.other._queue.put_nowait(message)
-
-    async def receive(self) -> bytes | None:
-        return await self._queue.get()
-
-
 async def test_a_message_whose_answer_never_comes_over_a_link_that_stays_up_is_sent_again_and_counts_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,11 +80,7 @@ async def test_a_message_whose_answer_never_comes_over_a_link_that_stays_up_is_s
     monkeypatch.setattr(peer, "ANSWER_SECONDS", 0.1)
     await world.start("a")
     wire = Wire()
-    theirs = peer_pb2.Hello(protocol=1, namespace="default", app_id="ml", store_id="store of ml")
-    mine = peer_pb2.Hello(protocol=1, namespace="default", app_id="orders", store_id="store of orders")
-    served = Served(1_000, world.service.marks.release)
-    receiver = PeerLink(ME, wire, theirs, world.service, served)
-    sender = PeerLink(replace(ME, app="ml"), wire.other, mine, world.service, served)
+    receiver, sender = ends(world, wire)
     running = [asyncio.create_task(link.run()) for link in (receiver, sender)]
     try:
         wire.losing = {"answers"}
@@ -320,11 +295,7 @@ async def test_a_message_that_comes_again_behind_later_ones_counts_once(world: W
     await world.start("a")
     await hand.turn(1)
     wire = Wire()
-    theirs = peer_pb2.Hello(protocol=1, namespace="default", app_id="ml", store_id="store of ml")
-    mine = peer_pb2.Hello(protocol=1, namespace="default", app_id="orders", store_id="store of orders")
-    served = Served(1_000, world.service.marks.release)
-    receiver = PeerLink(ME, wire, theirs, world.service, served)
-    sender = PeerLink(replace(ME, app="ml"), wire.other, mine, world.service, served)
+    receiver, sender = ends(world, wire)
     running = [asyncio.create_task(link.run()) for link in (receiver, sender)]
 
     async def deliver(number: int) -> Outcome:

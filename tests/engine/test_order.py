@@ -2,19 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core.model import Changes, Kind, Position
-from sidecar.edge.forward import Served
-from sidecar.edge.peer import PeerLink
-from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal, UnavailableError
 
-from .test_found_by_simulation import Wire, event, message
+from .test_found_by_simulation import event, message
+from .wires import Wire, ends
 from .world import DONE, ME, Hand, World, at, end, raised, until
 
 
@@ -94,11 +91,7 @@ async def test_what_a_peer_sends_to_an_instance_waits_for_the_start_that_came_be
     await world.start("to")
     await world.complete(await hand.turn(1), end())
     wire = Wire()
-    theirs = peer_pb2.Hello(protocol=1, namespace="default", app_id="ml", store_id="store of ml")
-    mine = peer_pb2.Hello(protocol=1, namespace="default", app_id="orders", store_id="store of orders")
-    served = Served(1_000, world.service.marks.release)
-    receiver = PeerLink(ME, wire, theirs, world.service, served)
-    sender = PeerLink(replace(ME, app="ml"), wire.other, mine, world.service, served)
+    receiver, sender = ends(world, wire)
     running = [asyncio.create_task(link.run()) for link in (receiver, sender)]
     started = pb.ExecutionStarted(name="flow", instance=pb.WorkflowInstance(instance_id="to"))
     started.instance.execution_id.value = "the new one"

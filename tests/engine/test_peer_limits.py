@@ -8,12 +8,13 @@ import pytest
 from sidecar.core.model import Forgotten, Reply
 from sidecar.edge import forward
 from sidecar.edge.forward import Served
-from sidecar.edge.peer import MOST_BATCHES, PeerLink
+from sidecar.edge.peer import MOST_BATCHES
 from sidecar.edge.transport import Call, Closed, Status
 from sidecar.schema import peer_pb2
 
-from .test_found_by_simulation import Wire, event
-from .world import DONE, ME, World
+from .test_found_by_simulation import event
+from .wires import Wire, ends
+from .world import DONE, World
 
 ML = ("default", "ml")
 
@@ -29,11 +30,9 @@ async def test_a_peer_that_sends_batches_without_end_loses_its_link(
 
     monkeypatch.setattr(world.service, "deliver", deliver)
     wire = Wire()
-    theirs = peer_pb2.Hello(protocol=1, namespace="default", app_id="ml", store_id="store of ml")
-    link = PeerLink(ME, wire, theirs, world.service, Served(1_000, world.service.marks.release))
-    running = asyncio.create_task(link.run())
-    there = PeerLink(ME, wire.other, theirs, world.service, Served(1_000, world.service.marks.release))
-    sent = [asyncio.create_task(there.deliver([event(number, "a")], 1)) for number in range(1, MOST_BATCHES + 2)]
+    receiver, sender = ends(world, wire)
+    running = asyncio.create_task(receiver.run())
+    sent = [asyncio.create_task(sender.deliver([event(number, "a")], 1)) for number in range(1, MOST_BATCHES + 2)]
     async with asyncio.timeout(5):
         with pytest.raises(Closed, match="without waiting"):
             await running
