@@ -86,7 +86,8 @@ check: fmt-check lint types imports ## format, lint, types, import rules and the
 
 test: $(SETUP) $(SETUP_SDKS) ## all tests but those of test-hard
 	@mkdir -p build
-	$(BIN)/pytest --junitxml=build/tests.xml -m "not hard" $(PYTEST_ARGS) tests
+	$(BIN)/pytest -n 2 --junitxml=build/tests-inside.xml -m "not blackbox and not hard" $(PYTEST_ARGS) tests
+	$(BIN)/pytest --junitxml=build/tests-outside.xml -m "blackbox and not hard" $(PYTEST_ARGS) tests
 
 test-hard: $(SETUP) $(SETUP_SDKS) ## the tests that need root, strace and faketime, or take minutes
 	@mkdir -p build

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import re
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -109,11 +110,11 @@ class Copies:
 
 async def checked(path: Path) -> list[str]:
     """Return what is wrong with a file, looked at by a process of its own. Raises CopyError."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sidecar.store.checking", str(path)), stdout=asyncio.subprocess.PIPE
-    )
+    command = [sys.executable, "-m", "sidecar.store.checking", str(path)]
+    # Not by the event loop: uvloop forks, and gRPC, which is told of it, may crash in the new process before its exec.
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: ASYNC220, S603 (a moment; a command of ours)
     try:
-        found, _ = await process.communicate()
+        found, _ = await asyncio.to_thread(process.communicate)
     except asyncio.CancelledError:
         process.kill()
         raise

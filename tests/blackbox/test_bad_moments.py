@@ -27,7 +27,7 @@ from .test_misbehaving_workers import ask, turn
 from .test_statements_raw import end, finish, new_events
 from .wire import Caller, Fields, Worker, decode, text
 
-pytestmark = [pytest.mark.timeout(150), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(150), pytest.mark.hard]
 
 DAY = 86_400_000_000  # µs
 EVENT_RAISED, CONTINUED_AS_NEW = 17, 2

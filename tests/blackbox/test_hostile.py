@@ -29,7 +29,7 @@ CANCEL = (8).to_bytes(4, "big")
 FLOOD = (("taskhub", "flood"),)
 FLOOD_HEADER = (b"taskhub", b"flood")
 Start = Callable[..., App]
-pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.hard]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -16,7 +16,7 @@ from .harness import DIALECTS, App, Sidecar, lines, until
 from .test_statements_raw import end, finish, history, new_events, output_of
 from .wire import Caller, Fields, Message, Worker, decode, encode, text
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.hard]
 
 TERMINATED, CONTINUED_AS_NEW = 5, 2
 TASK_SCHEDULED, TASK_COMPLETED, TASK_FAILED = 6, 7, 8

@@ -19,7 +19,7 @@ from .harness import App, CallError, Deployment, Sidecar, lines, memory, until
 from .proxy import Network, Proxy
 from .wire import Caller
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.hard]
 
 NAMES = ("orders", "ml", "logistics")
 NOTICED_SECONDS = 15.0
