@@ -6,12 +6,12 @@ from sidecar.core.names import invalid_app_id
 from sidecar.schema import peer_pb2 as pb
 
 PROTOCOL = 1
-_LONGEST_STORE_ID = 100
+_LONGEST_ID = 100
 
 
-def hello(me: Self, store: str) -> bytes:
-    """Return the frame that a link begins with; `store` is the identity of this side's store."""
-    greeting = pb.Hello(protocol=PROTOCOL, namespace=me.namespace, app_id=me.app, store_id=store)
+def hello(me: Self, store: str, process: str) -> bytes:
+    """Return the frame that a link begins with; `store` and `process` identify this side's store and its start."""
+    greeting = pb.Hello(protocol=PROTOCOL, namespace=me.namespace, app_id=me.app, store_id=store, process_id=process)
     return pb.Frame(hello=greeting).SerializeToString()
 
 
@@ -31,8 +31,9 @@ def check_hello(me: Self, hello: pb.Hello, expected: str | None) -> None:
     wrong = invalid_app_id(hello.app_id)
     if wrong:
         raise MalformedError(wrong)
-    if len(hello.store_id) > _LONGEST_STORE_ID:  # it is stored with every message of that peer
-        raise MalformedError(f"the peer's store has a name of {len(hello.store_id)} characters")
+    longest = max(len(hello.store_id), len(hello.process_id))
+    if longest > _LONGEST_ID:  # that of its store is stored with every message of that peer
+        raise MalformedError(f"the peer's store or process has a name of {longest} characters")
     if hello.protocol < 1 or not hello.store_id:
         raise MalformedError("the peer speaks no version of the peer protocol that is known here")
     if hello.namespace != me.namespace:

@@ -65,6 +65,8 @@ class PeerLink:
         self.peer: Peer = (greeting.namespace, greeting.app_id)
         # What a peer says of its store holds for that app alone: another may say the same.
         self.store = "/".join((*self.peer, greeting.store_id))
+        self.process = greeting.process_id
+        self.over = ""  # why this link is to end
         self._me = me
         self._wire = wire
         self._service = service
@@ -122,6 +124,8 @@ class PeerLink:
                     message = await self._wire.receive()
                 if message is None:
                     return
+                if self.over:
+                    raise Closed(self.over)
                 await self._handle(pb.Frame.FromString(message))
         finally:
             beats.cancel()

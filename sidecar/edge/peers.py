@@ -1,6 +1,7 @@
 """All peer links of one sidecar: those it opens to apps that have an address, and those that others open."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from sidecar.service import Service
 from sidecar.store.protocol import UnavailableError
 
 HANDSHAKE_SECONDS = 10.0
+_STARTS = 16  # of an app that are remembered
 LOOK_SECONDS = 5.0  # how often the directory is asked for apps that are new
 Proof = Callable[[tuple[str, ...], str, str], bool]  # names of a certificate, namespace, app ID
 log = structlog.get_logger(__name__)
@@ -71,6 +73,8 @@ class Peers:
         self._accepted: dict[Peer, PeerLink] = {}
         self._dialers: dict[str, _Dialer] = {}
         self._since: dict[PeerLink, int] = {}
+        self._process = service.engine.clock.new_id()
+        self._starts: dict[Peer, deque[str]] = {}  # the processes that each app's sidecar was, oldest first
         self._looking: asyncio.Task[None] | None = None
 
     def link(self, namespace: str, app: str) -> PeerLink | None:
@@ -193,6 +197,7 @@ class Peers:
                 await call.send(self._hello())
                 greeting = read_hello(await call.receive())
             check_hello(self._me, greeting, app)
+            self._admit(greeting)
             await self._serve(PeerLink(self._me, call, greeting, self._service, self._served), self._opened)
         except (Refused, Closed, TimeoutError, MalformedError, DecodeError, UnavailableError) as error:
             dialer.error = str(error) or "no answer"
@@ -226,7 +231,27 @@ class Peers:
             log.info("peer disconnected", app=link.peer[1], opened=links is self._opened)
 
     def _hello(self) -> bytes:
-        return hello(self._me, self._service.engine.store.identity)
+        return hello(self._me, self._service.engine.store.identity, self._process)
+
+    def _admit(self, greeting: pb.Hello) -> None:
+        """See that an app is one sidecar: of two, as when a store was copied, the one that was started later counts.
+
+        Raises:
+            MalformedError: it is another one's while that has a link.
+        """
+        peer, process = (greeting.namespace, greeting.app_id), greeting.process_id
+        if not process:  # of an older version
+            return
+        starts = self._starts.setdefault(peer, deque(maxlen=_STARTS))
+        others = [link for link in self._since if link.peer == peer and link.process not in ("", process)]
+        if process in starts and others:
+            text = f"app '{peer[1]}' has another sidecar, which was started later: stop one; is a store copied?"
+            log.error("two sidecars for one app", app=peer[1], store=greeting.store_id)
+            raise MalformedError(text)
+        if process not in starts:
+            starts.append(process)
+        for link in others:
+            link.over = f"a later sidecar of app '{peer[1]}' has come"
 
     # ------------------------------------------------------------ the side that is called
 
@@ -238,6 +263,7 @@ class Peers:
             check_hello(self._me, greeting, None)
             if self._proves is not None and not self._proves(call.identity, greeting.namespace, greeting.app_id):
                 raise MalformedError(f"the certificate is not that of app '{greeting.app_id}'")
+            self._admit(greeting)
         except TimeoutError:
             raise Refused(Status.DEADLINE_EXCEEDED, "no hello came") from None
         except (MalformedError, DecodeError) as error:

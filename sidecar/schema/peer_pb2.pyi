@@ -132,11 +132,14 @@ class Hello(_message.Message):
     APP_ID_FIELD_NUMBER: _builtins.int
     STORE_ID_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    PROCESS_ID_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     namespace: _builtins.str
     app_id: _builtins.str
     store_id: _builtins.str
     generation: _builtins.int
+    process_id: _builtins.str
+    """of this start of the sidecar: two at a time are two sidecars for one app"""
     def __init__(
         self,
         *,
@@ -145,10 +148,11 @@ class Hello(_message.Message):
         app_id: _builtins.str = ...,
         store_id: _builtins.str = ...,
         generation: _builtins.int = ...,
+        process_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "generation", b"generation", "namespace", b"namespace", "protocol", b"protocol", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "generation", b"generation", "namespace", b"namespace", "process_id", b"process_id", "protocol", b"protocol", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

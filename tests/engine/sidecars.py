@@ -180,8 +180,11 @@ async def work_items(channel: GrpcChannel, request: bytes = b"", metadata: Metad
     return stream
 
 
-def hello(app_id: str = "evil", namespace: str = "default", store: str = "evil store") -> peer_pb2.Frame:
-    return peer_pb2.Frame(hello=peer_pb2.Hello(protocol=1, namespace=namespace, app_id=app_id, store_id=store))
+def hello(
+    app_id: str = "evil", namespace: str = "default", store: str = "evil store", process: str = ""
+) -> peer_pb2.Frame:
+    greeting = peer_pb2.Hello(protocol=1, namespace=namespace, app_id=app_id, store_id=store, process_id=process)
+    return peer_pb2.Frame(hello=greeting)
 
 
 class PlayedPeer:

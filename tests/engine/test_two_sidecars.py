@@ -331,3 +331,25 @@ async def test_a_peer_that_answers_nothing_is_dialled_again_and_gets_the_work(
     ml = await start("ml", peer_port=port)
     ml.worker(None, {"score": echo})
     assert (await orders.outcome("a")).output.value == "score for orders"
+
+
+@pytest.mark.fault(10, "Of two sidecars with one app ID, as over a copied store, the later one counts; peers say so")
+async def test_of_two_sidecars_for_one_app_the_one_that_was_started_later_counts(start: Start) -> None:
+    node = await start("orders")
+    first, second, again = PlayedPeer(node), PlayedPeer(node), PlayedPeer(node)
+    try:
+        assert await first.introduce(hello("ml", store="a store", process="one")) == ""
+        assert await second.introduce(hello("ml", store="a store", process="two")) == ""
+        await first.send(peer_pb2.Frame(ping=True))
+        while await first.receive() is not None:
+            pass  # the first one's link ends
+        refused = await again.introduce(hello("ml", store="a store", process="one"))
+        assert "app 'ml' has another sidecar, which was started later" in refused
+        await second.close()
+        await until(lambda: "ml" not in node.sidecar.peers.connected())
+        back = PlayedPeer(node)
+        assert await back.introduce(hello("ml", store="a store", process="one")) == "", "it is the only one now"
+        await back.close()
+    finally:
+        for peer in (first, again):
+            await peer.close()
