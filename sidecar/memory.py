@@ -16,6 +16,7 @@ from sidecar.timers import Clock
 
 HIGH, LOW = 0.85, 0.8
 _LOOK_SECONDS = 1.0
+_LOOK_BYTES = 4 * 1024 * 1024  # of new work since the last look: much can come in a second
 _MIB = 1024 * 1024
 _UNLIMITED = 2**60  # what version 1 of cgroups says without a limit is near 2**63
 log = structlog.get_logger(__name__)
@@ -65,6 +66,7 @@ class Memory:
         self._limit = limit
         self._relieve = relieve
         self._used = used
+        self._taken = 0  # bytes of new work since the last look
 
     async def watch(self, clock: Clock) -> None:
         """Look every second, for ever."""
@@ -72,8 +74,16 @@ class Memory:
             self.look()
             await clock.sleep(_LOOK_SECONDS)
 
+    def refuses(self, size: int) -> bool:
+        """Whether there is no room for new work of so many bytes."""
+        self._taken += size
+        if self._taken > _LOOK_BYTES and not self.short:
+            self.look()
+        return self.short
+
     def look(self) -> None:
         """Find out whether memory is short, and make room if so."""
+        self._taken = 0
         if self._limit is None:
             return
         used = self._used()

@@ -86,7 +86,7 @@ class TaskHub:
         """Refuse a call while the sidecar stops, and new work while memory is short."""
 
         async def serve(call: Call, body: bytes) -> bytes:
-            if self._memory.short and name in _NEW_WORK:
+            if name in _NEW_WORK and self._memory.refuses(len(body)):
                 text = "the sidecar is short of memory: try again in a moment, or raise --memory-limit"
                 raise Refused(Status.RESOURCE_EXHAUSTED, text)
             if self.stopping.is_set():

@@ -135,11 +135,11 @@ def test_a_kill_at_the_nth_write_or_sync_loses_nothing(own_sidecar: Sidecar, inj
 
 
 def _steps() -> Iterator[int]:
-    """Every number for a while, then larger and larger steps."""
+    """Every number for a while, then larger and larger steps: the first ones are of the start, before any work."""
     number = 1
     while True:
         yield number
-        number += 1 + number // 12
+        number += 1 + number // 6
 
 
 # --- 6: a sync that fails --------------------------------------------------------------------------------------------

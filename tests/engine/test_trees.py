@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core.model import Kind
+from sidecar.core.model import Kind, Position
 from sidecar.edge.transport import Status
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
@@ -18,7 +18,7 @@ from .played_apps import ACCEPTED, PlayedApp, creation, state
 from .sidecars import Node, Start, free_port, hello
 from .test_forwarded_calls import ask, request
 from .test_two_sidecars import flow_of
-from .world import COMPLETED, SUSPENDED, child, end, timer, until
+from .world import COMPLETED, SUSPENDED, Hand, World, child, end, timer, until
 
 FOR_EVER = 1 << 52
 
@@ -556,3 +556,22 @@ async def test_an_older_sidecars_order_removes_the_child_and_all_below_it(
         order = peer_pb2.Message(kind=Kind.PURGE, target=target, source=source, call=call, payload=payload)
         assert await pay.tell(order) == [verdict]
         assert await exists(orders, "kid") == await exists(orders, "below") == (verdict == 5)
+
+
+async def test_two_ended_workflows_whose_starts_wait_for_each_other_do_not_wait_for_ever(
+    world: World, hand: Hand
+) -> None:
+    """Each has asked for a child with the ID of the other, and is free when its own has been decided."""
+    await world.start("a")
+    await world.start("b")
+    await hand.turn(2)
+    items = {item.instance_id: item for item in hand.turns}
+    await asyncio.gather(
+        world.complete(items["a"], child(1, "b"), end()), world.complete(items["b"], child(1, "a"), end())
+    )
+    for _ in range(100):
+        world.clock.steady += 0.1  # some patience
+        await world.quiet()
+        for item in hand.turns[2:]:
+            await world.complete(item, end())
+    assert await world.store.due(1 << 60, Position(0, 0), 10) == []
