@@ -80,6 +80,9 @@ class Admission:
 
     async def _while_valid(self, call: Call, serving: Coroutine[Any, Any, None]) -> None:
         """Serve until it is done, or the caller's token is void: else its stream would go on for ever."""
+        if not self._tokens.asked_for:
+            await serving
+            return
         task = asyncio.create_task(serving)
         try:
             while not (await asyncio.wait([task], timeout=_LOOK_SECONDS))[0]:
