@@ -62,7 +62,7 @@ def test_a_bug_is_found_and_its_plan_made_short(monkeypatch: pytest.MonkeyPatch)
     """What a worker had is not given back when it hangs up, and no time-out helps."""
     monkeypatch.setattr(Turns, "give_back", lambda self, actor: None)
     failing = next(found for seed in range(1, 40) if (found := simulate(plans.make(seed))).violation)
-    short = shrink(failing, seconds=10)
+    short = shrink(failing, seconds=40)
     assert short.violation
     assert len(short.plan.operations) < len(failing.plan.operations)
 
