@@ -24,7 +24,7 @@ FAULTS = {
     2: "A worker is killed in the middle of a turn or an activity",
     3: "Both sidecars of a call are killed, at each step of it",
     4: "The machine fails: pages that were not synced are lost",
-    5: "The disk is full: at the start, while running, at a checkpoint, in a migration",
+    5: "The disk is full: at the start, while running, at a checkpoint",
     6: "`fsync` fails, once or for good",
     7: "The file system becomes read-only",
     8: "Another process holds the database locked",

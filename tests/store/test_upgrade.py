@@ -50,6 +50,7 @@ def test_a_released_schema_is_as_it_was_and_its_store_is_kept() -> None:
     assert [int(path.stem.split("_")[1]) for path in RELEASED][: len(FROZEN)] == sorted(FROZEN)
 
 
+@pytest.mark.fault(36, "A store of each earlier version opens, and its workflows finish")
 @pytest.mark.parametrize("fixture", RELEASED, ids=lambda path: path.stem)
 async def test_a_store_of_an_earlier_version_is_opened_and_its_workflows_finish(fixture: Path, tmp_path: Path) -> None:
     """M92: chain, remote call, timer, child, entity and undelivered result of a store that an older version wrote."""
@@ -146,6 +147,7 @@ async def test_the_next_schema_is_reached_from_each_before_and_not_left_again(
 
 
 @pytest.mark.slow
+@pytest.mark.fault(36, "A migration that dies before any of its statements is done by the next start")
 @pytest.mark.parametrize("fixture", RELEASED, ids=lambda path: path.stem)
 async def test_a_migration_that_is_killed_before_any_of_its_statements_is_done_by_the_next_start(
     fixture: Path, tmp_path: Path
