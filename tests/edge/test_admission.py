@@ -49,6 +49,7 @@ def methods(node: Node) -> list[str]:
     return [path for table in tables for path in (*table.unary, *table.stream, *table.duplex)]
 
 
+@pytest.mark.slow
 async def test_every_method_needs_the_token(guarded: Node) -> None:
     paths = methods(guarded)
     assert len(paths) > 35
@@ -65,6 +66,7 @@ async def test_a_bearer_token_is_taken_too(guarded: Node) -> None:
     assert code is Status.OK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["Check", "Watch"])
 async def test_health_needs_no_token(guarded: Node, method: str) -> None:
     assert await status(guarded.channel, HEALTH + method) == (Status.OK, "")

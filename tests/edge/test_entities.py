@@ -101,6 +101,7 @@ async def test_an_answer_that_comes_too_late_or_from_nowhere_is_ok(node: Node) -
     assert (await get(node)).entity.serialized_state.value == "first"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["abandoned", "requires state"])
 async def test_what_a_worker_does_not_run_comes_again_with_its_state(node: Node, how: str) -> None:
     """E.10: requiresState=true -> resend."""

@@ -314,6 +314,7 @@ async def test_giving_back_what_one_does_not_have_is_ok(node: Node) -> None:
             assert await node.call(method, pb.AbandonRequest(completion_token=token)) == b"", (method, token)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["abandon", "requires history"])
 async def test_a_turn_that_is_given_back_comes_again(node: Node, how: str) -> None:
     stream = await work_items(node.channel)

@@ -9,6 +9,8 @@ from sidecar.edge.transport import Call, Channel, Handlers, Outflow, Refused, St
 from . import http2
 from .network import SOON, Held, Network, echo, open_stream, rest, until
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 
 

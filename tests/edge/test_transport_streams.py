@@ -9,6 +9,8 @@ from sidecar.edge.transport import Call, Closed, Handlers, Outflow, Refused, Sta
 
 from .network import SOON, Held, Network, echo, open_stream, rest, until
 
+pytestmark = pytest.mark.slow
+
 ALL_BYTES = bytes(range(256))
 NUMBERS = [str(number).encode() for number in range(1_000)]
 QUIET = 0.3

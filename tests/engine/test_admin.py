@@ -131,6 +131,7 @@ async def test_an_app_is_tried_at_once_when_a_person_says_so(start: Start) -> No
         assert (await orders.outcome("a")).output.value == '"7"'
 
 
+@pytest.mark.slow
 async def test_a_tree_follows_a_workflow_over_its_apps_with_what_each_part_waits_for(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,7 @@ async def test_an_app_id_that_differs_from_a_known_one_in_case_alone_is_refused(
         assert (status, app in text) == (Status.INVALID_ARGUMENT, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "router", [pb.Router(target_app_id="ghost"), pb.Router(target_app_id="ml", target_namespace="x")]
 )

@@ -25,6 +25,7 @@ async def test_a_turn_that_was_given_back_comes_again_after_a_pause(world: World
     assert (await world.complete(second, end())).outcome is DONE
 
 
+@pytest.mark.slow
 async def test_each_time_the_pause_is_longer_and_none_is_longer_than_the_longest(world: World, hand: Hand) -> None:
     await world.start("a")
     pauses = []

@@ -25,6 +25,8 @@ from .test_forwarded_calls import ask as ask_call
 from .test_forwarded_calls import request as call_of_client
 from .world import child
 
+pytestmark = pytest.mark.slow
+
 DONE = 0
 POLICY = "allow: [{caller: evil, workflow: 'open*'}, {caller: evil, activity: 'open*'}]"
 SECRET, NOBODY = "a", "nobody"  # an instance that evil may do nothing with, and one that is not there

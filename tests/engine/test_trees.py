@@ -20,6 +20,8 @@ from .test_forwarded_calls import ask, request
 from .test_two_sidecars import flow_of
 from .world import COMPLETED, SUSPENDED, Hand, World, child, end, timer, until
 
+pytestmark = pytest.mark.slow
+
 FOR_EVER = 1 << 52
 
 

@@ -18,6 +18,8 @@ from sidecar.schema import taskhub_pb2 as pb
 from .sidecars import Node, PlayedPeer, Start, free_port, hello
 from .world import COMPLETED, call, child, end, until
 
+pytestmark = pytest.mark.slow
+
 INVALID = 7
 
 

@@ -19,6 +19,8 @@ from sidecar.store.sqlite import Sqlite, open_store
 from tests.store.builders import ME, call_of_ml, created, instance, open_call, reminder
 from tests.store.processes import record, record_is_whole
 
+pytestmark = pytest.mark.slow
+
 # ruff: noqa: ASYNC240 (files are looked at while nothing else runs; statements are the test's)
 NOW = 1_800_000_000_000_000
 

@@ -486,6 +486,7 @@ def outcomes_of(found: set[Signature]) -> set[tuple[str, str | None]]:
     return {(name, answer) for name, answer, _ in found}
 
 
+@pytest.mark.slow
 async def test_both_stores_answer_and_hold_the_same(tmp_path: Path) -> None:
     found = await Pair(1, tmp_path).run(quiet=300, most=300)
     missing = {(name, None) for name, _ in AUTHORS} - outcomes_of(found)

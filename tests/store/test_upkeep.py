@@ -57,6 +57,7 @@ async def test_a_file_shrinks_after_a_purge_of_many_while_commits_go_on(store: S
     assert (await store.file.call(_all, "PRAGMA integrity_check", ())) == [("ok",)]
 
 
+@pytest.mark.slow
 async def test_some_pages_stay_free_and_the_log_is_folded_in_once(store: Sqlite) -> None:
     await fill_and_purge(store)
 
