@@ -168,8 +168,13 @@ async def test_workers_above_the_limit_are_refused_until_one_goes(tmp_path: Path
 @pytest.mark.parametrize("size", [17_000, 60_000, 70_000, 1_000_000])
 async def test_metadata_that_is_too_large_is_refused_and_the_next_call_works(node: Node, size: int) -> None:
     code, _ = await status(node.channel, SERVICE + "Hello", [("x-large", "x" * size)])
-    assert code is Status.RESOURCE_EXHAUSTED
-    assert await status(node.channel, SERVICE + "Hello", [("x-large", "x" * 15_000)]) == (Status.OK, "")
+    beyond_grpc = size > 64 * 1024  # which may end the connection before it has said why
+    assert code is Status.RESOURCE_EXHAUSTED or (beyond_grpc and code is Status.UNAVAILABLE)
+    for _ in range(3):
+        code, _ = await status(node.channel, SERVICE + "Hello", [("x-large", "x" * 15_000)])
+        if code is Status.OK or not beyond_grpc:
+            break
+    assert code is Status.OK
 
 
 async def test_a_workflow_has_at_most_32_tags(node: Node) -> None:
