@@ -17,7 +17,7 @@ def toml(text: str) -> object:
         raise ValueError("not valid TOML: it is nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         reason = str(error).replace("Cannot overwrite a value", "a key is given twice")
-        raise ValueError(f"not valid TOML: {reason}") from error
+        raise ValueError(f"not valid TOML: {_cut(reason)}") from error
 
 
 def yaml(text: str) -> object:

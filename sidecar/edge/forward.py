@@ -44,6 +44,7 @@ MOST_BYTES = 256 * 1024 * 1024  # of the requests and replies that are kept, bey
 _MARGIN, _SHORTEST_MARGIN = 0.05, 0.2  # of the caller's deadline, and seconds
 _NUMBER_BITS = 61
 _LONGEST_ID = 64
+_LONGEST_TEXT = 1900  # of a refusal, in characters
 _STATUSES = frozenset(int(status) for status in Status)
 _BROKEN_SECONDS = 0.05  # a link that has just broken may still be the one that is found: let it be taken down
 log = structlog.get_logger(__name__)
@@ -137,7 +138,7 @@ class Forwarder:
         if response.status not in _STATUSES:
             text = f"app '{peer[1]}' answered with status {response.status}, which there is not"
             raise Refused(Status.UNAVAILABLE, text)
-        raise Refused(Status(response.status), response.text)
+        raise Refused(Status(response.status), response.text[:_LONGEST_TEXT])
 
     async def _insist(
         self, peer: Peer, deadline: float | None, request: peer_pb2.Request, reach: float
@@ -287,7 +288,7 @@ class Served:
 
 
 def _refusal(call_id: str, refused: Refused) -> peer_pb2.Response:
-    return peer_pb2.Response(id=call_id, status=int(refused.status), text=refused.message[:2000])
+    return peer_pb2.Response(id=call_id, status=int(refused.status), text=refused.message[:_LONGEST_TEXT])
 
 
 def _number(call_id: str) -> int:
