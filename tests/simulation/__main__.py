@@ -120,7 +120,7 @@ def _print(report: Report, seconds: float, *, complete: bool) -> bool:
         f"{report.deployments} deployments, {report.workflows} workflows, {report.lines} trace lines, "
         f"{len(report.signatures)} kinds of step, {seconds:.0f} s; the last new kind in deployment {report.last_new}"
     )
-    if complete or report.deployments >= QUIET:
+    if report.deployments >= QUIET:
         result = (
             f"{report.deployments} deployments with {report.workflows:,} workflows, {len(report.failed)} violations"
         )
