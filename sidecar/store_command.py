@@ -12,7 +12,7 @@ from sidecar.core.model import Self
 from sidecar.edge.api_tokens import HEADER, ApiTokens
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.store_admin import BACKUP, CHECK
-from sidecar.edge.transport import Refused, Status, Tls
+from sidecar.edge.transport import Refused, Status, Tls, in_address
 from sidecar.schema import admin_pb2 as pb
 from sidecar.store import opening, restoring
 from sidecar.store.protocol import Copied, CopyError
@@ -77,9 +77,7 @@ async def _call(settings: Settings, method: str, request: bytes) -> bytes:
     token = ApiTokens(settings.api_token, settings.api_token_file).newest()
     host = config.reached(settings.listen_host)
     tls, name = (None, "") if settings.app_cert is None else (_ANYBODY, _tls_name(host))
-    channel = GrpcChannel(
-        f"[{host}]:{settings.grpc_port[0]}" if ":" in host else f"{host}:{settings.grpc_port[0]}", tls=tls, name=name
-    )
+    channel = GrpcChannel(f"{in_address(host)}:{settings.grpc_port[0]}", tls=tls, name=name)
     try:
         return await channel.unary(method, request, ((HEADER, token),) if token else ())
     finally:

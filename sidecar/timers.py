@@ -29,6 +29,11 @@ Delivery = asyncio.Future[Any] | None
 log = structlog.get_logger(__name__)
 
 
+def usable(seconds: float, shortest_margin: float = 0.2) -> float:
+    """Return how many seconds of a caller's time may be used: the answer must be there before it gives up."""
+    return seconds - max(shortest_margin, seconds * 0.05)
+
+
 class Clock:
     """Wall time in microseconds, monotonic time in seconds, and fresh IDs."""
 

@@ -25,6 +25,7 @@ from sidecar.core.model import (
     State,
 )
 from sidecar.engine import Address, Engine
+from sidecar.timers import usable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,7 +37,6 @@ REACH_SECONDS = 5.0  # how long an app is tried for such a caller
 _AT_ONCE = 50  # instances that are worked on side by side
 _MOST_TRIES = 8
 _PAUSE = 0.05  # seconds between two looks whether children were created
-_MARGIN, _SHORTEST_MARGIN = 0.05, 0.2  # of the caller's time, and seconds: left for the answer
 _GONE = Reply(Outcome.STALE)
 _MORE_BELOW = Reply(Outcome.UNAVAILABLE, "it has made more children meanwhile")
 
@@ -134,9 +134,9 @@ class Trees:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def until(self, seconds: float, shortest_margin: float = _SHORTEST_MARGIN) -> float:
+    def until(self, seconds: float, **margin: float) -> float:
         """Return when to be done for a caller who waits so long, as a monotonic time."""
-        return self.engine.clock.monotonic() + seconds - max(shortest_margin, seconds * _MARGIN)
+        return self.engine.clock.monotonic() + usable(seconds, **margin)
 
     async def own(self, branches: Iterable[Branch]) -> list[Node]:
         """Return those children that are here, as tops of trees, each with its place among the branches."""

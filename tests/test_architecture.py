@@ -76,7 +76,7 @@ MAY_IMPORT = {
     ],
     "store": ["core.*", "store.*", "values"],
     "timers": ["core.*", "store.protocol", "values"],
-    "trees": ["core.*", "engine"],
+    "trees": ["core.*", "engine", "timers"],
     "turns": ["actor_work", "backlog", "core.*", "engine", "pasts", "workers"],
     "values": [],
     "workers": ["backlog", "core.*", "limits", "store.protocol", "timers", "values"],

@@ -23,6 +23,7 @@ from sidecar.edge.transport import Call, Refused, Status, Unary
 from sidecar.engine import Engine
 from sidecar.router import LinkBrokenError, Peer
 from sidecar.schema import peer_pb2, taskhub_pb2
+from sidecar.timers import usable
 
 # The field of each request that names the app it is for (Dapr's SDKs from 1.19).
 ROUTER_FIELDS = {
@@ -41,7 +42,6 @@ REACH_SECONDS = 60.0  # how long an app is tried for a caller without a deadline
 KEPT_SECONDS = 60.0  # how long a call outlives the link that it came over
 MOST_CALLS = 10_000
 MOST_BYTES = 256 * 1024 * 1024  # of the requests and replies that are kept, beyond the first
-_MARGIN, _SHORTEST_MARGIN = 0.05, 0.2  # of the caller's deadline, and seconds
 _NUMBER_BITS = 61
 _LONGEST_ID = 64
 _LONGEST_TEXT = 1900  # of a refusal, in characters
@@ -146,7 +146,7 @@ class Forwarder:
         """Try until there is a reply; give up when there is no link for `reach`, or shortly before the deadline."""
         clock = self.engine.clock
         began = clock.monotonic()
-        end = math.inf if deadline is None else began + deadline - max(_SHORTEST_MARGIN, deadline * _MARGIN)
+        end = math.inf if deadline is None else began + usable(deadline)
         error = f"app '{peer[1]}' is not connected" if self.links.known(*peer) else f"app '{peer[1]}' has no address"
         if self.unknown_app_fails and not self.links.known(*peer):
             raise Refused(Status.UNAVAILABLE, error)

@@ -29,11 +29,11 @@ from sidecar.queries import Queries, mark_of
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.service import Service
 from sidecar.store.protocol import Criteria, Order, Page
+from sidecar.timers import usable
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
 _HEADROOM = 64 * 1024  # for what is around the instances in an answer
 _BATCH, _LENGTH_DELIMITED = 4, 2  # of a purge: Microsoft's batch of IDs, where Dapr has a flag
-_LAST_MOMENT = 0.2  # seconds that are left for the answer when a caller's deadline cuts a purge short
 
 
 class Many:
@@ -162,7 +162,7 @@ class Many:
             since=_time(wanted, "created_from"),
             before=_time(wanted, "created_to"),
         )
-        limits = [] if call.deadline is None else [call.deadline - max(_LAST_MOMENT, call.deadline / 20)]
+        limits = [] if call.deadline is None else [usable(call.deadline)]
         if wanted.HasField("timeout"):
             limits.append(wanted.timeout.ToMicroseconds() / 1e6)
             if limits[-1] <= 0:

@@ -111,6 +111,11 @@ class Handlers:
     duplex: Mapping[str, Duplex] = field(default_factory=dict)
 
 
+def in_address(host: str) -> str:
+    """Return a host as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
+
+
 class Tls(NamedTuple):
     """What one side of a connection proves and trusts: a certificate chain, its private key, and CAs, all in PEM.
 

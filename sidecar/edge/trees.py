@@ -83,7 +83,9 @@ class PeerTrees:
     def _terms(self, call: Call, request: pb.ChildrenRequest) -> Terms:
         seconds = MOST_SECONDS if call.deadline is None else call.deadline
         reach = min(seconds, request.reach_milliseconds / 1000)
-        return Terms(request.force, self._trees.until(seconds, _SHORTEST), reach, min(request.hops, MOST_HOPS))
+        return Terms(
+            request.force, self._trees.until(seconds, shortest_margin=_SHORTEST), reach, min(request.hops, MOST_HOPS)
+        )
 
 
 def _message(branch: Branch) -> pb.Child:

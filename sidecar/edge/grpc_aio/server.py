@@ -93,7 +93,7 @@ class GrpcServer:
         self._watching: asyncio.Task[None] | None = None
 
     async def listen(self, host: str, port: int, tls: Callable[[], Tls] | None = None) -> int:
-        name = f"[{host}]" if ":" in host else host
+        name = transport.in_address(host)
         bound = _bind(self._current, f"{name}:{port}", tls)
         self._addresses.append((f"{name}:{bound}", tls))
         return bound
