@@ -2,7 +2,7 @@
 
 import sys
 
-from sidecar import cli
+from sidecar.cli import main as cli
 
 
 def main() -> None:

@@ -9,41 +9,48 @@ from dataclasses import dataclass, replace
 import structlog
 import uvloop
 
-from sidecar import config, log, policy_file
-from sidecar.config import Settings, StartError
+from sidecar import log
+from sidecar.actors.clock import Clock
+from sidecar.actors.engine import Engine
+from sidecar.config import policy_file
+from sidecar.config import settings as config
+from sidecar.config.settings import Settings, StartError
 from sidecar.core import events
-from sidecar.core.crashes import Patience
+from sidecar.core.attempts import Patience
 from sidecar.core.ids import Ids
 from sidecar.core.model import Self
 from sidecar.core.policy import Policy
-from sidecar.directory import Directory
-from sidecar.dispatch import Dispatch
-from sidecar.edge import admin, descriptors, http, listening, peer, trust
-from sidecar.edge.admin import Admin
-from sidecar.edge.admission import Admission
-from sidecar.edge.certificates import dns_name
-from sidecar.edge.forward import ROUTER_FIELDS, Forwarder, Served
+from sidecar.edge.admin import inspection
+from sidecar.edge.admin.health import Health
+from sidecar.edge.admin.inspection import Admin
+from sidecar.edge.admin.store import StoreAdmin
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
-from sidecar.edge.health import Health
-from sidecar.edge.peers import Peers, PeerState, Proof
-from sidecar.edge.store_admin import StoreAdmin
-from sidecar.edge.streams import Streams
-from sidecar.edge.taskhub import WORK, TaskHub
-from sidecar.edge.transport import Channel, Handlers
-from sidecar.edge.trees import PeerTrees
-from sidecar.edge.trust import Trust
-from sidecar.engine import Engine
-from sidecar.inspection import Inspection
-from sidecar.memory import Memory, limit_of_system
-from sidecar.retention import Retention
-from sidecar.router import Link, Peer, Router
-from sidecar.service import Service
-from sidecar.store import opening, sqlite
-from sidecar.store.copies import Copies
+from sidecar.edge.http import surface
+from sidecar.edge.peer import link
+from sidecar.edge.peer.forward import ROUTER_FIELDS, Forwarder, Served
+from sidecar.edge.peer.links import Peers, PeerState, Proof
+from sidecar.edge.peer.trees import PeerTrees
+from sidecar.edge.security import trust
+from sidecar.edge.security.admission import Admission
+from sidecar.edge.security.certificates import dns_name
+from sidecar.edge.security.trust import Trust
+from sidecar.edge.taskhub.service import WORK, TaskHub
+from sidecar.edge.taskhub.streams import Streams
+from sidecar.edge.transport import descriptors, listening
+from sidecar.edge.transport.ports import Channel, Handlers
+from sidecar.peers.directory import Directory
+from sidecar.peers.outbox import Link, Peer, Router
+from sidecar.services.clients import Service
+from sidecar.services.inspection import Inspection
+from sidecar.services.retention import Retention
 from sidecar.store.protocol import Store
-from sidecar.store.upkeep import Upkeep
-from sidecar.timers import Clock
+from sidecar.store.sqlite import schema
+from sidecar.store.sqlite import store as sqlite
+from sidecar.store.sqlite.backup import Copies
+from sidecar.store.sqlite.vacuum import Upkeep
+from sidecar.work.dispatch import Dispatch
+from sidecar.work.memory import Memory, limit_of_system
 
 _CLOSE_SECONDS = 1.0
 _ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -123,7 +130,7 @@ def assemble(
     taskhub = TaskHub(service, Streams(dispatch, settings.max_message_bytes), forwarder, memory, settings)
     persons = Admin(Inspection(service, dispatch, router), forwarder)
     served.methods = {name: method for name, method in taskhub.calls().items() if name in ROUTER_FIELDS}
-    served.methods[admin.TREE] = persons.methods()[admin.TREE]
+    served.methods[inspection.TREE] = persons.methods()[inspection.TREE]
     dispatch.trees.elsewhere = peer_trees = PeerTrees(forwarder, dispatch.trees)
     served.methods |= peer_trees.methods()
     retention = Retention(engine, settings.retention)
@@ -156,10 +163,10 @@ class Sidecar:
         self.admin, self.retention, self.memory = middle.admin, middle.retention, middle.memory
         each = descriptors.connections_each(settings.max_connections, 2 * (len(settings.grpc_port) + 2))
         self.app_server = GrpcServer(self._app_handlers(), max_receive_bytes=limit, max_connections=each)
-        at_peer = Handlers(duplex={peer.METHOD: self.peers.accept})
+        at_peer = Handlers(duplex={link.METHOD: self.peers.accept})
         self.peer_server = GrpcServer(at_peer, max_receive_bytes=limit, max_connections=each)
-        self.http = http.HttpSurface(
-            self, trust.tokens, open_to_all=settings.insecure_listen, max_connections=min(each, http.MAX_CONNECTIONS)
+        self.http = surface.HttpSurface(
+            self, trust.tokens, open_to_all=settings.insecure_listen, max_connections=min(each, surface.MAX_CONNECTIONS)
         )
 
     def _app_handlers(self) -> Handlers:
@@ -195,7 +202,7 @@ class Sidecar:
         if workers:
             workflow, activity = self.dispatch.active()
             actors = {me.workflow("", "").type: workflow, me.activity("", "").type: activity}
-        return http.metadata(
+        return surface.metadata(
             app_id=me.app,
             namespace=me.namespace,
             version=config.version(),
@@ -318,7 +325,7 @@ async def create(settings: Settings) -> Sidecar:
     trusted = trust.read(settings)
     try:
         store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
-    except opening.OpenError as error:
+    except schema.OpenError as error:
         raise StartError(str(error)) from error
     return Sidecar(settings, store, trusted, policy)
 
@@ -343,7 +350,7 @@ async def main(settings: Settings) -> None:
 
 
 def _announce(settings: Settings, ports: Ports) -> None:
-    opening.warn_if_affected()
+    schema.warn_if_affected()
     if settings.insecure_peers:
         _log.warning("peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in")
     if settings.insecure_listen and not (settings.api_token or settings.api_token_file):

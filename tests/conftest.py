@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+pytest_plugins = ["tests.inprocess.fixtures"]
+
 Injected = Callable[[int, str], None]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import options
+from sidecar.config import options
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

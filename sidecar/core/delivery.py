@@ -10,9 +10,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from sidecar.core import calls, entity, entity_calls, events, lineage, operations, pauses, rewind
-from sidecar.core import state as states
-from sidecar.core.calls import Draft
+from sidecar.core import events, operations
+from sidecar.core.entity import entity
 from sidecar.core.errors import MalformedError
 from sidecar.core.model import (
     DONE,
@@ -34,7 +33,10 @@ from sidecar.core.model import (
     State,
 )
 from sidecar.core.names import invalid_name
-from sidecar.core.rewind import Record
+from sidecar.core.workflow import calls, entity_calls, pauses, propagated_history, rewind
+from sidecar.core.workflow import state as states
+from sidecar.core.workflow.calls import Draft
+from sidecar.core.workflow.rewind import Record
 from sidecar.schema import taskhub_pb2 as pb
 
 _NOT_THE_PARENT = Reply(Outcome.DENIED, "only the execution that created this instance may do that")
@@ -230,7 +232,7 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
     identity = operations.Identity(reminder.target.hub, reminder.target.id, started.instance.execution_id.value, parent)
     changes = operations.created(at, state, identity, started, event)
     if started.lineage and changes.instance is not None:
-        lineage.check(started.lineage)
+        propagated_history.check(started.lineage)
         changes = replace(changes, lineage=started.lineage, instance=replace(changes.instance, lineage=True))
     return Decision(operations.consuming(changes, arrival.consumed, arrival.received), DONE)
 
@@ -352,7 +354,7 @@ def requested(message: Reminder) -> pb.ActivityRequest:
         request = pb.ActivityRequest.FromString(message.payload)
     except DecodeError as error:
         raise MalformedError("the payload is no request to run an activity") from error
-    lineage.check(request.lineage)
+    propagated_history.check(request.lineage)
     return request
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from sidecar.core.crashes import NONE, Crash, Crashes
+from sidecar.core.attempts import NONE, Crash, Crashes
 from sidecar.core.ids import Ids
 
 ACTOR_TYPE_PREFIX = "dapr.internal"

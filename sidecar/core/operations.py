@@ -5,10 +5,8 @@ from typing import Any, NamedTuple
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import calls, events, pauses, stalls
-from sidecar.core import state as states
-from sidecar.core.calls import Draft
-from sidecar.core.crashes import NONE
+from sidecar.core import events
+from sidecar.core.attempts import NONE
 from sidecar.core.model import (
     DEFAULT_HUB,
     DONE,
@@ -31,6 +29,9 @@ from sidecar.core.model import (
     State,
     Status,
 )
+from sidecar.core.workflow import calls, pauses, stalls
+from sidecar.core.workflow import state as states
+from sidecar.core.workflow.calls import Draft
 from sidecar.schema import taskhub_pb2 as pb
 
 MISSING = Reply(Outcome.MISSING, "no such instance exists")

@@ -9,20 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from sidecar.core.crashes import NONE, Crashes
-from sidecar.core.model import (
-    ActorId,
-    CallId,
-    Changes,
-    Child,
-    Instance,
-    Kind,
-    Lock,
-    Position,
-    Reminder,
-    State,
-    Status,
-)
+from sidecar.core.attempts import NONE, Crashes
+from sidecar.core.model import ActorId, CallId, Changes, Child, Instance, Kind, Lock, Position, Reminder, State, Status
 
 
 class Refusal(enum.Enum):

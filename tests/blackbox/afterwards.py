@@ -3,8 +3,8 @@
 import time
 import uuid
 
-from .harness import Sidecar
-from .wire import Caller, Worker, decode, encode, text
+from tests.blackbox.harness import Sidecar
+from tests.blackbox.wire import Caller, Worker, decode, encode, text
 
 COMPLETED = 1
 STATUS, OUTPUT = 4, 9

@@ -18,10 +18,9 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.schema import taskhub_pb2 as pb
-
-from .harness import HOST, until
-from .test_crash import counted
-from .wire import SERVICE, decode
+from tests.blackbox.harness import HOST, until
+from tests.blackbox.test_crash import counted
+from tests.blackbox.wire import SERVICE, decode
 
 TASKS = (1, 2, 3)
 TIMER, CHILD = 4, 5

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from sidecar.cli import main
+from sidecar.cli.main import main
 
 if __name__ == "__main__":
     seconds = float(os.environ["BLOCKLOOP"])

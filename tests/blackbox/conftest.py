@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from . import harness
-from .harness import DIALECTS, App, Deployment, Process, Sidecar
+from tests.blackbox import harness
+from tests.blackbox.harness import DIALECTS, App, Deployment, Process, Sidecar
 
 _HERE = Path(__file__).resolve().parent
 

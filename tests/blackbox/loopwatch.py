@@ -13,7 +13,7 @@ from typing import Any
 
 import uvloop
 
-from sidecar.cli import main
+from sidecar.cli.main import main
 
 _report: dict[str, Any] = {"callbacks": 0, "cpu_ms": 0.0, "cpu_of": "", "wall_ms": 0.0, "wall_of": ""}
 

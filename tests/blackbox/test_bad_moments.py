@@ -18,14 +18,13 @@ from sidecar.core.ids import Ids
 from sidecar.core.model import Context, Self
 from sidecar.core.operations import Identity, Start
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.store.sqlite import open_store
+from sidecar.store.sqlite.store import open_store
+from tests.blackbox.afterwards import further_workflows_finish, only
+from tests.blackbox.harness import App, Sidecar
+from tests.blackbox.test_misbehaving_workers import ask, turn
+from tests.blackbox.test_statements_raw import end, finish, new_events
+from tests.blackbox.wire import Caller, Fields, Worker, decode, text
 from tests.conftest import Injected
-
-from .afterwards import further_workflows_finish, only
-from .harness import App, Sidecar
-from .test_misbehaving_workers import ask, turn
-from .test_statements_raw import end, finish, new_events
-from .wire import Caller, Fields, Worker, decode, text
 
 pytestmark = [pytest.mark.timeout(150), pytest.mark.hard]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .harness import App, CallError, Sidecar, until
+from tests.blackbox.harness import App, CallError, Sidecar, until
 
 
 def refused(app: App, op: str, **arguments: object) -> CallError:

@@ -9,8 +9,8 @@ from contextlib import closing
 import grpc
 import pytest
 
-from .harness import HOST, Sidecar, free_port, until
-from .wire import Caller, decode, encode
+from tests.blackbox.harness import HOST, Sidecar, free_port, until
+from tests.blackbox.wire import Caller, decode, encode
 
 SERVING = 1
 

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.blackbox.harness import App, CallError, Deployment, Sidecar, attempt, until
+from tests.blackbox.wire import Caller, decode
 from tests.conftest import Injected
-
-from .harness import App, CallError, Deployment, Sidecar, attempt, until
-from .wire import Caller, decode
 
 KILLS = 32
 MORE = 20

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .harness import App, Sidecar, until
+from tests.blackbox.harness import App, Sidecar, until
 
 pytestmark = pytest.mark.timeout(120)
 

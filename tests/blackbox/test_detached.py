@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from .harness import App, Sidecar
-from .wire import Caller, Fields, decode, encode, text
+from tests.blackbox.harness import App, Sidecar
+from tests.blackbox.wire import Caller, Fields, decode, encode, text
 
 DETACHED_CREATED = 32
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import App, Sidecar, lines, until
+from tests.blackbox.harness import App, Sidecar, lines, until
 
 MIB = 1 << 20
 

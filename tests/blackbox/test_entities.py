@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .harness import App, CallError, Sidecar, attempt, lines, until
+from tests.blackbox.harness import App, CallError, Sidecar, attempt, lines, until
 
 
 class EntitiesApp(App):

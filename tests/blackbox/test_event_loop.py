@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .harness import Deployment, Sidecar
-from .test_crash import Load, across, anywhere, wrong
+from tests.blackbox.harness import Deployment, Sidecar
+from tests.blackbox.test_crash import Load, across, anywhere, wrong
 
 SECONDS = 15.0
 MOST_MS = 50.0

@@ -16,10 +16,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.blackbox.harness import HOST, App, Sidecar, memory, until
+from tests.blackbox.wire import SERVICE, Caller, decode, encode, text
 from tests.conftest import Injected
-
-from .harness import HOST, App, Sidecar, memory, until
-from .wire import SERVICE, Caller, decode, encode, text
 
 FURTHER = 20
 MIB = 1024 * 1024

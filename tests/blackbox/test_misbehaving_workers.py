@@ -9,12 +9,11 @@ import grpc
 import pytest
 
 from sidecar.schema import admin_pb2 as admin
+from tests.blackbox.afterwards import further_workflows_finish, only
+from tests.blackbox.harness import DIALECTS, App, Sidecar, lines, until
+from tests.blackbox.test_statements_raw import end, finish, history, new_events, output_of
+from tests.blackbox.wire import Caller, Fields, Message, Worker, decode, encode, text
 from tests.conftest import Injected
-
-from .afterwards import further_workflows_finish, only
-from .harness import DIALECTS, App, Sidecar, lines, until
-from .test_statements_raw import end, finish, history, new_events, output_of
-from .wire import Caller, Fields, Message, Worker, decode, encode, text
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.hard]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import HOST, App, Deployment, Sidecar, lines, until
+from tests.blackbox.harness import HOST, App, Deployment, Sidecar, lines, until
 
 pytestmark = pytest.mark.timeout(90)
 

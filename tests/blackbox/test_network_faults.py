@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.blackbox.harness import App, CallError, Deployment, Sidecar, lines, memory, until
+from tests.blackbox.proxy import Network, Proxy
+from tests.blackbox.wire import Caller
 from tests.conftest import Injected
-
-from .harness import App, CallError, Deployment, Sidecar, lines, memory, until
-from .proxy import Network, Proxy
-from .wire import Caller
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.hard]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import APPS, Deployment, _environment, _python_of
+from tests.blackbox.harness import APPS, Deployment, _environment, _python_of
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .harness import App, CallError, Sidecar, until
+from tests.blackbox.harness import App, CallError, Sidecar, until
 
 microsoft = pytest.mark.parametrize("dialect", ["microsoft"], indirect=True)
 Some = Callable[[str, int], list[str]]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import grpc
 import pytest
 
-from .harness import App, Sidecar
-from .wire import SERVICE, Caller, Fields, Message, decode, encode, text
+from tests.blackbox.harness import App, Sidecar
+from tests.blackbox.wire import SERVICE, Caller, Fields, Message, decode, encode, text
 
 # Requests by method, for an instance; the numbers are those of the protocol.
 CLIENT_CALLS: dict[str, Message] = {

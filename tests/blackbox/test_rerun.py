@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import App, CallError, Sidecar, lines
+from tests.blackbox.harness import App, CallError, Sidecar, lines
 
 
 @pytest.fixture

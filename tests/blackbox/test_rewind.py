@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from .harness import App, CallError, Deployment, Sidecar, lines
-from .wire import Caller, text
+from tests.blackbox.harness import App, CallError, Deployment, Sidecar, lines
+from tests.blackbox.wire import Caller, text
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import App, Deployment, lines, until
+from tests.blackbox.harness import App, Deployment, lines, until
 
 pytestmark = pytest.mark.timeout(90)
 

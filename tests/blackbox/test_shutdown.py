@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import DIALECTS, App, CallError, Sidecar, lines, until
+from tests.blackbox.harness import DIALECTS, App, CallError, Sidecar, lines, until
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from .harness import App, CallError, Deployment, lines, until
-from .wire import Caller, decode
+from tests.blackbox.harness import App, CallError, Deployment, lines, until
+from tests.blackbox.wire import Caller, decode
 
 pytestmark = pytest.mark.timeout(90)
 

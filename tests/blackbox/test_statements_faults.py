@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .harness import App, Deployment, Sidecar, lines, until
+from tests.blackbox.harness import App, Deployment, Sidecar, lines, until
 
 pytestmark = pytest.mark.timeout(90)
 

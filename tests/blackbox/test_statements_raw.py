@@ -6,8 +6,8 @@ from itertools import count
 import grpc
 import pytest
 
-from .harness import Deployment, until
-from .wire import Caller, Fields, Message, Worker, decode, encode, text
+from tests.blackbox.harness import Deployment, until
+from tests.blackbox.wire import Caller, Fields, Message, Worker, decode, encode, text
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -9,9 +9,9 @@ from types import MappingProxyType
 
 import pytest
 
-from .base_load import BaseLoad
-from .harness import ROOT, Sidecar
-from .test_store_faults import database, starting
+from tests.blackbox.base_load import BaseLoad
+from tests.blackbox.harness import ROOT, Sidecar
+from tests.blackbox.test_store_faults import database, starting
 
 
 def command(

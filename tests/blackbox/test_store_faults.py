@@ -18,10 +18,9 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from sidecar.schema import taskhub_pb2 as pb
+from tests.blackbox.base_load import BaseLoad
+from tests.blackbox.harness import HOST, Sidecar, until
 from tests.conftest import Injected
-
-from .base_load import BaseLoad
-from .harness import HOST, Sidecar, until
 
 pytestmark = pytest.mark.hard
 

@@ -6,10 +6,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from sidecar import dev_ca
-
-from .harness import App, Sidecar, until
-from .wire import SERVICE
+from sidecar.cli import dev_ca
+from tests.blackbox.harness import App, Sidecar, until
+from tests.blackbox.wire import SERVICE
 
 
 @pytest.fixture

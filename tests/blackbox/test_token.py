@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import DIALECTS, CallError, Sidecar, until
+from tests.blackbox.harness import DIALECTS, CallError, Sidecar, until
 
 FIRST, SECOND, WRONG = "canary-first", "canary-second", "canary-wrong"
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .harness import App, CallError, Deployment, until
-from .wire import Caller
+from tests.blackbox.harness import App, CallError, Deployment, until
+from tests.blackbox.wire import Caller
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from .harness import DIALECTS, App, Sidecar, until
-from .test_entities import EntitiesApp
+from tests.blackbox.harness import DIALECTS, App, Sidecar, until
+from tests.blackbox.test_entities import EntitiesApp
 
 # What the SDKs say of a message or an item that they cannot read.
 COMPLAINTS = ("deserializ", "nexpected work item", "unknown work item", "Don't know how to handle", "Traceback")

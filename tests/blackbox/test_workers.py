@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import App, Sidecar, lines, until
+from tests.blackbox.harness import App, Sidecar, lines, until
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -11,8 +11,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import delivery, events, operations
-from sidecar.core import state as states
-from sidecar.core import turn as turns
 from sidecar.core.delivery import Arrival
 from sidecar.core.ids import Ids
 from sidecar.core.model import (
@@ -33,6 +31,8 @@ from sidecar.core.model import (
     Status,
     Turn,
 )
+from sidecar.core.workflow import state as states
+from sidecar.core.workflow import turn as turns
 from sidecar.schema import taskhub_pb2 as pb
 
 ME = Self("default", "orders")

@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core import delivery, events, operations, pauses
+from sidecar.core import delivery, events, operations
 from sidecar.core.delivery import Arrival
 from sidecar.core.errors import MalformedError
 from sidecar.core.model import NO_CALL, ActorId, CallId, Kind, Outcome, Parent, Reminder
+from sidecar.core.workflow import pauses
 from sidecar.schema import taskhub_pb2 as pb
-
-from .builders import (
+from tests.core.builders import (
     ME,
     ML,
     NOW,

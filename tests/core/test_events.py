@@ -10,8 +10,7 @@ from sidecar.core import events
 from sidecar.core.errors import MalformedError
 from sidecar.core.model import Row, Status
 from sidecar.schema import taskhub_pb2 as pb
-
-from .builders import NOW, SECOND
+from tests.core.builders import NOW, SECOND
 
 ALL_KINDS = [field.name for field in pb.HistoryEvent.DESCRIPTOR.oneofs_by_name["kind"].fields]
 OUTLIVES = {"event_raised", "execution_suspended", "execution_resumed", "execution_terminated"}

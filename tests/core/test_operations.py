@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import events, operations, pauses
+from sidecar.core import events, operations
 from sidecar.core.model import (
     NO_CALL,
     CallId,
@@ -19,8 +19,8 @@ from sidecar.core.model import (
     State,
     Status,
 )
-
-from .builders import (
+from sidecar.core.workflow import pauses
+from tests.core.builders import (
     ME,
     NOW,
     OWN_PARENT,

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from sidecar.core import delivery
-from sidecar.core import state as states
-from sidecar.core import turn as turns
 from sidecar.core.delivery import Arrival
 from sidecar.core.ids import Ids
 from sidecar.core.model import (
@@ -28,9 +26,10 @@ from sidecar.core.model import (
     State,
     Turn,
 )
+from sidecar.core.workflow import state as states
+from sidecar.core.workflow import turn as turns
 from sidecar.schema import taskhub_pb2 as pb
-
-from .builders import ME, NOW, outcome_of
+from tests.core.builders import ME, NOW, outcome_of
 
 
 @dataclass

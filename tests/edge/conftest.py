@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.sidecars import Node
-
-from .network import ADAPTERS, Adapter, Network
+from tests.edge.transport.network import ADAPTERS, Adapter, Network
+from tests.inprocess.sidecars import Node
 
 
 @pytest.fixture(params=ADAPTERS, ids=lambda adapter: adapter.name)

@@ -16,12 +16,12 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from sidecar.config import Settings
+from sidecar.config.settings import Settings
 from sidecar.edge.dialects import DAPR, MICROSOFT, completion
-from sidecar.edge.forward import Forwarder
-from sidecar.edge.taskhub import SERVICE, TaskHub
-from sidecar.memory import Memory
+from sidecar.edge.peer.forward import Forwarder
+from sidecar.edge.taskhub.service import SERVICE, TaskHub
 from sidecar.schema import taskhub_pb2 as pb
+from sidecar.work.memory import Memory
 from tests.sdks import wire
 from tests.sdks.sdks import builds
 

@@ -15,11 +15,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events
-from sidecar.edge import clients, dialects
-from sidecar.edge.transport import Status
+from sidecar.edge import dialects
+from sidecar.edge.taskhub import clients
+from sidecar.edge.transport.ports import Status
 from sidecar.schema import taskhub_pb2 as pb
-from tests.engine.sidecars import SERVICE, Node, get
-from tests.engine.world import COMPLETED, TERMINATED, call, child, end, timer
+from tests.inprocess.sidecars import SERVICE, Node, get
+from tests.inprocess.world import COMPLETED, TERMINATED, call, child, end, timer
 
 FAILED = 3
 NEVER = Timestamp(seconds=253402300799, nanos=999999999)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from sidecar import config, policy_file
-from sidecar.config import ConfigError
+from sidecar.config import policy_file
+from sidecar.config import settings as config
+from sidecar.config.settings import ConfigError
 
 YAML = b"""app_id: orders
 namespace: default

@@ -5,7 +5,7 @@ import random
 import re
 from contextlib import suppress
 
-from tests.edge.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame, header_block
+from tests.edge.transport.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame, header_block
 
 _SECONDS = 0.3
 _NO_TABLE = b"\x00\x01" + bytes(4)  # a setting: headers come as literals, so that a status can be read

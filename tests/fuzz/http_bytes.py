@@ -7,8 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
-from sidecar.edge import http
-from sidecar.edge.api_tokens import ApiTokens
+from sidecar.edge.http import surface as http
+from sidecar.edge.security.api_tokens import ApiTokens
 
 GET = b"GET /v1.0/healthz HTTP/1.1\r\nHost: localhost:3500\r\n\r\n"
 REQUESTS = (

@@ -8,13 +8,15 @@ from google.protobuf.message import DecodeError
 from sidecar.core import delivery, events
 from sidecar.core.errors import MalformedError
 from sidecar.core.model import Kind, Row, Self
-from sidecar.edge import dialects, handshake, messages, tokens
+from sidecar.edge import dialects
+from sidecar.edge.admin.health import Health
 from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, NEUTRAL, completion, microsoft, wire
-from sidecar.edge.health import Health
-from sidecar.edge.http import _host_of
-from sidecar.edge.hubs import Hubs
-from sidecar.edge.streams import Stream, _worker
-from sidecar.edge.transport import Call, Refused, Status
+from sidecar.edge.http.surface import _host_of
+from sidecar.edge.peer import codec, handshake
+from sidecar.edge.taskhub import page_tokens
+from sidecar.edge.taskhub.hubs import Hubs
+from sidecar.edge.taskhub.streams import Stream, _worker
+from sidecar.edge.transport.ports import Call, Refused, Status
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -74,7 +76,7 @@ def request(data: bytes) -> None:
     message = peer_pb2.Message(kind=int(Kind.ACTIVITY), payload=data)
     message.target.namespace, message.target.app_id = ME.namespace, ME.app
     try:
-        delivery.requested(messages.reminder_of(ME, ("default", "evil"), message))
+        delivery.requested(codec.reminder_of(ME, ("default", "evil"), message))
     except MalformedError as error:
         accepted(error)
         return
@@ -103,20 +105,20 @@ def link(data: bytes) -> None:
     except DecodeError:
         return
     for one in frame.answers.answers:
-        messages.reply_of(one)
+        codec.reply_of(one)
     for one in frame.batch.messages:
         _message(one)
 
 
 def _message(one: peer_pb2.Message) -> None:
     try:
-        reminder = messages.reminder_of(ME, ("default", "evil"), one)
+        reminder = codec.reminder_of(ME, ("default", "evil"), one)
     except MalformedError as error:
         accepted(error)
         return
     if (reminder.source.namespace, reminder.source.app) != ("default", "evil"):
         raise AssertionError("a peer has chosen its own name")
-    messages.message_of(reminder).SerializeToString()
+    codec.message_of(reminder).SerializeToString()
 
 
 def worker(data: bytes) -> None:
@@ -156,7 +158,7 @@ def header(data: bytes) -> None:
         except Refused as error:
             accepted(error)
     try:
-        tokens.read("s" * 32, "default", "list", text)
+        page_tokens.read("s" * 32, "default", "list", text)
     except Refused as error:
         accepted(error)
 

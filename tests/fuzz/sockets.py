@@ -21,10 +21,10 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from sidecar.core.model import Status as Life
-from sidecar.edge import peer
 from sidecar.edge.grpc_aio.channel import GrpcChannel
-from sidecar.edge.taskhub import SERVICE
-from sidecar.edge.transport import Closed, Refused, Status
+from sidecar.edge.peer import link
+from sidecar.edge.taskhub.service import SERVICE
+from sidecar.edge.transport.ports import Closed, Refused, Status
 from sidecar.schema import taskhub_pb2 as pb
 from tests.blackbox.harness import Sidecar
 from tests.fuzz import frames, http_bytes, mutate, plots, seeds
@@ -71,7 +71,7 @@ class Attack:
             await self._attack(path, self._unary)
         for path in (WORK, HISTORY, HEALTH + "Watch"):
             await self._attack(path, self._stream)
-        await self._attack(peer.METHOD, self._link)
+        await self._attack(link.METHOD, self._link)
         await self._attack("HTTP", self._http)
         await self._further()
         working.cancel()
@@ -152,7 +152,7 @@ class Attack:
     async def _link(self, tally: Tally) -> None:
         """A link with twenty frames; one in five does not even begin as it should."""
         channel = GrpcChannel(f"127.0.0.1:{self.sidecar.peer_port}")
-        call = channel.duplex(peer.METHOD)
+        call = channel.duplex(link.METHOD)
         first = plots.greeting(self.rng).body
         messages = [mutate.message(first, self.rng, [first]) if self.rng.random() < 0.2 else first]
         messages += [plots.frame(self.rng).body for _ in range(20)]
@@ -179,8 +179,8 @@ class Attack:
 
     async def _framed(self, tally: Tally) -> None:
         """Requests in HTTP/2 frames as no client of gRPC writes them, several on one connection."""
-        port = self.sidecar.peer_port if tally.method == peer.METHOD else self.sidecar.port
-        body = plots.greeting(self.rng).body if tally.method == peer.METHOD else self._body(tally.method)
+        port = self.sidecar.peer_port if tally.method == link.METHOD else self.sidecar.port
+        body = plots.greeting(self.rng).body if tally.method == link.METHOD else self._body(tally.method)
         count, statuses, failed = await frames.misframed(port, tally.method, body, self.rng)
         tally.inputs += count
         if failed:

@@ -18,8 +18,8 @@ from google.protobuf.message import DecodeError
 from sidecar.core.model import Changes
 from sidecar.core.model import Status as Life
 from sidecar.edge.dialects import wire
-from sidecar.edge.taskhub import SERVICE
-from sidecar.edge.transport import Call, Closed, Refused
+from sidecar.edge.taskhub.service import SERVICE
+from sidecar.edge.transport.ports import Call, Closed, Refused
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from tests.fuzz.items import ANSWERS, Item, addressed, honestly, item_of

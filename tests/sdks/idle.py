@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.blackbox.harness import Sidecar
-
-from .programs import Beside, Program, ProgramError, running
-from .report import say
-from .sdks import LOGS, Build, NotRunError
+from tests.sdks.programs import Beside, Program, ProgramError, running
+from tests.sdks.report import say
+from tests.sdks.sdks import LOGS, Build, NotRunError
 
 HOME = "home"
 # Connecting takes the CPU that it takes; what is measured begins after it.

@@ -10,13 +10,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.blackbox.harness import Sidecar
-
-from . import idle, report
-from .programs import OTHER, Beside, Line, ProgramError, play, running
-from .record import Recorder, Recording
-from .report import Column, say
-from .scenarios import SCENARIOS
-from .sdks import LOGS, Build, NotRunError, builds
+from tests.sdks import idle, report
+from tests.sdks.programs import OTHER, Beside, Line, ProgramError, play, running
+from tests.sdks.record import Recorder, Recording
+from tests.sdks.report import Column, say
+from tests.sdks.scenarios import SCENARIOS
+from tests.sdks.sdks import LOGS, Build, NotRunError, builds
 
 HOME = "home"
 # An SDK that cannot name an app reaches the other one by these routes of the sidecar at home.

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .sdks import Build
+from tests.sdks.sdks import Build
 
 HOST = "127.0.0.1"
 OTHER = "other"

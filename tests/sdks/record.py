@@ -15,9 +15,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from . import wire
-from .programs import HOST
-from .sdks import ROOT
+from tests.sdks import wire
+from tests.sdks.programs import HOST
+from tests.sdks.sdks import ROOT
 
 CORPUS = ROOT / "tests" / "edge" / "corpus"
 _SERVICE = "/TaskHubSidecarService/"

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .programs import Line
-from .sdks import BUILDS, UNTESTED, Build
+from tests.sdks.programs import Line
+from tests.sdks.sdks import BUILDS, UNTESTED, Build
 
 _MARKS = {"pass": "ok", "not offered": "\N{EN DASH}", "fail": "FAIL"}
 _NOT_RUN = "not run"

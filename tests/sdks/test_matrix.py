@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from . import programs, report, sdks
-from .programs import Beside, Line, play
-from .report import Column
-from .scenarios import SCENARIOS
-from .sdks import HERE, Build, NotRunError, builds
+from tests.sdks import programs, report, sdks
+from tests.sdks.programs import Beside, Line, play
+from tests.sdks.report import Column
+from tests.sdks.scenarios import SCENARIOS
+from tests.sdks.sdks import HERE, Build, NotRunError, builds
 
 PROGRAM = """
 import json, sys, time

@@ -4,10 +4,10 @@ import asyncio
 import json
 from typing import Any
 
-from sidecar.administration import Administration
 from sidecar.core import events
 from sidecar.core.model import Instance, Outcome, Status
-from sidecar.core.rerun import Wish
+from sidecar.core.workflow.rerun import Wish
+from sidecar.services.run_again import Administration
 from tests.simulation import programs
 from tests.simulation.clients import HUB, Clients, Wanted
 from tests.simulation.deployment import Node

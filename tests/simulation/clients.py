@@ -11,8 +11,8 @@ from typing import Any
 from sidecar.core import events
 from sidecar.core.model import Instance, Outcome, Reply, Status
 from sidecar.core.operations import Identity, Start
-from sidecar.purging import Purge, Purging
 from sidecar.schema import taskhub_pb2 as pb
+from sidecar.services.purge import Purge, Purging
 from sidecar.store.protocol import Order, UnavailableError
 from tests.simulation import programs
 from tests.simulation.deployment import Node

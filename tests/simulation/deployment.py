@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from typing import Any
 
 from sidecar.app import Middle, assemble
-from sidecar.config import Settings
+from sidecar.config.settings import Settings
 from sidecar.core import events
 from sidecar.core.model import Changes, Kind, Reminder, Self
-from sidecar.edge.transport import Call
+from sidecar.edge.transport.ports import Call
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal
 from tests.simulation.faulty_store import Disk, Faults

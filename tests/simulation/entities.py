@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Generator, Iterable
 from typing import Any
 
 from sidecar.core import events
-from sidecar.core.items import EntityItem
 from sidecar.core.model import CallId, Reminder
+from sidecar.core.work_items import EntityItem
 from sidecar.schema import taskhub_pb2 as pb
 
 Step = list[Any]

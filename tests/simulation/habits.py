@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sidecar.core import events
-from sidecar.core.items import TurnItem
+from sidecar.core.work_items import TurnItem
 from sidecar.schema import taskhub_pb2 as pb
 from tests.simulation.programs import Violation
 

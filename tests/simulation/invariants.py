@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from sidecar.core import entity, events
+from sidecar.core import events
+from sidecar.core.entity import entity
 from sidecar.core.model import CallId, CallKind, Changes, Instance, Kind, OpenCall, Rewind, Row, Self, State, Status
 from tests.simulation import entities
 from tests.simulation.faulty_store import Disk

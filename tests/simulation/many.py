@@ -6,8 +6,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sidecar.core.model import DEFAULT_HUB, Status
-from sidecar.purging import Purge
-from sidecar.queries import Queries, mark_of
+from sidecar.services.bulk import Queries, mark_of
+from sidecar.services.purge import Purge
 from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, Page
 from tests.simulation.deployment import Node
 from tests.simulation.programs import Violation

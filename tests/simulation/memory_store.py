@@ -23,7 +23,7 @@ from sidecar.core.model import (
     Self,
     State,
 )
-from sidecar.core.state import load as load_state
+from sidecar.core.workflow.state import load as load_state
 from sidecar.store.protocol import Criteria, EntityRow, Mark, Order, Page, Ready, Refusal, UnavailableError, Waiting
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sidecar.edge.transport import Call, Closed, Metadata, Refused, Status
+from sidecar.edge.transport.ports import Call, Closed, Metadata, Refused, Status
 
 
 class Endpoint(Protocol):

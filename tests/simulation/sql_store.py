@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sidecar.core.model import Instance, Kind, OpenCall, Reminder, Row, Self
-from sidecar.store import checking, opening, rows, sqlite, writes
-from sidecar.store.file import File
+from sidecar.store.sqlite import check, rows, schema, store, writes
+from sidecar.store.sqlite.connection import File
 from tests.simulation.faulty_store import Faults
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class SqlDisk:
 
     def __init__(self) -> None:
         self._database = sqlite3.connect(":memory:", isolation_level=None, cached_statements=256, factory=Failing)
-        for _, statements in opening.migrations():
+        for _, statements in schema.migrations():
             self._database.executescript(statements)
 
     def open(self, me: Self, identity: str, faults: Faults) -> "SqlStore":
@@ -97,7 +97,7 @@ class SqlDisk:
 
     def broken_rules(self) -> list[str]:
         """See `Disk`."""
-        return checking.broken_rules(self._database)
+        return check.broken_rules(self._database)
 
     def holds_answer(self, call: OpenCall) -> bool:
         """See `Disk`."""
@@ -112,12 +112,12 @@ class SqlDisk:
         return [rows.to_instance(row) for row in self._read(rows.INSTANCE, where, call.call)]
 
 
-class SqlStore(sqlite.Sqlite):
+class SqlStore(store.Sqlite):
     """One process's hold on a `SqlDisk`."""
 
     def __init__(self, me: Self, identity: str, database: Failing, faults: Faults) -> None:
-        numbers = (opening.next_of(database, table) for table in ("instances", "reminders"))
-        super().__init__(me, SimulatedFile(database, faults), opening.Opened(identity, *numbers))
+        numbers = (schema.next_of(database, table) for table in ("instances", "reminders"))
+        super().__init__(me, SimulatedFile(database, faults), schema.Opened(identity, *numbers))
 
 
 class SimulatedFile(File):

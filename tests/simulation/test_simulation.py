@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.turns import Turns
+from sidecar.work.turns import Turns
 from tests.conftest import Injected
 from tests.simulation import mutants, programs, rare
 from tests.simulation import plan as plans

@@ -6,12 +6,12 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.core.items import ActivityItem, EntityItem, TurnItem, WorkItem
 from sidecar.core.model import DEFAULT_HUB, Outcome
-from sidecar.entity_service import EntityService
+from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem
 from sidecar.schema import taskhub_pb2 as pb
+from sidecar.services.entities import EntityService
 from sidecar.store.protocol import UnavailableError
-from sidecar.workers import Filter, Rewinds, Worker
+from sidecar.work.pool import Filter, Rewinds, Worker
 from tests.simulation import entities, habits, programs, sdk
 from tests.simulation.deployment import Node
 from tests.simulation.habits import Habits

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.store.protocol import Store
-from sidecar.store.sqlite import open_store
+from sidecar.store.sqlite.store import open_store
 from tests.simulation.memory_store import MemoryStore
 from tests.store.builders import ME, Reopen
 

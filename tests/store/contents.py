@@ -5,8 +5,8 @@ from collections import defaultdict
 from typing import Any
 
 from sidecar.core.model import Position
-from sidecar.store import rows
-from sidecar.store.sqlite import Sqlite
+from sidecar.store.sqlite import rows
+from sidecar.store.sqlite.store import Sqlite
 
 
 async def contents(store: Sqlite) -> dict[str, Any]:

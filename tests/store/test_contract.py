@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core.crashes import Crash, Crashes
+from sidecar.core.attempts import Crash, Crashes
 from sidecar.core.model import (
     ActorId,
     CallId,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.core.crashes import Crash
+from sidecar.core.attempts import Crash
 from sidecar.core.model import (
     FIRST_ARRIVAL,
     NO_CALL,
@@ -39,7 +39,7 @@ from sidecar.core.model import (
     Status,
 )
 from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, Refusal, Store
-from sidecar.store.sqlite import Sqlite, open_store
+from sidecar.store.sqlite.store import Sqlite, open_store
 from tests.simulation.memory_store import MemoryStore
 from tests.store.builders import EVERYTHING, MAIL, MANY, ME, ML, activity, from_ml, instance, result_for, workflow
 from tests.store.contents import contents

@@ -7,7 +7,7 @@ moves into the family's slot when it is sent. An item in neutral form is read by
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from sidecar.core.items import ActivityItem, EntityItem, TurnItem
+from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem
 from sidecar.edge.dialects import dapr, microsoft, wire
 from sidecar.schema import taskhub_pb2 as pb
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, MutableMapping
 
 from sidecar.core import events
-from sidecar.core.items import EntityItem
+from sidecar.core.work_items import EntityItem
 from sidecar.edge.dialects import wire
 from sidecar.schema import taskhub_pb2 as pb
 

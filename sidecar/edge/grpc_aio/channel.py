@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import grpc
 
-from sidecar.edge import transport
 from sidecar.edge.grpc_aio.common import (
     COMMON_OPTIONS,
     EOF,
@@ -14,7 +13,8 @@ from sidecar.edge.grpc_aio.common import (
     MAX_RECEIVE_BYTES,
     this_task_is_cancelled,
 )
-from sidecar.edge.transport import Closed, Metadata, Refused, Status, Tls
+from sidecar.edge.transport import ports
+from sidecar.edge.transport.ports import Closed, Metadata, Refused, Status, Tls
 
 _CHANNEL_OPTIONS = (
     *COMMON_OPTIONS,
@@ -75,7 +75,7 @@ class GrpcChannel:
                 raise
             raise Refused(Status.CANCELLED, "the call was cancelled") from error
 
-    def duplex(self, method: str, metadata: Metadata = ()) -> transport.DuplexCall:
+    def duplex(self, method: str, metadata: Metadata = ()) -> ports.DuplexCall:
         try:
             return _DuplexCall(self._channel.stream_stream(method)(metadata=metadata))
         except grpc.aio.UsageError as error:

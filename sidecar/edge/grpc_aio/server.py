@@ -8,7 +8,6 @@ from typing import Any, NoReturn, TypeAlias, cast
 import grpc
 import structlog
 
-from sidecar.edge import transport
 from sidecar.edge.grpc_aio.common import (
     COMMON_OPTIONS,
     EOF,
@@ -17,8 +16,9 @@ from sidecar.edge.grpc_aio.common import (
     MIB,
     this_task_is_cancelled,
 )
-from sidecar.edge.outflow import Queue
-from sidecar.edge.transport import Call, Closed, Metadata, Refused, Status, Tls
+from sidecar.edge.transport import ports
+from sidecar.edge.transport.ports import Call, Closed, Metadata, Refused, Status, Tls
+from sidecar.edge.transport.send_queue import Queue
 
 MAX_MESSAGE_BYTES = 2_000
 MOST_METADATA_BYTES = 64 * 1024
@@ -49,7 +49,7 @@ _SERVER_OPTIONS = (
 
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 _Method: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
-_Start = Callable[[Call, transport.Outflow], Awaitable[None]]
+_Start = Callable[[Call, ports.Outflow], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        handlers: transport.Handlers,
+        handlers: ports.Handlers,
         *,
         max_receive_bytes: int = MAX_RECEIVE_BYTES,
         high_water_bytes: int = 4 * MIB,
@@ -93,7 +93,7 @@ class GrpcServer:
         self._watching: asyncio.Task[None] | None = None
 
     async def listen(self, host: str, port: int, tls: Callable[[], Tls] | None = None) -> int:
-        name = transport.in_address(host)
+        name = ports.in_address(host)
         bound = _bind(self._current, f"{name}:{port}", tls)
         self._addresses.append((f"{name}:{bound}", tls))
         return bound
@@ -138,12 +138,12 @@ class GrpcServer:
                 try:
                     _bind(self._current, address, tls)
                     break
-                except transport.AddressInUse as error:
+                except ports.AddressInUse as error:
                     log.warning("grpc_server_waits_for_address", error=str(error))
                     await asyncio.sleep(WATCH_SECONDS)
         await self._current.start()
 
-    def _unary(self, method: str, handler: transport.Unary) -> _Method:
+    def _unary(self, method: str, handler: ports.Unary) -> _Method:
         async def serve(request: bytes, context: _Context) -> bytes:
             self._track()
             try:
@@ -153,13 +153,13 @@ class GrpcServer:
 
         return grpc.unary_unary_rpc_method_handler(cast(Any, serve))
 
-    def _stream(self, method: str, handler: transport.Stream) -> _Method:
+    def _stream(self, method: str, handler: ports.Stream) -> _Method:
         async def serve(request: bytes, context: _Context) -> None:
             await self._flow(method, context, lambda call, outflow: handler(call, request, outflow))
 
         return grpc.unary_stream_rpc_method_handler(cast(Any, serve))
 
-    def _duplex(self, method: str, handler: transport.Duplex) -> _Method:
+    def _duplex(self, method: str, handler: ports.Duplex) -> _Method:
         async def serve(_requests: object, context: _Context) -> None:
             await self._flow(method, context, lambda call, outflow: handler(call, _Inflow(context), outflow))
 
@@ -198,7 +198,7 @@ def _bind(server: grpc.aio.Server, address: str, tls: Callable[[], Tls] | None) 
             return server.add_insecure_port(address)
         return server.add_secure_port(address, _server_credentials(tls))
     except RuntimeError as error:
-        raise transport.AddressInUse(f"cannot listen on {address}: in use, or not ours") from error
+        raise ports.AddressInUse(f"cannot listen on {address}: in use, or not ours") from error
 
 
 def _server_credentials(tls: Callable[[], Tls]) -> grpc.ServerCredentials:
@@ -261,7 +261,7 @@ def _call(method: str, context: _Context) -> Call:
     )
 
 
-async def _run(method: str, context: _Context, start: _Start, outflow: transport.Outflow) -> None:
+async def _run(method: str, context: _Context, start: _Start, outflow: ports.Outflow) -> None:
     await start(_call(method, context), outflow)
 
 

@@ -1,0 +1,62 @@
+"""When an ID may be used again: the instance that had it has ended, and all that it left below it, in every app."""
+
+from collections.abc import Callable
+
+from sidecar.actors.engine import Address, Decide
+from sidecar.actors.trees import REACH_SECONDS, Node, Terms, Trees, UnreachableError
+from sidecar.core.model import DONE, Context, Decision, Instance, Outcome, Reply, State
+
+LOOK = Reply(Outcome.UNAVAILABLE, "the children of the instance that has this ID are being looked at")
+
+
+async def running_child(trees: Trees, instance: Instance, seconds: float, reach: float = REACH_SECONDS) -> str:
+    """Return the ID of a child of an ended instance that has not ended, or the path of IDs to a later one; "" if none.
+
+    Raises UnavailableError and UnreachableError.
+    """
+    terms = Terms(False, trees.until(min(seconds, REACH_SECONDS)), reach)
+    return (await trees.look([Node(instance, (), 0)], terms)).running or ""
+
+
+async def replacing(
+    trees: Trees,
+    address: Address,
+    takes_place: Callable[[Instance], bool],
+    decide: Decide,
+    seconds: float | None = None,
+) -> Reply:
+    """Take a decision that may put a new instance in the place of one that has ended.
+
+    `takes_place` says whether it does that, so that the children must have ended too; `seconds` are how long the caller
+    waits. Raises UnavailableError.
+    """
+    looked = 0
+    while True:
+        seen: list[Instance] = []
+
+        def look_first(at: Context, state: State | None, looked: int = looked, seen: list[Instance] = seen) -> Decision:
+            if state is not None and state.instance.key != looked and takes_place(state.instance):
+                seen.append(state.instance)
+                return Decision(None, DONE)
+            return decide(at, state)
+
+        reply = await trees.engine.submit(address, look_first)
+        if not seen:
+            return reply
+        try:
+            running = await running_child(trees, seen[-1], REACH_SECONDS if seconds is None else seconds)
+        except UnreachableError as error:
+            return Reply(Outcome.UNAVAILABLE, unknown_children(address[1], str(error)))
+        if running:
+            return Reply(Outcome.EXISTS, taken_by_child(address[1], running))
+        looked = seen[-1].key
+
+
+def taken_by_child(instance_id: str, path: str) -> str:
+    """Say that an ID is not free yet; some SDKs look for the first part of the text."""
+    return f"an active workflow with ID '{instance_id}' already exists: its child '{path}' has not ended"
+
+
+def unknown_children(instance_id: str, why: str) -> str:
+    """Say that nobody knows yet whether an ID is free."""
+    return f"whether the children of the last workflow with ID '{instance_id}' have ended cannot be found out: {why}"

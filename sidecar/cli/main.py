@@ -1,0 +1,286 @@
+"""The `sidecar` command: what a person types, and how an error reaches them.
+
+Owns options, output and exit codes. The settings are read in `config`; the work is done in `app`, which only
+`sidecar run` imports, because a health check must be cheap.
+"""
+
+import http.client
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+import typer
+
+from sidecar.config import options, parsers
+from sidecar.config import settings as config
+from sidecar.config.settings import ConfigError, StartError
+
+_HEALTH_TIMEOUT = 3.0
+_PLAIN_WIDTH = 160
+
+
+class _Output(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+app = typer.Typer(
+    name="sidecar",
+    help="Durable workflows that span several apps, for unchanged workflow SDKs: one sidecar an app.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+_store = typer.Typer(help="Check the store of an app, make a backup of it, put one back.", rich_markup_mode=None)
+app.add_typer(_store, name="store", no_args_is_help=True)
+
+T = TypeVar("T")
+_ConfigFile = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="File with settings, in YAML or TOML."),
+]
+_OutputForm = Annotated[_Output, typer.Option("--output", "-o", help="Form of the list.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command, by default that of this process, and returns its exit code.
+
+    0 is success; 2 a wrong option, setting or start, after one line on stderr.
+    """
+    try:
+        app(args=arguments, prog_name="sidecar")
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    except (ConfigError, StartError) as error:
+        typer.echo(f"sidecar: {error}", err=True)
+        return 2
+    return 0
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command, which takes the flags as one mapping, an option for each of `options.OPTIONS`."""
+    _, *others = inspect.signature(command).parameters.values()
+    own = {parameter.name for parameter in others}
+
+    def wrapper(**given: object) -> None:
+        flags = {name: value for name, value in given.items() if name not in own}
+        command(flags, **{name: given[name] for name in own})
+
+    settings = (_parameter(option.field, _typed(option)) for option in options.OPTIONS if not option.secret)
+    parameters = [_parameter("config", _ConfigFile), *settings, *others]
+    wrapper.__doc__ = command.__doc__
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _parameter(name: str, annotation: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _typed(option: options.Option) -> object:
+    """Values stay text here: `config` checks those of every source alike."""
+    default = config.shown(getattr(config.DEFAULTS, option.field))
+    if option.field == "log_format":
+        default = "console on a terminal, else json"
+    text = f"{option.help} [default: {default}]" if default else option.help
+    if not option.metavar:
+        return Annotated[bool | None, typer.Option(f"{option.flag}/--no-{option.flag[2:]}", help=text)]
+    if option.repeats:
+        return Annotated[list[str] | None, typer.Option(option.flag, metavar=option.metavar, help=text)]
+    return Annotated[str | None, typer.Option(option.flag, metavar=option.metavar, help=text)]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(config.version())
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("run")
+@_with_settings
+def _run(flags: dict[str, object]) -> None:
+    """Run one sidecar in the foreground, until SIGTERM or Ctrl-C.
+
+    Each option is also an environment variable (--app-id: SIDECAR_APP_ID) and a key of the config file
+    (app_id; for --peer: peers). A flag beats a variable, and a variable beats the file.
+    """
+    settings = config.load(flags, os.environ)
+    import sidecar.app as sidecar_app  # noqa: PLC0415 - the servers take most of the import time
+
+    raise typer.Exit(sidecar_app.run(settings))
+
+
+@app.command("health")
+def _health(
+    config_file: _ConfigFile = None,
+    http_port: Annotated[
+        str | None,
+        typer.Option(metavar="PORT", help="Port to ask [default: as configured, or 3500]."),
+    ] = None,
+) -> None:
+    """Ask the sidecar on this machine whether it is ready: exit code 0 if so, else 1."""
+    try:
+        host, port = config.http_address({"config": config_file, "http_port": http_port}, os.environ)
+    except ConfigError as error:
+        # Container engines reserve 2 as the exit code of a health check.
+        _fail(str(error))
+    if port == 0:
+        _fail("the HTTP port is 0, any free one: name the real one with --http-port")
+    _ask(host, port)
+
+
+def _ask(host: str, port: int) -> None:
+    connection = http.client.HTTPConnection(host, port, timeout=_HEALTH_TIMEOUT)
+    try:
+        connection.request("GET", "/v1.0/healthz")
+        response = connection.getresponse()
+        body = response.read(4096)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        _fail(f"no answer on {host}:{port}: {reason}")
+    finally:
+        connection.close()
+    if response.status != http.client.NO_CONTENT:
+        _fail(f"not ready: {_reason(body) or f'HTTP status {response.status}'}")
+    typer.echo("sidecar: ready")
+
+
+def _reason(body: bytes) -> str:
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return ""
+    message = content.get("message", "") if isinstance(content, dict) else ""
+    return str(message)
+
+
+def _fail(text: str) -> NoReturn:
+    typer.echo(f"sidecar: {' '.join(text.split())}", err=True)
+    raise typer.Exit(1)
+
+
+@app.command("config")
+@_with_settings
+def _config(flags: dict[str, object], *, output: _OutputForm = _Output.TABLE) -> None:
+    """Print every setting and where its value comes from, without starting anything."""
+    resolved = config.resolve(flags, os.environ)
+    values = {name: getattr(resolved.settings, name) for name in resolved.sources}
+    if output is _Output.JSON:
+        rows = {name: {"value": value, "source": resolved.sources[name]} for name, value in values.items()}
+        typer.echo(json.dumps(rows, indent=2, default=_as_json))
+    else:
+        _print_table([(name, config.shown(value), resolved.sources[name]) for name, value in values.items()])
+
+
+@_store.command("check")
+@_with_settings
+def _check(flags: dict[str, object]) -> None:
+    """Read all of an app's store and say what is wrong with it: exit code 0 if nothing is, else 1.
+
+    A sidecar that runs does it beside its work, on a copy: there must be space for that.
+    """
+    settings = config.load(flags, os.environ)
+    from sidecar.cli import store  # noqa: PLC0415 - gRPC takes most of the import time
+
+    found = _done(lambda: store.check(settings))
+    for line in found:
+        typer.echo(f"sidecar: {line}", err=True)
+    if found:
+        raise typer.Exit(1)
+    typer.echo("sidecar: the store is whole")
+
+
+@_store.command("backup")
+@_with_settings
+def _backup(
+    flags: dict[str, object],
+    *,
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the file [default: app and time].")] = "",
+) -> None:
+    """Make a checked copy of an app's store in the folder backups of its data directory, while it serves or not."""
+    settings = config.load(flags, os.environ)
+    from sidecar.cli import store  # noqa: PLC0415 - gRPC takes most of the import time
+
+    made = _done(lambda: store.backup(settings, name))
+    typer.echo(f"sidecar: {made.path}, {made.bytes} bytes")
+
+
+@_store.command("restore")
+@_with_settings
+def _restore(
+    flags: dict[str, object], *, file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.")]
+) -> None:
+    """Put a backup in the place of an app's store. The sidecar must be stopped; the old store is kept.
+
+    Other apps are told at the next connection that work since the backup may be gone, and send theirs again.
+    """
+    settings = config.load(flags, os.environ)
+    from sidecar.cli import store  # noqa: PLC0415 - gRPC takes most of the import time
+
+    kept = _done(lambda: store.restore(settings, file))
+    typer.echo("sidecar: the backup is in place" + (f"; the old store is {kept}" if kept else ""))
+
+
+def _done(work: Callable[[], T]) -> T:
+    """Do something to a store; what cannot be done ends the command with the reason."""
+    from sidecar.store.protocol import CopyError  # noqa: PLC0415 - as above
+
+    try:
+        return work()
+    except CopyError as error:
+        raise StartError(" ".join(str(error).split())) from error
+
+
+@app.command("dev-ca")
+def _dev_ca(
+    apps: Annotated[list[str], typer.Argument(metavar="APP...", help="IDs of the apps.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("certs"),
+    namespace: Annotated[str, typer.Option(metavar="NAME", help="Namespace of the apps.")] = "default",
+    trust_domain: Annotated[
+        str, typer.Option(metavar="NAME", help="Trust domain in the SPIFFE IDs.")
+    ] = "sidecar.local",
+    days: Annotated[int, typer.Option(min=1, max=825, help="How long the apps' certificates live.")] = 90,
+) -> None:
+    """Make certificates for peer links in development: a CA, unless DIR has one, and one certificate an app.
+
+    Give each sidecar --peer-cert DIR/APP.crt --peer-key DIR/APP.key --peer-ca DIR/ca.crt, and nobody ca.key.
+    """
+    from sidecar.cli import dev_ca  # noqa: PLC0415 - the cryptography takes most of the import time
+
+    try:
+        names = [parsers.app_id(name) for name in apps]
+        written = dev_ca.issue(out, names, parsers.app_id(namespace), parsers.trust_domain(trust_domain), days)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for file in written:
+        typer.echo(str(file))
+
+
+def _as_json(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def _print_table(rows: list[tuple[str, str, str]]) -> None:
+    from rich import box, console, table, text  # noqa: PLC0415 - only this command draws a table
+
+    grid = table.Table("setting", "value", "source", box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        grid.add_row(*(text.Text(cell) for cell in row))
+    console.Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH).print(grid)

@@ -1,0 +1,89 @@
+"""What `sidecar store` does: by the sidecar that has the store open, or by this process when none has.
+
+A second program that opened a database in use could damage it, with the SQLite that many systems have.
+"""
+
+import asyncio
+from pathlib import Path
+
+from sidecar.actors.clock import Clock
+from sidecar.config import settings as config
+from sidecar.config.settings import Settings, StartError
+from sidecar.core.model import Self
+from sidecar.edge.admin.store import BACKUP, CHECK
+from sidecar.edge.grpc_aio.channel import GrpcChannel
+from sidecar.edge.security.api_tokens import HEADER, ApiTokens
+from sidecar.edge.transport.ports import Refused, Status, Tls, in_address
+from sidecar.schema import admin_pb2 as pb
+from sidecar.store.protocol import Copied, CopyError
+from sidecar.store.sqlite import restore as offline
+from sidecar.store.sqlite import schema
+
+_ANYBODY = Tls(b"", b"", None)  # shows no certificate, and trusts the CAs of the system or of the variable
+_HOW = "--listen-host, --app-cert and its token; with TLS GRPC_DEFAULT_SSL_ROOTS_FILE_PATH may name the CA"
+
+
+def check(settings: Settings) -> list[str]:
+    """Return what is wrong with the store. Raises CopyError: it could not be checked."""
+    try:
+        return offline.check(_path(settings))
+    except offline.RunningError:
+        request = pb.CheckStoreRequest(namespace=settings.namespace, app_id=settings.app_id)
+        answer = _ask(settings, CHECK, request.SerializeToString())
+        return list(pb.CheckStoreResponse.FromString(answer).problems)
+
+
+def backup(settings: Settings, name: str) -> Copied:
+    """Make a backup. Raises CopyError."""
+    try:
+        return offline.backup(_path(settings), name, Clock().now())
+    except offline.RunningError:
+        request = pb.BackupStoreRequest(namespace=settings.namespace, app_id=settings.app_id, name=name)
+        answer = _ask(settings, BACKUP, request.SerializeToString())
+        made = pb.BackupStoreResponse.FromString(answer)
+        return Copied(made.path, made.bytes)
+
+
+def restore(settings: Settings, source: Path) -> Path | None:
+    """Put a backup in the place of the store; return where the old one is kept, if there was one. Raises CopyError."""
+    try:
+        return offline.restore(_me(settings), settings.data_dir, source, Clock().now())
+    except offline.RunningError:
+        text = f"the sidecar of app '{settings.app_id}' has the store open"
+        raise CopyError(f"{text}: stop it first, and start it when the backup is in place") from None
+
+
+def _me(settings: Settings) -> Self:
+    return Self(settings.namespace, settings.app_id)
+
+
+def _path(settings: Settings) -> Path:
+    return schema.path_of(_me(settings), settings.data_dir)
+
+
+def _ask(settings: Settings, method: str, request: bytes) -> bytes:
+    try:
+        return asyncio.run(_call(settings, method, request))
+    except StartError as error:
+        raise CopyError(str(error)) from error
+    except Refused as refused:
+        if refused.status is Status.UNAVAILABLE:
+            text = f"a sidecar has the store open and does not answer on port {settings.grpc_port[0]}"
+            hint = f"name its port with --grpc-port, and how it is reached with {_HOW} ({refused.message})"
+            raise CopyError(f"{text}: {hint}") from refused
+        raise CopyError(refused.message) from refused
+
+
+async def _call(settings: Settings, method: str, request: bytes) -> bytes:
+    token = ApiTokens(settings.api_token, settings.api_token_file).newest()
+    host = config.reached(settings.listen_host)
+    tls, name = (None, "") if settings.app_cert is None else (_ANYBODY, _tls_name(host))
+    channel = GrpcChannel(f"{in_address(host)}:{settings.grpc_port[0]}", tls=tls, name=name)
+    try:
+        return await channel.unary(method, request, ((HEADER, token),) if token else ())
+    finally:
+        await channel.close()
+
+
+def _tls_name(host: str) -> str:
+    return "localhost" if config.is_loopback(host) else host

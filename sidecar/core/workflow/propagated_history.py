@@ -1,0 +1,96 @@
+"""The history of a workflow for those that it calls, if it asks for that: its own, or that of its callers too.
+
+Workers ask for it call by call. It travels in the reminder, is kept beside the instance that it is for, over
+continue-as-new, and is never part of anybody's own history.
+
+An access policy may ask what has happened at a caller. The last chunk answers it, if it is of the app that the link has
+proved and of the instance that makes the call: that app's sidecar kept it, its workers did not write it. What stands
+before it, of ancestors, came to the caller from others; nobody here can tell whether it is true, so it counts nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from google.protobuf.message import DecodeError
+
+from sidecar.core import events
+from sidecar.core.errors import MalformedError
+from sidecar.core.model import ActorId
+from sidecar.core.policy import Happened
+from sidecar.core.workflow.calls import Draft
+from sidecar.schema import taskhub_pb2 as pb
+
+OWN, ALL = 1, 2  # the scopes of the protocol
+
+
+def asked_for(response: pb.OrchestratorResponse) -> bool:
+    """Whether an answer to a turn asks for it."""
+    return any(
+        action.schedule_task.history_propagation_scope or action.create_child.history_propagation_scope
+        for action in response.actions
+    )
+
+
+def check(given: bytes) -> None:
+    """See that what another app gave is a history that workers can be sent.
+
+    Raises:
+        MalformedError: it is not.
+    """
+    try:
+        history = pb.PropagatedHistory.FromString(given)
+    except DecodeError as error:
+        raise MalformedError("the history of the callers cannot be read") from error
+    for chunk in history.chunks:
+        for event in chunk.raw_events:
+            events.decode(event)
+
+
+def of_call(draft: Draft, scope: int) -> bytes:
+    """Return the encoded history that goes with a call; b"" if it asks for none."""
+    if scope not in (OWN, ALL) or draft.lineage is None:
+        return b""
+    history = pb.PropagatedHistory(scope=scope)
+    if scope == ALL:
+        history.chunks.extend(pb.PropagatedHistory.FromString(draft.lineage.given).chunks)
+    instance = draft.state.instance
+    history.chunks.add(
+        raw_events=draft.lineage.log, app_id=draft.me.app, instance_id=instance.id, workflow_name=instance.name
+    )
+    return history.SerializeToString(deterministic=True)
+
+
+_MADE = {"task_scheduled": "activity", "child_created": "workflow"}
+_ENDED = {
+    "task_completed": ("activity", "completed"),
+    "task_failed": ("activity", "failed"),
+    "child_completed": ("workflow", "completed"),
+    "child_failed": ("workflow", "failed"),
+}
+
+
+def happened(encoded: bytes, caller: ActorId) -> Iterator[Happened]:
+    """Return what has happened at the caller of a call, by the history that came with it; nothing without one."""
+    try:
+        chunks = pb.PropagatedHistory.FromString(encoded).chunks
+        if not chunks or (chunks[-1].app_id, chunks[-1].instance_id) != (caller.app, caller.id):
+            return iter(())
+        return _happened([events.decode(event) for event in chunks[-1].raw_events], caller.app)
+    except (DecodeError, MalformedError):
+        return iter(())
+
+
+def _happened(log: Sequence[pb.HistoryEvent], own: str) -> Iterator[Happened]:
+    made: dict[tuple[str, int], Happened] = {}
+    for event in log:
+        kind = event.WhichOneof("kind") or ""
+        if kind in _MADE:
+            call = Happened(_MADE[kind], getattr(event, kind).name, "scheduled", event.router.target_app_id or own)
+            made[call.kind, event.event_id] = call
+            yield call
+        elif kind in _ENDED:
+            called, outcome = _ENDED[kind]
+            ended = made.get((called, getattr(event, kind).task_scheduled_id))
+            if ended is not None:
+                yield ended._replace(outcome=outcome)
+        elif kind == "event_raised":
+            yield Happened("event", event.event_raised.name, "raised", own)

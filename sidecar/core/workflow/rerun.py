@@ -1,0 +1,141 @@
+"""Rerun from an event: a new instance whose past is that of another up to the event, and which goes on by itself.
+
+What the copied past leaves open is asked for again: activities, timers with the time they were set for, and children,
+which get IDs of their own. The instance that is copied stays as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from google.protobuf.wrappers_pb2 import StringValue
+
+from sidecar.core import events, operations
+from sidecar.core.model import DONE, Changes, Context, Decision, Instance, Outcome, Reply, Rewind, Row, State
+from sidecar.core.names import invalid_instance_id
+from sidecar.core.operations import Identity
+from sidecar.core.workflow import call_emission, stalls
+from sidecar.core.workflow.calls import Draft
+from sidecar.schema import taskhub_pb2 as pb
+
+_TURN = 1  # the copied past is the first turn of the new instance
+_TARGETS = {"task_scheduled": "activity", "timer_created": "timer", "child_created": "child workflow"}
+# What was done to the old instance from outside, and how it ended, is not done to the new one.
+_OF_THE_OLD = frozenset(
+    {"execution_suspended", "execution_resumed", "execution_terminated", "execution_completed", "execution_stalled"}
+)
+
+
+class Wish(NamedTuple):
+    """From which event to go on, and what of it is to be another: its input, the ID of its child."""
+
+    event_id: int
+    overwrite: bool = False
+    input: StringValue | None = None
+    child_id: str | None = None
+
+
+class Source(NamedTuple):
+    """The instance whose past is taken, and all of its past that workers have seen."""
+
+    instance: Instance
+    log: Sequence[bytes]
+
+
+def rerun(at: Context, state: State | None, of: Source, identity: Identity, wish: Wish) -> Decision:
+    """Decide to make a new instance out of what another did before an event. SDKs know the texts of the refusals."""
+    source = of.instance
+    if state is not None:
+        same = state.instance.origin == identity.execution
+        text = f"workflow '{identity.id}' has already been created"
+        return Decision(None, Reply(Outcome.DUPLICATE if same else Outcome.EXISTS, text))
+    if not source.status.terminal:
+        return _refused(f"'{source.id}' is not in a terminal state")
+    if source.parent is not None:
+        return _refused(f"'{source.id}': cannot rerun from child-workflows")
+    past = [events.decode(event) for event in of.log]
+    index = next((index for index, event in enumerate(past) if event.event_id == wish.event_id), None)
+    if index is None or wish.event_id < 0:
+        text = f"does not have history event with ID '{wish.event_id}'"
+        return Decision(None, Reply(Outcome.MISSING, text))
+    refusal = _refuse_target(past[index], wish, identity)
+    if refusal is not None:
+        return Decision(None, refusal)
+    history = [event for event in past[:index] if event.WhichOneof("kind") not in _OF_THE_OLD]
+    history.append(_changed(past[index], wish, source))
+    return Decision(_made(at, identity, _with_own_ids(history, wish, identity)), DONE)
+
+
+def _refused(text: str) -> Decision:
+    return Decision(None, Reply(Outcome.INVALID, text))
+
+
+def _refuse_target(event: pb.HistoryEvent, wish: Wish, identity: Identity) -> Reply | None:
+    kind, number = event.WhichOneof("kind") or "nothing", wish.event_id
+    if kind == "detached_created":
+        return Reply(Outcome.INVALID, f"cannot rerun from the start of a detached workflow, event '{number}'")
+    if kind not in _TARGETS:
+        text = f"target event '{kind}' with ID '{number}' is not an event that can be rerun"
+        return Reply(Outcome.MISSING, text)
+    if kind == "timer_created" and wish.overwrite:
+        return Reply(Outcome.INVALID, f"cannot write input to timer event '{number}'")
+    if kind != "child_created" and wish.child_id is not None:
+        text = f"cannot set new child workflow instance ID on {_TARGETS[kind]} event '{number}'"
+        return Reply(Outcome.INVALID, text)
+    wrong = invalid_instance_id(_child_id(event, wish, identity)) if kind == "child_created" else None
+    return None if wrong is None else Reply(Outcome.INVALID, wrong)
+
+
+def _child_id(event: pb.HistoryEvent, wish: Wish, identity: Identity) -> str:
+    if event.event_id == wish.event_id and wish.child_id is not None:
+        return wish.child_id
+    return f"{identity.id}:{event.event_id & 0xFFFFFFFF:04x}"
+
+
+def _changed(event: pb.HistoryEvent, wish: Wish, source: Instance) -> pb.HistoryEvent:
+    """Return the event to go on from: with its new input, and where it comes from."""
+    changed = pb.HistoryEvent()
+    changed.CopyFrom(event)
+    body = getattr(changed, changed.WhichOneof("kind") or "")
+    body.rerun_parent.instance_id = source.id
+    if wish.overwrite:
+        body.ClearField("input")
+        if wish.input is not None:
+            body.input.CopyFrom(wish.input)
+    return changed
+
+
+def _with_own_ids(history: list[pb.HistoryEvent], wish: Wish, identity: Identity) -> list[pb.HistoryEvent]:
+    """Return the past as that of the new instance: its IDs, and those of the children that it makes again."""
+    unfinished = {id(event) for event in call_emission.left_open(history)}
+    own = []
+    for event in history:
+        copied = pb.HistoryEvent()
+        copied.CopyFrom(event)
+        if event.HasField("execution_started"):
+            copied.execution_started.instance.instance_id = identity.id
+            copied.execution_started.instance.execution_id.value = identity.execution
+            copied.execution_started.ClearField("scheduled_start")
+        elif event.HasField("child_created") and id(event) in unfinished:
+            copied.child_created.instance_id = _child_id(event, wish, identity)
+        own.append(copied)
+    return own
+
+
+def _made(at: Context, identity: Identity, history: list[pb.HistoryEvent]) -> Changes:
+    started = next(event.execution_started for event in history if event.HasField("execution_started"))
+    times = [events.micros(event.timestamp) for event in history if event.HasField("orchestrator_started")]
+    instance = operations.fresh(started, identity, at.now, at.ids.key())
+    recorded = stalls.of_history(history)
+    instance = replace(instance, covered=_TURN, workflow_time=max(times), rewind=Rewind.REPLAY, recorded=recorded)
+    draft = Draft(at, State(instance), _TURN)
+    for event in call_emission.left_open(history):
+        call_emission.send(draft, event)
+    return Changes(
+        key=instance.key,
+        instance=instance,
+        append=tuple(Row(_TURN, place, events.encode(event)) for place, event in enumerate(history)),
+        opened=tuple(draft.opened.values()),
+        children=tuple(draft.children),
+        set=tuple(draft.reminders),
+    )

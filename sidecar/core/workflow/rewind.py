@@ -1,0 +1,315 @@
+"""Rewind: an instance that has failed goes back to before its failures and runs again, with its children.
+
+The new history has all but the failures: of an activity that failed the call goes too, so that a replay makes it
+again; of a child that failed the call stays, and the child is rewound. A worker that knows how writes the new history;
+where there is none, it is written here by the same rules. Either way it replaces the old one in one commit, under a
+new execution ID, and the calls that it leaves open are opened again.
+
+As with those workers, a failure that the workflow had caught goes too: what it did afterwards may then not replay.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from google.protobuf.wrappers_pb2 import StringValue
+
+from sidecar.core import events
+from sidecar.core.attempts import NONE
+from sidecar.core.errors import UnsupportedActionError
+from sidecar.core.model import (
+    DONE,
+    FIRST_ARRIVAL,
+    CallKind,
+    Changes,
+    Child,
+    Context,
+    Decision,
+    Instance,
+    Kind,
+    Outcome,
+    Position,
+    Reminder,
+    Reply,
+    Rewind,
+    Row,
+    State,
+    Status,
+    Turn,
+)
+from sidecar.core.workflow import call_emission, calls, stalls
+from sidecar.core.workflow import state as states
+from sidecar.core.workflow.calls import Draft
+from sidecar.schema import taskhub_pb2 as pb
+
+_LAST_PLACE = 1 << 40  # of the end of an execution, behind all that its last turn has
+_FAILURES = ("task_failed", "child_failed")
+MISSING = Reply(Outcome.MISSING, "no such instance exists")
+MOVED = Reply(Outcome.UNAVAILABLE, "the instance has gone on while its log was read")
+
+
+class Record(NamedTuple):
+    """What was read of an instance beside its state. It holds while `covered` and `execution` are what they were.
+
+    `log` None: not read, a worker is to write the new history. `children` are all of them, ended ones too.
+    """
+
+    covered: int
+    execution: str
+    log: list[bytes] | None = None
+    children: tuple[Child, ...] = ()
+    output: str | None = None
+    lineage: bytes = b""
+
+    def is_of(self, instance: Instance) -> bool:
+        """Whether it still says what is stored of the instance."""
+        return (self.covered, self.execution) == (instance.covered, instance.execution)
+
+
+# ---------------------------------------------------------------- who asks for it
+
+
+def rewind(at: Context, state: State | None, reason: StringValue | None, record: Record | None) -> Decision:
+    """Decide a client's rewind: only of an instance that has failed."""
+    if state is None:
+        return Decision(None, MISSING)
+    if state.instance.status is not Status.FAILED:
+        text = f"workflow '{state.instance.id}' is {state.instance.status.name}: only one that has failed is rewound"
+        return Decision(None, Reply(Outcome.WRONG_STATE, text))
+    if record is None or not record.is_of(state.instance):
+        return Decision(None, MOVED)
+    return Decision(_begin(Draft(at, state), pb.ExecutionRewound(reason=reason), record), DONE)
+
+
+def of_child(at: Context, state: State, order: Reminder, record: Record | None) -> Decision:
+    """Decide what the rewind of its parent means to a child; the caller uses the message up.
+
+    One that has failed is rewound, one that runs will answer, one that ended otherwise answers again.
+    """
+    instance = state.instance
+    if not instance.status.terminal:
+        return Decision(None, DONE)
+    if record is None or not record.is_of(instance):
+        return Decision(None, MOVED)
+    draft = Draft(at, state)
+    wanted = events.decode(order.payload).execution_rewound
+    if instance.status is Status.FAILED:
+        rewound = pb.ExecutionRewound(
+            parent_execution_id=wanted.parent_execution_id, **events.given(wanted, "reason", "parent_trace_context")
+        )
+        return Decision(_begin(draft, rewound, record), DONE)
+    calls.answer_parent(draft, _answer_again(at.now, instance, order.call.task, record.output))
+    return Decision(Changes(set=tuple(draft.reminders)), DONE)
+
+
+def _answer_again(now: int, instance: Instance, task: int, output: str | None) -> bytes:
+    if instance.status is Status.COMPLETED:
+        return events.child_completed(now, task, events.text(output))
+    name = instance.status.name.lower()
+    return calls.failed_child(now, task, f"Workflow{name.capitalize()}", f"child workflow '{instance.id}' was {name}")
+
+
+def as_creation(at: Context, order: Reminder) -> Reminder:
+    """Return the order to rewind a child that is not there as that to create it."""
+    wanted = events.decode(order.payload).execution_rewound
+    started = pb.ExecutionStarted(
+        name=wanted.name.value,
+        **events.given(wanted, "version", "input", "parent_trace_context"),
+        parent=wanted.parent,
+        tags=wanted.tags,
+    )
+    started.instance.execution_id.value = at.ids.new_id()
+    payload = events.execution_started(at.now, started, order.source.app, at.me.app)
+    return replace(order, kind=Kind.CREATE, payload=payload)
+
+
+# ---------------------------------------------------------------- the two ways to a new history
+
+
+def _begin(draft: Draft, rewound: pb.ExecutionRewound, record: Record) -> Changes:
+    event = pb.HistoryEvent(event_id=-1, timestamp=events.timestamp(draft.now), execution_rewound=rewound)
+    if record.log is None:
+        return _ask(draft, events.encode(event))
+    time = max(draft.now, draft.state.instance.workflow_time)
+    started = events.decode(events.orchestrator_started(time))
+    log = [*map(events.decode, record.log), started, event]
+    history = without_failures(log, draft.at.ids.new_id(), rewound.parent_execution_id.value)
+    return _replaced(draft, draft.state.instance.covered + 1, time, history, record.children)
+
+
+def _ask(draft: Draft, rewound: bytes) -> Changes:
+    """Let the next turn be the question: the log with its end, and this event alone."""
+    instance, now = draft.state.instance, draft.now
+    end = events.execution_completed(instance.completed_at or now, instance.status, None, instance.failure)
+    first = instance.covered + 1
+    waiting = [Row(first + 1, FIRST_ARRIVAL + at, event) for at, event in enumerate(_waiting(draft.state, first))]
+    rows = (Row(instance.covered, _LAST_PLACE, end), Row(first, FIRST_ARRIVAL, rewound), *waiting)
+    return Changes(
+        key=instance.key,
+        expected=instance.revision,
+        instance=states.touched(draft.state, now, len(rows), **_running(Rewind.ASKED)),
+        reopened=True,
+        truncate=Position(first, 0),
+        append=rows,
+    )
+
+
+def _running(rewind: Rewind, **fields: Any) -> dict[str, Any]:
+    began = {"status": Status.RUNNING, "stall": None, "crashes": NONE, "completed_at": None, "failure": None}
+    return fields | began | {"rewind": rewind}
+
+
+def _waiting(state: State, behind: int) -> list[bytes]:
+    """Return what has arrived and was seen by no worker, without failures: their calls are made again."""
+    rows = [row.event for row in state.inbox if row.turn >= behind]
+    kinds = [events.decode(event).WhichOneof("kind") for event in rows]
+    return [event for event, kind in zip(rows, kinds, strict=True) if kind not in _FAILURES]
+
+
+def answered(draft: Draft, turn: Turn, response: pb.OrchestratorResponse, record: Record | None) -> Changes:
+    """Return what a worker's answer to the question for a new history changes.
+
+    Raises:
+        UnsupportedActionError: it is no such answer, or no history that an execution can have.
+    """
+    action = next((action for action in response.actions if action.WhichOneof("kind") == "rewind"), None)
+    if action is None or record is None or record.log is None:
+        raise UnsupportedActionError("the worker did not answer the rewind with a new history")
+    stored = [*record.log, turn.started, *(row.event for row in turn.rows)]
+    history = _as_stored(stored, action.rewind.new_history)
+    return _replaced(draft, turn.number, turn.time, history, record.children)
+
+
+def _as_stored(stored: Sequence[bytes], history: Iterable[pb.HistoryEvent]) -> list[pb.HistoryEvent]:
+    """Give the events of a new history what only this sidecar keeps in them; some SDKs drop what they do not know."""
+    known = [events.decode(event) for event in stored]
+    found: list[pb.HistoryEvent] = []
+    at = 0
+    for event in history:
+        index = next((index for index in range(at, len(known)) if _same(known[index], event)), None)
+        if index is None:
+            found.append(event)
+            continue
+        at = index + 1
+        own = pb.HistoryEvent()
+        own.CopyFrom(known[index])
+        if event.WhichOneof("kind") in ("execution_started", "child_created"):  # SDKs change IDs and traces in them
+            own.MergeFrom(event)
+        found.append(own)
+    return found
+
+
+def _same(one: pb.HistoryEvent, other: pb.HistoryEvent) -> bool:
+    return (one.WhichOneof("kind"), one.event_id, one.timestamp, call_emission.ended_task(one)) == (
+        other.WhichOneof("kind"),
+        other.event_id,
+        other.timestamp,
+        call_emission.ended_task(other),
+    )
+
+
+def without_failures(log: Sequence[pb.HistoryEvent], execution: str, parent_execution: str) -> list[pb.HistoryEvent]:
+    """Return the history that a worker would write: of calls that did not succeed in the end, the failures go.
+
+    The calls of such activities go too; that of a child stays, since the child is rewound.
+    """
+    failed: dict[int, bool] = {}
+    made: dict[int, int] = {}
+    for index, event in enumerate(log):
+        kind, task = event.WhichOneof("kind"), call_emission.ended_task(event)
+        if task is not None:
+            failed[task] = kind in _FAILURES
+        if kind == "child_created":
+            made[event.event_id] = index
+    kept: list[pb.HistoryEvent] = []
+    for index, event in enumerate(log):
+        kind = event.WhichOneof("kind")
+        if kind in _FAILURES and failed[call_emission.ended_task(event) or 0]:
+            continue
+        if kind == "task_scheduled" and failed.get(event.event_id):
+            continue
+        if kind == "child_created" and failed.get(event.event_id) and made[event.event_id] != index:
+            continue
+        if kind == "execution_started":
+            event = _of_execution(event, execution, parent_execution)  # noqa: PLW2901 (the event as it is kept)
+        if kind != "execution_completed":
+            kept.append(event)
+    return kept
+
+
+def _of_execution(started: pb.HistoryEvent, execution: str, parent_execution: str) -> pb.HistoryEvent:
+    event = pb.HistoryEvent()
+    event.CopyFrom(started)
+    event.execution_started.instance.execution_id.value = execution
+    if parent_execution and event.execution_started.HasField("parent"):
+        event.execution_started.parent.instance.execution_id.value = parent_execution
+    return event
+
+
+# ---------------------------------------------------------------- the new history
+
+
+def _replaced(draft: Draft, turn: int, time: int, history: list[pb.HistoryEvent], children: Iterable[Child]) -> Changes:
+    """Replace the log up to this turn, open again what the new one leaves open, and let a worker replay it."""
+    if [event.WhichOneof("kind") for event in history[:2]] != ["orchestrator_started", "execution_started"]:
+        raise UnsupportedActionError("a history begins with the start of a turn and that of the execution")
+    execution = history[1].execution_started.instance.execution_id.value
+    if execution in ("", draft.state.instance.execution):  # calls are known by it: it must be another
+        execution = draft.at.ids.new_id()
+        history = [history[0], _of_execution(history[1], execution, ""), *history[2:]]
+    instance = replace(draft.state.instance, execution=execution)
+    waiting = _waiting(draft.state, turn + 1 if draft.state.instance.rewind else turn)
+    again = Draft(draft.at, State(instance, {}, draft.state.children, draft.state.inbox), turn)
+    for event in call_emission.left_open([*history, *map(events.decode, waiting)]):
+        child = _child_of(event, children)
+        if child is None:
+            call_emission.send(again, event)
+        else:
+            _rewind_child(again, event, child, history)
+    rows = [Row(turn, place, events.encode(event)) for place, event in enumerate(history)]
+    rows += [Row(turn + 1, FIRST_ARRIVAL + at, event) for at, event in enumerate(waiting)]
+    recorded = stalls.of_history(history)
+    fields = _running(Rewind.REPLAY, covered=turn, workflow_time=time, execution=execution, recorded=recorded)
+    return Changes(
+        key=instance.key,
+        expected=instance.revision,
+        instance=states.touched(again.state, draft.now, len(waiting), **fields),
+        reopened=True,
+        truncate=Position(0, 0),
+        append=tuple(rows),
+        opened=tuple(again.opened.values()),
+        close_all=True,
+        children=tuple(again.children),
+        set=tuple(again.reminders),
+    )
+
+
+def _child_of(event: pb.HistoryEvent, children: Iterable[Child]) -> Child | None:
+    """Return the child that this event created last, if it is one that is known."""
+    if event.WhichOneof("kind") != "child_created":
+        return None
+    wanted = (event.event_id, event.child_created.instance_id)
+    found = [child for child in children if (child.call.task, child.actor.id) == wanted]
+    return max(found, key=lambda child: child.call.turn, default=None)
+
+
+def _rewind_child(draft: Draft, event: pb.HistoryEvent, child: Child, history: Sequence[pb.HistoryEvent]) -> None:
+    """Wait for a child again, by the call that created it, and tell it so; it is created again if it is gone."""
+    made, instance = event.child_created, draft.state.instance
+    reasons = [one.execution_rewound.reason for one in history if one.execution_rewound.HasField("reason")]
+    order = pb.ExecutionRewound(
+        reason=reasons[-1] if reasons else None,
+        parent_execution_id=events.text(instance.execution),
+        instance_id=events.text(child.actor.id),
+        name=events.text(made.name),
+        **events.given(made, "version", "input", "parent_trace_context"),
+        parent=pb.ParentInstance(name=events.text(instance.name), version=events.text(instance.version)),
+        tags=made.tags,
+    )
+    rewound = pb.HistoryEvent(event_id=-1, timestamp=events.timestamp(draft.now), execution_rewound=order)
+    held = not draft.me.owns(child.actor)
+    reminder = draft.remind(
+        Kind.REWIND, child.actor, events.encode(rewound), call=child.call, name=made.name, held=held
+    )
+    draft.open(child.call, CallKind.CHILD, made.name, child.actor, reminder.id)
+    draft.children.append(child)

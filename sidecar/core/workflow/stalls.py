@@ -1,0 +1,124 @@
+"""Why an instance cannot go on though something waits: no worker that is there can run it. It goes on by itself.
+
+Such an instance is STALLED: commands of clients are refused, what arrives waits. The next turn that is completed ends
+that. One that costs each worker that gets it is parked: STALLED until a person resumes or terminates it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from sidecar.core import events
+from sidecar.core.attempts import NONE, Patience
+from sidecar.core.model import Changes, Context, Instance, Outcome, Reply, Row, State, Status
+from sidecar.core.workflow import state as states
+from sidecar.schema import taskhub_pb2 as pb
+
+# The numbers of the protocol.
+PATCH_MISMATCH, VERSION_NOT_AVAILABLE, PAYLOAD_SIZE_EXCEEDED = 0, 1, 2
+WORKER_CRASHED = 3  # which no SDK has a name for
+# Place behind all events of a turn, and before an end that is noted there; by revision, since several may stand there.
+_BETWEEN_TURNS = 1 << 39
+
+
+class StalledError(Exception):
+    """A worker cannot run the instance; nothing of its answer holds."""
+
+    def __init__(self, why: pb.ExecutionStalled) -> None:
+        super().__init__(why.description)
+        self.why = why
+
+
+def too_large(size: int, limit: int) -> pb.ExecutionStalled:
+    """Return the reason of an instance whose turn is larger than any worker receives, in bytes."""
+    text = f"Payload size exceeded: the turn has {size} bytes, and a connected worker receives at most {limit}"
+    return pb.ExecutionStalled(reason=PAYLOAD_SIZE_EXCEEDED, description=text)
+
+
+def check(instance: Instance, response: pb.OrchestratorResponse) -> None:
+    """See that the worker that answers has the version and the patches that the history was made with.
+
+    The patches of the history must be the first ones that the worker's code went through, in their order.
+
+    Raises:
+        StalledError: it has not.
+    """
+    recorded = pb.WorkflowVersion.FromString(instance.recorded)
+    if any(_lacks_version(action) for action in response.actions):
+        text = f"Version not available: {recorded.name}"
+        raise StalledError(pb.ExecutionStalled(reason=VERSION_NOT_AVAILABLE, description=text))
+    current = list(response.version.patches)
+    if current[: len(recorded.patches)] != list(recorded.patches):
+        history = ", ".join(recorded.patches)
+        text = f"Patch mismatch. History patches: [{history}], current patches: [{', '.join(current)}]."
+        raise StalledError(pb.ExecutionStalled(reason=PATCH_MISMATCH, description=text))
+
+
+def _lacks_version(action: pb.Action) -> bool:
+    """Whether a worker has not the version of the workflow; some say it as the status of an end."""
+    return action.HasField("version_not_available") or action.complete.status == Status.STALLED
+
+
+def news(instance: Instance, version: pb.WorkflowVersion) -> pb.WorkflowVersion:
+    """Return what an answer says of version and patches that the history does not say yet."""
+    recorded = pb.WorkflowVersion.FromString(instance.recorded)
+    fresh = pb.WorkflowVersion(patches=version.patches[len(recorded.patches) :])
+    if version.name != recorded.name:
+        fresh.name = version.name
+    return fresh
+
+
+def recorded(instance: Instance, version: pb.WorkflowVersion) -> bytes:
+    """Return all that the history says of version and patches once an answer is in it."""
+    known = pb.WorkflowVersion.FromString(instance.recorded)
+    known.MergeFrom(news(instance, version))
+    return known.SerializeToString(deterministic=True)
+
+
+def of_history(history: Iterable[pb.HistoryEvent]) -> bytes:
+    """Return what a whole history says of version and patches."""
+    known = pb.WorkflowVersion()
+    for event in history:
+        known.MergeFrom(event.orchestrator_started.version)
+    return known.SerializeToString(deterministic=True)
+
+
+def stalled(at: Context, state: State, why: pb.ExecutionStalled) -> Changes | None:
+    """Return what stalls an instance; None when it is for this very reason already, or cannot run anyway."""
+    instance = state.instance
+    encoded = why.SerializeToString(deterministic=True)
+    if not instance.ready or instance.stall == encoded:
+        return None
+    after = states.touched(state, at.now, 0, status=Status.STALLED, stall=encoded)
+    row = Row(instance.covered, _BETWEEN_TURNS + after.revision, events.stalled(at.now, why))
+    return Changes(key=instance.key, expected=instance.revision, instance=after, append=(row,))
+
+
+def crashed(at: Context, state: State, error: str, patience: Patience) -> Changes:
+    """Return what counts the loss of a worker that had something of an instance or entity; in the end it is parked."""
+    before = state.instance
+    crashes = before.crashes.another(error)
+    counted = replace(before, revision=before.revision + 1, crashes=crashes)
+    if not patience.is_over(crashes):
+        return Changes(key=before.key, expected=before.revision, instance=counted)
+    text = f"Worker crashed: {crashes.times} deliveries ended with the loss of the worker ({error}); "
+    why = pb.ExecutionStalled(reason=WORKER_CRASHED, description=text + "find out why, then resume it")
+    stall, parked = why.SerializeToString(deterministic=True), crashes._replace(parked=True)
+    after = replace(counted, status=Status.STALLED, stall=stall, crashes=parked, ready=False)
+    row = Row(after.covered, _BETWEEN_TURNS + after.revision, events.stalled(at.now, why))
+    rows = () if after.entity else (row,)
+    return Changes(key=after.key, expected=before.revision, instance=after, append=rows)
+
+
+def unparked(at: Context, state: State) -> Changes:
+    """Return what lets a parked instance be handed out again, as if nothing had happened yet."""
+    status = states.live_status(state.instance)
+    after = states.touched(state, at.now, 0, status=status, stall=None, crashes=NONE)
+    return Changes(key=after.key, expected=state.instance.revision, instance=after)
+
+
+def refusal(instance: Instance) -> Reply | None:
+    """Return the answer to a client's command for an instance that is stalled, or None when it is not."""
+    if instance.stall is None:
+        return None
+    why = pb.ExecutionStalled.FromString(instance.stall)
+    return Reply(Outcome.WRONG_STATE, f"workflow '{instance.id}' is stalled: {why.description}")

@@ -1,0 +1,278 @@
+"""A turn: what is handed to a worker, and what follows from its answer.
+
+`begin` and `complete` are pure.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from google.protobuf.wrappers_pb2 import StringValue
+
+from sidecar.core import events
+from sidecar.core.attempts import NONE
+from sidecar.core.errors import OvertakenError, UnsupportedActionError
+from sidecar.core.model import (
+    FIRST_ARRIVAL,
+    Changes,
+    Context,
+    Instance,
+    Position,
+    Rewind,
+    Row,
+    Self,
+    State,
+    Status,
+    Turn,
+)
+from sidecar.core.workflow import calls, rewind, stalls
+from sidecar.core.workflow import state as states
+from sidecar.core.workflow.actions import carry_out
+from sidecar.core.workflow.calls import Draft, Lineage
+from sidecar.core.workflow.rewind import Record
+from sidecar.schema import taskhub_pb2 as pb
+
+_STARTED_AND_ONE = 2
+_ENDS = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED, Status.CONTINUED_AS_NEW})
+
+
+def begin(state: State, now: int, token: str) -> Turn:
+    """Close the inbox into a turn. The caller moves `state.tail` past it with `after`."""
+    rows = tuple(state.inbox)
+    if state.instance.rewind is Rewind.ASKED:
+        rows = tuple(row for row in rows if row.turn == state.instance.covered + 1)
+    time = events.clock_after(rows, max(now, state.instance.workflow_time))
+    instance = state.instance
+    return Turn(
+        instance.key,
+        instance.execution,
+        max((row.turn for row in rows), default=instance.covered + 1),
+        token,
+        events.orchestrator_started(time),
+        time,
+        rows,
+    )
+
+
+def after(state: State, turn: Turn) -> Position:
+    """Return where arrivals go while the turn is out."""
+    return max(state.tail, Position(turn.number + 1, FIRST_ARRIVAL))
+
+
+def complete(
+    at: Context, state: State, turn: Turn, response: pb.OrchestratorResponse, record: Record | None = None
+) -> Changes:
+    """Return what a worker's answer to a turn changes.
+
+    `response` is in neutral form. An answer that cannot be carried out ends the instance as failed, saying why.
+    `record` is what is stored of the instance: the answer to a rewind is read beside it.
+
+    Raises:
+        OvertakenError: the instance was terminated, suspended, replaced or continued meanwhile.
+        StalledError: the worker has not what the instance needs.
+    """
+    _check_current(state.instance, turn)
+    if state.instance.rewind is not Rewind.ASKED:
+        stalls.check(state.instance, response)
+    turn, rest = _split(turn, response)
+    draft = Draft(at, state, turn.number)
+    if record is not None and record.log is not None:
+        draft.lineage = Lineage([*record.log, turn.started, *(row.event for row in turn.rows)], record.lineage)
+    ending = next((action for action in response.actions if action.WhichOneof("kind") == "complete"), None)
+    try:
+        if state.instance.rewind is Rewind.ASKED:
+            return rewind.answered(draft, turn, response, record)
+        if ending is not None and ending.complete.status not in _ENDS:
+            raise UnsupportedActionError(f"an execution cannot end with status {ending.complete.status}")
+        draft.ending = ending is not None
+        for action in response.actions:
+            if action is not ending:
+                carry_out(draft, action)
+    except UnsupportedActionError as error:
+        draft = Draft(at, state, turn.number, ending=True)
+        ending = _failed_by_us(str(error))
+    draft.waiting = rest + tuple(row for row in state.inbox if row.turn > turn.number)
+    if ending is None:
+        return _go_on(draft, turn, response)
+    if ending.complete.status == Status.CONTINUED_AS_NEW:
+        return _continue_as_new(draft, turn, ending.complete, response)
+    return _end(draft, turn, ending.complete, response)
+
+
+def processes_nothing(response: pb.OrchestratorResponse) -> bool:
+    """Whether a worker says that it took no event of the turn but its start: with that nothing would ever go on."""
+    return response.HasField("num_events_processed") and response.num_events_processed.value < _STARTED_AND_ONE
+
+
+def _split(turn: Turn, response: pb.OrchestratorResponse) -> tuple[Turn, tuple[Row, ...]]:
+    """Return the turn with the events that the worker has processed, and the rest. The first event is its start."""
+    if not response.HasField("num_events_processed"):
+        return turn, ()
+    count = max(0, response.num_events_processed.value - 1)
+    return replace(turn, rows=turn.rows[:count]), turn.rows[count:]
+
+
+def _check_current(instance: Instance, turn: Turn) -> None:
+    same = (instance.key, instance.execution) == (turn.key, turn.execution) and turn.number > instance.covered
+    if not same or instance.suspended or instance.status.terminal:
+        raise OvertakenError(f"turn {turn.number} was overtaken")
+
+
+def _failed_by_us(message: str) -> pb.Action:
+    details = events.failure("UnsupportedAction", message, retriable=False)
+    return pb.Action(id=-1, complete=pb.Complete(status=Status.FAILED, failure=details))
+
+
+# ---------------------------------------------------------------- outcomes of a turn
+
+
+def _covered(draft: Draft, turn: Turn, response: pb.OrchestratorResponse) -> tuple[Row, ...]:
+    """Return the rows that close the turn: its start, in front, and the confirmations of its actions, behind."""
+    version = stalls.news(draft.state.instance, response.version)
+    started = events.orchestrator_started(turn.time, version) if version.ByteSize() else turn.started
+    last = max((row.place for row in turn.rows if row.turn == turn.number), default=0)
+    place = max(last + 1, FIRST_ARRIVAL)
+    rows = [Row(draft.state.instance.covered + 1, 0, started)]
+    rows.extend(Row(turn.number, place + offset, event) for offset, event in enumerate(draft.confirmed))
+    return tuple(rows)
+
+
+def _base(draft: Draft, response: pb.OrchestratorResponse, turn: Turn) -> dict[str, Any]:
+    instance = draft.state.instance
+    fields: dict[str, Any] = {
+        "covered": turn.number,
+        "rewind": Rewind.NO,
+        "workflow_time": turn.time,
+        "started_at": instance.started_at if instance.started_at is not None else turn.time,
+        "detached": instance.detached + draft.detached,
+        "stall": None,
+        "crashes": NONE,
+        "recorded": stalls.recorded(instance, response.version),
+    }
+    if response.custom_status.value:
+        fields["custom_status"] = response.custom_status.value
+    return fields
+
+
+def _go_on(draft: Draft, turn: Turn, response: pb.OrchestratorResponse) -> Changes:
+    cut, moved = _moved(draft, turn)
+    if cut is None:
+        moved = states.arrive(draft.state, draft.arrivals)
+    fields = _base(draft, response, turn) | {"status": Status.RUNNING}
+    return _changes(
+        draft,
+        states.touched(draft.state, draft.now, len(moved), **fields),
+        append=_covered(draft, turn, response) + moved,
+        truncate=cut,
+    )
+
+
+def _moved(draft: Draft, turn: Turn) -> tuple[Position | None, tuple[Row, ...]]:
+    """Return where the log is cut, and the rows that follow there: what a turn did not process is first in the next."""
+    if not draft.waiting or draft.waiting[0].turn > turn.number:
+        return None, ()
+    moved = [*(row.event for row in draft.waiting), *draft.arrivals]
+    rows = tuple(Row(turn.number + 1, FIRST_ARRIVAL + offset, event) for offset, event in enumerate(moved))
+    return draft.waiting[0].position, rows
+
+
+def _changes(draft: Draft, instance: Instance, **fields: Any) -> Changes:
+    return Changes(
+        key=instance.key,
+        expected=draft.state.instance.revision,
+        instance=instance,
+        opened=tuple(draft.opened.values()),
+        closed=tuple(draft.closed),
+        children=tuple(draft.children),
+        set=tuple(draft.reminders),
+        dropped=tuple(draft.dropped),
+        released=tuple(draft.released),
+        **fields,
+    )
+
+
+def _end(draft: Draft, turn: Turn, complete_: pb.Complete, response: pb.OrchestratorResponse) -> Changes:
+    calls.end_all(draft, withdraw=complete_.status == Status.TERMINATED)
+    result = complete_.result if complete_.HasField("result") else None
+    calls.answer_parent(draft, _answer(draft, complete_))
+    details = complete_.failure.SerializeToString(deterministic=True) if complete_.HasField("failure") else None
+    fields = _base(draft, response, turn) | {
+        "status": Status(complete_.status),
+        "completed_at": draft.now,
+        "failure": details,
+    }
+    cut, moved = _moved(draft, turn)
+    return _changes(
+        draft,
+        states.touched(draft.state, draft.now, 0, **fields),
+        append=_covered(draft, turn, response) + moved,
+        truncate=cut,
+        output=None if result is None else result.value,
+        close_all=True,
+    )
+
+
+def _answer(draft: Draft, complete_: pb.Complete) -> bytes:
+    parent = draft.state.instance.parent
+    task = parent.call.task if parent else 0
+    if complete_.status == Status.COMPLETED:
+        return events.child_completed(draft.now, task, complete_.result if complete_.HasField("result") else None)
+    if complete_.HasField("failure"):
+        return events.child_failed(draft.now, task, complete_.failure)
+    name = Status(complete_.status).name.lower()
+    message = f"child workflow '{draft.state.instance.id}' was {name}"
+    return calls.failed_child(draft.now, task, f"Workflow{name.capitalize()}", message)
+
+
+def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response: pb.OrchestratorResponse) -> Changes:
+    calls.end_all(draft, withdraw=True)
+    instance = replace(draft.state.instance, execution=draft.at.ids.new_id())
+    if complete_.HasField("new_version"):
+        instance = replace(instance, version=complete_.new_version.value)
+    carried = [events.stamped(events.encode(event), draft.now) for event in complete_.carryover_events]
+    carried += [row.event for row in draft.waiting if events.belongs_to_no_call(row.event)]
+    begun = restart_event(draft.me, instance, complete_.result if complete_.HasField("result") else None, draft.now)
+    rows = [Row(turn.number + 1, 1, begun)]
+    rows += [Row(turn.number + 1, FIRST_ARRIVAL + offset, event) for offset, event in enumerate(carried)]
+    fields = _base(draft, response, turn) | {
+        "execution": instance.execution,
+        "version": instance.version,
+        "recorded": b"",
+        "status": Status.RUNNING,
+        "trace": b"",  # a trace that went on for ever would be of no use
+    }
+    return _changes(
+        draft,
+        states.touched(draft.state, draft.now, len(rows), **fields),
+        append=tuple(rows),
+        truncate=Position(0, 0),
+        close_all=True,
+    )
+
+
+def restart_event(me: Self, instance: Instance, new_input: StringValue | None, now: int) -> bytes:
+    """Return the start of an instance's next execution: same name, tags and parent, no trace parent."""
+    started = pb.ExecutionStarted(
+        name=instance.name,
+        version=events.text(instance.version),
+        input=new_input,
+        instance=pb.WorkflowInstance(
+            instance_id=instance.id, execution_id=events.text(instance.execution), app_id=me.app
+        ),
+    )
+    started.MergeFromString(instance.tags)
+    if instance.parent is not None:
+        actor, call, name = instance.parent
+        started.parent.CopyFrom(
+            pb.ParentInstance(
+                task_scheduled_id=call.task,
+                app_id=actor.app,
+                app_namespace=actor.namespace,
+                turn=call.turn,
+                hub=actor.hub,
+                name=events.text(name or None),
+                instance=pb.WorkflowInstance(
+                    instance_id=actor.id, execution_id=events.text(call.execution), app_id=actor.app
+                ),
+            )
+        )
+    return events.execution_started(now, started, me.app)

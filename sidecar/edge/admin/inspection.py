@@ -1,0 +1,187 @@
+"""`sidecar.admin.AdminService`: why workflows wait, the way out, and a workflow with its children over all its apps.
+
+What another app does not tell, or cannot be asked, is shown as such in its place in the tree.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from sidecar.core import events
+from sidecar.core.errors import DeniedError
+from sidecar.core.ids import LARGEST_NUMBER
+from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome
+from sidecar.edge.peer.forward import Forwarder
+from sidecar.edge.taskhub.rpc import Methods, address_of, caller_of, done, guarded, parsed
+from sidecar.edge.transport.ports import Call, Handlers, Refused, Status
+from sidecar.schema import admin_pb2 as pb
+from sidecar.services.clients import Caller
+from sidecar.services.inspection import Branch, Inspection, Wait
+from sidecar.store.protocol import Waiting
+
+SERVICE = "/sidecar.admin.AdminService/"
+TREE = "GetTree"
+_PAGE, _LARGEST_PAGE = 100, 1_000
+_DEPTH, _DEEPEST = 16, 64
+_PEER_SECONDS = 3.0
+_MOST_CHILDREN = 1_000  # of one instance
+_MOST_QUESTIONS = 1_000  # to other apps, for one tree: what they answer leads to more
+
+
+@dataclass(slots=True)
+class _Looks:
+    """For whom a tree is put together, and how many questions may still be asked of other apps."""
+
+    caller: Caller
+    left: int = _MOST_QUESTIONS
+
+
+class Admin:
+    """Handlers."""
+
+    def __init__(self, inspection: Inspection, forwarder: Forwarder) -> None:
+        self._inspection = inspection
+        self._forwarder = forwarder
+        self._me = forwarder.engine.me
+
+    def handlers(self) -> Handlers:
+        """Return the handlers by path."""
+        return Handlers(unary={SERVICE + name: method for name, method in self.methods().items()})
+
+    def methods(self) -> Methods:
+        """Return the handlers by RPC; `TREE` is also what a peer may ask."""
+        methods = {
+            "ListWaiting": parsed(pb.ListWaitingRequest, self._list_waiting),
+            "Retry": parsed(pb.RetryRequest, self._retry),
+            "Unpark": parsed(pb.UnparkRequest, self._unpark),
+            "FailCall": parsed(pb.FailCallRequest, self._fail_call),
+            TREE: parsed(pb.GetTreeRequest, self._tree),
+        }
+        return {name: guarded(method) for name, method in methods.items()}
+
+    async def _list_waiting(self, call: Call, request: pb.ListWaitingRequest) -> bytes:
+        limit = min(request.limit or _PAGE, _LARGEST_PAGE)
+        after = min(request.after, LARGEST_NUMBER)
+        found = await self._inspection.waiting(request.app_id, after, limit)
+        return pb.ListWaitingResponse(calls=[_waiting(*one) for one in found]).SerializeToString()
+
+    async def _retry(self, call: Call, request: pb.RetryRequest) -> bytes:
+        return pb.RetryResponse(app_ids=self._inspection.retry(request.app_id)).SerializeToString()
+
+    async def _unpark(self, call: Call, request: pb.UnparkRequest) -> bytes:
+        done(await self._inspection.unpark(address_of(call, request.instance_id)))
+        return pb.UnparkResponse().SerializeToString()
+
+    async def _fail_call(self, call: Call, request: pb.FailCallRequest) -> bytes:
+        if not request.reason:
+            raise Refused(Status.INVALID_ARGUMENT, "say why the call is to fail: its workflow gets the reason")
+        reply = await self._inspection.fail(min(request.id, LARGEST_NUMBER), request.reason)
+        if reply.outcome is Outcome.MISSING:
+            raise Refused(Status.NOT_FOUND, f"no call {request.id} waits: it has an answer, or never was")
+        done(reply)
+        return pb.FailCallResponse().SerializeToString()
+
+    async def _tree(self, call: Call, request: pb.GetTreeRequest) -> bytes:
+        address = address_of(call, request.instance_id)
+        looks = _Looks(caller_of(call))
+        branch = await self._inspection.branch(address, looks.caller)
+        if branch is None:
+            raise Refused(Status.NOT_FOUND, "no such instance exists")
+        depth = min(request.depth or _DEPTH, _DEEPEST)
+        return (await self._node(branch, depth, looks)).SerializeToString()
+
+    async def _node(self, branch: Branch, depth: int, looks: _Looks) -> pb.TreeNode:
+        instance = branch.view.instance
+        node = pb.TreeNode(
+            app_id=self._me.app,
+            namespace=self._me.namespace,
+            instance_id=instance.id,
+            name=instance.name,
+            status=instance.status.name,
+            created=events.timestamp(instance.created_at),
+            waits=[_wait(wait) for wait in branch.waits],
+        )
+        if instance.completed_at is not None:
+            node.completed.CopyFrom(events.timestamp(instance.completed_at))
+        children = list(branch.children)[:_MOST_CHILDREN] if depth > 1 else []
+        found = (self._child(child.actor, child.call, depth - 1, looks) for child in children)
+        node.children.extend(await asyncio.gather(*found))
+        return node
+
+    async def _child(self, actor: ActorId, call: CallId | None, depth: int, looks: _Looks) -> pb.TreeNode:
+        """Return a part of a tree; for another app only that a third one has it, which it may ask itself.
+
+        The third app may let this one see more than that other.
+        """
+        node = pb.TreeNode(app_id=actor.app, namespace=actor.namespace, instance_id=actor.id)
+        try:
+            if not self._me.owns(actor):
+                return node if looks.caller.app else await self._elsewhere(actor, depth, looks)
+            branch = await self._inspection.branch((actor.hub or DEFAULT_HUB, actor.id), looks.caller)
+            parent = None if branch is None else branch.view.parent
+            if branch is not None and parent is not None and call in (None, parent.call):
+                return await self._node(branch, depth, looks)
+            node.error = "it is not there: not created yet, or purged"
+        except DeniedError as error:
+            node.error = str(error)
+        except Refused as refused:
+            node.error = refused.message
+        except DecodeError:
+            node.error = f"the answer of app '{actor.app}' cannot be read"
+        return node
+
+    async def _elsewhere(self, actor: ActorId, depth: int, looks: _Looks) -> pb.TreeNode:
+        looks.left -= 1
+        if looks.left < 0:
+            raise Refused(Status.RESOURCE_EXHAUSTED, f"other apps were asked {_MOST_QUESTIONS} times for this tree")
+        request = pb.GetTreeRequest(instance_id=actor.id, depth=depth).SerializeToString()
+        answer = await self._forwarder.ask((actor.namespace, actor.app), TREE, request, _PEER_SECONDS)
+        return await self._completed(pb.TreeNode.FromString(answer), depth, looks)
+
+    async def _completed(self, node: pb.TreeNode, depth: int, looks: _Looks) -> pb.TreeNode:
+        """Return what another app has answered, with the parts of third apps, which are bare in it."""
+        parts = await asyncio.gather(*(self._part(part, depth - 1, looks) for part in node.children[:_MOST_CHILDREN]))
+        del node.children[:]
+        node.children.extend(parts)
+        return node
+
+    async def _part(self, node: pb.TreeNode, depth: int, looks: _Looks) -> pb.TreeNode:
+        if node.name or node.error or depth < 1:
+            return await self._completed(node, depth, looks)
+        return await self._child(
+            ActorId(node.namespace, node.app_id, "workflow", "", node.instance_id), None, depth, looks
+        )
+
+
+def _waiting(call: Waiting, attempts: int, error: str) -> pb.WaitingCall:
+    return pb.WaitingCall(
+        id=call.id,
+        instance_id=call.instance.id,
+        task_id=call.call.task,
+        kind="child" if call.kind is Kind.CREATE else "activity",
+        name=call.name,
+        app_id=call.target.app,
+        namespace=call.target.namespace,
+        since=events.timestamp(call.since),
+        delivered=call.delivered,
+        attempts=0 if call.delivered else attempts,
+        error=call.crashes.error or ("" if call.delivered else error),
+        crashes=call.crashes.times,
+        caller=call.instance.app,
+    )
+
+
+def _wait(wait: Wait) -> pb.Wait:
+    shown = pb.Wait(
+        kind=wait.kind,
+        name=wait.name,
+        app_id=wait.app,
+        task_id=wait.task,
+        state=wait.state,
+        error=wait.error,
+        crashes=wait.crashes,
+    )
+    if wait.since:
+        shown.since.CopyFrom(events.timestamp(wait.since))
+    return shown

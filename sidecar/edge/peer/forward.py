@@ -1,0 +1,306 @@
+"""Calls of clients that are addressed to another app: sent on over the peer link, and served at its other end.
+
+At most one hop: what came over a link is answered here. A call has an ID, so that it can be tried again after a broken
+link: the receiver keeps its reply under that ID until the sender says that nobody waits for it any more.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from sidecar.actors.clock import usable
+from sidecar.actors.engine import Engine
+from sidecar.core.ids import Ids
+from sidecar.core.model import Forgotten, Received
+from sidecar.core.names import invalid_app_id
+from sidecar.edge.dialects import wire
+from sidecar.edge.taskhub.rpc import Forwarded, parse
+from sidecar.edge.transport.ports import Call, Refused, Status, Unary
+from sidecar.peers.outbox import LinkBrokenError, Peer
+from sidecar.schema import peer_pb2, taskhub_pb2
+
+# The field of each request that names the app it is for (Dapr's SDKs from 1.19).
+ROUTER_FIELDS = {
+    "StartInstance": 11,
+    "GetInstance": 3,
+    "WaitForInstanceStart": 3,
+    "WaitForInstanceCompletion": 3,
+    "RaiseEvent": 4,
+    "TerminateInstance": 4,
+    "SuspendInstance": 3,
+    "ResumeInstance": 3,
+    "PurgeInstances": 5,
+    "RerunWorkflowFromEvent": 7,
+}
+REACH_SECONDS = 60.0  # how long an app is tried for a caller without a deadline
+KEPT_SECONDS = 60.0  # how long a call outlives the link that it came over
+MOST_CALLS = 10_000
+MOST_BYTES = 256 * 1024 * 1024  # of the requests and replies that are kept, beyond the first
+_NUMBER_BITS = 61
+_LONGEST_ID = 64
+_LONGEST_TEXT = 1900  # of a refusal, in characters
+_STATUSES = frozenset(int(status) for status in Status)
+_BROKEN_SECONDS = 0.05  # a link that has just broken may still be the one that is found: let it be taken down
+log = structlog.get_logger(__name__)
+
+
+class CallLink(Protocol):
+    """A link that takes calls."""
+
+    async def call(self, request: peer_pb2.Request) -> peer_pb2.Response:
+        """Have a call done by the app behind the link. Raises LinkBrokenError."""
+
+    def release(self, call_id: str) -> None:
+        """Tell the other side that nobody waits for the call any more."""
+
+
+class Links(Protocol):
+    """Finds links to other apps."""
+
+    def known(self, namespace: str, app: str) -> bool:
+        """Whether the app has an address, or a link."""
+
+    def alike(self, app: str) -> str | None:
+        """Return the app ID that is known here and differs from `app` in case alone, if there is one."""
+
+    async def linked(self, peer: Peer) -> CallLink:
+        """Return a link to an app, once there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarder:
+    """Sends calls on. `most_bytes` is the largest body that a link carries."""
+
+    engine: Engine
+    links: Links
+    most_bytes: int
+    unknown_app_fails: bool
+
+    def routed(self, name: str, method: Unary) -> Unary:
+        """Return a handler that sends a call for another app there, and has others done by `method`."""
+        number = ROUTER_FIELDS.get(name)
+        if number is None:
+            return method
+
+        async def serve(call: Call, body: bytes) -> bytes:
+            peer = self._target(body, number)
+            return await method(call, body) if peer is None else await self._forward(peer, call, name, body)
+
+        return serve
+
+    def _target(self, body: bytes, number: int) -> Peer | None:
+        """Return the app that a call is for, None for this one; an app ID that cannot exist is refused."""
+        try:
+            router = taskhub_pb2.Router.FromString(wire.field(body, number) or b"")
+        except DecodeError:
+            return None  # Microsoft's requests have something else there
+        app, namespace = router.target_app_id or self.engine.me.app, router.target_namespace or self.engine.me.namespace
+        wrong = invalid_app_id(app) or invalid_app_id(namespace)
+        alike = self.links.alike(app)
+        if wrong is None and alike is not None:
+            wrong = f"invalid app ID '{app}': there is an app '{alike}', and two app IDs may not differ in case alone"
+        if wrong:
+            raise Refused(Status.INVALID_ARGUMENT, wrong)
+        return None if (namespace, app) == (self.engine.me.namespace, self.engine.me.app) else (namespace, app)
+
+    async def ask(self, peer: Peer, name: str, body: bytes, seconds: float, reach: float | None = None) -> bytes:
+        """Have another app's sidecar answer within a time; `reach` is how long it is tried if no link is up.
+
+        Raises:
+            Refused: it has, or there is no answer in time.
+        """
+        request = peer_pb2.Request(id=self.engine.ids.new_id(), method=name, body=body)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._send(peer, seconds, request, seconds if reach is None else reach)
+        except TimeoutError:
+            raise Refused(
+                Status.UNAVAILABLE, f"app '{peer[1]}' could not be reached, or gave no answer, for {seconds:.1f} s"
+            ) from None
+
+    async def _forward(self, peer: Peer, call: Call, name: str, body: bytes) -> bytes:
+        request = peer_pb2.Request(id=self.engine.ids.new_id(), method=name, body=_named(name, body, self.engine.ids))
+        if len(request.body) > self.most_bytes:
+            text = f"the call has {len(request.body)} bytes; at most {self.most_bytes} may be sent to another app"
+            raise Refused(Status.RESOURCE_EXHAUSTED, text)
+        return await self._send(peer, call.deadline, request, REACH_SECONDS if call.deadline is None else call.deadline)
+
+    async def _send(self, peer: Peer, deadline: float | None, request: peer_pb2.Request, reach: float) -> bytes:
+        response = await self._insist(peer, deadline, request, reach)
+        if not response.status:
+            return response.body
+        if response.status not in _STATUSES:
+            text = f"app '{peer[1]}' answered with status {response.status}, which there is not"
+            raise Refused(Status.UNAVAILABLE, text)
+        raise Refused(Status(response.status), response.text[:_LONGEST_TEXT])
+
+    async def _insist(
+        self, peer: Peer, deadline: float | None, request: peer_pb2.Request, reach: float
+    ) -> peer_pb2.Response:
+        """Try until there is a reply; give up when there is no link for `reach`, or shortly before the deadline."""
+        clock = self.engine.clock
+        began = clock.monotonic()
+        end = math.inf if deadline is None else began + usable(deadline)
+        error = f"app '{peer[1]}' is not connected" if self.links.known(*peer) else f"app '{peer[1]}' has no address"
+        if self.unknown_app_fails and not self.links.known(*peer):
+            raise Refused(Status.UNAVAILABLE, error)
+        link: CallLink | None = None
+        limit = min(end, began + reach)  # a monotonic time
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(max(0.0, limit - clock.monotonic())):
+                        link = await self.links.linked(peer)
+                    if deadline is not None:
+                        request.milliseconds = max(1, int((began + deadline - clock.monotonic()) * 1000))
+                    return await link.call(request)
+                except LinkBrokenError as broken:
+                    error = str(broken)
+                    limit = min(end, clock.monotonic() + reach)
+                    await clock.sleep(_BROKEN_SECONDS)
+        except TimeoutError:
+            raise Refused(Status.UNAVAILABLE, f"app '{peer[1]}' could not be reached: {error}") from None
+        finally:
+            if link is not None:
+                link.release(request.id)
+
+
+def _named(name: str, body: bytes, ids: Ids) -> bytes:
+    """Choose the IDs that the receiver would choose, so that a call that is tried again is the same one."""
+    if name == "StartInstance":
+        start = parse(taskhub_pb2.CreateInstanceRequest, body)
+        start.instance_id = start.instance_id or ids.new_id()
+        start.execution_id.value = start.execution_id.value or ids.new_id()
+        return start.SerializeToString()
+    if name == "RerunWorkflowFromEvent":
+        rerun = parse(taskhub_pb2.RerunRequest, body)
+        rerun.new_instance_id = rerun.new_instance_id or ids.new_id()
+        return rerun.SerializeToString()
+    return body
+
+
+class _Key(NamedTuple):
+    peer: Peer
+    id: str
+
+
+@dataclass(slots=True)
+class _Served:
+    """A call that is being served or was, how many links wait for it, and its mark in the store."""
+
+    task: asyncio.Task[peer_pb2.Response]
+    mark: Received
+    size: int  # bytes of the request, and of the reply once there is one
+    waiting: int = 0
+
+
+class Served:
+    """The calls of other apps that are served here, each once however often it comes.
+
+    `methods` are all that may be called. `release` commits that the mark of a call is no longer needed.
+    """
+
+    def __init__(self, most_bytes: int, release: Callable[[Forgotten], Coroutine[object, object, None]]) -> None:
+        self.methods: dict[str, Unary] = {}
+        self._most_bytes = most_bytes
+        self._release = release
+        self._calls: dict[_Key, _Served] = {}
+        self._bytes = 0
+        self._releases: set[asyncio.Task[None]] = set()
+
+    async def serve(self, peer: Peer, store: str, request: peer_pb2.Request) -> peer_pb2.Response:
+        """Return the reply to a call; the same one when the call comes again."""
+        key = _Key(peer, request.id)
+        served = self._calls.get(key)
+        if served is None:
+            try:
+                served = self._begin(peer, Received(*peer, store, _number(request.id)), request)
+            except Refused as refused:
+                return _refusal(request.id, refused)
+            self._calls[key] = served
+            served.task.add_done_callback(partial(self._answered, key, served))
+        served.waiting += 1
+        try:
+            return await asyncio.shield(served.task)
+        finally:
+            served.waiting -= 1
+            if not served.waiting:
+                asyncio.get_running_loop().call_later(KEPT_SECONDS, self._expire, key)
+
+    def _begin(self, peer: Peer, mark: Received, request: peer_pb2.Request) -> _Served:
+        method = self.methods.get(request.method)
+        if method is None:
+            raise Refused(Status.UNIMPLEMENTED, f"this sidecar takes no call '{request.method[:64]}' from a peer")
+        size = len(request.body)
+        if len(self._calls) >= MOST_CALLS or (self._calls and self._bytes + size > MOST_BYTES):
+            text = f"{len(self._calls)} calls of other apps, of {self._bytes} bytes, are being served"
+            raise Refused(Status.RESOURCE_EXHAUSTED, f"{text}: try again in a moment")
+        call = Forwarded(
+            method=request.method,
+            metadata={},
+            deadline=request.milliseconds / 1000 if request.milliseconds else None,
+            peer=f"app {peer[1]}",
+            identity=(),
+            received=mark,
+        )
+        self._bytes += size
+        return _Served(asyncio.create_task(self._answer(method, call, request), name="forwarded call"), mark, size)
+
+    async def _answer(self, method: Unary, call: Forwarded, request: peer_pb2.Request) -> peer_pb2.Response:
+        try:
+            body = await method(call, request.body)
+        except Refused as refused:
+            return _refusal(request.id, refused)
+        except Exception:
+            log.exception("forwarded call failed", method=request.method)
+            return _refusal(request.id, Refused(Status.INTERNAL, "internal error"))
+        if len(body) > self._most_bytes:
+            text = f"the reply has {len(body)} bytes; at most {self._most_bytes} may be sent to another app"
+            return _refusal(request.id, Refused(Status.RESOURCE_EXHAUSTED, text))
+        return peer_pb2.Response(id=request.id, body=body)
+
+    def _answered(self, key: _Key, served: _Served, task: asyncio.Task[peer_pb2.Response]) -> None:
+        if self._calls.get(key) is served and not task.cancelled():
+            served.size += len(task.result().body)
+            self._bytes += len(task.result().body)
+
+    def release(self, peer: Peer, call_id: str) -> None:
+        """Forget a call: nobody waits for it."""
+        served = self._calls.pop(_Key(peer, call_id), None)
+        if served is not None:
+            served.task.cancel()
+            self._bytes -= served.size
+            first = served.mark.id
+            release = asyncio.create_task(self._release(Forgotten(served.mark.store, first + 1, first)))
+            self._releases.add(release)
+            release.add_done_callback(self._releases.discard)
+
+    def _expire(self, key: _Key) -> None:
+        served = self._calls.get(key)
+        if served is not None and not served.waiting:
+            self.release(*key)
+
+
+def _refusal(call_id: str, refused: Refused) -> peer_pb2.Response:
+    return peer_pb2.Response(id=call_id, status=int(refused.status), text=refused.message[:_LONGEST_TEXT])
+
+
+def _number(call_id: str) -> int:
+    """Return the number that marks a call in the store, above every order number of a reminder.
+
+    Raises:
+        Refused: the ID is none; it is kept for a while, so a peer may not choose how long it is.
+    """
+    if len(call_id) > _LONGEST_ID:
+        text = f"the ID of a forwarded call has {len(call_id)} characters; at most {_LONGEST_ID} are allowed"
+        raise Refused(Status.INVALID_ARGUMENT, text)
+    try:
+        return int(call_id, 16) % (1 << _NUMBER_BITS) | 1 << (_NUMBER_BITS + 1)
+    except ValueError:
+        raise Refused(Status.INVALID_ARGUMENT, "the ID of a forwarded call is not hexadecimal") from None

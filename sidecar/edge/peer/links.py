@@ -1,0 +1,280 @@
+"""All peer links of one sidecar: those it opens to apps that have an address, and those that others open."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from sidecar.core.errors import MalformedError
+from sidecar.edge.peer.forward import Served
+from sidecar.edge.peer.handshake import check_hello, hello, read_hello
+from sidecar.edge.peer.link import METHOD, Incoming, PeerLink
+from sidecar.edge.transport.ports import Call, Channel, Closed, Outflow, Refused, Status
+from sidecar.peers.directory import Directory
+from sidecar.peers.outbox import LONGEST_PAUSE, SHORTEST_PAUSE, Peer
+from sidecar.schema import peer_pb2 as pb
+from sidecar.services.clients import Service
+from sidecar.store.protocol import UnavailableError
+
+HANDSHAKE_SECONDS = 10.0
+_STARTS = 16  # of an app that are remembered
+LOOK_SECONDS = 5.0  # how often the directory is asked for apps that are new
+Proof = Callable[[tuple[str, ...], str, str], bool]  # names of a certificate, namespace, app ID
+log = structlog.get_logger(__name__)
+
+
+class PeerState(NamedTuple):
+    """How it goes with one app: since a time in microseconds, and what the last attempt failed of."""
+
+    app: str
+    addresses: tuple[str, ...]
+    connected: bool
+    since: int
+    error: str
+
+
+@dataclass(slots=True, eq=False)
+class _Dialer:
+    """Keeps a link to one app."""
+
+    task: asyncio.Task[None]
+    since: int
+    error: str = ""
+    knock: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Peers:
+    """All links of one sidecar: those it opens, to every app with an address, and those that others open."""
+
+    def __init__(
+        self,
+        service: Service,
+        directory: Directory,
+        connect: Callable[[str, Peer], Channel],
+        link_up: Callable[[Peer, str], Awaitable[None]],
+        *,
+        served: Served,
+        proves: Proof | None = None,
+    ) -> None:
+        """`proves` says whether the names of a certificate are those of an app; None: links are not encrypted."""
+        self._me = service.engine.me
+        self._service = service
+        self._directory = directory
+        self._connect = connect
+        self._link_up = link_up
+        self._served = served
+        self._proves = proves
+        self._waiting: dict[Peer, list[asyncio.Future[PeerLink]]] = {}
+        self._opened: dict[Peer, PeerLink] = {}
+        self._accepted: dict[Peer, PeerLink] = {}
+        self._dialers: dict[str, _Dialer] = {}
+        self._since: dict[PeerLink, int] = {}
+        self._process = service.engine.clock.new_id()
+        self._starts: dict[Peer, deque[str]] = {}  # the processes that each app's sidecar was, oldest first
+        self._looking: asyncio.Task[None] | None = None
+
+    def link(self, namespace: str, app: str) -> PeerLink | None:
+        """See `router.Links`. An app that is asked for, and has an address, is dialled."""
+        peer = (namespace, app)
+        found = self._opened.get(peer) or self._accepted.get(peer)
+        if found is None:
+            self._want(peer)
+        return found
+
+    def knock(self, namespace: str, app: str) -> None:
+        """See `router.Links`."""
+        if self.link(namespace, app) is None and app in self._dialers:
+            self._dialers[app].knock.set()
+
+    async def linked(self, peer: Peer) -> PeerLink:
+        """See `forward.Links`."""
+        link = self.link(*peer)
+        if link is not None:
+            return link
+        waiting = self._waiting.setdefault(peer, [])
+        ready: asyncio.Future[PeerLink] = asyncio.get_running_loop().create_future()
+        waiting.append(ready)
+        self.knock(*peer)
+        try:
+            return await ready
+        finally:
+            waiting.remove(ready)
+            if not waiting:
+                self._waiting.pop(peer, None)
+
+    def known(self, namespace: str, app: str) -> bool:
+        """See `forward.Links`."""
+        return bool(self._directory.addresses(namespace, app)) or (namespace, app) in self._accepted
+
+    def alike(self, app: str) -> str | None:
+        """See `forward.Links`."""
+        known = {self._me.app, *self._directory.apps(), *self.connected()}
+        return next((one for one in sorted(known) if one.lower() == app.lower() and one != app), None)
+
+    def connected(self) -> list[str]:
+        """Return the app IDs that a link is up with."""
+        return sorted({app for _, app in (*self._opened, *self._accepted)})
+
+    def states(self) -> list[PeerState]:
+        """Return how it goes with every app that is listed, dialled or linked."""
+        namespace = self._me.namespace
+        states = []
+        for app in sorted({*self._directory.apps(), *self._dialers, *self.connected()} - {self._me.app}):
+            link = self._opened.get((namespace, app)) or self._accepted.get((namespace, app))
+            dialer = self._dialers.get(app)
+            since = self._since.get(link, 0) if link is not None else dialer.since if dialer is not None else 0
+            error = dialer.error if dialer is not None and link is None else ""
+            addresses = self._directory.addresses(namespace, app)
+            states.append(PeerState(app, addresses, link is not None, since, error))
+        return states
+
+    def start(self) -> None:
+        """Open a link to each app that is listed, and keep it open."""
+        self._looking = asyncio.create_task(self._look(), name="look for apps")
+
+    async def stop(self) -> None:
+        """Close the links that this side opened."""
+        tasks = [dialer.task for dialer in self._dialers.values()]
+        tasks += [] if self._looking is None else [self._looking]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _look(self) -> None:
+        while True:
+            for app in self._directory.apps():
+                self._want((self._me.namespace, app))
+            await self._service.engine.clock.sleep(LOOK_SECONDS)
+
+    # ------------------------------------------------------------ the side that opens
+
+    def _want(self, peer: Peer) -> None:
+        """Dial an app unless that is being done; one without an address has nowhere to dial."""
+        app = peer[1]
+        if app in self._dialers or app == self._me.app or not self._directory.addresses(*peer):
+            return
+        task = asyncio.create_task(self._keep(app), name=f"link to {app}")
+        self._dialers[app] = _Dialer(task, self._service.engine.clock.now())
+        task.add_done_callback(lambda done: self._dialed(app, done))
+
+    def _dialed(self, app: str, task: asyncio.Task[None]) -> None:
+        del self._dialers[app]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("dialling failed", app=app, exc_info=task.exception())
+
+    async def _keep(self, app: str) -> None:
+        """Dial for as long as the app is listed, or wanted and has an address."""
+        peer = (self._me.namespace, app)
+        failures = 0
+        clock = self._service.engine.clock
+        while addresses := self._directory.addresses(*peer):
+            dialer = self._dialers[app]
+            dialer.knock.clear()
+            for address in addresses:
+                began = clock.monotonic()
+                await self._dial(dialer, app, address)
+                failures = 0 if clock.monotonic() - began > LONGEST_PAUSE else failures + 1
+            if app not in self._directory.apps() and peer not in self._waiting:
+                return  # an address by a pattern: whoever wants the app asks again
+            pause = clock.jitter(min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(failures, 10)))
+            try:
+                async with asyncio.timeout(pause):
+                    await dialer.knock.wait()
+            except TimeoutError:
+                pass
+
+    async def _dial(self, dialer: _Dialer, app: str, address: str) -> None:
+        """Open one link and serve it until it ends; whatever went wrong is logged."""
+        peer = (self._me.namespace, app)
+        channel = self._connect(address, peer)
+        call = channel.duplex(METHOD)
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                await call.send(self._hello())
+                greeting = read_hello(await call.receive())
+            check_hello(self._me, greeting, app)
+            self._admit(greeting)
+            await self._serve(PeerLink(self._me, call, greeting, self._service, self._served), self._opened)
+        except (Refused, Closed, TimeoutError, MalformedError, DecodeError, UnavailableError) as error:
+            dialer.error = str(error) or "no answer"
+            log.debug("no link", app=app, address=address, error=dialer.error)
+            if isinstance(error, MalformedError):
+                log.warning("peer refused", app=app, address=address, error=str(error))
+        finally:
+            call.cancel()
+            await channel.close()
+
+    async def _serve(self, link: PeerLink, links: dict[Peer, PeerLink]) -> None:
+        links[link.peer] = link
+        self._since[link] = self._service.engine.clock.now()
+        for ready in self._waiting.pop(link.peer, []):
+            if not ready.done():
+                ready.set_result(link)
+        log.info("peer connected", app=link.peer[1], opened=links is self._opened)
+        try:
+            running = asyncio.ensure_future(link.run())
+            try:
+                await self._link_up(link.peer, link.store)
+                await running
+            finally:
+                running.cancel()
+        finally:
+            del self._since[link]
+            if link.peer[1] in self._dialers:
+                self._dialers[link.peer[1]].since = self._service.engine.clock.now()
+            if links.get(link.peer) is link:
+                del links[link.peer]
+            log.info("peer disconnected", app=link.peer[1], opened=links is self._opened)
+
+    def _hello(self) -> bytes:
+        return hello(self._me, self._service.engine.store.identity, self._process)
+
+    def _admit(self, greeting: pb.Hello) -> None:
+        """See that an app is one sidecar: of two, as when a store was copied, the one that was started later counts.
+
+        Raises:
+            MalformedError: it is another one's while that has a link.
+        """
+        peer, process = (greeting.namespace, greeting.app_id), greeting.process_id
+        if not process:  # of an older version
+            return
+        starts = self._starts.setdefault(peer, deque(maxlen=_STARTS))
+        others = [link for link in self._since if link.peer == peer and link.process not in ("", process)]
+        if process in starts and others:
+            text = f"app '{peer[1]}' has another sidecar, which was started later: stop one; is a store copied?"
+            log.error("two sidecars for one app", app=peer[1], store=greeting.store_id)
+            raise MalformedError(text)
+        if process not in starts:
+            starts.append(process)
+        for link in others:
+            link.over = f"a later sidecar of app '{peer[1]}' has come"
+
+    # ------------------------------------------------------------ the side that is called
+
+    async def accept(self, call: Call, requests: AsyncIterator[bytes], out: Outflow) -> None:
+        """Serve a link that another sidecar opened."""
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                greeting = read_hello(await anext(requests, None))
+            check_hello(self._me, greeting, None)
+            if self._proves is not None and not self._proves(call.identity, greeting.namespace, greeting.app_id):
+                raise MalformedError(f"the certificate is not that of app '{greeting.app_id}'")
+            self._admit(greeting)
+        except TimeoutError:
+            raise Refused(Status.DEADLINE_EXCEEDED, "no hello came") from None
+        except (MalformedError, DecodeError) as error:
+            log.warning("peer refused", peer=call.peer, error=str(error))
+            out.send(pb.Frame(refused=str(error)).SerializeToString())
+            return
+        out.send(self._hello())
+        if greeting.app_id in self._dialers:
+            self._dialers[greeting.app_id].knock.set()
+        try:
+            link = PeerLink(self._me, Incoming(requests, out), greeting, self._service, self._served)
+            await self._serve(link, self._accepted)
+        except (TimeoutError, Closed, DecodeError, UnavailableError) as error:
+            raise Refused(Status.UNAVAILABLE, str(error) or "the link fell silent") from None

@@ -1,0 +1,118 @@
+"""What every call to the app's ports passes before its handler runs: its caller's token, its size, and room for it.
+
+The checks stand around the handler that will run, whatever the path was that led to it. gRPC's health service stays
+outside, and so does what no handler is for. An answer of a worker is never refused for want of room: one SDK fails the
+workflow when it is, another drops the answer.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Coroutine
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import Any
+
+from sidecar.edge.security.api_tokens import ApiTokens
+from sidecar.edge.transport.ports import Call, Duplex, Handlers, Outflow, Refused, Status, Stream, Unary
+
+MOST_METADATA_BYTES = 16 * 1024
+_LOOK_SECONDS = 1.0
+_BYTES_A_HEADER = 32  # as HTTP/2 counts (RFC 9113, 6.5.2)
+_Room = AbstractContextManager[None]
+
+
+class _Places:
+    """A number of places; who enters takes one, or is refused when none is free."""
+
+    def __init__(self, most: int, text: str) -> None:
+        self._free = most
+        self._text = text
+
+    def __enter__(self) -> None:
+        if not self._free:
+            raise Refused(Status.RESOURCE_EXHAUSTED, self._text)
+        self._free -= 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._free += 1
+
+
+class Admission:
+    """Puts the checks around handlers. At most so many calls are under way at once, and so many workers connected."""
+
+    def __init__(self, tokens: ApiTokens, *, most_calls: int, most_workers: int) -> None:
+        self._tokens = tokens
+        again = "try again in a moment, or raise"
+        self._calls = _Places(most_calls, f"{most_calls} calls are under way, as many as may be: {again} --max-calls")
+        text = f"{most_workers} workers are connected, as many as may be: {again} --max-workers"
+        self._workers = _Places(most_workers, text)
+
+    def guarded(self, handlers: Handlers, *, answers: Collection[str], workers: Collection[str]) -> Handlers:
+        """Return handlers that admit a call before they serve it.
+
+        `answers` are the paths that are never refused for want of room, `workers` those whose calls are workers.
+        """
+
+        def room(path: str) -> _Room:
+            if path in workers:
+                return self._workers
+            return nullcontext() if path in answers else self._calls
+
+        return Handlers(
+            unary={path: self._unary(handler, room(path)) for path, handler in handlers.unary.items()},
+            stream={path: self._stream(handler, room(path)) for path, handler in handlers.stream.items()},
+            duplex={path: self._duplex(handler, room(path)) for path, handler in handlers.duplex.items()},
+        )
+
+    def _check(self, call: Call) -> None:
+        """Refuse a call that is too large, or whose caller has no token."""
+        size = sum(len(key) + len(value) + _BYTES_A_HEADER for key, value in call.metadata.items())
+        if size > MOST_METADATA_BYTES:
+            text = f"the metadata of the call has {size} bytes, at most {MOST_METADATA_BYTES} are taken: send less"
+            raise Refused(Status.RESOURCE_EXHAUSTED, text)
+        self._check_token(call)
+
+    def _check_token(self, call: Call) -> None:
+        wrong = self._tokens.refusal(call.metadata)
+        if wrong:
+            raise Refused(Status.UNAUTHENTICATED, wrong)
+
+    async def _while_valid(self, call: Call, serving: Coroutine[Any, Any, None]) -> None:
+        """Serve until it is done, or the caller's token is void: else its stream would go on for ever."""
+        if not self._tokens.asked_for:
+            await serving
+            return
+        task = asyncio.create_task(serving)
+        try:
+            while not (await asyncio.wait([task], timeout=_LOOK_SECONDS))[0]:
+                self._check_token(call)
+        except (Refused, asyncio.CancelledError):
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        await task
+
+    def _unary(self, handler: Unary, room: _Room) -> Unary:
+        async def serve(call: Call, request: bytes) -> bytes:
+            self._check(call)
+            with room:
+                return await handler(call, request)
+
+        return serve
+
+    def _stream(self, handler: Stream, room: _Room) -> Stream:
+        async def serve(call: Call, request: bytes, out: Outflow) -> None:
+            self._check(call)
+            with room:
+                await self._while_valid(call, handler(call, request, out))
+
+        return serve
+
+    def _duplex(self, handler: Duplex, room: _Room) -> Duplex:
+        async def serve(call: Call, requests: AsyncIterator[bytes], out: Outflow) -> None:
+            self._check(call)
+            with room:
+                await self._while_valid(call, handler(call, requests, out))
+
+        return serve

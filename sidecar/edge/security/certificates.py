@@ -1,0 +1,138 @@
+"""Who a sidecar proves to be: its certificate, its key and, on the peer link, the deployment's CA, in PEM files.
+
+The files are read again when they change, so that certificates can be renewed without a restart. An app is named in a
+certificate by the SPIFFE ID `spiffe://<trust domain>/ns/<namespace>/<app>` and the DNS name `<app>.<namespace>`.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from sidecar.actors.clock import Clock
+from sidecar.config.settings import StartError
+from sidecar.config.watched import stamp
+from sidecar.edge.transport.ports import Tls
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+_LOOK_SECONDS = 60.0
+_WARN_AT = 0.2  # of the certificate's life that is left
+log = structlog.get_logger(__name__)
+
+
+class Files(NamedTuple):
+    """Where they are; without a CA callers need no certificate."""
+
+    certificate: Path
+    key: Path
+    ca: Path | None
+
+
+def spiffe_id(trust_domain: str, namespace: str, app: str) -> str:
+    """Return the URI that names an app in its certificate."""
+    return f"spiffe://{trust_domain}/ns/{namespace}/{app}"
+
+
+def dns_name(namespace: str, app: str) -> str:
+    """Return the host name that names an app in its certificate."""
+    return f"{app}.{namespace}"
+
+
+def names(trust_domain: str, namespace: str, app: str) -> tuple[str, str]:
+    """Return all that the certificate of an app must name."""
+    return (spiffe_id(trust_domain, namespace, app), dns_name(namespace, app))
+
+
+def proves(trust_domain: str, identity: tuple[str, ...], namespace: str, app: str) -> bool:
+    """Whether the names in a peer's certificate are those of an app."""
+    return set(names(trust_domain, namespace, app)) <= set(identity)
+
+
+class Certificates:
+    """A certificate of this sidecar, as it is in its files now."""
+
+    def __init__(self, files: Files, names: tuple[str, ...] = ()) -> None:
+        """Read the files; `names` must all be in the certificate.
+
+        Raises:
+            StartError: one cannot be read, or is not what it should be.
+        """
+        self._files = files
+        self._names = names
+        self._seen = self._state()
+        self._pem, self._begins, self._ends = self._read()
+        self._warned = False
+
+    def pem(self) -> Tls:
+        """Return what is in force; files that have just become wrong are left alone until they are right."""
+        state = self._state()
+        if state != self._seen:
+            self._seen = state
+            try:
+                self._pem, self._begins, self._ends = self._read()
+                self._warned = False
+                log.info("certificate renewed", file=str(self._files.certificate), until=self._ends.isoformat())
+            except StartError as error:
+                log.error("the new certificate cannot be used, the one before stays", error=str(error))
+        return self._pem
+
+    async def watch(self, clock: Clock) -> None:
+        """Look at the files every minute, for ever, and log once when little of the certificate's life is left."""
+        while True:
+            self.pem()
+            left = self._ends.timestamp() - clock.now() / 1e6
+            if left < _WARN_AT * (self._ends - self._begins).total_seconds() and not self._warned:
+                self._warned = True
+                file = str(self._files.certificate)
+                log.warning("a certificate ends soon: renew it", file=file, until=self._ends.isoformat())
+            await clock.sleep(_LOOK_SECONDS)
+
+    def _state(self) -> tuple[tuple[int, int], ...]:
+        return tuple(stamp(file) for file in self._files if file is not None)
+
+    def _read(self) -> tuple[Tls, datetime, datetime]:
+        from cryptography import x509  # noqa: PLC0415 - slow to import, and only TLS needs it
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+        certificate, private, authority = self._files
+        pem = Tls(_content(certificate), _content(private), None if authority is None else _content(authority))
+        try:
+            own = x509.load_pem_x509_certificates(pem.certificate)[0]
+        except ValueError as error:
+            raise StartError(f"{self._files.certificate}: no certificate in PEM") from error
+        try:
+            key = serialization.load_pem_private_key(pem.key, None)
+        except (ValueError, TypeError) as error:
+            raise StartError(f"{self._files.key}: no private key in PEM without a password") from error
+        try:
+            if pem.ca is not None:
+                x509.load_pem_x509_certificates(pem.ca)
+        except ValueError as error:
+            raise StartError(f"{authority}: no certificate in PEM") from error
+        if key.public_key() != own.public_key():
+            raise StartError(f"{self._files.key} is not the key of {self._files.certificate}")
+        missing = set(self._names) - set(_names_in(own))
+        if missing:
+            raise StartError(f"{self._files.certificate} does not name this app: {' and '.join(sorted(missing))}")
+        return pem, own.not_valid_before_utc, own.not_valid_after_utc
+
+
+def _names_in(certificate: "x509.Certificate") -> tuple[str, ...]:
+    from cryptography import x509  # noqa: PLC0415
+
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return (*uris, *names.get_values_for_type(x509.DNSName))
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise StartError(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from error

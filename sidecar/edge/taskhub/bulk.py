@@ -1,0 +1,227 @@
+"""The calls of clients about many instances: query, list, purge, terminate at once, make and remove task hubs.
+
+Lists come in pages of a bounded number of instances and bytes: a page that would be larger than a client can receive
+ends earlier. Times in a filter count from the first up to, without, the second, as in Microsoft's own test backend.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from sidecar.actors.clock import usable
+from sidecar.actors.engine import Address
+from sidecar.config.settings import Settings
+from sidecar.core import events
+from sidecar.core.model import Outcome, Status
+from sidecar.core.names import invalid_instance_id
+from sidecar.edge.dialects import MICROSOFT, SMALL_LIMIT, wire
+from sidecar.edge.peer.trees import MOST_COUNT
+from sidecar.edge.taskhub import page_tokens
+from sidecar.edge.taskhub.hubs import Hubs
+from sidecar.edge.taskhub.rpc import Methods, address_of, caller_of, done, hub_of, parse, parsed
+from sidecar.edge.taskhub.views import state_of
+from sidecar.edge.transport.ports import Call, Refused
+from sidecar.edge.transport.ports import Status as Code
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.services.bulk import Queries, mark_of
+from sidecar.services.clients import Service
+from sidecar.services.purge import Purge, Purging
+from sidecar.store.protocol import Criteria, Order, Page
+
+DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
+_HEADROOM = 64 * 1024  # for what is around the instances in an answer
+_BATCH, _LENGTH_DELIMITED = 4, 2  # of a purge: Microsoft's batch of IDs, where Dapr has a flag
+
+
+class Many:
+    """Handlers."""
+
+    def __init__(self, service: Service, hubs: Hubs, settings: Settings) -> None:
+        self._service = service
+        self._queries = Queries(service)
+        self._purging = Purging(service)
+        self._hubs = hubs
+        self._may_delete_hubs = settings.allow_hub_deletion
+        self._most_bytes = min(SMALL_LIMIT, settings.max_message_bytes) - _HEADROOM
+
+    def methods(self) -> Methods:
+        """Return the handlers by RPC. Two of them differ in the case of one letter."""
+        return {
+            "QueryInstances": parsed(pb.QueryInstancesRequest, self._query),
+            "ListInstanceIds": parsed(pb.ListEndedRequest, self._list_ended),
+            "ListInstanceIDs": parsed(pb.ListAllRequest, self._list_all),
+            "PurgeInstances": parsed(pb.PurgeInstancesRequest, self._purge),
+            "SkipGracefulOrchestrationTerminations": parsed(pb.SkipGracefulTerminationsRequest, self._terminate),
+            "CreateTaskHub": parsed(pb.CreateTaskHubRequest, self._create_hub),
+            "DeleteTaskHub": parsed(Empty, self._delete_hub),
+        }
+
+    # ------------------------------------------------------------ lists
+
+    async def _query(self, call: Call, request: pb.QueryInstancesRequest) -> bytes:
+        query, hub = request.query, hub_of(call)
+        named = {name.value for name in query.task_hub_names}
+        elsewhere = self._hubs.separate and bool(named) and hub not in named
+        criteria = Criteria(
+            hub,
+            frozenset() if elsewhere else _statuses(query.status),
+            since=_time(query, "created_from"),
+            before=_time(query, "created_to"),
+            prefix=query.instance_id_prefix.value,
+        )
+        page = await self._page(call, criteria, Order.CREATED, query.continuation_token.value, query.max_instance_count)
+        states = await self._states(page, query.fetch_inputs_and_outputs)
+        response = pb.QueryInstancesResponse()
+        token = self._token(call, Order.CREATED, page, len(states))
+        if token is not None:
+            response.continuation_token.value = token
+        return b"".join(states) + response.SerializeToString()
+
+    async def _states(self, page: Page, payloads: bool) -> list[bytes]:
+        """Return the instances of a page, encoded, as many as fit into an answer: at least one."""
+        states: list[bytes] = []
+        room = self._most_bytes
+        for instance in page.found:
+            view = await self._queries.view(instance, payloads)
+            state = wire.frame(1, state_of(view, MICROSOFT).SerializeToString())
+            room -= len(state)
+            if states and room < 0:
+                break
+            states.append(state)
+        return states
+
+    async def _list_ended(self, call: Call, request: pb.ListEndedRequest) -> bytes:
+        """Serve Microsoft's list: what has ended, by the time of its end."""
+        criteria = Criteria(
+            hub_of(call),
+            _statuses(request.status),
+            since=_time(request, "completed_from"),
+            before=_time(request, "completed_to"),
+        )
+        page = await self._page(call, criteria, Order.COMPLETED, request.last_instance_key.value, request.page_size)
+        response = pb.ListEndedResponse(instance_ids=[one.id for one in page.found])
+        token = self._token(call, Order.COMPLETED, page, len(page.found))
+        if token is not None:
+            response.last_instance_key.value = token
+        return response.SerializeToString()
+
+    async def _list_all(self, call: Call, request: pb.ListAllRequest) -> bytes:
+        """Serve Dapr's list: all instances."""
+        criteria = Criteria(hub_of(call))
+        page = await self._page(call, criteria, Order.CREATED, request.continuation_token, request.page_size)
+        token = self._token(call, Order.CREATED, page, len(page.found))
+        response = pb.ListAllResponse(instance_ids=[one.id for one in page.found], continuation_token=token)
+        return response.SerializeToString()
+
+    async def _page(self, call: Call, criteria: Criteria, order: Order, token: str, size: int) -> Page:
+        after = page_tokens.read(self._service.engine.store.identity, criteria.hub, call.method, token)
+        return await self._queries.page(criteria, order, after, min(size, LARGEST_PAGE) if size > 0 else DEFAULT_PAGE)
+
+    def _token(self, call: Call, order: Order, page: Page, sent: int) -> str | None:
+        """Return the token for what comes behind what is sent of a page; None when nothing does."""
+        mark = page.next if sent == len(page.found) else mark_of(page.found[sent - 1], order)
+        if mark is None:
+            return None
+        return page_tokens.issue(self._service.engine.store.identity, hub_of(call), call.method, mark)
+
+    # ------------------------------------------------------------ ends
+
+    async def _purge(self, call: Call, request: pb.PurgeInstancesRequest) -> bytes:
+        batch = _batch(request)
+        if request.HasField("instance_id"):
+            count, complete = await self._purge_one(call, request), True
+        elif batch is not None:
+            count, complete = await self._queries.purge_batch(_addresses(call, batch), self._how(call, request))
+        elif request.HasField("filter"):
+            count, complete = await self._purge_matching(call, request)
+        else:
+            raise Refused(Code.INVALID_ARGUMENT, "a purge names an instance, several, or a filter")
+        response = pb.PurgeInstancesResponse(deleted_instance_count=min(count, MOST_COUNT))
+        response.is_complete.value = complete
+        return response.SerializeToString()
+
+    async def _purge_one(self, call: Call, request: pb.PurgeInstancesRequest) -> int:
+        address = address_of(call, request.instance_id)
+        how = self._how(call, request)
+        if call.deadline is not None:
+            how = how._replace(reach=call.deadline)
+        reply, count = await self._purging.purge(address, how)
+        if reply.outcome is not Outcome.MISSING:
+            done(reply)
+        return count
+
+    async def _purge_matching(self, call: Call, request: pb.PurgeInstancesRequest) -> tuple[int, bool]:
+        """Purge by filter, until its time-out, or until shortly before the caller would hear nothing of it."""
+        wanted = request.filter
+        criteria = Criteria(
+            hub_of(call),
+            _statuses(wanted.status),
+            since=_time(wanted, "created_from"),
+            before=_time(wanted, "created_to"),
+        )
+        limits = [] if call.deadline is None else [usable(call.deadline)]
+        if wanted.HasField("timeout"):
+            limits.append(wanted.timeout.ToMicroseconds() / 1e6)
+            if limits[-1] <= 0:
+                raise Refused(Code.INVALID_ARGUMENT, "the time-out of a purge must be over zero")
+        seconds = min(limits, default=None)
+        return await self._queries.purge(criteria, self._how(call, request), seconds)
+
+    def _how(self, call: Call, request: pb.PurgeInstancesRequest) -> Purge:
+        until = None if call.deadline is None else self._service.dispatch.trees.until(call.deadline)
+        return Purge(request.recursive, request.force, caller_of(call), until)
+
+    async def _terminate(self, call: Call, request: pb.SkipGracefulTerminationsRequest) -> bytes:
+        """End instances at once; the answer has those of them that did not run.
+
+        Here every terminate holds from its commit, whatever a worker does: this one only takes several.
+        """
+        output = json.dumps(request.reason.value) if request.HasField("reason") else None
+        addresses = _addresses(call, request.batch.instance_ids)
+        ended = await self._queries.end_batch(addresses, output)
+        gone = {instance_id for (_, instance_id), was_ended in zip(addresses, ended, strict=True) if was_ended}
+        left = [instance_id for instance_id in dict.fromkeys(request.batch.instance_ids) if instance_id not in gone]
+        return pb.SkipGracefulTerminationsResponse(unterminated_instance_ids=left).SerializeToString()
+
+    # ------------------------------------------------------------ hubs
+
+    async def _create_hub(self, call: Call, request: pb.CreateTaskHubRequest) -> bytes:
+        """Serve a wish for a hub: there is nothing to create, and what is in one goes only if it is to go."""
+        return await self._delete_hub(call, Empty()) if request.recreate_if_exists else b""
+
+    async def _delete_hub(self, call: Call, request: Empty) -> bytes:
+        if not self._may_delete_hubs:
+            text = f"the instances of task hub '{hub_of(call)}' are not deleted by a call: --allow-hub-deletion lets it"
+            raise Refused(Code.PERMISSION_DENIED, text)
+        await self._queries.delete_hub(hub_of(call))
+        return b""
+
+
+def _statuses(numbers: Sequence[int]) -> frozenset[Status]:
+    """Return the statuses that a filter means: all if it names none; STALLED is shown as RUNNING, and found so."""
+    if not numbers:
+        return frozenset(Status)
+    meant = frozenset(status for status in Status if status in numbers)
+    return meant | {Status.STALLED} if Status.RUNNING in meant else meant
+
+
+def _time(message: Message, name: str) -> int | None:
+    return events.micros(getattr(message, name)) if message.HasField(name) else None
+
+
+def _addresses(call: Call, batch: Iterable[str]) -> list[Address]:
+    """Return whom a batch means: each instance once, and no entity, whatever the IDs say."""
+    return [(hub_of(call), one) for one in dict.fromkeys(batch) if invalid_instance_id(one) is None]
+
+
+def _batch(request: pb.PurgeInstancesRequest) -> Iterable[str] | None:
+    """Return the IDs of Microsoft's batch. Its number is that of Dapr's flag, so it is not among the known fields."""
+    unknown = UnknownFieldSet(request)
+    found = [unknown[index] for index in range(len(unknown))]
+    batches = [one.data for one in found if (one.field_number, one.wire_type) == (_BATCH, _LENGTH_DELIMITED)]
+    if not batches:
+        return None
+    return [instance_id for data in batches for instance_id in parse(pb.InstanceBatch, data).instance_ids]

@@ -1,0 +1,56 @@
+"""The calls of workers: their stream of work, and their answers to it.
+
+An answer that comes too late is OK, since SDKs try again on anything else.
+"""
+
+import asyncio
+
+from sidecar.edge.dialects import completion
+from sidecar.edge.taskhub.rpc import Methods, done, hub_of, parse, parsed
+from sidecar.edge.taskhub.streams import Streams
+from sidecar.edge.transport.ports import Call, Outflow
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.services.clients import Service
+
+
+class Answers:
+    """Handlers; `closing` is set when the sidecar ends the streams of its workers."""
+
+    def __init__(self, service: Service, streams: Streams, closing: asyncio.Event) -> None:
+        self._service = service
+        self._streams = streams
+        self._closing = closing
+
+    def methods(self) -> Methods:
+        """Return the handlers by RPC; all of them are served while the sidecar stops."""
+        return {
+            "CompleteActivityTask": parsed(pb.ActivityResponse, self._complete_activity),
+            "CompleteOrchestratorTask": self._complete_turn,
+            "CompleteWorkflowTask": self._complete_turn,
+            "AbandonTaskActivityWorkItem": parsed(pb.AbandonRequest, self._abandon_activity),
+            "AbandonTaskOrchestratorWorkItem": parsed(pb.AbandonRequest, self._abandon_turn),
+        }
+
+    async def work_items(self, call: Call, body: bytes, out: Outflow) -> None:
+        """Serve `GetWorkItems`."""
+        request = parse(pb.GetWorkItemsRequest, body)
+        await self._streams.serve(call, request, out, self._closing)
+
+    async def _complete_turn(self, call: Call, body: bytes) -> bytes:
+        response, family = completion.read(body, self._streams.family(call.peer))
+        self._streams.learn(call.peer, family)
+        if response.requires_history:
+            self._service.resend_turn(response.completion_token)
+            return b""
+        return done(await self._service.complete_turn(hub_of(call), call.peer, response))
+
+    async def _complete_activity(self, call: Call, request: pb.ActivityResponse) -> bytes:
+        return done(await self._service.complete_activity(hub_of(call), call.peer, request))
+
+    async def _abandon_activity(self, call: Call, request: pb.AbandonRequest) -> bytes:
+        self._service.abandon_activity(request.completion_token)
+        return b""
+
+    async def _abandon_turn(self, call: Call, request: pb.AbandonRequest) -> bytes:
+        self._service.abandon_turn(request.completion_token)
+        return b""

@@ -1,0 +1,109 @@
+"""The calls about entities: of clients, to signal, look at and clean them, and of workers, to answer a batch."""
+
+from sidecar.actors.engine import Address
+from sidecar.core import events
+from sidecar.core.names import entity_id, entity_prefix, invalid_name
+from sidecar.edge.taskhub.rpc import Methods, done, hub_of, parsed
+from sidecar.edge.transport.ports import Call, Refused, Status
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.services.entities import EntityService, Query
+from sidecar.store.protocol import EntityRow
+
+_DEFAULT_PAGE, _LARGEST_PAGE = 100, 1_000
+_EVER = 1 << 62  # later than any time, in µs
+
+
+class Entities:
+    """Handlers."""
+
+    def __init__(self, service: EntityService) -> None:
+        self._service = service
+
+    def methods(self) -> Methods:
+        """Return the handlers by RPC for clients."""
+        return {
+            "SignalEntity": parsed(pb.SignalEntityRequest, self._signal),
+            "GetEntity": parsed(pb.GetEntityRequest, self._get),
+            "QueryEntities": parsed(pb.QueryEntitiesRequest, self._query),
+            "CleanEntityStorage": parsed(pb.CleanEntityStorageRequest, self._clean),
+        }
+
+    def answers(self) -> Methods:
+        """Return the handlers by RPC for workers; they are served while the sidecar stops."""
+        return {
+            "CompleteEntityTask": parsed(pb.EntityBatchResult, self._complete),
+            "AbandonTaskEntityWorkItem": parsed(pb.AbandonRequest, self._abandon),
+        }
+
+    async def _signal(self, call: Call, request: pb.SignalEntityRequest) -> bytes:
+        address = _address(call, request.instance_id)
+        wrong = invalid_name("operation", request.name)
+        if wrong:
+            raise Refused(Status.INVALID_ARGUMENT, wrong)
+        signaled = pb.EntitySignaled(
+            request_id=request.request_id,
+            operation=request.name,
+            **events.given(request, "scheduled_time", "input"),
+            target_instance_id=events.text(address[1]),
+        )
+        return done(await self._service.signal(address, signaled))
+
+    async def _get(self, call: Call, request: pb.GetEntityRequest) -> bytes:
+        row = await self._service.get(_address(call, request.instance_id), state=request.include_state)
+        if row is None:
+            return b""
+        return pb.GetEntityResponse(exists=True, entity=_metadata(row)).SerializeToString()
+
+    async def _query(self, call: Call, request: pb.QueryEntitiesRequest) -> bytes:
+        asked = request.query
+        size = asked.page_size.value
+        until = events.micros(asked.last_modified_to) if asked.HasField("last_modified_to") else _EVER
+        query = Query(
+            prefix=entity_prefix(asked.instance_id_starts_with.value),
+            after=asked.continuation_token.value,
+            page_size=min(size, _LARGEST_PAGE) if size > 0 else _DEFAULT_PAGE,
+            changed=(events.micros(asked.last_modified_from) if asked.HasField("last_modified_from") else 0, until),
+            states=asked.include_state,
+            transient=asked.include_transient,
+        )
+        rows, after = await self._service.query(hub_of(call), query)
+        entities = [_metadata(row) for row in rows]
+        return pb.QueryEntitiesResponse(entities=entities, continuation_token=events.text(after)).SerializeToString()
+
+    async def _clean(self, call: Call, request: pb.CleanEntityStorageRequest) -> bytes:
+        removed, released, after = await self._service.clean(
+            hub_of(call),
+            request.continuation_token.value,
+            empty=request.remove_empty_entities,
+            orphans=request.release_orphaned_locks,
+        )
+        return pb.CleanEntityStorageResponse(
+            continuation_token=events.text(after), empty_entities_removed=removed, orphaned_locks_released=released
+        ).SerializeToString()
+
+    async def _complete(self, call: Call, request: pb.EntityBatchResult) -> bytes:
+        if request.requires_state:
+            self._service.abandon(request.completion_token)  # it is handed out again, with its state as always
+            return b""
+        return done(await self._service.complete(request))
+
+    async def _abandon(self, call: Call, request: pb.AbandonRequest) -> bytes:
+        self._service.abandon(request.completion_token)
+        return b""
+
+
+def _address(call: Call, text: str) -> Address:
+    found = entity_id(text)
+    if found is None:
+        raise Refused(Status.INVALID_ARGUMENT, f"{text[:80]!r} is not the ID of an entity: it has the form @name@key")
+    return (hub_of(call), found)
+
+
+def _metadata(row: EntityRow) -> pb.EntityMetadata:
+    return pb.EntityMetadata(
+        instance_id=row.id,
+        last_modified=events.timestamp(row.updated_at),
+        backlog_queue_size=row.backlog,
+        locked_by=events.text(None if row.lock is None else row.lock.owner),
+        serialized_state=events.text(row.state),
+    )

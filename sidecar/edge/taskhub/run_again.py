@@ -1,0 +1,47 @@
+"""The calls that run again what has ended."""
+
+from sidecar.core.workflow.rerun import Wish
+from sidecar.edge.taskhub.rpc import Methods, address_of, caller_of, done, parsed
+from sidecar.edge.transport.ports import Call
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.services.clients import Service
+from sidecar.services.run_again import Administration
+
+
+class Again:
+    """Handlers."""
+
+    def __init__(self, service: Service) -> None:
+        self._ids = service.engine.ids
+        self._administration = Administration(service)
+
+    def methods(self) -> Methods:
+        """Return the handlers by RPC."""
+        return {
+            "RewindInstance": parsed(pb.RewindInstanceRequest, self._rewind),
+            "RestartInstance": parsed(pb.RestartInstanceRequest, self._restart),
+            "RerunWorkflowFromEvent": parsed(pb.RerunRequest, self._rerun),
+        }
+
+    async def _rewind(self, call: Call, request: pb.RewindInstanceRequest) -> bytes:
+        address = address_of(call, request.instance_id)
+        return done(await self._administration.rewind(address, request.reason if request.HasField("reason") else None))
+
+    async def _restart(self, call: Call, request: pb.RestartInstanceRequest) -> bytes:
+        address = address_of(call, request.instance_id)
+        reply, instance_id = await self._administration.restart(address, request.with_new_instance_id)
+        done(reply)
+        return pb.RestartInstanceResponse(instance_id=instance_id).SerializeToString()
+
+    async def _rerun(self, call: Call, request: pb.RerunRequest) -> bytes:
+        source = address_of(call, request.source_instance_id)
+        new_id = request.new_instance_id if request.HasField("new_instance_id") else self._ids.new_id()
+        address_of(call, new_id)
+        wish = Wish(
+            request.event_id,
+            request.overwrite_input,
+            request.input if request.HasField("input") else None,
+            request.new_child_instance_id if request.HasField("new_child_instance_id") else None,
+        )
+        done(await self._administration.rerun(source, new_id, wish, caller_of(call)))
+        return pb.RerunResponse(new_instance_id=new_id).SerializeToString()

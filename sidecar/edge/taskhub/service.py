@@ -1,0 +1,106 @@
+"""`TaskHubSidecarService` for both SDK families: all its handlers, and what stands around each of them.
+
+Malformed bytes and wrong arguments are the caller's mistake and end with INVALID_ARGUMENT; a store that fails is
+UNAVAILABLE.
+"""
+
+import asyncio
+
+from sidecar.config.settings import Settings
+from sidecar.edge.peer.forward import Forwarder
+from sidecar.edge.taskhub.bulk import Many
+from sidecar.edge.taskhub.clients import Clients
+from sidecar.edge.taskhub.completions import Answers
+from sidecar.edge.taskhub.entities import Entities
+from sidecar.edge.taskhub.hubs import Hubs
+from sidecar.edge.taskhub.rpc import Methods, guarded
+from sidecar.edge.taskhub.run_again import Again
+from sidecar.edge.taskhub.streams import Streams
+from sidecar.edge.transport.ports import Call, Handlers, Outflow, Refused, Status, Stream, Unary
+from sidecar.services.clients import Service
+from sidecar.services.entities import EntityService
+from sidecar.store.protocol import UnavailableError
+from sidecar.work.memory import Memory
+
+SERVICE = "/TaskHubSidecarService/"
+WORK = SERVICE + "GetWorkItems"
+_NEW_WORK = frozenset({"StartInstance", "RaiseEvent", "SignalEntity", "RestartInstance", "RerunWorkflowFromEvent"})
+
+
+class TaskHub:
+    """The handlers of the service."""
+
+    def __init__(
+        self, service: Service, streams: Streams, forwarder: Forwarder, memory: Memory, settings: Settings
+    ) -> None:
+        self._forwarder = forwarder
+        self._memory = memory
+        self.stopping = asyncio.Event()
+        self.closing = asyncio.Event()
+        self._hubs = Hubs(settings.task_hubs)
+        self._clients = Clients(service, streams, self.closing)
+        self._many = Many(service, self._hubs, settings)
+        self._again = Again(service)
+        self._answers = Answers(service, streams, self.closing)
+        self._entities = Entities(EntityService(service))
+
+    def handlers(self) -> Handlers:
+        """Return the methods of the service by path."""
+        unary = {name: self._forwarder.routed(name, method) for name, method in self.calls().items()}
+        # Entities belong to their app: no other app's client reaches them.
+        entities = {name: self._open(name, method) for name, method in self._entities.methods().items()}
+        unary |= {name: guarded(method) for name, method in {**entities, **self._of_workers()}.items()}
+        stream = {"GetWorkItems": self._answers.work_items, "StreamInstanceHistory": self._clients.stream_history}
+        return Handlers(
+            unary={SERVICE + name: self._admitted(method) for name, method in unary.items()},
+            stream={SERVICE + name: self._admitted_stream(_guarded_stream(method)) for name, method in stream.items()},
+        )
+
+    def answers(self) -> frozenset[str]:
+        """Return the paths by which workers answer."""
+        return frozenset(SERVICE + name for name in self._of_workers())
+
+    def _of_workers(self) -> Methods:
+        return {**self._answers.methods(), **self._entities.answers()}
+
+    def calls(self) -> Methods:
+        """Return the calls of clients by RPC, as this app does them for itself or for another app's clients."""
+        methods = {**self._clients.methods(), **self._many.methods(), **self._again.methods()}
+        return {name: guarded(self._open(name, method)) for name, method in methods.items()}
+
+    def _admitted(self, method: Unary) -> Unary:
+        """Find out the task hub of a call before anything else is done with it."""
+
+        async def serve(call: Call, body: bytes) -> bytes:
+            return await method(self._hubs.admit(call), body)
+
+        return serve
+
+    def _admitted_stream(self, method: Stream) -> Stream:
+        async def serve(call: Call, body: bytes, out: Outflow) -> None:
+            await method(self._hubs.admit(call), body, out)
+
+        return serve
+
+    def _open(self, name: str, method: Unary) -> Unary:
+        """Refuse a call while the sidecar stops, and new work while memory is short."""
+
+        async def serve(call: Call, body: bytes) -> bytes:
+            if name in _NEW_WORK and self._memory.refuses(len(body)):
+                text = "the sidecar is short of memory: try again in a moment, or raise --memory-limit"
+                raise Refused(Status.RESOURCE_EXHAUSTED, text)
+            if self.stopping.is_set():
+                raise Refused(Status.UNAVAILABLE, "the sidecar is stopping: try again in a moment")
+            return await method(call, body)
+
+        return serve
+
+
+def _guarded_stream(method: Stream) -> Stream:
+    async def serve(call: Call, body: bytes, out: Outflow) -> None:
+        try:
+            await method(call, body, out)
+        except UnavailableError as error:
+            raise Refused(Status.UNAVAILABLE, f"the store is not available: {error}") from error
+
+    return serve

@@ -1,0 +1,184 @@
+"""The `GetWorkItems` streams: each is a worker, and each is written in its own dialect."""
+
+import asyncio
+import itertools
+
+import structlog
+
+from sidecar.core.work_items import EntityItem, TurnItem, WorkItem
+from sidecar.edge import dialects
+from sidecar.edge.dialects import Family, Profile
+from sidecar.edge.taskhub.rpc import hub_of
+from sidecar.edge.transport.ports import Call, Closed, Outflow
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.work.dispatch import Dispatch
+from sidecar.work.pool import Filter, Rewinds, Worker
+
+log = structlog.get_logger(__name__)
+
+
+class Stream:
+    """One open stream: turns items into the bytes that its worker reads."""
+
+    def __init__(self, profile: Profile, out: Outflow, *, may_rewind: bool) -> None:
+        self.family = profile.family
+        self.may_rewind = may_rewind
+        self.profile = profile
+        self.filled = asyncio.Event()
+        self.out = out
+        self.sent_items = 0
+        self.sent_bytes = 0
+        self.worker: Worker | None = None
+
+    def send(self, item: WorkItem) -> int:
+        """Write an item; return 0, or its size when the worker could not receive it.
+
+        One for a stream that has just ended goes back to the queue when its worker is removed.
+        """
+        message = self._written(item)
+        if len(message) > self.profile.max_bytes:
+            return len(message)
+        try:
+            self.out.send(message)
+        except Closed:
+            return 0
+        self.sent_items += 1
+        self.sent_bytes += len(message)
+        if self.out.full:
+            self.filled.set()
+        return 0
+
+    def rewinds(self) -> Rewinds:
+        """Return whether the worker can write the new history of an instance that is rewound."""
+        if not self.may_rewind or self.family in (dialects.DAPR, dialects.DAPR_DETACHING):
+            return Rewinds.NO
+        return Rewinds.YES if self.family is dialects.MICROSOFT else Rewinds.PERHAPS
+
+    def _written(self, item: WorkItem) -> bytes:
+        if isinstance(item, TurnItem):
+            return self._turn(item)
+        if isinstance(item, EntityItem):
+            return dialects.encode_entity(item)
+        return dialects.encode_activity(self.family, item)
+
+    def _turn(self, item: TurnItem) -> bytes:
+        """Return a turn; without its past, which is asked for later, when that does not fit and the worker can ask."""
+        # Only one family has the question for a new history; who gets it is taken for a member.
+        family = dialects.MICROSOFT if item.rewind else self.family
+        message = dialects.encode_turn(family, item)
+        if len(message) > self.profile.max_bytes and self.profile.streams_history:
+            return dialects.encode_turn(family, item, streamed=True)
+        return message
+
+    async def idle(self, closing: asyncio.Event) -> bool:
+        """Wait until there is something to do: room to make, or a ping to send. False when closing."""
+        waiting = [asyncio.ensure_future(self.filled.wait()), asyncio.ensure_future(closing.wait())]
+        try:
+            await asyncio.wait(waiting, timeout=dialects.PING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in waiting:
+                future.cancel()
+        return not closing.is_set()
+
+
+class Streams:
+    """All streams of one sidecar."""
+
+    def __init__(self, dispatch: Dispatch, most_bytes: int) -> None:
+        self._dispatch = dispatch
+        self._most_bytes = most_bytes
+        self._numbers = itertools.count(1)
+        self._by_peer: dict[str, list[Stream]] = {}
+        self._last: list[Stream] = []  # the one that ended last
+
+    def family(self, peer: str) -> Family | None:
+        """Return what is known of the family of the worker at a connection; None: nothing."""
+        known = {stream.family for stream in self._by_peer.get(peer, ())} - {dialects.NEUTRAL}
+        return known.pop() if len(known) == 1 else None
+
+    def learn(self, peer: str, family: Family | None) -> None:
+        """Take note of the family that the answers over a connection have shown."""
+        if family is not None:
+            for stream in self._by_peer.get(peer, ()):
+                if stream.family is not family:
+                    stream.family = family
+                    self._dispatch.pump()
+                if stream.worker is not None and not family.entities:
+                    stream.worker.max_entities = 0
+
+    def family_of(self, call: Call) -> Family:
+        """Return the family of a client: as its call tells, else as the workers that are here, or were, have shown."""
+        told = dialects.client_family(call.metadata)
+        if told is not None:
+            return told
+        here = self._by_peer.get(call.peer) or [stream for streams in self._by_peer.values() for stream in streams]
+        families = {stream.family for stream in here or self._last}
+        return families.pop() if len(families) == 1 else dialects.NEUTRAL
+
+    async def serve(self, call: Call, request: pb.GetWorkItemsRequest, out: Outflow, closing: asyncio.Event) -> None:
+        """Be a worker until the stream ends; returns, which ends it with OK, when the sidecar closes."""
+        profile = dialects.detect(call.metadata, request, self._most_bytes)
+        stream = Stream(profile, out, may_rewind=dialects.may_rewind(call.metadata, request))
+        worker = _worker(f"worker {next(self._numbers)}", call, request, stream)
+        stream.worker = worker
+        log.info("worker connected", worker=worker.name, peer=call.peer, dialect=profile.family.name)
+        self._by_peer.setdefault(call.peer, []).append(stream)
+        self._dispatch.add_worker(worker)
+        try:
+            while await stream.idle(closing):
+                if out.full:
+                    stream.filled.clear()
+                    await out.drained()
+                    self._dispatch.pump()
+                elif profile.ping:
+                    out.send(dialects.encode_ping(profile))
+        finally:
+            self._last = [stream]
+            self._by_peer[call.peer].remove(stream)
+            if not self._by_peer[call.peer]:
+                del self._by_peer[call.peer]
+            self._dispatch.remove_worker(worker)
+            log.info(
+                "worker disconnected",
+                worker=worker.name,
+                peer=call.peer,
+                sent_items=stream.sent_items,
+                sent_bytes=stream.sent_bytes,
+            )
+
+
+def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Stream) -> Worker:
+    """Return the worker that a stream is, with the limits that it asked for (0: it did not say)."""
+    in_flight = stream.profile.in_flight
+    filters = request.filters if request.HasField("filters") else None
+    return Worker(
+        name=name,
+        peer=call.peer,
+        hub=hub_of(call),
+        max_turns=request.max_orchestrations if request.max_orchestrations > 0 else in_flight,
+        max_activities=request.max_activities if request.max_activities > 0 else in_flight,
+        max_bytes=stream.profile.max_bytes,
+        turn_filter=Filter() if filters is None else _filter(list(filters.orchestrations)),
+        activity_filter=Filter() if filters is None else _filter(list(filters.activities)),
+        is_full=lambda: stream.out.full,
+        send=stream.send,
+        rewinds=stream.rewinds,
+        keeps_history=stream.profile.keeps_history,
+        streams_history=stream.profile.streams_history,
+        max_entities=dialects.entities_at_once(call.metadata, request, stream.profile),
+        entity_filter=Filter() if filters is None else _entity_filter(list(filters.entities)),
+    )
+
+
+def _entity_filter(entries: list[pb.WorkItemFilter]) -> Filter:
+    return Filter({entry.name.lower(): frozenset() for entry in entries})
+
+
+def _filter(entries: list[pb.WorkItemFilter]) -> Filter:
+    names: dict[str, frozenset[str]] = {}
+    for entry in entries:
+        versions = frozenset(entry.versions)
+        before = names.get(entry.name, versions)
+        # A name without versions takes all of them, whatever else is said of it.
+        names[entry.name] = before | versions if before and versions else frozenset()
+    return Filter(names)

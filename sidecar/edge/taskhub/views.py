@@ -1,0 +1,55 @@
+"""An instance as clients of either family read it. Pure."""
+
+from sidecar.core import events
+from sidecar.core.model import Instance, Status
+from sidecar.edge.dialects import DAPR, DAPR_DETACHING, Family
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.services.clients import View
+
+
+def answer(view: View | None, family: Family) -> bytes:
+    """Return the encoded answer to get and wait; without an instance it says that there is none."""
+    if view is None:
+        return b""
+    return pb.GetInstanceResponse(exists=True, state=state_of(view, family)).SerializeToString()
+
+
+def status_of(instance: Instance, family: Family) -> Status:
+    """Return the status that a client of a family is shown: only one of them knows STALLED, others fail on it."""
+    if instance.status is Status.STALLED and family not in (DAPR, DAPR_DETACHING):
+        return Status.RUNNING
+    return instance.status
+
+
+def state_of(view: View, family: Family) -> pb.InstanceState:
+    """Return an instance as a client of a family reads it."""
+    instance = view.instance
+    state = pb.InstanceState(
+        instance_id=instance.id,
+        name=instance.name,
+        version=events.text(instance.version),
+        status=int(status_of(instance, family)),
+        created=events.timestamp(instance.created_at),
+        last_updated=events.timestamp(instance.updated_at),
+        input=events.text(view.input),
+        output=events.text(view.output),
+        custom_status=events.text(instance.custom_status),
+        execution_id=events.text(instance.execution),
+    )
+    state.MergeFromString(_tags(instance.tags))
+    if instance.failure is not None:
+        state.failure.MergeFromString(instance.failure)
+    if instance.scheduled_at is not None:
+        state.scheduled_start.CopyFrom(events.timestamp(instance.scheduled_at))
+    if instance.completed_at is not None:
+        state.completed.CopyFrom(events.timestamp(instance.completed_at))
+    if instance.started_at is not None:
+        state.started.CopyFrom(events.timestamp(instance.started_at))
+    if instance.parent is not None:
+        state.parent_instance_id.value = instance.parent.actor.id
+        state.parent_app_id.value = instance.parent.actor.app
+    return state
+
+
+def _tags(stored: bytes) -> bytes:
+    return pb.InstanceState(tags=pb.ExecutionStarted.FromString(stored).tags).SerializeToString()

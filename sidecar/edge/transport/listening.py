@@ -1,0 +1,63 @@
+"""Where a sidecar listens: which addresses a host stands for, and how its ports are bound there."""
+
+import os
+import socket
+from collections.abc import Callable
+
+import structlog
+
+from sidecar.config.settings import StartError
+from sidecar.edge.transport.ports import AddressInUse, Server, Tls
+
+LOOPBACK = ("127.0.0.1", "::1")
+_NAMES_BOTH = ("localhost", "127.0.0.1")
+log = structlog.get_logger(__name__)
+
+
+def both_loopbacks(host: str) -> bool:
+    """Whether a host stands for both loopback addresses: SDKs look at either."""
+    return host.lower() in _NAMES_BOTH
+
+
+async def listen(server: Server, host: str, port: int, tls: Callable[[], Tls] | None = None) -> int:
+    """Bind a server, and return the port. On localhost both addresses get it; without IPv6 the first alone.
+
+    Raises:
+        StartError: the port is taken, or the host is not this machine's.
+    """
+    if not both_loopbacks(host):
+        return await _listen(server, host, port, tls)
+    bound = await _listen(server, LOOPBACK[0], port, tls)
+    if _has_ipv6():
+        await _listen(server, LOOPBACK[1], bound, tls)
+    else:
+        log.info("no IPv6 on this machine: listening on 127.0.0.1 only", port=bound)
+    return bound
+
+
+async def _listen(server: Server, host: str, port: int, tls: Callable[[], Tls] | None) -> int:
+    try:
+        _probe(host, port)
+        return await server.listen(host, port, tls)
+    except OSError as error:
+        raise StartError(f"{error}: stop what listens there, or choose another port") from error
+
+
+def _probe(host: str, port: int) -> None:
+    """Find out that an address is taken before the transport does: it would say so in lines of its own."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or os.strerror(error.errno or 0)
+        raise AddressInUse(f"cannot listen on {host}:{port}: {reason}") from error
+
+
+def _has_ipv6() -> bool:
+    try:
+        _probe(LOOPBACK[1], 0)
+    except OSError:
+        return False
+    return True

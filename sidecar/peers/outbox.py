@@ -1,0 +1,304 @@
+"""Reminders for other apps leave here; nothing else knows that there is a network.
+
+Each peer has its own queue and its own pace, so that one that is slow or down costs the others nothing. Messages of
+one actor to one actor go in order. A reminder leaves the queue when the peer has accepted it or given a final answer;
+else it is tried again, for ever.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from sidecar.actors.engine import Engine
+from sidecar.core import events
+from sidecar.core.delivery import Arrival, arrive
+from sidecar.core.model import ActorId, Changes, Delivered, Kind, Lost, Outcome, Reminder, Reply
+from sidecar.core.workflow import calls
+from sidecar.peers.directory import Directory
+from sidecar.store.protocol import UnavailableError
+from sidecar.store.reads import Reads
+
+QUEUE_LIMIT = 5_000
+BATCH_MESSAGES = 256
+BATCH_BYTES = 4 * 1024 * 1024
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+_FINAL_FAILURES = {Outcome.DENIED, Outcome.INVALID, Outcome.MISSING}
+_FAILURES = {Outcome.DENIED: "WorkflowAccessPolicyDenied"}
+Peer = tuple[str, str]  # namespace and app ID
+Lane = tuple[ActorId, ActorId]
+log = structlog.get_logger(__name__)
+
+
+class LinkBrokenError(Exception):
+    """The link ended before the answer came: what was sent may have arrived or not."""
+
+
+class Link(Protocol):
+    """A connection to the sidecar of another app."""
+
+    @property
+    def store(self) -> str:
+        """Identity of the store behind it."""
+
+    async def deliver(self, batch: Sequence[Reminder], floor: int) -> list[Reply]:
+        """Send messages and return the answer to each; `floor` is below every message that may still come.
+
+        Raises:
+            LinkBrokenError: there is no answer.
+        """
+
+
+class Links(Protocol):
+    """Finds a link."""
+
+    def link(self, namespace: str, app: str) -> Link | None:
+        """Return a link to an app that is up, or None."""
+
+    def knock(self, namespace: str, app: str) -> None:
+        """Try to open a link to an app at once, if there is none."""
+
+
+@dataclass(slots=True)
+class Queue:
+    """What waits for one peer, by order number, and how it goes."""
+
+    peer: Peer
+    pending: dict[int, Reminder] = field(default_factory=dict)
+    complete: bool = True
+    failures: int = 0
+    error: str = ""
+    blocked: dict[Lane, float] = field(default_factory=dict)  # until a monotonic time
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+    def next_batch(self, now: float) -> list[Reminder]:
+        """Return what may go now: the oldest first, none whose lane waits, not too much at once."""
+        batch: list[Reminder] = []
+        size = 0
+        for reminder_id in sorted(self.pending):
+            reminder = self.pending[reminder_id]
+            if self.blocked.get((reminder.source, reminder.target), 0.0) > now:
+                continue
+            size += len(reminder.payload)
+            if batch and (len(batch) >= BATCH_MESSAGES or size > BATCH_BYTES):
+                break
+            batch.append(reminder)
+        return batch
+
+    def add(self, reminder: Reminder) -> None:
+        """Queue a reminder, unless too many wait already; those are read again later."""
+        if not self.complete or len(self.pending) >= QUEUE_LIMIT:
+            self.complete = False
+            return
+        self.pending[reminder.id] = reminder
+        self.wake.set()
+
+
+class Router:
+    """The queues of all peers. Implements `dispatch.Outbox`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        directory: Directory,
+        links: Links,
+        *,
+        most_bytes: int,
+        unknown_app_fails: bool,
+        spawn: Callable[[Queue], asyncio.Task[None]] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.directory = directory
+        self.links = links
+        self.queues: dict[Peer, Queue] = {}
+        self._most_bytes = most_bytes
+        self._unknown_app_fails = unknown_app_fails
+        self._where: dict[int, Peer] = {}
+        self._reads = Reads()
+        self._spawn = spawn or (lambda queue: asyncio.create_task(self._run(queue), name=f"router {queue.peer[1]}"))
+
+    # ------------------------------------------------------------ Outbox
+
+    def offer(self, reminder: Reminder) -> None:
+        """See `Outbox`."""
+        peer = (reminder.target.namespace, reminder.target.app)
+        self._where[reminder.id] = peer
+        self.queue(peer).add(reminder)
+
+    def discard(self, reminder_id: int) -> None:
+        """See `Outbox`."""
+        self._reads.went(reminder_id)
+        peer = self._where.pop(reminder_id, None)
+        if peer is not None:
+            self.queues[peer].pending.pop(reminder_id, None)
+
+    async def reload(self) -> None:
+        """See `Outbox`."""
+        await self.start()
+        for queue in self.queues.values():
+            queue.complete = False
+            queue.wake.set()
+
+    def queue(self, peer: Peer) -> Queue:
+        """Return the queue of a peer, made and started when it is the first time."""
+        found = self.queues.get(peer)
+        if found is None:
+            found = self.queues[peer] = Queue(peer, complete=False)
+            found.wake.set()
+            found.task = self._spawn(found)
+        return found
+
+    def retry(self, app: str) -> list[str]:
+        """Try to reach an app at once ("": all of them); return those for which something waits."""
+        wanted = [queue for (_, name), queue in self.queues.items() if app in ("", name)]
+        for queue in wanted:
+            queue.failures = 0
+            queue.blocked.clear()
+            queue.wake.set()
+            self.links.knock(*queue.peer)
+        return sorted(queue.peer[1] for queue in wanted if queue.pending or not queue.complete)
+
+    # ------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Take up what the store holds for other apps."""
+        for peer in await self.engine.store.destinations():
+            self.queue(peer)
+
+    async def stop(self) -> None:
+        """Send nothing more."""
+        tasks = [queue.task for queue in self.queues.values() if queue.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def link_up(self, peer: Peer, store: str) -> None:
+        """Take note that a peer is there: what another store of its had accepted is sent again."""
+        queue = self.queue(peer)
+        await self.engine.commit(Changes(lost=(Lost(*peer, store),)))
+        queue.complete, queue.failures, queue.error = False, 0, ""
+        queue.wake.set()
+
+    async def _run(self, queue: Queue) -> None:
+        while True:
+            queue.wake.clear()  # what comes while a batch is under way wakes the next round
+            try:
+                pause = await self._once(queue)
+            except (LinkBrokenError, UnavailableError) as error:
+                pause = self._failed(queue, str(error))
+            await _wait(queue.wake, pause)
+
+    async def _once(self, queue: Queue) -> float | None:
+        """Send one batch; return how long to wait before the next, None for "until something comes"."""
+        if not queue.complete and len(queue.pending) < QUEUE_LIMIT // 2:
+            await self._fill(queue)
+        if not queue.pending:
+            return None
+        link = self.links.link(*queue.peer)
+        if link is None:
+            return await self._nobody(queue)
+        batch = queue.next_batch(self.engine.clock.monotonic())
+        if not batch:
+            return SHORTEST_PAUSE
+        await self._send(queue, link, batch)
+        return 0.0
+
+    async def _fill(self, queue: Queue) -> None:
+        queue.complete = True  # what is committed from now on is added by its committer
+        with self._reads.reading() as gone:
+            try:
+                found = await self.engine.store.outbound(*queue.peer, 0, QUEUE_LIMIT)
+            except UnavailableError:
+                queue.complete = False
+                raise
+            queue.complete = queue.complete and len(found) < QUEUE_LIMIT
+            for reminder in (one for one in found if not gone(one.id)):
+                self._where[reminder.id] = queue.peer
+                queue.pending[reminder.id] = reminder
+
+    async def _nobody(self, queue: Queue) -> float:
+        namespace, app = queue.peer
+        known = self.directory.addresses(namespace, app)
+        text = f"app '{app}' is not connected" if known else f"the address of app '{app}' was not found"
+        if not known and self._unknown_app_fails:
+            for reminder in list(queue.pending.values()):
+                await self._final(queue, reminder, Reply(Outcome.MISSING, text))
+            return 0.0
+        return self._failed(queue, text)
+
+    def _failed(self, queue: Queue, error: str) -> float:
+        queue.failures += 1
+        pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(queue.failures, 10))
+        if error != queue.error:
+            log.warning("cannot reach app", app=queue.peer[1], namespace=queue.peer[0], error=error,
+                        waiting=len(queue.pending))  # fmt: skip
+            queue.error = error
+        return self.engine.clock.jitter(pause)
+
+    # ------------------------------------------------------------ sending
+
+    async def _send(self, queue: Queue, link: Link, batch: list[Reminder]) -> None:
+        large = [reminder for reminder in batch if len(reminder.payload) > self._most_bytes]
+        for reminder in large:
+            text = (
+                f"the message has {len(reminder.payload)} bytes; at most {self._most_bytes} may be sent to another app"
+            )
+            await self._final(queue, reminder, Reply(Outcome.INVALID, text))
+        batch = [reminder for reminder in batch if reminder not in large]
+        if not batch:
+            return
+        answers = await link.deliver(batch, min(queue.pending))
+        queue.failures, queue.error = 0, ""
+        await self._settle(queue, link, list(zip(batch, answers, strict=True)))
+
+    async def _settle(self, queue: Queue, link: Link, answered: list[tuple[Reminder, Reply]]) -> None:
+        """Act on the answers: those accepted are marked in one commit."""
+        accepted: list[Delivered] = []
+        now = self.engine.clock.monotonic()
+        for reminder, reply in answered:
+            lane = (reminder.source, reminder.target)
+            if reply.outcome is Outcome.UNAVAILABLE:
+                queue.blocked[lane] = now + self.engine.clock.jitter(1.0)
+            elif reply.outcome in _FINAL_FAILURES:
+                await self._final(queue, reminder, reply)
+            else:
+                accepted.append(Delivered(reminder.id, link.store))
+        if accepted:
+            await self.engine.commit(Changes(delivered=tuple(accepted)))
+            for delivered in accepted:
+                self._done(queue, delivered.reminder)
+        queue.blocked = {lane: until for lane, until in queue.blocked.items() if until > now}
+
+    def _done(self, queue: Queue, reminder_id: int) -> None:
+        queue.pending.pop(reminder_id, None)
+        self._where.pop(reminder_id, None)
+
+    async def _final(self, queue: Queue, reminder: Reminder, reply: Reply) -> None:
+        """Take a refusal that will not change: a call fails with it, anything else is dropped."""
+        log.warning("message refused", app=queue.peer[1], kind=reminder.kind.name, why=reply.text)
+        if reminder.kind in (Kind.ACTIVITY, Kind.CREATE, Kind.REWIND) and reminder.owner:
+            await self._fail_call(reminder, reply)
+        await self.engine.commit(Changes(dropped=(reminder.id,)))
+        self._done(queue, reminder.id)
+
+    async def _fail_call(self, reminder: Reminder, reply: Reply) -> None:
+        engine = self.engine
+        now = engine.clock.now()
+        kind = _FAILURES.get(reply.outcome, f"Remote{reply.outcome.name.capitalize()}")
+        details = events.failure(kind, reply.text, retriable=False)
+        build = events.task_failed if reminder.kind is Kind.ACTIVITY else events.child_failed
+        result = calls.answer_of(reminder, build(now, reminder.call.task, details), now)
+        arrival = Arrival(result, consumed=(reminder.id,))
+
+        await engine.submit((reminder.source.hub, reminder.source.id), lambda at, state: arrive(at, state, arrival))
+
+
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

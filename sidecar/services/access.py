@@ -1,0 +1,64 @@
+"""Asks the access policy: what another app may do here, and what its messages ask for."""
+
+from functools import partial
+
+import structlog
+
+from sidecar.core import delivery, events
+from sidecar.core.errors import DeniedError
+from sidecar.core.model import Kind, Reminder
+from sidecar.core.policy import Operation, Past, Policy, no_past
+from sidecar.core.workflow import propagated_history
+
+log = structlog.get_logger(__name__)
+
+
+class Access:
+    """What other apps may do here; without a policy, everything."""
+
+    def __init__(self, policy: Policy | None) -> None:
+        self._policy = policy
+
+    def check(
+        self, app: str, operation: Operation, name: str | None, kind: str = "workflow", past: Past = no_past
+    ) -> None:
+        """See that the policy lets an app (the own one: "") do that.
+
+        `name` None: there is no such instance. `past` is what the caller has shown of its history.
+
+        Raises:
+            DeniedError: it does not.
+        """
+        if self._policy is None or not app:
+            return
+        rules = self._policy.fitting(app, kind, name, operation)
+        if any(rule.met_by(past) for rule in rules):
+            return
+        if rules:
+            log.warning("denied by the policy: a rule requires what the caller's history lacks", app=app, name=name)
+        else:
+            rule = {"caller": app, kind: name or "*", "operations": [operation.value]}
+            log.warning("denied by the policy", app=app, rule_that_would_allow_it=rule)
+        raise DeniedError(f"app '{app}' may not {operation.value} that here: the access policy denies it")
+
+    def check_message(self, message: Reminder, app: str) -> None:
+        """See that the policy lets an app schedule what a message asks for: by its payload, which is what will run.
+
+        Answers and a parent's commands are not asked about: the open call and the recorded parent allow them. A rewind
+        is a command, unless the child is gone and it creates one: that is asked then, by `check_creation`.
+
+        Raises:
+            DeniedError: it does not.
+            MalformedError: the payload cannot be read.
+        """
+        schedule = partial(self.check, app, Operation.SCHEDULE)
+        if message.kind is Kind.ACTIVITY:
+            request = delivery.requested(message)
+            schedule(request.name, "activity", partial(propagated_history.happened, request.lineage, message.source))
+        elif message.kind in (Kind.CREATE, Kind.DETACHED):
+            started = events.decode(message.payload).execution_started
+            schedule(started.name, past=partial(propagated_history.happened, started.lineage, message.source))
+
+    def check_creation(self, message: Reminder, app: str) -> None:
+        """See that the policy lets an app schedule the child that its rewind does not find. Raises as above."""
+        self.check(app, Operation.SCHEDULE, events.decode(message.payload).execution_rewound.name.value)

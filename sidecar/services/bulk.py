@@ -1,0 +1,122 @@
+"""What is asked of many instances at once: pages of a query, purges by criteria or in batches, the end of a hub.
+
+Every step is a bounded read or an operation on one instance, so nobody else waits for it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from sidecar.actors.engine import Address
+from sidecar.actors.trees import in_groups
+from sidecar.core import events, operations
+from sidecar.core.model import Context, Decision, Instance, Outcome, Reply, State, Status
+from sidecar.services.clients import Service, View, input_of
+from sidecar.services.purge import Purge, Purging
+from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, Page, Store
+
+_MOST_BYTES = 4 * 1024 * 1024  # of rows that are held for one page
+_AT_ONCE = 50  # instances of a page that is purged
+TERMINAL = frozenset(status for status in Status if status.terminal)
+log = structlog.get_logger(__name__)
+
+
+async def page_of(store: Store, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+    """Return the next `limit` instances, fewer when they are large, or all that are left: `next` is None just then."""
+    found: list[Instance] = []
+    mark: Mark | None = after
+    while mark is not None:
+        page = await store.query(criteria, order, mark, limit + 1 - len(found))
+        found += [one for one in page.found if _has_tags(one, criteria)]
+        if len(found) > limit:
+            return Page(found[:limit], mark_of(found[limit - 1], order))
+        mark = page.next
+        if mark is not None and sum(map(_weight, found)) > _MOST_BYTES:
+            return Page(found, mark)
+    return Page(found, None)
+
+
+def _weight(instance: Instance) -> int:
+    """Return the bytes of what can be large in the row of an instance."""
+    return len(instance.custom_status or "") + len(instance.failure or b"") + len(instance.tags)
+
+
+def mark_of(instance: Instance, order: Order) -> Mark:
+    """Return where an instance stands in an order."""
+    moment = instance.created_at if order is Order.CREATED else instance.completed_at
+    return Mark(moment or 0, instance.key)
+
+
+def _has_tags(instance: Instance, criteria: Criteria) -> bool:
+    """Whether the tags are there as tags: the store has only found their bytes, which a value may contain."""
+    return not criteria.tags or events.tags_in(instance.tags).issuperset(criteria.tags)
+
+
+class Queries:
+    """Operations over the instances of one sidecar."""
+
+    def __init__(self, service: Service) -> None:
+        self._engine = service.engine
+        self._purging = Purging(service)
+
+    async def page(self, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+        """See `page_of`."""
+        return await page_of(self._engine.store, criteria, order, after, limit)
+
+    async def view(self, instance: Instance, payloads: bool) -> View:
+        """Return an instance as a client sees it."""
+        if not payloads:
+            return View(instance, None, None)
+        started, output = await self._engine.store.payloads(instance.key)
+        return View(instance, input_of(started), output)
+
+    async def purge(self, criteria: Criteria, how: Purge, seconds: float | None = None) -> tuple[int, bool]:
+        """Remove what fits, only what has ended unless by force; return how many went and whether that was all.
+
+        After `seconds` no more is begun.
+        """
+        clock = self._engine.clock
+        end = None if seconds is None else clock.monotonic() + seconds
+        if not how.force:
+            criteria = replace(criteria, statuses=criteria.statuses & TERMINAL)
+        count, complete = 0, True
+        mark: Mark | None = BEGINNING
+        while mark is not None:
+            page = await self._engine.store.query(criteria, Order.CREATED, mark, _AT_ONCE)
+            fitting = [(one.hub, one.id) for one in page.found if _has_tags(one, criteria)]
+            gone, all_reached = await self.purge_batch(fitting, how)
+            count, complete = count + gone, complete and all_reached
+            mark = page.next
+            if end is not None and clock.monotonic() >= end:
+                return count, complete and mark is None
+        return count, complete
+
+    async def purge_batch(self, addresses: Sequence[Address], how: Purge) -> tuple[int, bool]:
+        """Remove those instances that are there and may go; return how many instances went, in all apps.
+
+        And whether every app that has a part of them was reached: what the others have a part of is kept.
+        """
+        done = await in_groups(addresses, lambda address: self._purging.purge(address, how))
+        kept = [reply.text for reply, _ in done if reply.outcome is Outcome.UNAVAILABLE]
+        if kept:
+            log.warning("workflows are kept: an app that has children of theirs was not reached",
+                        count=len(kept), first=kept[0])  # fmt: skip
+        return sum(count for _, count in done), not kept
+
+    async def end_batch(self, addresses: Sequence[Address], output: str | None) -> list[bool]:
+        """Terminate instances and not their children; for each, False if there is none that runs."""
+        return await in_groups(addresses, lambda address: self._end(address, output))
+
+    async def _end(self, address: Address, output: str | None) -> bool:
+        def decide(at: Context, state: State | None) -> Decision:
+            if state is None or state.instance.status.terminal:
+                return Decision(None, Reply(Outcome.STALE))
+            return operations.terminate(at, state, output, recurse=False)
+
+        return (await self._engine.submit(address, decide)).outcome is Outcome.DONE
+
+    async def delete_hub(self, hub: str) -> int:
+        """Remove all instances of a hub, whatever they do."""
+        count, _ = await self.purge(Criteria(hub, entities=True), Purge(recursive=False, force=True))
+        return count

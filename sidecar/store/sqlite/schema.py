@@ -1,0 +1,186 @@
+"""What a database file must be before it is used: ours, whole, of a known schema, with the right settings; the lock.
+
+Runs on the connection's thread, but for the lock.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+from filelock import FileLock, Timeout
+
+from sidecar.core.model import Self
+
+log = structlog.get_logger(__name__)
+
+# The WAL-reset race of older versions needs two connections; this store has one, and says so all the same.
+_FIXED = ((3, 51, 3), (3, 44, 6), (3, 50, 7))
+_PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "mmap_size": 0, "busy_timeout": 5000}
+_APPLICATION_ID = 0x53694361
+_CHECKED_BYTES = 64 * 1024 * 1024  # a larger file is not read through at the start, which takes under a second
+_RESTORE = "stop the sidecar, look with `sidecar store check`, put a backup back with `sidecar store restore`"
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "free space on the disk of the data directory",
+    sqlite3.SQLITE_READONLY: "let the sidecar write to the data directory, and its disk be mounted for writing",
+    sqlite3.SQLITE_CANTOPEN: "let the sidecar write to the data directory, and its disk be mounted for writing",
+    sqlite3.SQLITE_IOERR: "look for errors of the disk in the log of the system",
+    sqlite3.SQLITE_CORRUPT: _RESTORE,
+    sqlite3.SQLITE_NOTADB: _RESTORE,
+}
+
+
+class OpenError(Exception):
+    """The store cannot be opened; the text says why and what to do."""
+
+
+class Opened(NamedTuple):
+    """What a file says of itself: its ID and generation, and the first key and order number that were never used."""
+
+    identity: str
+    next_key: int
+    next_order: int
+
+
+def advice(error: Exception) -> str:
+    """Return an error with what a person can do about it."""
+    hint = _ADVICE.get(primary_code(error), "")
+    return f"{error}: {hint}" if hint else str(error)
+
+
+def primary_code(error: Exception) -> int:
+    """Return the result code of SQLite without its details; 0 if it is not an error of SQLite's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def prove(connection: sqlite3.Connection) -> None:
+    """Write something durably: a disk that cannot is found out before work depends on it. Raises sqlite3.Error."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(
+        "INSERT INTO meta (name, value) VALUES ('reopened', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"
+    )
+    connection.execute("COMMIT")
+
+
+def prepare(connection: sqlite3.Connection, me: Self, fresh: str) -> Opened:
+    """Check a file, bring its schema up to date and read who it belongs to. Raises sqlite3.Error."""
+    connection.isolation_level = None
+    _check_ours(connection)
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        connection.execute("PRAGMA auto_vacuum = incremental")
+    for name, wanted in _PRAGMAS.items():
+        connection.execute(f"PRAGMA {name} = {wanted}")
+        in_force = connection.execute(f"PRAGMA {name}").fetchone()
+        if in_force is not None and in_force[0] != wanted:
+            raise sqlite3.OperationalError(f"pragma {name} is {in_force[0]!r}, not {wanted!r}")
+    connection.execute("PRAGMA journal_size_limit = 67108864")
+    pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    if pages * size < _CHECKED_BYTES and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError(f"the file is damaged: {_ADVICE[sqlite3.SQLITE_CORRUPT]}")
+    _migrate(connection)
+    return Opened(_identity(connection, me, fresh), next_of(connection, "instances"), next_of(connection, "reminders"))
+
+
+def _check_ours(connection: sqlite3.Connection) -> None:
+    """Refuse a database that some other program has made; it is left as it is."""
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    if tables and application != _APPLICATION_ID:
+        raise sqlite3.DatabaseError("it is the database of another program")
+
+
+def strangeness(connection: sqlite3.Connection) -> list[str]:
+    """Return why a file cannot be a store that this version knows, at most one reason. Raises sqlite3.Error."""
+    try:
+        _check_ours(connection)
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        _check_known(found)
+    except sqlite3.DatabaseError as error:
+        if primary_code(error):
+            raise
+        return [str(error)]
+    return [] if found else ["it is empty"]
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Return the numbered schema changes, in order."""
+    folder = resources.files("sidecar.store.sqlite") / "migrations"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [(int(file.name.split("_")[0]), file.read_text()) for file in files]
+
+
+def _check_known(found: int) -> None:
+    known = migrations()[-1][0]
+    if found > known:
+        raise sqlite3.DatabaseError(f"the file has schema {found}, this version knows {known}: upgrade the sidecar")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Run the schema changes that the file lacks, each in one transaction with the number that says so."""
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    _check_known(found)
+    for number, script in migrations():
+        if number > found:
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in _statements(script):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Return the statements of a script, one by one."""
+    statement = ""
+    for part in script.split(";")[:-1]:  # behind the last one there is nothing, or a remark
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):
+            yield statement.strip()
+            statement = ""
+
+
+def _identity(connection: sqlite3.Connection, me: Self, fresh: str) -> str:
+    """Return the store's ID and generation; a store of another app is refused."""
+    connection.execute("BEGIN IMMEDIATE")
+    wanted = {"app": me.app, "namespace": me.namespace, "store": fresh, "generation": "1"}
+    connection.executemany("INSERT OR IGNORE INTO meta (name, value) VALUES (?, ?)", list(wanted.items()))
+    meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    connection.execute("COMMIT")
+    if (meta["namespace"], meta["app"]) != (me.namespace, me.app):
+        raise sqlite3.DatabaseError(f"it belongs to app {meta['app']!r} of namespace {meta['namespace']!r}")
+    return f"{meta['store']}.{meta['generation']}"
+
+
+def next_of(connection: sqlite3.Connection, table: str) -> int:
+    """Return the first number that a table never used."""
+    found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    return found[0] + 1 if found else 1
+
+
+def warn_if_affected() -> None:
+    """Log the SQLite version, and say so when it has the WAL-reset bug."""
+    version = sqlite3.sqlite_version_info
+    fixed = version >= _FIXED[0] or any(version[:2] == minor[:2] and version >= minor for minor in _FIXED[1:])
+    bug = "has the WAL-reset bug: do not open the database with another program while the sidecar runs"
+    log.info("sqlite", version=sqlite3.sqlite_version, **({} if fixed else {"note": bug}))
+
+
+def path_of(me: Self, directory: Path) -> Path:
+    """Return where the database of an app is."""
+    return directory / f"{me.namespace}.{me.app}.db"
+
+
+def lock(path: Path, me: Self) -> FileLock:
+    """Make the directory and take the lock that only one sidecar can have. Raises OpenError."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        taken = FileLock(f"{path}.lock")
+        taken.acquire(timeout=0)
+        path.touch(mode=0o600)
+    except Timeout:
+        raise OpenError(f"another sidecar of app {me.app!r} has {path} open: stop it first") from None
+    except OSError as error:
+        raise OpenError(f"cannot use the data directory {path.parent}: {error.strerror or error}") from error
+    return taken

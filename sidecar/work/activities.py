@@ -1,0 +1,273 @@
+"""Activities for the own workers: those that wait, and those that a worker has.
+
+One delivery at a time. All of it is a hint over the store: an activity that is not known here is read from there.
+"""
+
+import itertools
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+
+import structlog
+
+from sidecar.actors.engine import Engine
+from sidecar.core import delivery, events
+from sidecar.core.attempts import Crash, Patience
+from sidecar.core.model import Changes, Kind, Outcome, Reminder, Reply
+from sidecar.core.work_items import ActivityItem
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.store.protocol import UnavailableError
+from sidecar.store.reads import Reads
+from sidecar.work.backoff import Refusals
+from sidecar.work.pool import Pool, Worker
+from sidecar.work.ready_queue import Group, Lane
+
+PAGE = 1_000
+SMALL_PAYLOAD = 64 * 1024  # payloads up to this size are kept while their activity waits
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An activity that a worker has, since a monotonic time; `number` tells this delivery from others of it."""
+
+    worker: Worker
+    reminder: Reminder
+    since: float
+    number: int
+
+
+class Activities:
+    """Hands activities to workers and takes them back. `spawn` runs something on the side."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        pool: Pool,
+        *,
+        patience: Patience,
+        spawn: Callable[[Coroutine[object, object, None], str], None],
+        pump: Callable[[], None],
+        store_failed: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._store = engine.store
+        self._clock = engine.clock
+        self._pool = pool
+        self._patience = patience
+        self._spawn = spawn
+        self._pump = pump
+        self._store_failed = store_failed
+        self._at_hand: dict[int, Reminder] = {}
+        self._numbers = itertools.count(1)
+        self._reads = Reads()
+        self._refusals: Refusals[int] = Refusals(engine.clock)
+        self.leases: dict[int, Lease] = {}
+
+    def queue(self, reminder: Reminder) -> None:
+        """Take an activity that was committed, or that came back from a worker."""
+        if reminder.id in self.leases:
+            return
+        self._offer(reminder)
+        if reminder.id in self._pool.activities and len(reminder.payload) <= SMALL_PAYLOAD:
+            self._at_hand[reminder.id] = reminder
+        self._pump()
+
+    async def refill(self, lanes: frozenset[Lane] | None = None) -> None:
+        """Queue what waits in the store, of these lanes (None: of all), as far as it fits.
+
+        Raises:
+            UnavailableError: the store failed.
+        """
+        backlog = self._pool.activities
+        backlog.refilling(lanes)
+        after, more = 0, True
+        with self._reads.reading() as gone:
+            while more and not backlog.has_share(lanes):
+                page = await self._store.activities(after, PAGE)
+                for reminder in page:
+                    if not gone(reminder.id) and (lanes is None or (reminder.target.hub, reminder.name) in lanes):
+                        self.queue(reminder)
+                more = len(page) == PAGE
+                after = page[-1].id if page else after
+
+    def _offer(self, reminder: Reminder, size: int = 0) -> None:
+        suspect = self._patience.suspects(reminder.crashes.times)
+        group = _group_of(reminder, size)._replace(shunned=self._refusals.of(reminder.id), suspect=suspect)
+        self._pool.activities.offer(reminder.id, group)
+
+    def discard(self, reminder_id: int) -> None:
+        """Forget an activity that is gone from the store."""
+        self._reads.went(reminder_id)
+        self._refusals.forget(reminder_id)
+        self._at_hand.pop(reminder_id, None)
+        self._pool.activities.discard(reminder_id)
+        self._end(reminder_id)
+
+    def hand_out(self, worker: Worker, reminder_id: int) -> None:
+        """Send an activity to the worker that it was assigned to."""
+        reminder = self._at_hand.pop(reminder_id, None)
+        if reminder is None:
+            self._spawn(self._fetch(worker, reminder_id), "fetch activity")
+        else:
+            self._send(worker, reminder)
+
+    async def _fetch(self, worker: Worker, reminder_id: int) -> None:
+        try:
+            reminder = await self._store.reminder(reminder_id)
+        except UnavailableError as error:
+            log.warning("cannot read an activity", error=str(error))
+            worker.activities.pop(reminder_id, None)
+            self._store_failed()
+            return
+        if reminder is None:
+            worker.activities.pop(reminder_id, None)
+        elif worker in self._pool.workers:
+            self._send(worker, reminder)
+        else:
+            self.queue(reminder)
+
+    def _send(self, worker: Worker, reminder: Reminder) -> None:
+        number = next(self._numbers)
+        self.leases[reminder.id] = Lease(worker, reminder, self._clock.monotonic(), number)
+        token = f"a.{reminder.id}.{number}.{self._store.identity}"
+        too_large = worker.send(ActivityItem(reminder.payload, token))
+        if too_large:
+            self._end(reminder.id)
+            self._too_large(reminder, too_large)
+
+    def _too_large(self, reminder: Reminder, size: int) -> None:
+        """Let an activity wait for a worker that can receive it; when there is none, let it fail, and say why."""
+        limit = self._pool.largest_for_activity(_group_of(reminder))
+        if limit >= size:
+            log.info("activity waits for a worker that can receive it", name=reminder.name, bytes=size)
+            self._offer(reminder, size)
+            return
+        text = f"the request of activity '{reminder.name}' has {size} bytes, and a worker receives at most {limit}"
+        log.warning("activity is too large", name=reminder.name, bytes=size, limit=limit)
+        self._spawn(self._fail(reminder, "PayloadSizeExceeded", text), "fail an activity")
+
+    async def _fail(self, reminder: Reminder, kind: str, text: str) -> None:
+        """Let an activity fail for a reason that is not its own; to try it once more at once would be no use."""
+        details = events.failure(kind, text, retriable=False)
+        try:
+            await self.settle(reminder, events.task_failed(self._clock.now(), reminder.call.task, details))
+        except UnavailableError as error:
+            log.warning("cannot store the failure of an activity", error=str(error))
+            self._store_failed()
+
+    async def settle(self, reminder: Reminder, event: bytes) -> Reply:
+        """End an activity with the event that says how, whether or not a worker has it.
+
+        Raises:
+            UnavailableError: the store failed.
+        """
+        engine = self._engine
+        if reminder.owner:
+            reply = await engine.submit(
+                (reminder.source.hub, reminder.source.id),
+                lambda at, state: delivery.activity_done(at, state, reminder, event),
+            )
+            # That nobody waits any more is no mistake of the worker.
+            outcome = Outcome.STALE if reply.outcome is Outcome.MISSING else reply.outcome
+        else:
+            refusal = await engine.commit(delivery.foreign_activity_done(engine.context(), reminder, event))
+            outcome = Outcome.DONE if refusal is None else Outcome.STALE
+        # Done by this answer or before it: either way nobody may have it any more.
+        self.discard(reminder.id)
+        return Reply(outcome)
+
+    async def find(self, reminder_id: int) -> Reminder | None:
+        """Return an activity that is not done, or None."""
+        lease = self.leases.get(reminder_id)
+        if lease is not None:
+            return lease.reminder
+        reminder = self._at_hand.get(reminder_id) or await self._store.reminder(reminder_id)
+        return reminder if reminder is not None and reminder.kind is Kind.ACTIVITY else None
+
+    def by_task(self, peer: str, hub: str, instance_id: str, task: int) -> int | None:
+        """Return the activity that a worker at this address has, for an SDK that echoes no token.
+
+        One of them does not even name the instance when an activity fails: it must be the only one.
+        """
+        found = [
+            reminder_id
+            for reminder_id, lease in self.leases.items()
+            if (lease.worker.peer, lease.worker.hub, lease.reminder.call.task) == (peer, hub, task)
+            and instance_id in ("", lease.reminder.source.id)
+        ]
+        return found[0] if len(found) == 1 or (found and instance_id) else None
+
+    def give_back(self, reminder_id: int, number: int | None = None) -> None:
+        """Queue the activity of a worker that is gone, or took too long.
+
+        With a number only if that delivery is the one that is out: an earlier one has nothing to give back.
+        """
+        lease = self.leases.get(reminder_id)
+        if lease is not None and number in (None, lease.number):
+            self._end(reminder_id)
+            self.queue(lease.reminder)
+
+    def abandon(self, reminder_id: int, number: int | None) -> None:
+        """Take back the activity of a worker that does not want it: others may have it at once, this one later."""
+        lease = self.leases.get(reminder_id)
+        if lease is not None and number == lease.number:
+            self._refusals.refuse(reminder_id, lease.worker.name)
+            self.give_back(reminder_id)
+
+    def left(self, worker: Worker, *, lost: bool) -> None:
+        """Queue all that a worker had which is gone; if it was lost, count that against what was out."""
+        self._refusals.left(worker.name)
+        out = [self.leases[one].reminder for one in list(worker.activities) if one in self.leases]
+        for reminder in out:
+            self._end(reminder.id)
+        if lost and out:
+            self._spawn(self._crashed(out, worker.loss()), "count crashes")
+        else:
+            for reminder in out:
+                self.queue(reminder)
+
+    async def _crashed(self, out: list[Reminder], error: str) -> None:
+        """Count the loss of a worker in the store, and only then hand out again what it had."""
+        engine = self._engine
+        with self._reads.reading() as gone:
+            try:
+                await engine.commit(Changes(crashed=tuple(Crash(reminder.id, error) for reminder in out)))
+            except UnavailableError as failure:
+                log.warning("cannot count crashes", error=str(failure))
+                return  # what is not done is read from the store again
+            for reminder in out:
+                if not gone(reminder.id):
+                    self._again(replace(reminder, crashes=reminder.crashes.another(error)))
+
+    def _again(self, reminder: Reminder) -> None:
+        """Queue an activity, or let it fail when it has cost too many workers."""
+        if not self._patience.is_over(reminder.crashes):
+            self.queue(reminder)
+            return
+        name, times = reminder.name, reminder.crashes.times
+        log.warning("activity fails: each worker that gets it crashes", name=name, times=times)
+        text = f"activity '{name}' was handed out {times} times, and each time the worker was lost before it answered"
+        self._spawn(
+            self._fail(reminder, "WorkerCrashed", f"{text}: find out why its workers crash"), "fail an activity"
+        )
+
+    def sweep(self, limit: float | None) -> None:
+        """Hand out again what took longer than `limit` seconds, and what was given back and has paused."""
+        now = self._clock.monotonic()
+        late = [] if limit is None else [lease for lease in self.leases.values() if now - lease.since > limit]
+        for lease in late:
+            log.warning("activity timed out", activity=lease.reminder.name, seconds=limit)
+            self.give_back(lease.reminder.id)
+        if self._refusals.resume(self._pool.activities):
+            self._pump()
+
+    def _end(self, reminder_id: int) -> None:
+        lease = self.leases.pop(reminder_id, None)
+        if lease is not None:
+            lease.worker.activities.pop(reminder_id, None)
+            self._pump()
+
+
+def _group_of(reminder: Reminder, size: int = 0) -> Group:
+    version = pb.ActivityRequest.FromString(reminder.payload).version.value
+    return Group(reminder.name, version, size, hub=reminder.target.hub)

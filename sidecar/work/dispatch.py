@@ -1,0 +1,259 @@
+"""What follows from commits: work for workers, wake-ups for own workflows, messages for other apps.
+
+All of it is a hint over the store and can be read again.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+import structlog
+
+from sidecar.actors.engine import Actor, Address, Engine
+from sidecar.actors.reminders import Deliveries
+from sidecar.actors.timers import Timers
+from sidecar.actors.trees import Trees
+from sidecar.core.attempts import Patience
+from sidecar.core.model import Changes, Instance, Kind, Reminder
+from sidecar.store.protocol import UnavailableError
+from sidecar.work.activities import Activities
+from sidecar.work.entities import Entities
+from sidecar.work.pool import Pool, Worker
+from sidecar.work.ready_queue import Lane
+from sidecar.work.turns import Turns
+
+_RETRY_SECONDS = 1.0
+log = structlog.get_logger(__name__)
+
+
+class Outbox(Protocol):
+    """Where reminders for other apps leave."""
+
+    def offer(self, reminder: Reminder) -> None:
+        """Take a reminder that was committed."""
+
+    def discard(self, reminder_id: int) -> None:
+        """Forget a reminder that was dropped."""
+
+    async def reload(self) -> None:
+        """Read what is to be sent from the store again."""
+
+
+class Dispatch:
+    """Implements `engine.Effects`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        outbox: Outbox,
+        *,
+        turn_timeout: float,
+        activity_timeout: float | None,
+        patience: Patience,
+        limits: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        self.engine = engine
+        self.pool = Pool(limits)
+        self.turns = Turns(engine, self.pool, timeout=turn_timeout, patience=patience, pump=self.pump)
+        self.activities = Activities(
+            engine,
+            self.pool,
+            patience=patience,
+            spawn=self.spawn,
+            pump=self.pump,
+            store_failed=self.store_failed,
+        )
+        self.trees = Trees(engine)
+        self.deliveries = Deliveries(engine, self.pool, self.trees, spawn=self.spawn, store_failed=self.store_failed)
+        self.entities = Entities(engine, self.pool, timeout=turn_timeout, patience=patience, pump=self.pump)
+        self.timers = Timers(engine.store, engine.clock, self.deliveries.deliver)
+        self.outbox = outbox
+        self._activity_timeout = activity_timeout
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pumping = False
+        self._recovering = False
+
+    # ------------------------------------------------------------ effects
+
+    def reminder_set(self, reminder: Reminder) -> None:
+        """See `Effects`."""
+        if not self.engine.me.owns(reminder.target):
+            self.outbox.offer(reminder)
+        elif reminder.kind is Kind.ACTIVITY:
+            self.activities.queue(reminder)
+        else:
+            self.timers.add(reminder)
+
+    def reminder_dropped(self, reminder_id: int) -> None:
+        """See `Effects`."""
+        self.timers.discard(reminder_id)
+        self.outbox.discard(reminder_id)
+        self.activities.discard(reminder_id)
+
+    def committed(self, actor: Actor, changes: Changes) -> None:
+        """See `Effects`."""
+        instance = changes.instance
+        idle = instance is not None and (instance.suspended or instance.status.terminal or instance.crashes.parked)
+        if instance is None or changes.replaces or idle:
+            self.entities.unqueue(actor)
+            self.turns.unqueue(actor)
+        if instance is None or changes.replaces or changes.reopened:
+            self.turns.forget_past(actor)
+        if instance is None or changes.replaces or instance.status.terminal:
+            self.turns.forget_refusals(actor)
+            self.entities.forget_refusals(actor)
+        if instance is not None:
+            self._queue(actor, instance)
+
+    def loaded(self, actor: Actor) -> None:
+        """See `Effects`."""
+        if actor.state is not None:
+            self._queue(actor, actor.state.instance)
+
+    def forgotten(self, actor: Actor) -> None:
+        """See `Effects`."""
+        self.entities.recall(actor)
+        self.turns.recall(actor)
+        self.turns.forget_past(actor)
+
+    def relieve(self) -> None:
+        """Drop from memory what can be read again."""
+        self.turns.drop_pasts()
+        self.engine.forget_idle()
+
+    def store_failed(self) -> None:
+        """See `Effects`."""
+        if not self._recovering:
+            self._recovering = True
+            self.spawn(self._recover(), "recover after a failed commit")
+
+    async def _recover(self) -> None:
+        store = self.engine.store
+        if store.trouble:
+            await store.recovered()
+            self.engine.drop_all()
+        else:
+            await self.engine.clock.sleep(_RETRY_SECONDS)
+        self._recovering = False
+        self.deliveries.release()
+        self.timers.reload()
+        try:
+            await self.outbox.reload()
+        except UnavailableError:
+            self.store_failed()
+            return
+        await self.refill()
+
+    # ------------------------------------------------------------ queues
+
+    def _queue(self, actor: Actor, instance: Instance) -> None:
+        if instance.entity:
+            self.entities.queue(actor, instance)
+        else:
+            self.turns.queue(actor, instance)
+
+    async def refill(self) -> None:
+        """Read waiting work from the store: at the start, and after a failure."""
+        await self._refill(None, None, None)
+
+    async def _refill(
+        self,
+        turns: frozenset[Lane] | None,
+        activities: frozenset[Lane] | None,
+        entities: frozenset[Lane] | None,
+    ) -> None:
+        """Read waiting work of these lanes (None: of all) from the store."""
+        try:
+            await self.turns.refill(turns)
+            await self.activities.refill(activities)
+            await self.entities.refill(entities)
+        except UnavailableError as error:
+            log.warning("cannot read waiting work", error=str(error))
+            self.store_failed()
+        self.pump()
+
+    def pump(self) -> None:
+        """Hand out work, once what is going on in this moment is over."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        if self.engine.store.trouble:
+            return  # what is done now could not be stored; all is read again afterwards
+        for worker, item in self.pool.assign():
+            if isinstance(item, int):
+                self.activities.hand_out(worker, item)
+            else:
+                self._assign(worker, item)
+        self._read_more()
+
+    def _assign(self, worker: Worker, address: Address) -> None:
+        if address in worker.entities:
+            self.entities.assign(address, worker)
+        else:
+            self.turns.assign(address, worker)
+
+    def _read_more(self) -> None:
+        pool = self.pool
+        wanted = pool.turns.wanted(), pool.activities.wanted(), pool.entities.wanted()
+        if any(wanted):
+            pool.turns.refilling(wanted[0])
+            pool.activities.refilling(wanted[1])
+            pool.entities.refilling(wanted[2])
+            self.spawn(self._refill(*wanted), "refill")
+
+    def before_commands(self, actor: Actor) -> asyncio.Future[None] | None:
+        """See `Effects`."""
+        if actor.holder is not None and actor.address in actor.holder.entities:
+            return self.entities.before_commands(actor)
+        return self.turns.before_commands(actor)
+
+    # ------------------------------------------------------------ workers
+
+    def add_worker(self, worker: Worker) -> None:
+        """Take a worker in; it gets work at once."""
+        self.pool.workers.append(worker)
+        self.pump()
+
+    def remove_worker(self, worker: Worker) -> None:
+        """Let a worker go; all that it had goes back to the queues. That this sidecar stops is no loss of a worker."""
+        lost = self.pool.open
+        self.pool.remove(worker)
+        self.turns.left(worker, lost=lost)
+        self.activities.left(worker, lost=lost)
+        self.entities.left(worker, lost=lost)
+
+    def active(self) -> tuple[int, int]:
+        """Return how many workflows and entities are out or waiting, and how many activities run or wait."""
+        workflows = len(self.turns.out) + len(self.pool.turns) + len(self.entities.out) + len(self.pool.entities)
+        return workflows, len(self.activities.leases) + len(self.pool.activities)
+
+    def busy(self) -> bool:
+        """Whether a worker has anything."""
+        return bool(self.turns.out or self.activities.leases or self.entities.out)
+
+    async def sweep(self) -> None:
+        """Once a second, for ever: hand out again what took longer than it may, or was given back."""
+        while True:
+            await self.engine.clock.sleep(1.0)
+            if self.engine.store.trouble:
+                self.store_failed()
+            self.turns.sweep()
+            self.activities.sweep(self._activity_timeout)
+            self.entities.sweep()
+
+    # ------------------------------------------------------------ side tasks
+
+    def spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+        """Run something on the side, and log it if it fails."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("side task failed", task=task.get_name(), exc_info=task.exception())

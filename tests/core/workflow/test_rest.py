@@ -1,0 +1,102 @@
+"""E.5, numEventsProcessed: what a worker did not process of a turn is first in the next one."""
+
+import pytest
+from google.protobuf.wrappers_pb2 import Int32Value
+
+from sidecar.core.model import Position, Row, Status
+from sidecar.core.workflow import turn as turns
+from sidecar.schema import taskhub_pb2 as pb
+from tests.core.builders import Flow, end, kinds, renew, task
+
+
+def processed(count: int) -> dict[str, Int32Value]:
+    return {"num_events_processed": Int32Value(value=count)}
+
+
+def names(rows: tuple[Row, ...] | list[Row]) -> list[str]:
+    found = [pb.HistoryEvent.FromString(row.event) for row in rows]
+    return [event.event_raised.name for event in found if event.HasField("event_raised")]
+
+
+@pytest.fixture
+def flow() -> Flow:
+    """After its first turn, with three events that wait."""
+    flow = Flow().start()
+    flow.turn()
+    return flow.event("a").event("b").event("c")
+
+
+def test_what_was_not_processed_comes_again_before_what_arrived_meanwhile(flow: Flow) -> None:
+    turn = flow.begin()
+    flow.event("d")
+    changes = flow.complete(turn, task(7), **processed(2))
+    assert changes.truncate == turn.rows[1].position
+    assert names(changes.append) == ["b", "c", "d"]
+    assert flow.instance.ready
+    assert names(flow.begin().rows) == ["b", "c", "d"]
+
+
+def test_the_log_shows_what_was_processed_and_then_the_actions_of_the_turn(flow: Flow) -> None:
+    turn = flow.begin()
+    changes = flow.complete(turn, task(7), **processed(3))
+    covered = sorted([*turn.rows[:2], *(row for row in changes.append if row.turn <= flow.instance.covered)])
+    assert kinds(covered) == ["orchestrator_started", "event_raised", "event_raised", "task_scheduled"]
+    assert len({row.position for row in covered}) == len(covered)
+    assert all(row.position < changes.truncate for row in covered[:3] if changes.truncate)
+    assert [row.turn for row in changes.append if row.turn > flow.instance.covered] == [turn.number + 1]
+
+
+def test_a_rest_that_spans_several_turns_is_moved_whole() -> None:
+    flow = Flow().start()
+    flow.turn()
+    flow.event("a")
+    flow.begin()
+    flow.event("b").event("c")
+    turn = flow.begin()
+    assert len({row.turn for row in turn.rows}) == 2
+    flow.event("d")
+    flow.complete(turn, task(7), **processed(2))
+    assert names(flow.state.inbox) == ["b", "c", "d"]
+    positions = [row.position for row in flow.state.inbox]
+    assert positions == sorted(set(positions))
+    assert positions[0] > Position(flow.instance.covered, 1 << 30)
+    flow.event("e")
+    assert names(flow.begin().rows) == ["b", "c", "d", "e"]
+
+
+def test_a_call_that_fails_at_once_is_answered_behind_the_rest(flow: Flow) -> None:
+    wrong = task(7)
+    wrong.router.target_app_id = "no such app!"
+    flow.complete(flow.begin(), wrong, **processed(2))
+    assert kinds(flow.begin().rows) == ["event_raised", "event_raised", "task_failed"]
+
+
+@pytest.mark.parametrize("count", [4, 5, 100])
+def test_as_many_events_as_were_sent_or_more_are_all_of_them(flow: Flow, count: int) -> None:
+    changes = flow.complete(flow.begin(), task(7), **processed(count))
+    assert changes.truncate is None
+    assert not flow.state.inbox
+    assert not flow.instance.ready
+
+
+def test_continue_as_new_carries_what_was_not_processed_and_belongs_to_no_call(flow: Flow) -> None:
+    turn = flow.begin()
+    flow.event("d")
+    flow.complete(turn, renew(), **processed(2))
+    assert names(flow.begin().rows) == ["b", "c", "d"]
+
+
+def test_an_execution_that_ends_keeps_its_log_in_order(flow: Flow) -> None:
+    turn = flow.begin()
+    changes = flow.complete(turn, end(), **processed(2))
+    assert flow.instance.status is Status.COMPLETED
+    assert not flow.instance.ready
+    kept = [row.position for row in turn.rows if changes.truncate is None or row.position < changes.truncate]
+    positions = kept + [row.position for row in changes.append]
+    assert len(set(positions)) == len(positions)
+
+
+@pytest.mark.parametrize(("count", "nothing"), [(0, True), (1, True), (2, False)])
+def test_an_answer_that_took_no_event_but_the_start_of_the_turn_processed_nothing(count: int, nothing: bool) -> None:
+    assert turns.processes_nothing(pb.OrchestratorResponse(**processed(count))) is nothing
+    assert not turns.processes_nothing(pb.OrchestratorResponse())

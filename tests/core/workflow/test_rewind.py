@@ -1,0 +1,442 @@
+"""Rewind (E.11): what a failed instance becomes, by a worker's new history or by our own, and its children with it."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from sidecar.core import delivery, events, operations
+from sidecar.core.delivery import Arrival
+from sidecar.core.model import CallKind, Decision, Kind, Outcome, Position, Reminder, Rewind, Row, State, Status
+from sidecar.core.workflow import rewind
+from sidecar.core.workflow import state as states
+from sidecar.core.workflow import turn as turns
+from sidecar.core.workflow.rewind import Record
+from sidecar.schema import taskhub_pb2 as pb
+from tests.core.builders import (
+    ME,
+    ML,
+    NOW,
+    PARENT,
+    SECOND,
+    Flow,
+    child,
+    detach,
+    end,
+    kind_of,
+    kinds,
+    message,
+    one,
+    outcome_of,
+    result,
+    send,
+    task,
+    text,
+    timer,
+)
+
+
+class Kept(Flow):
+    """An instance that also keeps its log and its children, as a store does."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.log: dict[Position, bytes] = {}
+        self.output: str | None = None
+
+    def commit(self, changes):  # type: ignore[no-untyped-def]
+        if changes.key:
+            cut = changes.truncate
+            self.log = {at: event for at, event in self.log.items() if cut is None or at < cut}
+            self.log |= {row.position: row.event for row in changes.append}
+            self.children = {**getattr(self, "children", {}), **{one.call: one for one in changes.children}}
+            self.output = None if changes.reopened else changes.output or self.output
+        return super().commit(changes)
+
+    def covered(self) -> list[bytes]:
+        return [self.log[at] for at in sorted(self.log) if at.turn <= self.instance.covered]
+
+    def record(self, *, log: bool = True) -> Record:
+        instance = self.instance
+        return Record(
+            instance.covered,
+            instance.execution,
+            self.covered() if log else None,
+            tuple(self.children.values()),
+            self.output,
+        )
+
+    def rewind(self, *, ask: bool = False, reason: str | None = "mended") -> Decision:
+        return self.take(rewind.rewind(self.at, self.live, text(reason), self.record(log=not ask)))
+
+    def reload(self) -> None:
+        """Read it from what is stored, as after a crash."""
+        rows = [Row(*at, self.log[at]) for at in sorted(self.log) if at.turn > self.instance.covered]
+        fresh = State(self.instance, dict(self.state.open), dict(self.state.children))
+        self.live = states.load(self.instance, fresh, rows)
+
+    def rewritten(self, turn: turns.Turn, history: Iterable[pb.HistoryEvent]) -> None:
+        """Let a worker answer the question for a new history."""
+        action = pb.Action(id=-1, rewind=pb.Rewind(new_history=history))
+        response = pb.OrchestratorResponse(instance_id=self.instance.id, actions=[action])
+        self.commit(turns.complete(self.at, self.state, turn, response, self.record()))
+
+
+def failed(number: int, kind: str = "Boom") -> pb.HistoryEvent:
+    return events.decode(events.task_failed(NOW, number, events.failure(kind, "no luck")))
+
+
+def broken(*, parent: bool = False) -> Kept:
+    """An instance that failed with its second activity; the first had succeeded, and much is still open."""
+    flow = Kept()
+    flow.start(parent=PARENT if parent else None)
+    flow.turn(
+        task(1),
+        task(2, "flaky"),
+        child(3, "kid"),
+        timer(4),
+        task(5, "slow", app="ml"),
+        send(6, "friend"),
+        detach(7, "r"),
+    )
+    made = {reminder.call.task: reminder for reminder in flow.last.set if reminder.kind is not Kind.EVENT}
+    flow.arrive(result(made[1]))
+    flow.arrive(result(made[2], events.encode(failed(2))))
+    flow.turn(end(Status.FAILED, failure=events.failure("Boom", "no luck")))
+    assert flow.instance.status is Status.FAILED
+    assert flow.open == {}
+    return flow
+
+
+KEPT = [
+    *("orchestrator_started", "execution_started", "task_scheduled", "child_created", "timer_created"),
+    *("task_scheduled", "event_sent", "detached_created", "orchestrator_started", "task_completed"),
+    *("orchestrator_started", "execution_rewound"),
+]
+
+
+@pytest.mark.parametrize("status", [None, *(one for one in Status if one is not Status.FAILED)])
+def test_only_an_instance_that_has_failed_is_rewound(status: Status | None) -> None:
+    flow = broken()
+    state = None if status is None else State(replace(flow.instance, status=status))
+    decision = rewind.rewind(flow.at, state, None, flow.record())
+    assert decision.changes is None
+    assert decision.reply.outcome is (Outcome.MISSING if state is None else Outcome.WRONG_STATE)
+
+
+def test_what_was_read_of_an_instance_that_has_gone_on_is_not_used() -> None:
+    flow = broken()
+    for old in (None, flow.record()._replace(covered=1), flow.record()._replace(execution="other")):
+        assert rewind.rewind(flow.at, flow.live, None, old).reply.outcome is Outcome.UNAVAILABLE
+
+
+# ---------------------------------------------------------------- a worker writes the new history
+
+
+def test_a_worker_is_asked_with_the_end_in_the_past_and_the_rewind_alone_as_news() -> None:
+    flow = broken()
+    before, failure = flow.covered(), flow.instance.failure
+    flow.now += SECOND
+    assert flow.rewind(ask=True).reply.outcome is Outcome.DONE
+    instance = flow.instance
+    assert (instance.status, instance.rewind, instance.ready) == (Status.RUNNING, Rewind.ASKED, True)
+    assert (instance.completed_at, instance.failure, flow.last.reopened) == (None, None, True)
+    assert flow.covered()[:-1] == before
+    ended = events.decode(flow.covered()[-1]).execution_completed
+    assert (ended.status, ended.failure.SerializeToString()) == (Status.FAILED, failure)
+    turn = flow.begin()
+    assert kind_of(turn.started) == "orchestrator_started"
+    assert kinds(turn.rows) == ["execution_rewound"]
+    assert events.decode(turn.rows[0].event).execution_rewound.reason.value == "mended"
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_what_arrives_meanwhile_waits_for_the_new_history(crash: bool) -> None:
+    """Design 4: during a rewind arrivals wait."""
+    flow = broken()
+    flow.rewind(ask=True)
+    flow.event("early")
+    if crash:
+        flow.reload()
+    turn = flow.begin()
+    flow.event("late")
+    assert kinds(turn.rows) == ["execution_rewound"]
+    flow.rewritten(turn, new_history(flow, turn))
+    assert [kind_of(event) for event in flow.covered()] == KEPT
+    assert kinds(flow.state.inbox) == ["event_raised", "event_raised"]
+    again = flow.begin()
+    assert [events.decode(row.event).event_raised.name for row in again.rows] == ["early", "late"]
+
+
+def new_history(flow: Kept, turn: turns.Turn) -> list[pb.HistoryEvent]:
+    """Return what an SDK writes: without failures, under a new execution ID."""
+    log = [*flow.covered(), turn.started, *(row.event for row in turn.rows)]
+    return rewind.without_failures([events.decode(event) for event in log], "fresh", "")
+
+
+def test_the_new_history_replaces_the_old_and_a_turn_without_news_follows() -> None:
+    flow = broken()
+    flow.rewind(ask=True)
+    turn = flow.begin()
+    flow.rewritten(turn, new_history(flow, turn))
+    assert [kind_of(event) for event in flow.covered()] == KEPT
+    instance = flow.instance
+    assert (instance.execution, instance.rewind, instance.ready) == ("fresh", Rewind.REPLAY, True)
+    assert (instance.covered, instance.status) == (turn.number, Status.RUNNING)
+    flow.reload()
+    assert flow.instance.ready
+    again = flow.begin()
+    assert (again.rows, again.number) == ((), turn.number + 1)
+    flow.complete(again, task(2, "flaky"))
+    assert (flow.instance.rewind, flow.instance.ready) == (Rewind.NO, False)
+    assert one(flow.last.set, Kind.ACTIVITY).call == ("fresh", again.number, 2)
+
+
+def test_an_sdk_that_drops_what_it_does_not_know_loses_nothing_of_ours() -> None:
+    """Without its router, the call that is still open would be made again in the wrong app."""
+    flow = broken(parent=True)
+    flow.rewind(ask=True)
+    turn = flow.begin()
+    history = new_history(flow, turn)
+    for event in history:
+        event.ClearField("router")
+        event.task_scheduled.tags.clear() if event.HasField("task_scheduled") else None
+        if event.HasField("execution_started"):
+            event.execution_started.parent.ClearField("turn")
+    flow.rewritten(turn, history)
+    slow = next(reminder for reminder in flow.last.set if reminder.name == "slow")
+    assert slow.target.app == "ml"
+    started = events.decode(flow.covered()[1]).execution_started
+    assert (started.parent.turn, started.instance.execution_id.value) == (PARENT.call.turn, "fresh")
+
+
+@pytest.mark.parametrize("given", ["", "w-1"])
+def test_an_execution_id_that_is_none_or_the_old_one_is_replaced(given: str) -> None:
+    """Calls are known by it, here and in other apps."""
+    flow = broken()
+    flow.rewind(ask=True)
+    turn = flow.begin()
+    history = new_history(flow, turn)
+    history[1].execution_started.instance.execution_id.value = given
+    flow.rewritten(turn, history)
+    assert flow.instance.execution not in ("", "w-1")
+    assert events.decode(flow.covered()[1]).execution_started.instance.execution_id.value == flow.instance.execution
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (),
+        (task(1),),
+        (end(Status.COMPLETED),),
+        (pb.Action(id=-1, rewind=pb.Rewind()),),
+        (pb.Action(id=-1, rewind=pb.Rewind(new_history=[failed(1)])),),
+    ],
+)
+def test_an_answer_that_is_no_history_fails_the_instance_again(answer: tuple[pb.Action, ...]) -> None:
+    flow = broken()
+    flow.rewind(ask=True)
+    turn = flow.begin()
+    response = pb.OrchestratorResponse(instance_id="w", actions=answer)
+    flow.commit(turns.complete(flow.at, flow.state, turn, response, flow.record()))
+    assert (flow.instance.status, flow.instance.rewind, flow.open) == (Status.FAILED, Rewind.NO, {})
+    assert flow.last.set == ()
+    flow.rewind()
+    assert [kind_of(event) for event in flow.covered()].count("execution_completed") == 0
+    assert flow.instance.status is Status.RUNNING
+
+
+def test_a_new_history_that_nobody_asked_for_is_refused() -> None:
+    flow = Kept().start()
+    changes = flow.turn(pb.Action(id=-1, rewind=pb.Rewind(new_history=[failed(1)])))
+    assert flow.instance.status is Status.FAILED
+    assert changes.truncate is None
+
+
+def test_a_terminate_while_a_worker_is_asked_ends_it_for_good() -> None:
+    flow = broken()
+    flow.rewind(ask=True)
+    flow.begin()
+    flow.take(operations.terminate(flow.at, flow.live, None, recurse=False))
+    assert (flow.instance.status, flow.instance.rewind, flow.instance.ready) == (Status.TERMINATED, Rewind.NO, False)
+
+
+# ---------------------------------------------------------------- our own new history
+
+
+def test_without_a_worker_that_knows_how_the_history_is_written_here() -> None:
+    flow = broken()
+    execution = flow.instance.execution
+    flow.rewind()
+    assert [kind_of(event) for event in flow.covered()] == KEPT
+    assert (flow.instance.status, flow.instance.rewind, flow.instance.ready) == (Status.RUNNING, Rewind.REPLAY, True)
+    assert flow.instance.execution not in ("", execution)
+    assert events.decode(flow.covered()[1]).execution_started.instance.execution_id.value == flow.instance.execution
+    assert events.decode(flow.covered()[-1]).execution_rewound.reason.value == "mended"
+
+
+def test_a_call_that_succeeded_in_the_end_keeps_its_failures() -> None:
+    """A retry under the same number belongs to the replay of what succeeded."""
+    log = [
+        events.decode(event)
+        for event in (
+            events.orchestrator_started(NOW),
+            events.execution_started(NOW, pb.ExecutionStarted(name="n"), "orders"),
+        )
+    ]
+    scheduled, completed = events.confirmation(NOW, 1), events.confirmation(NOW, -1)
+    scheduled.task_scheduled.name = "flaky"
+    completed.task_completed.task_scheduled_id = 1
+    flaky = [scheduled, failed(1), scheduled, completed]
+    lost = events.confirmation(NOW, 2)
+    lost.task_scheduled.name = "lost"
+    kept = rewind.without_failures([*log, *flaky, lost, failed(2), lost, failed(2)], "fresh", "")
+    assert kept[2:] == flaky
+
+
+def test_what_is_left_open_is_opened_again_as_new_calls() -> None:
+    """Design 3: turn numbers go on, so that an answer to an old call is none to the new one."""
+    flow = broken()
+    old = flow.instance.covered
+    flow.rewind()
+    opened = {number: (call.kind, call.call.turn) for number, call in flow.open.items()}
+    assert opened == {
+        3: (CallKind.CHILD, 1),
+        4: (CallKind.TIMER, old + 1),
+        5: (CallKind.ACTIVITY, old + 1),
+        6: (CallKind.EVENT, old + 1),
+        7: (CallKind.EVENT, old + 1),
+    }
+    sent = {reminder.kind: reminder for reminder in flow.last.set}
+    assert set(sent) == {Kind.REWIND, Kind.TIMER, Kind.ACTIVITY}
+    assert (sent[Kind.TIMER].due, sent[Kind.ACTIVITY].held) == (NOW + 60 * SECOND, True)
+    assert sent[Kind.ACTIVITY].call == (flow.instance.execution, old + 1, 5)
+    late = replace(sent[Kind.ACTIVITY], call=sent[Kind.ACTIVITY].call._replace(execution="w-1", turn=1))
+    assert flow.arrive(result(late), message(9)).reply.outcome is Outcome.DUPLICATE
+    assert flow.arrive(result(sent[Kind.ACTIVITY]), message(10)).reply.outcome is Outcome.DONE
+
+
+def test_what_waited_unseen_is_kept_but_for_failures_which_are_tried_again() -> None:
+    flow = Kept().start()
+    flow.turn(task(1), task(2), task(3))
+    made = {reminder.call.task: reminder for reminder in flow.last.set}
+    flow.arrive(result(made[1], events.encode(failed(1))))
+    turn = flow.begin()
+    flow.arrive(result(made[2]))
+    flow.arrive(result(made[3], events.encode(failed(3))))
+    flow.event("paid")
+    flow.complete(turn, end(Status.FAILED))
+    flow.rewind()
+    assert kinds(flow.state.inbox) == ["task_completed", "event_raised"]
+    assert set(flow.open) == {3}
+    assert "task_failed" not in [kind_of(event) for event in flow.covered()]
+
+
+# ---------------------------------------------------------------- children
+
+
+def of_child(flow: Kept) -> Reminder:
+    return one(flow.last.set, Kind.REWIND)
+
+
+def test_a_child_is_rewound_by_the_call_that_created_it() -> None:
+    flow = broken()
+    flow.rewind()
+    order = of_child(flow)
+    made = next(iter(flow.children.values()))
+    assert (order.target, order.call, order.held) == (ME.workflow("default", "kid"), made.call, False)
+    wanted = events.decode(order.payload).execution_rewound
+    assert (wanted.reason.value, wanted.parent_execution_id.value) == ("mended", flow.instance.execution)
+    assert (wanted.name.value, wanted.instance_id.value) == ("ship", "kid")
+    assert flow.state.children == {made.call: made}
+
+
+def kid(status: Status | None, result_: str | None = None) -> Kept:
+    """The child of that parent, in a status."""
+    parent = broken()
+    parent.rewind()
+    order = of_child(parent)
+    there = Kept()
+    there.order = order  # type: ignore[attr-defined]
+    if status is None:
+        return there
+    born = replace(rewind.as_creation(there.at, order), id=900)
+    there.take(delivery.arrive(there.at, None, Arrival(born, consumed=(900,))))
+    if status is Status.TERMINATED:
+        there.take(operations.terminate(there.at, there.live, None, recurse=False))
+    elif status is not Status.RUNNING:
+        there.turn(end(status, result_))
+    else:
+        there.turn()
+    return there
+
+
+def tell(there: Kept, order: Reminder | None = None) -> Decision:
+    order = order or there.order  # type: ignore[attr-defined]
+    record = there.record() if there.live is not None else None
+    return there.take(delivery.arrive(there.at, there.live, Arrival(order, consumed=(order.id,), record=record)))
+
+
+def test_a_child_that_has_failed_is_rewound() -> None:
+    there = kid(Status.FAILED)
+    assert tell(there).reply.outcome is Outcome.DONE
+    assert (there.instance.status, there.instance.rewind) == (Status.RUNNING, Rewind.REPLAY)
+    rewound = events.decode(there.covered()[-1]).execution_rewound
+    assert (rewound.reason.value, rewound.HasField("name")) == ("mended", False)
+    started = events.decode(there.covered()[1]).execution_started
+    assert started.parent.instance.execution_id.value == rewound.parent_execution_id.value != ""
+
+
+def test_a_child_that_runs_is_left_alone() -> None:
+    there = kid(Status.RUNNING)
+    before = there.instance
+    assert tell(there).reply.outcome is Outcome.DONE
+    assert there.instance is before
+    assert there.last.dropped == (there.order.id,)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(Status.COMPLETED, "child_completed"), (Status.TERMINATED, "child_failed")]
+)
+def test_a_child_that_has_ended_otherwise_answers_again(status: Status, kind: str) -> None:
+    there = kid(status, '"value"')
+    tell(there)
+    answer = one(there.last.set, Kind.RESULT)
+    assert (kind_of(answer.payload), answer.call) == (kind, there.order.call)  # type: ignore[attr-defined]
+    assert b'"value"' in answer.payload or status is Status.TERMINATED
+    assert there.instance.status is status
+
+
+def test_a_child_that_is_gone_is_created_again_by_its_old_call() -> None:
+    there = kid(None)
+    assert tell(there).reply.outcome is Outcome.DONE
+    assert there.instance.parent is not None
+    assert (there.instance.name, there.instance.parent.call) == ("ship", there.order.call)  # type: ignore[attr-defined]
+    assert there.instance.execution != ""
+
+
+def test_an_id_that_is_another_s_by_now_fails_the_call() -> None:
+    there = Kept().start()
+    order = replace(kid(None).order, target=ME.workflow("default", "w"))  # type: ignore[attr-defined]
+    assert tell(there, order).reply.outcome is Outcome.EXISTS
+    assert b"WorkflowInstanceAlreadyExists" in one(there.last.set, Kind.RESULT).payload
+    assert there.instance.status is Status.PENDING
+
+
+def test_nobody_but_its_parent_rewinds_a_child() -> None:
+    there = kid(Status.FAILED)
+    order: Reminder = there.order  # type: ignore[attr-defined]
+    forged = replace(order, source=ML.workflow("", order.source.id))
+    before = there.instance
+    decision = delivery.arrive(there.at, there.live, Arrival(forged, received=(message(1),), record=there.record()))
+    assert decision.changes is not None
+    assert decision.changes.replaces == before.key  # as a creation by another: the ID of an ended instance is free
+    odd = replace(order, payload=outcome_of(replace(order, kind=Kind.CREATE)))
+    assert delivery.arrive(there.at, there.live, Arrival(odd, received=(message(2),))).reply.outcome is Outcome.INVALID
+
+
+def test_what_was_read_of_a_child_that_has_gone_on_is_read_again() -> None:
+    there = kid(Status.FAILED)
+    order: Reminder = there.order  # type: ignore[attr-defined]
+    decision = delivery.arrive(there.at, there.live, Arrival(order, consumed=(order.id,)))
+    assert (decision.changes, decision.reply.outcome) == (None, Outcome.UNAVAILABLE)

@@ -1,0 +1,186 @@
+"""What a call to the app's ports must pass before its handler runs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.config.parsers import Secret
+from sidecar.edge.grpc_aio.channel import GrpcChannel
+from sidecar.edge.transport.ports import Metadata, Refused, Status
+from sidecar.schema import taskhub_pb2 as pb
+from tests.edge.transport import http2
+from tests.edge.transport.network import SOON, open_stream, until
+from tests.inprocess.sidecars import SERVICE, Node
+
+TOKEN = "s3cret"
+RIGHT: Metadata = [("dapr-api-token", TOKEN)]
+HEALTH = "/grpc.health.v1.Health/"
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path) -> AsyncIterator[Node]:
+    node = await Node.start("orders", tmp_path, api_token=Secret(TOKEN))
+    yield node
+    await node.stop()
+
+
+async def status(channel: GrpcChannel, method: str, metadata: Metadata = ()) -> tuple[Status, str]:
+    """How a call of either kind that sends nothing ends; OK also for a stream that goes on."""
+    call = channel.duplex(method, metadata)
+    try:
+        async with asyncio.timeout(2.0):
+            await call.send(b"")
+            await call.done_sending()
+            while await call.receive() is not None:
+                pass
+    except Refused as refused:
+        return refused.status, refused.message
+    except TimeoutError:
+        pass
+    return Status.OK, ""
+
+
+def methods(node: Node) -> list[str]:
+    sidecar = node.sidecar
+    tables = [sidecar.taskhub.handlers(), sidecar.admin.handlers()]
+    return [path for table in tables for path in (*table.unary, *table.stream, *table.duplex)]
+
+
+@pytest.mark.slow
+async def test_every_method_needs_the_token(guarded: Node) -> None:
+    paths = methods(guarded)
+    assert len(paths) > 35
+    for path in paths:
+        for metadata in ([], [("dapr-api-token", "wrong")]):
+            code, message = await status(guarded.channel, path, metadata)
+            assert code is Status.UNAUTHENTICATED, path
+            assert "dapr-api-token" in message
+        assert (await status(guarded.channel, path, RIGHT))[0] is not Status.UNAUTHENTICATED, path
+
+
+async def test_a_bearer_token_is_taken_too(guarded: Node) -> None:
+    code, _ = await status(guarded.channel, SERVICE + "Hello", [("authorization", f"Bearer {TOKEN}")])
+    assert code is Status.OK
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+async def test_health_needs_no_token(guarded: Node, method: str) -> None:
+    assert await status(guarded.channel, HEALTH + method) == (Status.OK, "")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"TaskHubSidecarService/StartInstance",
+        b"//TaskHubSidecarService/StartInstance",
+        b"/TaskHubSidecarService//StartInstance",
+        b"/./TaskHubSidecarService/StartInstance",
+        b"/x/../TaskHubSidecarService/StartInstance",
+        b"/grpc.health.v1.Health/../TaskHubSidecarService/StartInstance",
+        b"/grpc.health.v1.Health/Check/../../TaskHubSidecarService/StartInstance",
+        b"/TaskHubSidecarService/%53tartInstance",
+        b"/TaskHubSidecarService/%2e/StartInstance",
+        b"/TaskHubSidecarService/StartInstance/",
+        b"/TaskHubSidecarService/StartInstance?/grpc.health.v1.Health/Check",
+        b"/taskhubsidecarservice/startinstance",
+        b"/TaskHubSidecarService/StartInstance\xff",
+        b"/TaskHubSidecarService/StartInstance",
+        b"",
+        b"*",
+    ],
+)
+async def test_no_path_leads_past_the_token(guarded: Node, path: bytes) -> None:
+    """Whatever the path: nothing is started, and who has the token goes on."""
+    async with http2.Client.connect(guarded.ports.grpc[0]) as client:
+        client.call(path, body=b"\x0a\x03odd\x12\x04flow")
+        await asyncio.sleep(0.3)
+    assert await guarded.sidecar.store.load("default", "odd") is None
+    async with asyncio.timeout(SOON):
+        while (await status(guarded.channel, SERVICE + "Hello", RIGHT))[0] is not Status.OK:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+async def test_a_stream_that_is_refused_never_was_a_worker(guarded: Node) -> None:
+    call = await open_stream(guarded.channel, SERVICE + "GetWorkItems")
+    with pytest.raises(Refused) as refused:
+        await call.receive()
+    assert refused.value.status is Status.UNAUTHENTICATED
+    assert not guarded.sidecar.dispatch.pool.workers
+    call = guarded.channel.duplex(SERVICE + "GetWorkItems", RIGHT)
+    await call.send(b"")
+    await call.done_sending()
+    await until(lambda: len(guarded.sidecar.dispatch.pool.workers) == 1)
+    call.cancel()
+
+
+# Room
+
+
+async def held_wait(node: Node, instance: str) -> "asyncio.Task[bytes]":
+    """A call that stays under way until the instance ends."""
+    return asyncio.create_task(node.call("WaitForInstanceCompletion", pb.GetInstanceRequest(instance_id=instance)))
+
+
+async def test_calls_above_the_limit_are_told_what_to_do_and_answers_of_workers_are_taken(tmp_path: Path) -> None:
+    """D.4: a completion is never refused for overload."""
+    node = await Node.start("orders", tmp_path, max_calls=3)
+    await node.begin("held")
+    waits = [await held_wait(node, "held") for _ in range(3)]
+    await asyncio.sleep(0.2)
+    code, text = await node.refusal("GetInstance", pb.GetInstanceRequest(instance_id="held"))
+    assert code is Status.RESOURCE_EXHAUSTED
+    assert text == "3 calls are under way, as many as may be: try again in a moment, or raise --max-calls"
+    for method in sorted(path.removeprefix(SERVICE) for path in node.sidecar.taskhub.answers()):
+        assert (await node.refusal(method))[0] is not Status.RESOURCE_EXHAUSTED, method
+    assert await status(node.channel, HEALTH + "Check") == (Status.OK, "")
+    waits.pop().cancel()
+    await asyncio.sleep(0.2)
+    await node.call("GetInstance", pb.GetInstanceRequest(instance_id="held"))
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+    await node.stop()
+
+
+async def test_workers_above_the_limit_are_refused_until_one_goes(tmp_path: Path) -> None:
+    node = await Node.start("orders", tmp_path, max_workers=2)
+    pool = node.sidecar.dispatch.pool
+    calls = [await open_stream(node.channel, SERVICE + "GetWorkItems") for _ in range(2)]
+    await until(lambda: len(pool.workers) == 2)
+    with pytest.raises(Refused) as refused:
+        await (await open_stream(node.channel, SERVICE + "GetWorkItems")).receive()
+    assert refused.value.status is Status.RESOURCE_EXHAUSTED
+    assert "--max-workers" in refused.value.message
+    assert len(pool.workers) == 2
+    calls[0].cancel()
+    await until(lambda: len(pool.workers) == 1)
+    calls.append(await open_stream(node.channel, SERVICE + "GetWorkItems"))
+    await until(lambda: len(pool.workers) == 2)
+    for call in calls:
+        call.cancel()
+    await node.stop()
+
+
+@pytest.mark.parametrize("size", [17_000, 60_000, 70_000, 1_000_000])
+async def test_metadata_that_is_too_large_is_refused_and_the_next_call_works(node: Node, size: int) -> None:
+    code, _ = await status(node.channel, SERVICE + "Hello", [("x-large", "x" * size)])
+    beyond_grpc = size > 64 * 1024  # which may end the connection before it has said why
+    assert code is Status.RESOURCE_EXHAUSTED or (beyond_grpc and code is Status.UNAVAILABLE)
+    for _ in range(3):
+        code, _ = await status(node.channel, SERVICE + "Hello", [("x-large", "x" * 15_000)])
+        if code is Status.OK or not beyond_grpc:
+            break
+    assert code is Status.OK
+
+
+async def test_a_workflow_has_at_most_32_tags(node: Node) -> None:
+    request = pb.CreateInstanceRequest(instance_id="a", name="flow", tags={f"t{number}": "" for number in range(33)})
+    code, text = await node.refusal("StartInstance", request)
+    assert (code, text) == (Status.INVALID_ARGUMENT, "the workflow has 33 tags; at most 32 are allowed")
+    request = pb.CreateInstanceRequest(instance_id="a", name="flow", tags={"x" * 257: ""})
+    assert (await node.refusal("StartInstance", request))[0] is Status.INVALID_ARGUMENT
+    request = pb.CreateInstanceRequest(instance_id="a", name="flow", tags={f"t{number}": "" for number in range(32)})
+    await node.call("StartInstance", request)

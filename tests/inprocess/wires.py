@@ -1,0 +1,37 @@
+"""A peer link in memory, whose two ends a test holds."""
+
+import asyncio
+from dataclasses import replace
+
+from sidecar.edge.peer.forward import Served
+from sidecar.edge.peer.link import PeerLink
+from sidecar.schema import peer_pb2
+from tests.inprocess.world import ME, World
+
+
+class Wire:
+    """One direction of a link in memory and, as `other`, the way back; frames of a kind in `losing` do not arrive."""
+
+    def __init__(self, other: "Wire | None" = None) -> None:
+        self.sent: list[str] = []
+        self.losing: set[str] = set()
+        self._queue: asyncio.Queue[bytes] = asyncio.Queue()
+        self.other = other or Wire(self)
+
+    async def send(self, message: bytes) -> None:
+        kind = str(peer_pb2.Frame.FromString(message).WhichOneof("frame"))
+        self.sent.append(kind)
+        if kind not in self.losing:
+            self.other._queue.put_nowait(message)
+
+    async def receive(self) -> bytes | None:
+        return await self._queue.get()
+
+
+def ends(world: World, wire: Wire) -> tuple[PeerLink, PeerLink]:
+    """The end that is at this sidecar's, and that of app ml, neither running; both use this sidecar's service."""
+    theirs = peer_pb2.Hello(protocol=1, namespace="default", app_id="ml", store_id="store of ml")
+    mine = peer_pb2.Hello(protocol=1, namespace="default", app_id="orders", store_id="store of orders")
+    served = Served(1_000, world.service.marks.release)
+    receiver = PeerLink(ME, wire, theirs, world.service, served)
+    return receiver, PeerLink(replace(ME, app="ml"), wire.other, mine, world.service, served)

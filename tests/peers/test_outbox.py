@@ -1,0 +1,370 @@
+"""Reminders for other apps: order, batches, retries, refusals, and what a lost store means. Links are played."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from sidecar.core.model import Kind, Outcome, Reminder, Reply
+from sidecar.peers import outbox as routers
+from sidecar.peers.directory import Directory
+from sidecar.peers.outbox import LinkBrokenError, Router
+from sidecar.schema import taskhub_pb2 as pb
+from tests.inprocess.world import DONE, Hand, World, at, call, child, end, until
+
+OK = Reply(Outcome.DONE)
+BUSY = Reply(Outcome.UNAVAILABLE, "later")
+ML = ("default", "ml")
+
+
+class PlayedLink:
+    """Answers each message by `rule`, or breaks; keeps what came."""
+
+    def __init__(self, store: str = "store of ml") -> None:
+        self.store = store
+        self.batches: list[list[Reminder]] = []
+        self.floors: list[int] = []
+        self.rule: Callable[[Reminder], Reply] = lambda reminder: OK
+        self.breaking = 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def deliver(self, batch: Sequence[Reminder], floor: int) -> list[Reply]:
+        self.batches.append(list(batch))
+        self.floors.append(floor)
+        await self.open.wait()
+        if self.breaking:
+            self.breaking -= 1
+            raise LinkBrokenError("cut")
+        return [self.rule(reminder) for reminder in batch]
+
+    @property
+    def messages(self) -> list[Reminder]:
+        return [reminder for batch in self.batches for reminder in batch]
+
+
+class PlayedLinks:
+    def __init__(self) -> None:
+        self.up: dict[tuple[str, str], PlayedLink] = {}
+
+    def link(self, namespace: str, app: str) -> PlayedLink | None:
+        return self.up.get((namespace, app))
+
+
+class Net:
+    """A world whose outbox is the router."""
+
+    def __init__(self, world: World, hand: Hand, *, unknown_app_fails: bool = False) -> None:
+        self.world, self.hand = world, hand
+        self.links = PlayedLinks()
+        directory = Directory("default", {"ml": ("127.0.0.1:1",), "pay": ("127.0.0.1:2",)})
+        self.router = Router(
+            world.engine, directory, self.links, most_bytes=10_000, unknown_app_fails=unknown_app_fails
+        )
+        world.dispatch.outbox = self.router
+
+    def connect(self, app: str = "ml") -> PlayedLink:
+        link = self.links.up["default", app] = PlayedLink(f"store of {app}")
+        return link
+
+    async def run(self, instance_id: str, *actions: pb.Action) -> None:
+        """Start a workflow whose first turn asks for these actions."""
+        await self.world.start(instance_id)
+        await until(lambda: any(item.instance_id == instance_id for item in self.hand.turns))
+        item = next(item for item in self.hand.turns if item.instance_id == instance_id)
+        assert (await self.world.complete(item, *actions)).outcome is DONE
+
+    async def last_turn(self, instance_id: str, number: int) -> list[pb.HistoryEvent]:
+        """What is new in the n-th turn of an instance."""
+
+        def found() -> list[list[bytes]]:
+            return [item.new for item in self.hand.turns if item.instance_id == instance_id]
+
+        await until(lambda: len(found()) >= number)
+        return [pb.HistoryEvent.FromString(event) for event in found()[number - 1]]
+
+    async def undelivered(self) -> list[Reminder]:
+        return await self.world.store.real.outbound("default", "ml", 0, 10_000)
+
+
+@pytest.fixture
+async def net(world: World, hand: Hand) -> AsyncIterator[Net]:
+    net = Net(world, hand)
+    yield net
+    await net.router.stop()
+
+
+@pytest.fixture
+async def failing_net(world: World, hand: Hand) -> AsyncIterator[Net]:
+    net = Net(world, hand, unknown_app_fails=True)
+    yield net
+    await net.router.stop()
+
+
+def event_to(target: str, number: int, app: str = "ml") -> pb.Action:
+    action = pb.Action(id=number, send_event=pb.SendEvent(name=f"e{number}"))
+    action.send_event.instance.instance_id = target
+    action.router.target_app_id = app
+    return action
+
+
+def _numbers(messages: Sequence[Reminder], target: str) -> list[int]:
+    return [message.call.task for message in messages if message.target.id == target]
+
+
+async def test_messages_of_one_workflow_to_one_instance_go_in_order(net: Net) -> None:
+    link = net.connect()
+    await net.run("a", *(event_to("there", number) for number in range(1, 30)), end())
+    await until(lambda: len(link.messages) >= 29)
+    assert _numbers(link.messages, "there") == list(range(1, 30))
+    await until(lambda: not net.router.queue(ML).pending)
+    assert await net.undelivered() == []
+
+
+async def test_messages_travel_in_batches_of_bounded_number_and_size(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routers, "BATCH_MESSAGES", 10)
+    monkeypatch.setattr(routers, "BATCH_BYTES", 4_000)
+    actions = [event_to("there", number) for number in range(1, 41)]
+    for action in actions[20:]:
+        action.send_event.data.value = "x" * 1_000
+    await net.run("a", *actions, end())
+    link = net.connect()
+    net.router.queue(ML).wake.set()
+    await until(lambda: len(link.messages) >= 40)
+    assert _numbers(link.messages, "there") == list(range(1, 41))
+    assert max(len(batch) for batch in link.batches) == 10
+    assert max(sum(len(message.payload) for message in batch) for batch in link.batches) <= 4_000
+    assert len(link.batches) < 20
+
+
+async def test_a_broken_link_is_tried_again_with_growing_pauses_and_the_same_messages(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float | None] = []
+
+    async def wait(_event: asyncio.Event, seconds: float | None) -> None:
+        pauses.append(seconds)
+        await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(routers, "_wait", wait)
+    link = net.connect()
+    link.breaking = 9
+    await net.run("a", event_to("there", 1), event_to("there", 2), end())
+    await until(lambda: len(link.batches) >= 10)
+    assert {tuple(_numbers(batch, "there")) for batch in link.batches} == {(1, 2)}
+    growing = [pause for pause in pauses if pause]
+    assert growing == sorted(growing)
+    assert growing[0] < 1.0
+    assert growing[-1] == routers.LONGEST_PAUSE
+
+
+async def test_an_unavailable_answer_blocks_only_its_lane(net: Net) -> None:
+    link = net.connect()
+    link.rule = lambda message: BUSY if message.target.id == "busy" else OK
+    await net.run("a", event_to("busy", 1), event_to("free", 2), end())
+    await net.run("b", event_to("busy", 3), event_to("free", 4), end())
+    await net.run("a2", event_to("free", 5), end())
+    await until(lambda: len(net.router.queue(ML).pending) == 2)
+    assert sorted(_numbers(link.messages, "free")) == [2, 4, 5]
+    assert sorted(message.call.task for message in await net.undelivered()) == [1, 3]
+
+    link.rule = lambda message: OK
+    net.world.clock.steady += 5.0
+    await until(lambda: not net.router.queue(ML).pending)
+    assert await net.undelivered() == []
+    assert sorted(_numbers(link.messages, "free")) == [2, 4, 5], "sent once"
+
+
+async def test_what_follows_in_a_blocked_lane_waits_behind_it(net: Net) -> None:
+    link = net.connect()
+    link.rule = lambda message: BUSY
+    await net.run("a", event_to("busy", 1))
+    await until(lambda: link.batches)
+    await net.world.event("a", "go on")
+    await until(lambda: len(net.hand.turns) >= 2)
+    await net.world.complete(net.hand.turns[-1], event_to("busy", 2), end())
+    await asyncio.sleep(0.3)
+    assert set(_numbers(link.messages, "busy")) == {1}
+    link.rule = lambda message: OK
+    net.world.clock.steady += 5.0
+    await until(lambda: not net.router.queue(ML).pending)
+    assert _numbers(link.messages, "busy")[-2:] == [1, 2]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DENIED, Outcome.INVALID, Outcome.MISSING])
+async def test_a_final_refusal_fails_the_activity_in_the_workflow(net: Net, outcome: Outcome) -> None:
+    net.connect().rule = lambda message: Reply(outcome, "no way")
+    await net.run("a", call(1, app="ml"))
+    _, failed = await net.last_turn("a", 2)
+    assert failed.task_failed.task_scheduled_id == 1
+    assert failed.task_failed.failure.error_message == "no way"
+    assert failed.task_failed.failure.is_non_retriable
+    assert await net.undelivered() == []
+
+
+async def test_a_final_refusal_fails_the_child_in_the_workflow(net: Net) -> None:
+    net.connect().rule = lambda message: Reply(Outcome.DENIED, "not yours")
+    await net.run("a", child(7, "kid", app="ml"))
+    _, failed = await net.last_turn("a", 2)
+    assert failed.child_failed.task_scheduled_id == 7
+    assert failed.child_failed.failure.error_message == "not yours"
+    state = net.world.actor("a").state
+    assert state is not None
+    assert not state.open
+    assert not state.children
+
+
+async def test_a_message_that_is_too_large_fails_its_call_and_lets_the_others_through(net: Net) -> None:
+    link = net.connect()
+    large = call(1, app="ml")
+    large.schedule_task.input.value = "x" * 20_000
+    await net.run("a", large, call(2, app="ml"))
+    _, failed = await net.last_turn("a", 2)
+    assert failed.task_failed.task_scheduled_id == 1
+    assert "20" in failed.task_failed.failure.error_message
+    await until(lambda: link.messages)
+    assert [message.call.task for message in link.messages] == [2]
+
+
+async def test_an_accepted_call_stays_in_the_store_until_its_result(net: Net) -> None:
+    link = net.connect()
+    await net.run("a", call(1, app="ml"))
+    await until(lambda: link.messages and not net.router.queue(ML).pending)
+    sent = link.messages[0]
+    assert await net.undelivered() == []
+    kept = await net.world.store.real.reminder(sent.id)
+    assert kept is not None
+    assert await net.world.store.real.destinations() == [ML]
+
+
+async def test_an_event_is_gone_from_the_store_once_it_is_accepted(net: Net) -> None:
+    link = net.connect()
+    await net.run("a", event_to("there", 1))
+    await until(lambda: link.messages and not net.router.queue(ML).pending)
+    assert await net.world.store.real.reminder(link.messages[0].id) is None
+
+
+async def test_another_store_behind_the_link_gets_the_accepted_calls_again(net: Net) -> None:
+    link = net.connect()
+    await net.run("a", call(1, app="ml"), event_to("there", 2), child(3, "kid", app="ml"))
+    await until(lambda: len(link.messages) == 3 and not net.router.queue(ML).pending)
+
+    await net.router.link_up(ML, "store of ml")
+    await asyncio.sleep(0.05)
+    assert len(link.messages) == 3, "the same store: nothing was lost"
+
+    link.store = "a new store of ml"
+    await net.router.link_up(ML, link.store)
+    await until(lambda: len(link.messages) == 5)
+    assert [message.kind for message in link.messages[3:]] == [Kind.ACTIVITY, Kind.CREATE]
+
+
+async def test_an_app_without_an_address_is_waited_for(net: Net) -> None:
+    await net.run("a", call(1, app="nowhere"))
+    queue = net.router.queue(("default", "nowhere"))
+    await until(lambda: queue.error)
+    assert "nowhere" in queue.error
+    link = net.connect("nowhere")
+    await net.router.link_up(("default", "nowhere"), link.store)
+    await until(lambda: link.messages)
+
+
+async def test_an_app_without_an_address_fails_the_call_where_the_setting_says_so(failing_net: Net) -> None:
+    net = failing_net
+    await net.run("a", call(1, app="nowhere"), child(2, "kid", app="nowhere"))
+    await net.run("b", call(1, app="ml"))
+    failures = (await net.last_turn("a", 2))[1:]
+    if len(failures) < 2:
+        await net.world.complete(next(item for item in reversed(net.hand.turns) if item.instance_id == "a"))
+        failures += (await net.last_turn("a", 3))[1:]
+    assert {event.WhichOneof("kind") for event in failures} == {"task_failed", "child_failed"}
+    assert "nowhere" in str(failures)
+    assert len(await net.undelivered()) == 1, "an app that is down is waited for"
+
+
+async def test_a_peer_that_is_down_or_slow_does_not_delay_another(net: Net) -> None:
+    slow, quick = net.connect("ml"), net.connect("pay")
+    slow.open.clear()
+    await net.run("a", call(1, app="ml"), call(2, app="gone"), call(3, app="pay"), event_to("x", 4, app="pay"))
+    await until(lambda: len(quick.messages) == 2)
+    assert [len(batch) for batch in slow.batches] == [1]
+    slow.open.set()
+    await until(lambda: not net.router.queue(ML).pending)
+
+
+async def test_more_than_the_queue_holds_is_read_again_in_order(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routers, "QUEUE_LIMIT", 20)
+    monkeypatch.setattr(routers, "BATCH_MESSAGES", 7)
+    link = net.connect()
+    link.open.clear()
+    for number in range(5):
+        await net.run(f"a{number}", *(event_to("there", number * 30 + task) for task in range(1, 31)), end())
+    assert len(net.router.queue(ML).pending) <= 20
+    link.open.set()
+    await until(lambda: len(link.messages) >= 150)
+    for number in range(5):
+        mine = [task for task in _numbers(link.messages, "there") if number * 30 < task <= number * 30 + 30]
+        assert mine == list(range(number * 30 + 1, number * 30 + 31))
+    await until(lambda: not net.router.queue(ML).pending)
+    assert await net.undelivered() == []
+
+
+async def test_a_read_that_fails_is_repeated(net: Net) -> None:
+    """What waits in the store is not forgotten because it could not be read once."""
+    await net.run("a", event_to("there", 1), end())
+    await net.router.stop()
+    again = Net(net.world, net.hand)
+    link = again.connect()
+    net.world.store.failing["outbound"] = 1
+    await again.router.start()
+    try:
+        await until(lambda: link.messages)
+    finally:
+        await again.router.stop()
+
+
+async def test_an_acceptance_that_could_not_be_stored_is_asked_for_again(net: Net) -> None:
+    link = net.connect()
+    link.open.clear()
+    await net.run("a", event_to("there", 1), end())
+    await until(lambda: link.batches)
+    net.world.store.failing["commit"] = 1
+    link.open.set()
+    await until(lambda: len(link.batches) >= 2)
+    await until(lambda: not net.router.queue(ML).pending)
+    assert await net.undelivered() == []
+
+
+async def test_a_call_that_is_taken_back_before_it_left_is_not_sent(net: Net) -> None:
+    await net.run("a", call(1, app="ml"))
+    await net.world.quiet()
+    link = PlayedLink()
+    before = {reminder.kind for reminder in net.router.queue(ML).pending.values()}
+    await net.world.service.terminate(at("a"), None, False)
+    net.links.up[ML] = link
+    net.router.queue(ML).wake.set()
+    await until(lambda: any(message.kind is Kind.WITHDRAW for message in link.messages))
+    assert before == {Kind.ACTIVITY}
+    assert [message.kind for message in link.messages] == [Kind.ACTIVITY, Kind.WITHDRAW], "undelivered calls live on"
+
+
+async def test_the_floor_is_below_every_message_that_may_still_come(net: Net) -> None:
+    link = net.connect()
+    link.rule = lambda message: BUSY if message.target.id == "busy" else OK
+    await net.run("a", event_to("busy", 1), *(event_to("free", number) for number in range(2, 6)), end())
+    await until(lambda: len(_numbers(link.messages, "free")) == 4)
+    blocked = next(message.id for message in link.messages if message.target.id == "busy")
+    await net.run("b", event_to("free", 6), end())
+    await until(lambda: 6 in _numbers(link.messages, "free"))
+    assert max(link.floors) <= blocked
+
+
+async def test_the_router_takes_up_what_the_store_holds(net: Net) -> None:
+    await net.run("a", call(1, app="ml"), event_to("there", 2))
+    await net.router.stop()
+    again = Net(net.world, net.hand)
+    link = again.connect()
+    await again.router.start()
+    await until(lambda: len(link.messages) == 2)
+    assert {message.kind for message in link.messages} == {Kind.ACTIVITY, Kind.EVENT}
+    await again.router.stop()

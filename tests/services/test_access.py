@@ -1,0 +1,362 @@
+"""Access policies (M77 to M82): what another app may do here is decided here, by who it has proved to be."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from google.protobuf.message import Message
+
+from sidecar.config import policy_file
+from sidecar.config.settings import ConfigError
+from sidecar.core.model import CallId, Kind
+from sidecar.core.policy import Operation, Policy, Required, Rule
+from sidecar.edge.transport.ports import Status
+from sidecar.schema import peer_pb2
+from sidecar.schema import taskhub_pb2 as pb
+from tests.inprocess.sidecars import Node, PlayedPeer, Start, hello
+from tests.inprocess.world import COMPLETED, call, child, end
+
+ML = pb.Router(target_app_id="ml")
+DENIED = 6
+
+
+async def pair(start: Start, policy: str) -> tuple[Node, Node]:
+    """Apps orders and ml; the policy is ml's."""
+    ml = await start("ml", policy)
+    orders = await start("orders", peers={"ml": (ml.peer_address,)})
+    ml.worker(lambda events: [end("done")], {"score": lambda request: '"7"', "secret": lambda request: '"x"'})
+    return orders, ml
+
+
+def once(action: pb.Action) -> Callable[[list[pb.HistoryEvent]], list[pb.Action]]:
+    """A workflow that asks once, and ends with the answer or the type and text of its failure."""
+
+    def flow(events: list[pb.HistoryEvent]) -> list[pb.Action]:
+        for event in events:
+            kind = event.WhichOneof("kind")
+            if kind in ("task_completed", "child_completed"):
+                return [end(getattr(event, kind).result.value)]
+            if kind in ("task_failed", "child_failed"):
+                failure = getattr(event, kind).failure
+                return [end(f"{failure.error_type}: {failure.error_message}")]
+        return [action]
+
+    return flow
+
+
+async def outcome(orders: Node, action: pb.Action) -> str:
+    orders.worker(once(action))
+    await orders.begin("a")
+    return (await orders.outcome("a")).output.value
+
+
+async def test_without_a_policy_everything_is_allowed(start: Start) -> None:
+    """M77."""
+    orders, _ = await pair(start, "")
+    assert await outcome(orders, call(1, "score", app="ml")) == '"7"'
+
+
+async def test_what_is_listed_is_allowed(start: Start) -> None:
+    """M77."""
+    orders, _ = await pair(start, "allow: [{caller: 'ord*', activity: 's?ore'}]")
+    assert await outcome(orders, call(1, "score", app="ml")) == '"7"'
+
+
+@pytest.mark.parametrize(
+    ("policy", "action"),
+    [
+        ("allow: [{caller: orders, activity: score}]", call(1, "secret", app="ml")),
+        ("allow: [{caller: stock, activity: '*'}]", call(1, "score", app="ml")),
+        ("allow: [{caller: orders, workflow: '*'}]", call(1, "score", app="ml")),
+        ("default: deny", call(1, "score", app="ml")),
+        ("allow: [{caller: orders, activity: '*'}]", child(1, "c", app="ml")),
+        ("allow: [{caller: orders, workflow: '*', operations: [get, raise]}]", child(1, "c", app="ml")),
+    ],
+)
+async def test_a_denied_call_fails_at_once_with_a_text_that_names_no_rule(
+    start: Start, policy: str, action: pb.Action
+) -> None:
+    """M77, M79."""
+    orders, _ = await pair(start, policy)
+    text = "WorkflowAccessPolicyDenied: app 'orders' may not schedule that here: the access policy denies it"
+    assert await outcome(orders, action) == text
+
+
+async def test_a_denied_detached_workflow_is_not_started_and_its_caller_completes(start: Start) -> None:
+    """M80: the attempt stays in the history of the caller."""
+    orders, ml = await pair(start, "allow: [{caller: orders, workflow: other}]")
+    spawn = pb.Action(id=1, create_detached=pb.CreateDetached(instance_id="r", name="secret"))
+    allowed = pb.Action(id=2, create_detached=pb.CreateDetached(instance_id="o", name="other"))
+    for action in (spawn, allowed):
+        action.router.target_app_id = "ml"
+    orders.worker(lambda events: [spawn, allowed, end()])
+    await orders.begin("a")
+    assert (await orders.outcome("a")).status == COMPLETED
+    while not (answer := await ml.call("GetInstance", pb.GetInstanceRequest(instance_id="o"))):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    assert pb.GetInstanceResponse.FromString(answer).exists
+    assert await ml.call("GetInstance", pb.GetInstanceRequest(instance_id="r")) == b""
+    history = await orders.call("GetInstanceHistory", pb.GetInstanceHistoryRequest(instance_id="a"))
+    events = pb.Rewind.FromString(history).new_history  # a list of events under number 1, as the answer is
+    assert [event.detached_created.instance_id for event in events if event.HasField("detached_created")] == ["r", "o"]
+
+
+async def test_a_rewind_is_no_way_to_create_what_may_not_be_scheduled(start: Start) -> None:
+    """M81"""
+    ml = await start("ml", "allow: [{caller: evil, workflow: other}]")
+    link = PlayedPeer(ml)
+    assert await link.introduce(hello()) == ""
+    answers = [await link.ask(rewind_of(number, name)) for number, name in enumerate(("secret", "other"), 1)]
+    assert [answer.verdict for [answer] in answers] == [DENIED, 0]
+    await link.close()
+
+
+def rewind_of(number: int, name: str) -> peer_pb2.Message:
+    rewound = pb.HistoryEvent(event_id=-1, execution_rewound=pb.ExecutionRewound(name={"value": name}))
+    return peer_pb2.Message(
+        id=number,
+        kind=int(Kind.REWIND),
+        target=peer_pb2.Actor(namespace="default", app_id="ml", kind="workflow", id=name),
+        source=peer_pb2.Actor(namespace="default", app_id="evil", kind="workflow", id="boss"),
+        call=peer_pb2.Call(execution_id="e", turn=1, task_id=1),
+        payload=rewound.SerializeToString(),
+    )
+
+
+async def test_a_rewind_reaches_a_child_that_is_there_whatever_may_be_scheduled(start: Start) -> None:
+    """M81: it is a command of the recorded parent, as terminate is."""
+    ml = await start("ml", "allow: [{caller: evil, workflow: other, requires: [{event: go}]}]")
+    link = PlayedPeer(ml)
+    assert await link.introduce(hello()) == ""
+    created = creation("other", [pb.HistoryEvent(event_raised=pb.EventRaised(name="go"))])
+    [answer] = await link.ask(created)
+    assert answer.verdict == 0
+    rewind = rewind_of(2, "other")
+    rewind.call.CopyFrom(created.call)
+    foreign = rewind_of(3, "other")
+    foreign.call.CopyFrom(created.call)
+    foreign.call.turn += 1
+    assert [answer.verdict for answer in await link.ask(rewind, foreign)] == [0, DENIED]
+    await link.close()
+
+
+async def test_the_own_app_is_always_allowed(start: Start) -> None:
+    """M77: also a child's answer to its parent, and a parent's command to its child."""
+    _, ml = await pair(start, "default: deny")
+    await ml.begin("own")
+    assert (await ml.outcome("own")).status == COMPLETED
+
+
+async def test_answers_pass_a_policy_that_denies_everything(start: Start) -> None:
+    """M77: the answer is allowed by the call that waits for it."""
+    ml = await start("ml")
+    orders = await start("orders", "default: deny", peers={"ml": (ml.peer_address,)})
+    ml.worker(activities={"score": lambda request: '"7"'})
+    assert await outcome(orders, call(1, "score", app="ml")) == '"7"'
+
+
+CALLS: dict[str, tuple[str, Message]] = {
+    "schedule": ("StartInstance", pb.CreateInstanceRequest(instance_id="new", name="flow", router=ML)),
+    "get": ("GetInstance", pb.GetInstanceRequest(instance_id="a", router=ML)),
+    "raise": ("RaiseEvent", pb.RaiseEventRequest(instance_id="a", name="e", router=ML)),
+    "pause": ("SuspendInstance", pb.ReasonRequest(instance_id="a", router=ML)),
+    "resume": ("ResumeInstance", pb.ReasonRequest(instance_id="a", router=ML)),
+    "terminate": ("TerminateInstance", pb.TerminateRequest(instance_id="a", router=ML)),
+    "purge": ("PurgeInstances", pb.PurgeInstancesRequest(instance_id="a", router=ML)),
+    "rerun": ("RerunWorkflowFromEvent", pb.RerunRequest(source_instance_id="a", event_id=1, router=ML)),
+}
+
+
+@pytest.mark.parametrize("allowed", CALLS)
+async def test_each_operation_is_allowed_by_itself(start: Start, allowed: str) -> None:
+    """M78."""
+    ml = await start("ml", f"allow: [{{caller: orders, workflow: 'fl*', operations: {allowed}}}]")
+    orders = await start("orders", peers={"ml": (ml.peer_address,)})
+    await ml.begin("a")
+    for operation, (method, request) in CALLS.items():
+        status, text = await orders.refusal(method, request)
+        assert (status is Status.PERMISSION_DENIED) == (operation != allowed), (operation, text)
+
+
+async def test_an_instance_that_may_not_be_seen_looks_like_one_that_is_not_there(start: Start) -> None:
+    """M78, M81."""
+    ml = await start("ml", "allow: [{caller: orders, workflow: 'open*'}]")
+    orders = await start("orders", peers={"ml": (ml.peer_address,)})
+    await ml.begin("there")
+    for method in ("GetInstance", "WaitForInstanceStart"):
+        answers = [
+            await orders.refusal(method, pb.GetInstanceRequest(instance_id=one, router=ML)) for one in ("there", "not")
+        ]
+        assert answers[0] == answers[1]
+        assert answers[0][0] is Status.PERMISSION_DENIED
+
+
+async def test_a_forged_name_on_a_message_opens_nothing(start: Start) -> None:
+    """M81: what counts is the name in the payload, which is what would run."""
+    ml = await start("ml", "allow: [{caller: orders, activity: score}]")
+    peer = PlayedPeer(ml)
+    await peer.introduce(hello("orders"))
+    actor = peer_pb2.Actor(namespace="default", app_id="ml", kind="activity", hub="default", id="w::1::1")
+    message = peer_pb2.Message(
+        id=1,
+        kind=3,
+        target=actor,
+        source=peer_pb2.Actor(namespace="default", app_id="ml", kind="workflow", hub="default", id="w"),
+        call=peer_pb2.Call(execution_id="x", turn=1, task_id=1),
+        name="score",
+        payload=pb.ActivityRequest(name="secret", task_id=1).SerializeToString(),
+    )
+    assert [answer.verdict for answer in await peer.ask(message)] == [DENIED]
+    assert await ml.sidecar.store.foreign_activity("default", "orders", CallId("x", 1, 1)) is None
+    await peer.close()
+
+
+# ---------------------------------------------------------------- what must have happened before
+
+REQUIRES = "requires: [{activity: validate}, {activity: 'appr*'}]"
+
+
+def needing(*steps: str, scope: int, kind: str) -> Callable[[list[pb.HistoryEvent]], list[pb.Action]]:
+    """A workflow that calls these activities one after the other, and then asks ml, showing what it did."""
+    asked = call(90, "charge", app="ml") if kind == "activity" else child(90, "c", app="ml")
+    if kind == "activity":
+        asked.schedule_task.history_propagation_scope = scope
+    else:
+        asked.create_child.MergeFromString(bytes([6 << 3, scope]))  # as SDKs send it, in a slot that others fill too
+
+    def flow(events: list[pb.HistoryEvent]) -> list[pb.Action]:
+        ended = [event for event in events if event.WhichOneof("kind") in ("task_completed", "task_failed")]
+        if len(ended) < len(steps):
+            return [call(len(ended), steps[len(ended)])]
+        return once(asked)([event for event in events if event not in ended[: len(steps)]])
+
+    return flow
+
+
+@pytest.mark.parametrize("kind", ["activity", "workflow"])
+@pytest.mark.parametrize(
+    ("steps", "scope", "allowed"),
+    [
+        (["validate", "approve"], 1, True),
+        (["validate", "other", "approve", "other"], 2, True),
+        (["approve", "validate"], 1, False),
+        (["validate"], 1, False),
+        (["fail", "approve"], 1, False),
+        (["validate", "approve"], 0, False),
+    ],
+)
+async def test_a_call_is_allowed_by_what_has_happened_at_its_caller_in_that_order(
+    start: Start, kind: str, steps: list[str], scope: int, allowed: bool
+) -> None:
+    """M82: without a history that shows it, the call is denied."""
+    name = "charge" if kind == "activity" else "sub"
+    ml = await start("ml", f"allow: [{{caller: orders, {kind}: {name}, {REQUIRES}}}]")
+    orders = await start("orders", peers={"ml": (ml.peer_address,)})
+    ml.worker(lambda events: [end('"7"')], {"charge": lambda request: '"7"'})
+    own = {name: lambda request: "1" for name in ("validate", "other", "approve")}
+    orders.worker(needing(*steps, scope=scope, kind=kind), own)
+    await orders.begin("a")
+    result = (await orders.outcome("a")).output.value
+    assert result.startswith('"7"' if allowed else "WorkflowAccessPolicyDenied: ")
+
+
+def creation(instance_id: str, log: list[pb.HistoryEvent]) -> peer_pb2.Message:
+    """A child that the workflow `boss` of app evil makes, with its history."""
+    history = pb.PropagatedHistory(scope=1)
+    history.chunks.add(app_id="evil", instance_id="boss", raw_events=[event.SerializeToString() for event in log])
+    started = pb.ExecutionStarted(name="other", lineage=history.SerializeToString())
+    started.instance.execution_id.value = f"execution of {instance_id}"
+    return peer_pb2.Message(
+        id=1,
+        kind=int(Kind.CREATE),
+        target=peer_pb2.Actor(namespace="default", app_id="ml", kind="workflow", id=instance_id),
+        source=peer_pb2.Actor(namespace="default", app_id="evil", kind="workflow", id="boss"),
+        call=peer_pb2.Call(execution_id="e", turn=1, task_id=1),
+        payload=pb.HistoryEvent(execution_started=started).SerializeToString(),
+    )
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_a_policy_is_read_with_all_that_it_may_say(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(
+        'default = "deny"\n[[allow]]\ncaller = "a"\nactivity = "x"\n'
+        '[[allow]]\ncaller = "b"\nworkflow = "y*"\noperations = ["get", "raise"]\n'
+    )
+    assert policy_file.read(file) == Policy(
+        (
+            Rule("a", "activity", "x", frozenset({Operation.SCHEDULE})),
+            Rule("b", "workflow", "y*", frozenset({Operation.GET, Operation.RAISE})),
+        )
+    )
+
+
+def test_what_must_have_happened_is_read_with_its_defaults(tmp_path: Path) -> None:
+    """M82: of a call that it was completed, by any app; and only of what is scheduled."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        "allow: [{caller: a, workflow: y, requires: [{activity: v}, {event: go}, "
+        "{workflow: 'w*', outcome: failed, app: 'b-*'}]}]"
+    )
+    wanted = Required("activity", "v", "completed"), Required("event", "go", "raised")
+    assert policy_file.read(file).rules == (
+        Rule(
+            "a",
+            "workflow",
+            "y",
+            frozenset({Operation.SCHEDULE}),
+            (*wanted, Required("workflow", "w*", "failed", "b-*")),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("default: allow", "nothing else"),
+        ("rules: []", "nothing else"),
+        ("allow: {a: b}", "`allow` is a list of rules"),
+        ("allow: [{caller: a}]", "rule 1: .* is not a rule: write"),
+        ("allow: [{caller: a, activity: x}, {caller: a, activity: x, workflow: y}]", "rule 2: .* is not a rule"),
+        ("allow: [{caller: a, activity: x, when: now}]", "rule 1: .* is not a rule"),
+        ("allow: [{activity: x}]", "rule 1: .* is not a rule"),
+        (
+            "allow: [{caller: a, activity: x, operations: [get]}]",
+            "'get' names no operation: .* schedule$",
+        ),
+        (
+            "allow: [{caller: a, workflow: x, operations: [fly]}]",
+            "'fly' names no operation: .* are get, pause",
+        ),
+        ("allow: [{caller: a, workflow: x, operations: []}]", "an empty list names no operation"),
+        ("allow: [{caller: a, workflow: x, requires: []}]", "rule 1: `requires` is a list of what must have happened"),
+        ("allow: [{caller: a, workflow: x, requires: {event: e}}]", "rule 1: `requires` is a list"),
+        ("allow: [{caller: a, workflow: x, requires: [e]}]", "rule 1: 'e' is not what may be required: write"),
+        ("allow: [{caller: a, workflow: x, requires: [{outcome: completed}]}]", "is not what may be required"),
+        ("allow: [{caller: a, workflow: x, requires: [{activity: x, event: y}]}]", "is not what may be required"),
+        (
+            "allow: [{caller: a, workflow: x, requires: [{activity: x, outcome: raised}]}]",
+            "scheduled, completed, failed",
+        ),
+        ("allow: [{caller: a, workflow: x, requires: [{event: x, app: b}]}]", "is not what may be required"),
+        ("allow: [{caller: a, workflow: x, requires: [{activity: ''}]}]", "is not what may be required"),
+        ("allow: [{caller: a, workflow: x, requires: [{activity: x, when: 1}]}]", "is not what may be required"),
+        (
+            "allow: [{caller: a, workflow: x, operations: get, requires: [{event: e}]}]",
+            "for `operations: schedule` alone",
+        ),
+    ],
+)
+def test_a_wrong_policy_says_which_rule_and_what(tmp_path: Path, text: str, reason: str) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=reason):
+        policy_file.read(file)
+
+
+async def test_a_sidecar_does_not_start_with_a_policy_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        await Node.start("ml", tmp_path, policy=tmp_path / "none.yaml")

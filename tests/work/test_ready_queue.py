@@ -1,0 +1,82 @@
+"""The backlog: what waits for workers, how it overflows, and what it asks the store for again."""
+
+from sidecar.store.reads import Reads
+from sidecar.work.ready_queue import Backlog, Group
+
+A = ("default", "a")
+
+
+def fill(backlog: Backlog[int], name: str, numbers: range) -> None:
+    for number in numbers:
+        backlog.offer(number, Group(name, ""))
+
+
+def waiting(backlog: Backlog[int], numbers: range) -> list[int]:
+    return [number for number in numbers if number in backlog]
+
+
+def test_an_item_waits_once_however_often_it_is_offered() -> None:
+    backlog: Backlog[int] = Backlog()
+    for _ in range(3):
+        backlog.offer(1, Group("a", ""))
+    backlog.offer(2, Group("a", ""))
+    assert len(backlog) == 2
+    backlog.discard(1)
+    backlog.discard(1)
+    assert (1 in backlog, backlog.first(Group("a", ""))) == (False, 2)
+    backlog.discard(2)
+    assert list(backlog.groups()) == []
+    assert backlog.first(Group("a", "")) is None
+
+
+def test_a_backlog_that_overflows_wants_more_once_it_has_room() -> None:
+    backlog: Backlog[int] = Backlog(limit=10)
+    fill(backlog, "a", range(10))
+    assert not backlog.wanted()
+    backlog.offer(10, Group("a", ""))
+    assert (len(backlog), 10 in backlog, backlog.wanted()) == (10, False, frozenset())
+    for number in range(5):
+        backlog.discard(number)
+    assert not backlog.wanted()
+    backlog.discard(5)
+    assert backlog.wanted() == {A}
+    backlog.refilling(frozenset({A}))
+    assert not backlog.wanted()
+
+
+def test_what_nobody_takes_makes_room_for_other_names() -> None:
+    """The newest of the largest name go first: what waited longest stays."""
+    backlog: Backlog[int] = Backlog(limit=10)
+    fill(backlog, "dead", range(10))
+    fill(backlog, "live", range(100, 103))
+    assert waiting(backlog, range(100, 103)) == [100, 101, 102]
+    assert waiting(backlog, range(10)) == [0, 1, 2, 3, 4, 5, 6]
+    fill(backlog, "live", range(103, 110))
+    assert len(waiting(backlog, range(10))) == len(waiting(backlog, range(100, 110))) == 5, "a fair share each"
+    assert not backlog.wanted()
+    for number in range(100, 103):
+        backlog.discard(number)
+    assert backlog.wanted() == {("default", "live")}, "what nobody takes is not asked for again and again"
+
+
+def test_reading_on_is_no_use_once_no_more_of_the_names_fits() -> None:
+    backlog: Backlog[int] = Backlog(limit=4)
+    fill(backlog, "a", range(5))
+    backlog.refilling(None)
+    assert not backlog.has_share(frozenset({A}))
+    backlog.offer(9, Group("a", ""))
+    assert backlog.has_share(frozenset({A}))
+    assert not backlog.has_share(frozenset({A, ("other", "a")}))
+    assert not backlog.has_share(None), "there may be names further on that nobody knows of"
+
+
+def test_each_read_knows_what_went_while_it_was_under_way() -> None:
+    reads = Reads()
+    reads.went(1)
+    with reads.reading() as gone:
+        reads.went(2)
+        with reads.reading() as later:
+            reads.went(3)
+            assert [later(item) for item in (1, 2, 3)] == [False, False, True]
+        reads.went(4)
+        assert [gone(item) for item in (1, 2, 3, 4)] == [False, True, True, True]

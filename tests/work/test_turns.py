@@ -1,0 +1,329 @@
+"""Turns and activities on their way to workers and back: nothing is lost, nothing counts twice."""
+
+import asyncio
+
+import pytest
+
+from sidecar.core.model import Outcome
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.work.pool import Filter
+from tests.inprocess.world import (
+    COMPLETED,
+    CONTINUED_AS_NEW,
+    DONE,
+    STALE,
+    SUSPENDED,
+    TERMINATED,
+    Hand,
+    World,
+    at,
+    call,
+    end,
+    kinds,
+    raised,
+    timer,
+    until,
+)
+
+
+async def test_a_turn_waits_until_a_worker_comes(world: World) -> None:
+    await world.start("a")
+    hand = Hand()
+    world.dispatch.add_worker(hand.worker)
+    item = await hand.turn(1)
+    assert kinds(item.new) == ["orchestrator_started", "execution_started"]
+    assert item.past.events == []
+    await world.complete(item, end('"out"'))
+    view = await world.service.view(at("a"), payloads=True)
+    assert view is not None
+    assert (view.instance.status, view.input, view.output) == (COMPLETED, '"in"', '"out"')
+
+
+async def test_the_turn_of_a_lost_worker_goes_to_another_under_a_new_token(world: World, hand: Hand) -> None:
+    await world.start("a")
+    first = await hand.turn(1)
+    other = Hand("other")
+    world.dispatch.add_worker(other.worker)
+    world.dispatch.remove_worker(hand.worker)
+
+    second = await other.turn(1)
+
+    assert second.token != first.token
+    assert second.new[1:] == first.new[1:]
+    assert (await world.complete(first, end('"late"'))).outcome is STALE
+    assert await world.status("a") != COMPLETED
+    assert (await world.complete(second, end())).outcome is DONE
+
+
+@pytest.mark.parametrize("token", ["", "t.nonsense.default", "t.nonsense.hub", "a.1", "x", "t.", "..."])
+async def test_an_answer_with_a_foreign_token_changes_nothing(world: World, hand: Hand, token: str) -> None:
+    await world.start("a")
+    item = await hand.turn(1)
+    world.store.batches.clear()
+    response = pb.OrchestratorResponse(instance_id="a", actions=[end()], completion_token=token)
+    reply = await world.service.complete_turn("default", "ipv4:stranger", response)
+    assert reply.outcome is STALE
+    assert world.store.batches == []
+    assert (await world.complete(item, end())).outcome is DONE
+
+
+async def test_without_a_token_the_connection_that_has_the_turn_is_believed(world: World, hand: Hand) -> None:
+    await world.start("a")
+    await hand.turn(1)
+    response = pb.OrchestratorResponse(instance_id="a", actions=[end()])
+    assert (await world.service.complete_turn("default", "ipv4:worker", response)).outcome is DONE
+    assert await world.status("a") == COMPLETED
+    assert (await world.service.complete_turn("default", "ipv4:worker", response)).outcome is STALE
+
+
+async def test_two_identical_completions_in_the_same_moment_have_one_effect(world: World, hand: Hand) -> None:
+    await world.start("a")
+    item = await hand.turn(1)
+    replies = await asyncio.gather(world.complete(item, call(1)), world.complete(item, call(1)))
+    assert sorted(reply.outcome.value for reply in replies) == ["done", "stale"]
+    await world.quiet()
+    assert len(hand.activities) == 1
+
+
+async def test_two_identical_activity_results_in_the_same_moment_have_one_effect(world: World, hand: Hand) -> None:
+    await world.start("a")
+    await world.complete(await hand.turn(1), call(1))
+    item = await hand.activity(1)
+    outcomes = {reply.outcome for reply in await asyncio.gather(world.answer(item), world.answer(item))}
+    assert DONE in outcomes
+    second = await hand.turn(2)
+    assert kinds(second.new) == ["orchestrator_started", "task_completed"]
+    await world.quiet()
+    assert len(hand.turns) == 2
+    assert not hand.worker.activities, "the slot is free again"
+
+
+async def test_a_suspended_instance_takes_no_answer_for_the_turn_that_was_out(world: World, hand: Hand) -> None:
+    await world.start("a")
+    item = await hand.turn(1)
+    await world.service.suspend(at("a"), None)
+    assert (await world.complete(item, end())).outcome is STALE
+    assert await world.status("a") == SUSPENDED
+    await world.quiet()
+    assert len(hand.turns) == 1
+
+    await world.service.resume(at("a"), None)
+    again = await hand.turn(2)
+    assert kinds(again.new)[1:] == ["execution_started", "execution_suspended", "execution_resumed"]
+    assert (await world.complete(again, end())).outcome is DONE
+
+
+async def test_a_terminated_instance_takes_no_answer_for_the_turn_that_was_out(world: World, hand: Hand) -> None:
+    await world.start("a")
+    item = await hand.turn(1)
+    await world.service.terminate(at("a"), '"why"', False)
+    assert (await world.complete(item, end())).outcome is STALE
+    assert await world.status("a") == TERMINATED
+    assert not hand.worker.turns
+
+
+@pytest.mark.parametrize("last", ["goes on", "ends"])
+async def test_an_answer_in_the_same_moment_as_a_terminate_does_not_undo_it(
+    world: World, hand: Hand, last: str
+) -> None:
+    await world.start("a")
+    item = await hand.turn(1)
+    actions = [end()] if last == "ends" else [call(1)]
+    replies = await asyncio.gather(world.service.terminate(at("a"), None, False), world.complete(item, *actions))
+    assert await world.status("a") == TERMINATED
+    assert [reply.outcome for reply in replies] == [DONE, STALE]
+    await world.quiet()
+    assert hand.activities == []
+
+
+async def test_an_answer_in_the_same_moment_as_a_suspend_does_not_undo_it(world: World, hand: Hand) -> None:
+    await world.start("a")
+    item = await hand.turn(1)
+    replies = await asyncio.gather(world.service.suspend(at("a"), None), world.complete(item, call(1)))
+    assert await world.status("a") == SUSPENDED
+    assert [reply.outcome for reply in replies] == [DONE, STALE]
+
+
+async def test_an_answer_for_an_execution_that_is_replaced_in_the_same_moment_is_stale(
+    world: World, hand: Hand
+) -> None:
+    await world.start("a", name="old")
+    item = await hand.turn(1)
+    replies = await asyncio.gather(
+        world.start("a", name="new", replaceable=frozenset({0, 6})), world.complete(item, end())
+    )
+    assert [reply.outcome for reply in replies] == [DONE, STALE]
+    fresh = await hand.turn(2)
+    assert pb.HistoryEvent.FromString(fresh.new[1]).execution_started.name == "new"
+    assert (await world.complete(fresh, end())).outcome is DONE
+
+
+async def test_a_turn_that_takes_too_long_is_handed_out_again(world: World, hand: Hand) -> None:
+    await world.start("a")
+    first = await hand.turn(1)
+    world.clock.steady += 119.0
+    await asyncio.sleep(0.02)
+    assert len(hand.turns) == 1
+    world.clock.steady += 2.0
+    second = await hand.turn(2)
+    assert (await world.complete(first, end())).outcome is STALE
+    assert (await world.complete(second, end())).outcome is DONE
+
+
+async def test_what_arrives_while_a_turn_is_out_belongs_to_the_next(world: World, hand: Hand) -> None:
+    await world.start("a")
+    first = await hand.turn(1)
+    await world.event("a", "meanwhile")
+    await world.quiet()
+    assert len(hand.turns) == 1
+    await world.complete(first)
+    second = await hand.turn(2)
+    assert raised(first.new) == []
+    assert raised(second.past.events) == []
+    assert raised(second.new) == ["meanwhile"]
+
+
+async def test_a_lost_turn_comes_again_with_what_arrived_meanwhile(world: World, hand: Hand) -> None:
+    await world.start("a")
+    first = await hand.turn(1)
+    await world.event("a", "one")
+    world.service.abandon_turn(first.token)
+    world.clock.steady += 1.1
+    second = await hand.turn(2)
+    await world.event("a", "two")
+    await world.complete(second, call(1))
+    third = await hand.turn(3)
+    assert raised(second.new) == ["one"]
+    assert raised(third.new) == ["two"]
+    assert hand.past_seen[2][: len(second.new)] == second.new
+
+
+async def test_what_a_worker_has_seen_is_the_beginning_of_what_it_is_sent_later(world: World, hand: Hand) -> None:
+    """With the instance dropped from memory at every second turn, and arrivals between hand-out and answer."""
+    await world.start("a")
+    seen: list[bytes] = []
+    for number in range(1, 12):
+        await world.quiet()
+        item, past = hand.turns[-1], hand.past_seen[-1]
+        assert past[: len(seen)] == seen
+        assert item.new, "there is something to do in each turn"
+        seen = past + item.new
+        if number % 3 == 0:
+            await world.event("a", f"during {number}")
+        done = await world.complete(item, call(number), timer(100 + number, world.clock.wall + 10**9))
+        assert done.outcome is DONE
+        await world.answer(await hand.activity(number))
+        if number % 2:
+            await world.quiet()
+            world.engine.drop(world.actor("a"))
+            world.engine.wake(world.actor("a"))
+
+
+async def test_a_dropped_instance_is_sent_as_it_was_before(world: World, hand: Hand) -> None:
+    await world.start("a")
+    await world.complete(await hand.turn(1), call(1), call(2))
+    await world.answer(await hand.activity(1))
+    item = await hand.turn(2)
+    past, new = hand.past_seen[1], list(item.new)
+    world.engine.drop(world.actor("a"))
+    world.engine.wake(world.actor("a"))
+    again = await hand.turn(3)
+    assert hand.past_seen[2] == past
+    assert again.new[1:] == new[1:]
+
+
+async def test_a_thousand_results_that_arrive_together_are_few_turns(world: World, hand: Hand) -> None:
+    hand.worker.max_activities = 1_000
+    await world.start("a")
+    await world.complete(await hand.turn(1), *(call(task) for task in range(1_000)))
+    await hand.activity(1_000)
+    answers = asyncio.gather(*(world.answer(item) for item in hand.activities))
+    number = 2
+    results = 0
+    while results < 1_000:
+        item = await hand.turn(number)
+        results += kinds(item.new).count("task_completed")
+        await world.complete(item, *([end()] if results == 1_000 else []))
+        number += 1
+    await answers
+    assert await world.status("a") == COMPLETED
+    assert number - 2 <= 12
+
+
+async def test_continue_as_new_begins_with_an_empty_past_and_keeps_waiting_events(world: World, hand: Hand) -> None:
+    await world.start("a")
+    first = await hand.turn(1)
+    await world.event("a", "kept")
+    await world.complete(first, end('"again"', CONTINUED_AS_NEW))
+    second = await hand.turn(2)
+    assert hand.past_seen[1] == []
+    assert kinds(second.new) == ["orchestrator_started", "execution_started", "event_raised"]
+    assert second.execution != first.execution
+    assert (await world.complete(first, end())).outcome is STALE
+
+
+async def test_an_activity_goes_back_to_the_queue_when_its_worker_is_gone(world: World, hand: Hand) -> None:
+    await world.start("a")
+    await world.complete(await hand.turn(1), call(1))
+    lost = await hand.activity(1)
+    other = Hand("other")
+    world.dispatch.add_worker(other.worker)
+    world.dispatch.remove_worker(hand.worker)
+    again = await other.activity(1)
+    assert again.request == lost.request
+    assert (await world.answer(lost)).outcome is DONE, "the first answer counts, whoever gives it"
+    assert (await world.answer(again)).outcome is STALE
+    assert kinds((await other.turn(1)).new) == ["orchestrator_started", "task_completed"]
+    assert not other.worker.activities
+
+
+async def test_the_answer_to_an_activity_whose_workflow_has_gone_is_taken_quietly(world: World, hand: Hand) -> None:
+    """SDKs try again on, or log, anything but OK."""
+    await world.start("a")
+    await world.complete(await hand.turn(1), call(1), end())
+    item = await hand.activity(1)
+    await world.purge(at("a"), recursive=False, force=False)
+    reply = await world.answer(item)
+    assert reply.outcome in (DONE, STALE, Outcome.DUPLICATE)
+    assert not hand.worker.activities
+
+
+async def test_terminate_takes_back_activities_that_wait(world: World, hand: Hand) -> None:
+    hand.worker.max_activities = 1
+    await world.start("a")
+    await world.complete(await hand.turn(1), call(1), call(2))
+    await hand.activity(1)
+    await world.service.terminate(at("a"), None, False)
+    await world.quiet()
+    assert len(hand.activities) == 1
+    assert not hand.worker.activities
+    assert len(world.dispatch.pool.activities) == 0
+
+
+async def test_a_large_turn_goes_to_the_worker_that_can_receive_it(world: World) -> None:
+    small, large = Hand("small", max_bytes=1_000, turns=200), Hand("large", turns=100)
+    world.dispatch.add_worker(small.worker)
+    world.dispatch.add_worker(large.worker)
+    await world.start("a")
+    await world.event("a", "big", "x" * 5_000)
+    world.engine.drop(world.actor("a"))
+    world.engine.wake(world.actor("a"))
+    await until(lambda: any("big" in raised(item.new) for item in large.turns))
+
+
+async def test_a_large_turn_does_not_stand_in_the_way_of_the_next_instance_of_its_id(world: World) -> None:
+    small = Hand("small", max_bytes=1_000)
+    await world.start("a")
+    await world.event("a", "big", "x" * 5_000)
+    world.dispatch.add_worker(small.worker)
+    await until(lambda: any(group.size > 1_000 for group in world.dispatch.pool.turns.groups()))
+    await world.purge(at("a"), recursive=False, force=True)
+    await world.start("a")
+    assert raised((await small.turn(1)).new) == []
+
+
+async def test_an_activity_with_a_version_reaches_the_worker_of_that_version(world: World, hand: Hand) -> None:
+    hand.worker.activity_filter = Filter({"work": frozenset({"2.0"})})
+    await world.start("a")
+    await world.complete(await hand.turn(1), call(1, "work", version="2.0"))
+    await hand.activity(1)
