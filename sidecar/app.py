@@ -16,9 +16,9 @@ from sidecar.config import policy_file
 from sidecar.config import settings as config
 from sidecar.config.settings import Settings, StartError
 from sidecar.core import events
-from sidecar.core.attempts import Patience
+from sidecar.core.attempts import DeliveryLimit
 from sidecar.core.ids import Ids
-from sidecar.core.model import Self
+from sidecar.core.model import AppIdentity
 from sidecar.core.policy import Policy
 from sidecar.edge.admin import inspection
 from sidecar.edge.admin.health import Health
@@ -40,14 +40,14 @@ from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.transport import descriptors, listening
 from sidecar.edge.transport.ports import Channel, Handlers
 from sidecar.peers.directory import Directory
-from sidecar.peers.outbox import Link, Peer, Router
+from sidecar.peers.outbox import Link, Outbox, PeerId
 from sidecar.services.clients import Service
 from sidecar.services.inspection import Inspection
 from sidecar.services.retention import Retention
 from sidecar.store.protocol import Store
 from sidecar.store.sqlite import schema
 from sidecar.store.sqlite import store as sqlite
-from sidecar.store.sqlite.backup import Copies
+from sidecar.store.sqlite.backup import Backups
 from sidecar.store.sqlite.vacuum import Upkeep
 from sidecar.work.dispatch import Dispatch
 from sidecar.work.memory import Memory, limit_of_system
@@ -58,7 +58,7 @@ _PEER_HEADROOM = 1024 * 1024
 _log = structlog.get_logger(__name__)
 
 
-class _Links:
+class _LateLinks:
     """The router is built before the links that it looks for."""
 
     peers: Peers
@@ -86,7 +86,7 @@ class Middle:
     engine: Engine
     dispatch: Dispatch
     service: Service
-    router: Router
+    router: Outbox
     peers: Peers
     taskhub: TaskHub
     admin: Admin
@@ -94,12 +94,12 @@ class Middle:
     memory: Memory
 
 
-Connect = Callable[[str, Peer], Channel]
+Connect = Callable[[str, PeerId], Channel]
 
 
 def assemble(
     settings: Settings,
-    me: Self,
+    me: AppIdentity,
     store: Store,
     clock: Clock,
     *,
@@ -112,8 +112,8 @@ def assemble(
     directory = Directory(
         me.namespace, settings.peers, pattern=settings.peer_pattern, file=settings.peer_file, read=config.read_peers
     )
-    links = _Links()
-    router = Router(
+    links = _LateLinks()
+    router = Outbox(
         engine,
         directory,
         links,
@@ -123,7 +123,7 @@ def assemble(
     dispatch = engine.effects = _dispatch(engine, router, settings)
     service = Service(engine, dispatch, policy)
     most_bytes = settings.max_message_bytes - _PEER_HEADROOM
-    served = Served(most_bytes, service.marks.release)
+    served = Served(most_bytes, service.dedup_keys.release)
     links.peers = Peers(service, directory, connect, router.link_up, served=served, proves=proves)
     forwarder = Forwarder(engine, links.peers, most_bytes, settings.unknown_app == "fail")
     memory = Memory(settings.memory_limit, dispatch.relieve)
@@ -137,13 +137,13 @@ def assemble(
     return Middle(engine, dispatch, service, router, links.peers, taskhub, persons, retention, memory)
 
 
-def _dispatch(engine: Engine, router: Router, settings: Settings) -> Dispatch:
+def _dispatch(engine: Engine, router: Outbox, settings: Settings) -> Dispatch:
     return Dispatch(
         engine,
         router,
         turn_timeout=settings.turn_timeout,
         activity_timeout=settings.activity_timeout,
-        patience=Patience(settings.max_deliveries),
+        delivery_limit=DeliveryLimit(settings.max_deliveries),
         limits=settings.limits,
     )
 
@@ -171,7 +171,7 @@ class Sidecar:
 
     def _app_handlers(self) -> Handlers:
         settings, taskhub = self.settings, self.taskhub
-        copies = StoreAdmin(self.store.me, Copies(self.store.file), self.engine.clock)
+        copies = StoreAdmin(self.store.me, Backups(self.store.file), self.engine.clock)
         admission = Admission(self.trust.tokens, most_calls=settings.max_calls, most_workers=settings.max_workers)
         guarded = admission.guarded(
             _merged(taskhub.handlers(), self.admin.handlers(), copies.handlers()),
@@ -180,7 +180,7 @@ class Sidecar:
         )
         return _merged(guarded, Health(self.ready).handlers())
 
-    def _connect(self, address: str, peer: Peer) -> Channel:
+    def _connect(self, address: str, peer: PeerId) -> Channel:
         tls = None if self.trust.peer is None else self.trust.peer.pem()
         return GrpcChannel(address, max_receive_bytes=self.settings.max_message_bytes, tls=tls, name=dns_name(*peer))
 
@@ -317,7 +317,7 @@ async def create(settings: Settings) -> Sidecar:
     """
     if settings.memory_limit is None:
         settings = replace(settings, memory_limit=limit_of_system())
-    me = Self(
+    me = AppIdentity(
         *(settings.namespace, settings.app_id, settings.reuse == "terminal", settings.routes),
         cascade_suspend=settings.cascade_suspend,
     )

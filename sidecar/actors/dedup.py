@@ -9,7 +9,7 @@ from sidecar.store.protocol import UnavailableError
 _COPIES_SECONDS = 60.0  # a copy of a message may be under way this long, on a link that broke or in a queue here
 
 
-class Marks:
+class DedupKeys:
     """Lets go of marks. Those of forwarded calls go one by one, those of reminders by the floors that apps tell."""
 
     def __init__(self, engine: Engine) -> None:

@@ -16,7 +16,7 @@ import structlog
 from sidecar.actors.clock import Clock
 from sidecar.core.entity.entity import Batch
 from sidecar.core.ids import Ids
-from sidecar.core.model import Changes, Context, Decision, Outcome, Reminder, Reply, Self, State, Turn
+from sidecar.core.model import AppIdentity, Changes, Context, Decision, Outcome, Reminder, Reply, State, Turn
 from sidecar.core.work_items import Past
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.chunks import Parts
@@ -94,7 +94,7 @@ class Actor:
 class Engine:
     """All actors of one sidecar, and the one door to the store."""
 
-    def __init__(self, me: Self, store: Store, clock: Clock, ids: Ids) -> None:
+    def __init__(self, me: AppIdentity, store: Store, clock: Clock, ids: Ids) -> None:
         self.me = me
         self.store = store
         self.clock = clock

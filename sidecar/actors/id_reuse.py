@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sidecar.actors.engine import Address, Decide
-from sidecar.actors.trees import REACH_SECONDS, Node, Terms, Trees, UnreachableError
+from sidecar.actors.trees import REACH_SECONDS, Node, TreeOptions, Trees, UnreachableError
 from sidecar.core.model import DONE, Context, Decision, Instance, Outcome, Reply, State
 
 LOOK = Reply(Outcome.UNAVAILABLE, "the children of the instance that has this ID are being looked at")
@@ -14,8 +14,8 @@ async def running_child(trees: Trees, instance: Instance, seconds: float, reach:
 
     Raises UnavailableError and UnreachableError.
     """
-    terms = Terms(False, trees.until(min(seconds, REACH_SECONDS)), reach)
-    return (await trees.look([Node(instance, (), 0)], terms)).running or ""
+    options = TreeOptions(False, trees.until(min(seconds, REACH_SECONDS)), reach)
+    return (await trees.look([Node(instance, (), 0)], options)).running or ""
 
 
 async def replacing(

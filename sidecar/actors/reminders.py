@@ -12,7 +12,7 @@ import structlog
 
 from sidecar.actors.engine import Address, Engine
 from sidecar.actors.id_reuse import LOOK, running_child, unknown_children
-from sidecar.actors.trees import REACH_SECONDS, Branch, Terms, Trees, UnreachableError
+from sidecar.actors.trees import REACH_SECONDS, Branch, TreeOptions, Trees, UnreachableError
 from sidecar.core.delivery import Arrival, arrive, must_look
 from sidecar.core.model import Child, Context, Decision, Kind, Outcome, Position, Reminder, Reply, State, Status
 from sidecar.core.workflow.rewind import Record
@@ -36,7 +36,7 @@ def note_dropped(reminder: Reminder, reply: Reply) -> None:
         log.info("reminder dropped", kind=reminder.kind.name, instance=reminder.target.id, why=reply.text)
 
 
-class Deliveries:
+class Reminders:
     """Hands reminders to the actors of own workflows. `spawn` runs something on the side."""
 
     def __init__(
@@ -144,8 +144,8 @@ class Deliveries:
     async def _remove(self, order: Reminder) -> None:
         """Remove a child, with what is below it, as the sidecar of its parent orders; nothing of it may run."""
         tops = await self._trees.own([Branch(order.source, Child(order.target, order.call))])
-        terms = Terms(order.payload == _BY_FORCE, self._trees.until(REACH_SECONDS), _REACH_SECONDS)
-        await self._trees.remove(tops, terms, look_first=True)
+        options = TreeOptions(order.payload == _BY_FORCE, self._trees.until(REACH_SECONDS), _REACH_SECONDS)
+        await self._trees.remove(tops, options, look_first=True)
 
     async def record(self, address: Address, *, log: bool = False) -> Record | None:
         """Return what is stored of an instance beside its state, or None when there is none. Raises UnavailableError.
@@ -160,11 +160,11 @@ class Deliveries:
         known = self._pool.knows_rewind(instance.hub, instance.name, instance.version or "")
         events: list[bytes] | None = None
         if log or (instance.status is Status.FAILED and not known):
-            events = await store.events(instance.key, Position(0, -1), instance.covered)
+            events = await store.events(instance.key, Position(0, -1), instance.last_completed_turn)
         _, output = await store.payloads(instance.key)
         children = tuple(await store.children(instance.key))
         lineage = await store.lineage(instance.key) if instance.lineage else b""
-        return Record(instance.covered, instance.execution, events, children, output, lineage)
+        return Record(instance.last_completed_turn, instance.execution, events, children, output, lineage)
 
     def _delivered(self, arrival: Arrival, done: "asyncio.Future[Reply]") -> None:
         if done.cancelled():

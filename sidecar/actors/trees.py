@@ -18,7 +18,7 @@ from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Child, Context, Dec
 
 T = TypeVar("T")
 R = TypeVar("R")
-Peer = tuple[str, str]  # namespace and app ID
+PeerId = tuple[str, str]  # namespace and app ID
 MOST_HOPS = 64  # apps that are asked one behind the other: a peer that lies might make a tree endless
 MOST_CHILDREN = 200  # that an app is asked about at once
 MOST_SECONDS = 60.0  # of one errand for a caller without a deadline
@@ -41,7 +41,7 @@ class Branch(NamedTuple):
     child: Child
 
 
-class Terms(NamedTuple):
+class TreeOptions(NamedTuple):
     """How an errand over a tree is done.
 
     `force` says that it does not matter whether instances have ended; `until` is when it must be done, as a monotonic
@@ -68,7 +68,7 @@ class Answer(NamedTuple):
 class Elsewhere(Protocol):
     """The sidecars of other apps."""
 
-    async def ask(self, peer: Peer, remove: bool, branches: Sequence[Branch], terms: Terms) -> Answer:
+    async def ask(self, peer: PeerId, remove: bool, branches: Sequence[Branch], options: TreeOptions) -> Answer:
         """Have an app look at children of ours, or remove them, with all that is below. Raises UnreachableError."""
 
 
@@ -103,7 +103,7 @@ class _Part:
 
     levels: list[list[Node]] = field(default_factory=list)
     calls: dict[int, set[CallId]] = field(default_factory=dict)  # of the children that an instance had, by its key
-    elsewhere: defaultdict[Peer, list[_Step]] = field(default_factory=lambda: defaultdict(list))
+    elsewhere: defaultdict[PeerId, list[_Step]] = field(default_factory=lambda: defaultdict(list))
     running: Node | None = None
 
 
@@ -139,20 +139,20 @@ class Trees:
             return None
         return state.instance
 
-    async def look(self, tops: list[Node], terms: Terms) -> Answer:
+    async def look(self, tops: list[Node], options: TreeOptions) -> Answer:
         """Look at whole trees, their tops as well: is there one that has not ended, can every app be reached?
 
         Raises:
             UnreachableError: an app cannot be asked, and none of the others has one that runs.
         """
-        return await self._look(await self._walk(tops, terms), terms)
+        return await self._look(await self._walk(tops, options), options)
 
-    async def _look(self, part: _Part, terms: Terms) -> Answer:
+    async def _look(self, part: _Part, options: TreeOptions) -> Answer:
         if part.running is not None:
             return _stopped_at(part.running)
-        return await self._ask_others(part.elsewhere, False, terms)
+        return await self._ask_others(part.elsewhere, False, options)
 
-    async def remove(self, tops: list[Node], terms: Terms, *, look_first: bool) -> Answer:
+    async def remove(self, tops: list[Node], options: TreeOptions, *, look_first: bool) -> Answer:
         """Remove whole trees, each instance after those below it; stop at one that has not ended, unless by force.
 
         `look_first` says that nothing is to go unless `look` finds nothing in the way.
@@ -162,28 +162,30 @@ class Trees:
         """
         count = 0
         for attempt in range(_MOST_TRIES):
-            part = await self._walk(tops, terms)
+            part = await self._walk(tops, options)
             if look_first and not attempt:
-                answer = await self._look(part, terms)
+                answer = await self._look(part, options)
                 if answer.running is not None:
                     return answer
-            answer, finished = await self._remove_part(part, terms)
+            answer, finished = await self._remove_part(part, options)
             count += answer.removed
             if finished:
                 return answer._replace(removed=count)
         raise UnreachableError(f"workflows of app '{self.engine.me.app}' make more children all the time: try again")
 
-    async def _remove_part(self, part: _Part, terms: Terms) -> tuple[Answer, bool]:
+    async def _remove_part(self, part: _Part, options: TreeOptions) -> tuple[Answer, bool]:
         """Remove what a walk has found; return also whether that was all, or something stands in the way."""
         if part.running is not None:
             return _stopped_at(part.running), True
-        answer = await self._ask_others(part.elsewhere, True, terms)
+        answer = await self._ask_others(part.elsewhere, True, options)
         if answer.running is not None:
             return answer, True
         count = answer.removed
         for level in reversed(part.levels):
-            self._check_time(terms)
-            replies = await in_groups(level, lambda node: self._remove_one(node, part.calls[node.instance.key], terms))
+            self._check_time(options)
+            replies = await in_groups(
+                level, lambda node: self._remove_one(node, part.calls[node.instance.key], options)
+            )
             count += sum(reply.outcome is Outcome.DONE for reply in replies)
             runs = [node for node, reply in zip(level, replies, strict=True) if reply.outcome is Outcome.WRONG_STATE]
             if runs:
@@ -192,19 +194,19 @@ class Trees:
                 return Answer(count), False
         return Answer(count), True
 
-    async def _remove_one(self, node: Node, known: set[CallId], terms: Terms) -> Reply:
+    async def _remove_one(self, node: Node, known: set[CallId], options: TreeOptions) -> Reply:
         def decide(at: Context, state: State | None) -> Decision:
             if state is None or state.instance.key != node.instance.key:
                 return Decision(None, _GONE)
             if not known.issuperset(state.children):
                 return Decision(None, _MORE_BELOW)
-            return operations.purge(at, state, terms.force)
+            return operations.purge(at, state, options.force)
 
         return await self.engine.submit(node.address, decide)
 
     # ------------------------------------------------------------ the own part
 
-    async def _walk(self, tops: list[Node], terms: Terms) -> _Part:
+    async def _walk(self, tops: list[Node], options: TreeOptions) -> _Part:
         """Find what is here of trees, down to the first instance that runs, unless by force."""
         part = _Part()
         level = tops
@@ -212,20 +214,20 @@ class Trees:
             part.levels.append(level)
             below: list[Node] = []
             for node in level:
-                self._check_time(terms)
-                if not (terms.force or node.instance.status.terminal):
+                self._check_time(options)
+                if not (options.force or node.instance.status.terminal):
                     part.running = node
                     return part
-                below += await self._below(node, part, terms)
+                below += await self._below(node, part, options)
                 if part.running is not None:
                     return part
             level = below
         return part
 
-    async def _below(self, node: Node, part: _Part, terms: Terms) -> list[Node]:
+    async def _below(self, node: Node, part: _Part, options: TreeOptions) -> list[Node]:
         """Return the children of an instance that are here, and note those in other apps."""
         me = self.engine.me
-        late = await self._created(node.instance, terms)
+        late = await self._created(node.instance, options)
         if late is not None:
             part.running = node._replace(path=(*node.path, late))
             return []
@@ -240,18 +242,18 @@ class Trees:
                 here.append(Node(instance, (*node.path, instance.id), node.top))
         return here
 
-    async def _created(self, instance: Instance, terms: Terms) -> str | None:
+    async def _created(self, instance: Instance, options: TreeOptions) -> str | None:
         """Wait until the children that an instance has asked for are there: else they would come to be later.
 
         Return the ID of one of this app that does not come, which counts as running: its start may wait for this look.
         """
         store, clock = self.engine.store, self.engine.clock
         expected = await store.creations(instance.key)
-        until = min(terms.until, clock.monotonic() + terms.reach)
+        until = min(options.until, clock.monotonic() + options.reach)
         while expected:
             if clock.monotonic() >= until:
                 child = expected[0].actor
-                if self.engine.me.owns(child) and not terms.force:
+                if self.engine.me.owns(child) and not options.force:
                     return child.id
                 raise UnreachableError(f"app '{child.app}' has not taken in the start of '{child.id}' yet")
             await clock.sleep(_PAUSE)
@@ -259,17 +261,17 @@ class Trees:
             expected = [child for child in expected if child in left]
         return None
 
-    def _check_time(self, terms: Terms) -> None:
-        if self.engine.clock.monotonic() >= terms.until:
+    def _check_time(self, options: TreeOptions) -> None:
+        if self.engine.clock.monotonic() >= options.until:
             raise UnreachableError(f"app '{self.engine.me.app}' has too much of the tree to be done in time")
 
     # ------------------------------------------------------------ other apps
 
-    async def _ask_others(self, steps: dict[Peer, list[_Step]], remove: bool, terms: Terms) -> Answer:
+    async def _ask_others(self, steps: dict[PeerId, list[_Step]], remove: bool, options: TreeOptions) -> Answer:
         """Ask all apps that have more of the trees; an instance that runs is said first, then who gave no answer."""
-        if steps and not terms.hops:
+        if steps and not options.hops:
             raise UnreachableError(f"the tree leads through more than {MOST_HOPS} apps one behind the other")
-        asked = (self._ask(peer, remove, of_peer, terms) for peer, of_peer in steps.items())
+        asked = (self._ask(peer, remove, of_peer, options) for peer, of_peer in steps.items())
         answers = await asyncio.gather(*asked, return_exceptions=True)
         count, running, top, failed = 0, None, 0, None
         for answer in answers:
@@ -283,9 +285,9 @@ class Trees:
             raise failed
         return Answer(count, running, top)
 
-    async def _ask(self, peer: Peer, remove: bool, steps: list[_Step], terms: Terms) -> Answer:
+    async def _ask(self, peer: PeerId, remove: bool, steps: list[_Step], options: TreeOptions) -> Answer:
         count = 0
-        fewer = terms._replace(hops=terms.hops - 1)
+        fewer = options._replace(hops=options.hops - 1)
         for start in range(0, len(steps), MOST_CHILDREN):
             some = steps[start : start + MOST_CHILDREN]
             answer = await self.elsewhere.ask(peer, remove, [step.branch for step in some], fewer)

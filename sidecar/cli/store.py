@@ -9,11 +9,11 @@ from pathlib import Path
 from sidecar.actors.clock import Clock
 from sidecar.config import settings as config
 from sidecar.config.settings import Settings, StartError
-from sidecar.core.model import Self
+from sidecar.core.model import AppIdentity
 from sidecar.edge.admin.store import BACKUP, CHECK
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.security.api_tokens import HEADER, ApiTokens
-from sidecar.edge.transport.ports import Refused, Status, Tls, in_address
+from sidecar.edge.transport.ports import Refused, StatusCode, Tls, in_address
 from sidecar.schema import admin_pb2 as pb
 from sidecar.store.protocol import Copied, CopyError
 from sidecar.store.sqlite import restore as offline
@@ -53,8 +53,8 @@ def restore(settings: Settings, source: Path) -> Path | None:
         raise CopyError(f"{text}: stop it first, and start it when the backup is in place") from None
 
 
-def _me(settings: Settings) -> Self:
-    return Self(settings.namespace, settings.app_id)
+def _me(settings: Settings) -> AppIdentity:
+    return AppIdentity(settings.namespace, settings.app_id)
 
 
 def _path(settings: Settings) -> Path:
@@ -67,7 +67,7 @@ def _ask(settings: Settings, method: str, request: bytes) -> bytes:
     except StartError as error:
         raise CopyError(str(error)) from error
     except Refused as refused:
-        if refused.status is Status.UNAVAILABLE:
+        if refused.status is StatusCode.UNAVAILABLE:
             text = f"a sidecar has the store open and does not answer on port {settings.grpc_port[0]}"
             hint = f"name its port with --grpc-port, and how it is reached with {_HOW} ({refused.message})"
             raise CopyError(f"{text}: {hint}") from refused

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Crashes(NamedTuple):
+class DeliveryAttempts(NamedTuple):
     """The crashes of an item since it was last answered. `parked`: no worker gets it until a person says so."""
 
     times: int = 0
     error: str = ""  # of the last one
-    parked: bool = False
+    quarantined: bool = False
 
-    def another(self, error: str) -> "Crashes":
+    def another(self, error: str) -> "DeliveryAttempts":
         """Return these and one more."""
-        return Crashes(self.times + 1, error)
+        return DeliveryAttempts(self.times + 1, error)
 
 
-NONE = Crashes()
+NONE = DeliveryAttempts()
 
 
 class Crash(NamedTuple):
@@ -30,15 +30,15 @@ class Crash(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class DeliveryLimit:
     """How many deliveries of an item may end with a crash; None: any number."""
 
     most: int | None = None
 
-    def is_over(self, crashes: Crashes) -> bool:
+    def is_over(self, crashes: DeliveryAttempts) -> bool:
         """Whether an item is handed out no more."""
         return self.most is not None and crashes.times >= self.most
 
-    def suspects(self, times: int) -> bool:
+    def on_probation(self, times: int) -> bool:
         """Whether a worker is to have no other item that is suspected, so that a crash tells them apart."""
         return self.most is not None and times >= max(1, self.most // 2)

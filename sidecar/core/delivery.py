@@ -17,6 +17,7 @@ from sidecar.core.model import (
     DONE,
     NO_CALL,
     ActorId,
+    AppIdentity,
     CallKind,
     Changes,
     Context,
@@ -29,7 +30,6 @@ from sidecar.core.model import (
     Reminder,
     Reply,
     Row,
-    Self,
     State,
 )
 from sidecar.core.names import invalid_name
@@ -79,7 +79,7 @@ def _arrive_at_workflow(at: Context, state: State | None, arrival: Arrival) -> D
     return _ON_INSTANCES[kind](at, state, arrival)
 
 
-def must_look(me: Self, state: State | None, arrival: Arrival) -> bool:
+def must_look(me: AppIdentity, state: State | None, arrival: Arrival) -> bool:
     """Whether a start may take the place of an ended instance whose children were not looked at yet."""
     if state is None or arrival.reminder.kind not in (Kind.CREATE, Kind.DETACHED):
         return False
@@ -155,7 +155,7 @@ def _resolve(at: Context, state: State, arrival: Arrival) -> Decision:
     return Decision(changes, DONE)
 
 
-def _apps(me: Self, call: OpenCall) -> tuple[str, str]:
+def _apps(me: AppIdentity, call: OpenCall) -> tuple[str, str]:
     """Return source and target as the history shows them: an activity's as it went, a child's as it came back."""
     return (me.app, call.target.app) if call.kind is CallKind.ACTIVITY else (call.target.app, me.app)
 
@@ -210,7 +210,7 @@ def _pause(at: Context, state: State, arrival: Arrival) -> Decision:
     return _using_up(arrival, pauses.by_parent(at, state, arrival.reminder))
 
 
-def _may_command(me: Self, state: State, reminder: Reminder) -> bool:
+def _may_command(me: AppIdentity, state: State, reminder: Reminder) -> bool:
     """Whether the sender names the call that created this instance, or is an own workflow that named it itself."""
     if me.owns(reminder.source) and reminder.kind is Kind.TERMINATE and reminder.call == NO_CALL:
         return True

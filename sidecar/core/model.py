@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from sidecar.core.attempts import NONE, Crash, Crashes
+from sidecar.core.attempts import NONE, Crash, DeliveryAttempts
 from sidecar.core.ids import Ids
 
 ACTOR_TYPE_PREFIX = "dapr.internal"
@@ -99,10 +99,10 @@ NO_CALL = CallId("", 0, 0)
 
 
 class Position(NamedTuple):
-    """Where an event stands in an instance's log. Place 0 of a turn is its start, 1 the start of an execution."""
+    """Where an event stands in an instance's log. Index 0 of a turn is its start, 1 the start of an execution."""
 
     turn: int
-    place: int
+    event_index: int
 
 
 FIRST_ARRIVAL = 2
@@ -113,13 +113,13 @@ class Row(NamedTuple):
     """One event of the log."""
 
     turn: int
-    place: int
+    event_index: int
     event: bytes
 
     @property
     def position(self) -> Position:
         """Where the event stands."""
-        return Position(self.turn, self.place)
+        return Position(self.turn, self.event_index)
 
 
 class Parent(NamedTuple):
@@ -175,8 +175,8 @@ class Reminder:
     due: int
     name: str
     payload: bytes
-    held: bool = False  # it stays after delivery, until its call is answered
-    crashes: Crashes = NONE
+    kept_until_result: bool = False  # it stays after delivery, until its call is answered
+    crashes: DeliveryAttempts = NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class Instance:
     scheduled_at: int | None
     origin: str
     execution: str
-    covered: int
+    last_completed_turn: int
     workflow_time: int
     custom_status: str | None
     failure: bytes | None
@@ -220,8 +220,8 @@ class Instance:
     entity: bool = False
     lock: Lock | None = None
     lineage: bool = False  # its callers' history is kept for it
-    obeyed: int = 0  # the number of the last pause, or end of one, that its parent has ordered
-    crashes: Crashes = NONE
+    last_order: int = 0  # the number of the last pause, or end of one, that its parent has ordered
+    crashes: DeliveryAttempts = NONE
 
 
 class Received(NamedTuple):
@@ -356,7 +356,7 @@ DONE = Reply(Outcome.DONE)
 
 
 @dataclass(frozen=True, slots=True)
-class Self:
+class AppIdentity:
     """Who this sidecar is, and which app a call without a target goes to.
 
     A route is a kind of call ("workflow" or "activity"), a pattern of its name and an app ID; the first that fits
@@ -395,6 +395,6 @@ class Self:
 class Context:
     """Where and when a decision is taken: all that a step may know beside the instance and what came to it."""
 
-    me: Self
+    me: AppIdentity
     now: int
     ids: Ids

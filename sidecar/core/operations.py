@@ -12,6 +12,7 @@ from sidecar.core.model import (
     DONE,
     NO_CALL,
     ActorId,
+    AppIdentity,
     CallId,
     Changes,
     Context,
@@ -25,7 +26,6 @@ from sidecar.core.model import (
     Reply,
     Rewind,
     Row,
-    Self,
     State,
     Status,
 )
@@ -48,7 +48,7 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A client's wish to start an instance.
+    """A client's request to start an instance.
 
     `replaceable` are the statuses in which the instance that has the ID is replaced, or left as it is if
     `ignore_existing` says so. None: the client gave no policy; then, and with `or_ended`, one that has ended is
@@ -64,44 +64,44 @@ class Start:
     unique: bool = False
 
 
-def start(at: Context, state: State | None, wish: Start) -> Decision:
+def start(at: Context, state: State | None, request: Start) -> Decision:
     """Decide a start: the ID may be taken, and what then happens is up to the reuse policy.
 
     A start that names the execution that is there is the same one, tried again.
     """
-    if state is not None and state.instance.origin == wish.identity.execution:
+    if state is not None and state.instance.origin == request.identity.execution:
         return Decision(None, Reply(Outcome.DUPLICATE))
     if state is not None:
-        refusal = _refuse_reuse(at.me, state.instance, wish)
+        refusal = _refuse_reuse(at.me, state.instance, request)
         if refusal is not None:
             return Decision(None, refusal)
-    event = events.execution_started(at.now, wish.started, at.me.app)
-    changes = created(at, state, wish.identity, wish.started, event)
-    if wish.scheduled_at is None or wish.scheduled_at <= at.now or changes.instance is None:
+    event = events.execution_started(at.now, request.started, at.me.app)
+    changes = created(at, state, request.identity, request.started, event)
+    if request.scheduled_at is None or request.scheduled_at <= at.now or changes.instance is None:
         return Decision(changes, DONE)
-    actor = at.me.workflow(wish.identity.hub, wish.identity.id)
-    reminder = Reminder(at.ids.order(), Kind.START, changes.key, actor, actor, NO_CALL, wish.scheduled_at, "", event)
-    waiting = replace(changes.instance, began=False, ready=False, scheduled_at=wish.scheduled_at)
+    actor = at.me.workflow(request.identity.hub, request.identity.id)
+    reminder = Reminder(at.ids.order(), Kind.START, changes.key, actor, actor, NO_CALL, request.scheduled_at, "", event)
+    waiting = replace(changes.instance, began=False, ready=False, scheduled_at=request.scheduled_at)
     return Decision(replace(changes, instance=waiting, append=(), set=(*changes.set, reminder)), DONE)
 
 
-def _is_listed(existing: Instance, wish: Start) -> bool:
+def _is_listed(existing: Instance, request: Start) -> bool:
     # A client that knows no such status sees a stalled instance as a running one.
     status = Status.RUNNING if existing.status is Status.STALLED else existing.status
-    return not wish.unique and wish.replaceable is not None and status in wish.replaceable
+    return not request.unique and request.replaceable is not None and status in request.replaceable
 
 
-def takes_ended(me: Self, existing: Instance, wish: Start) -> bool:
+def takes_ended(me: AppIdentity, existing: Instance, request: Start) -> bool:
     """Whether a start takes the place of an instance because that has ended, and not because a policy names it."""
-    if wish.unique or existing.origin == wish.identity.execution or _is_listed(existing, wish):
+    if request.unique or existing.origin == request.identity.execution or _is_listed(existing, request):
         return False
-    return existing.status.terminal and me.reuse_ended and (wish.replaceable is None or wish.or_ended)
+    return existing.status.terminal and me.reuse_ended and (request.replaceable is None or request.or_ended)
 
 
-def _refuse_reuse(me: Self, existing: Instance, wish: Start) -> Reply | None:
-    if _is_listed(existing, wish):
-        return Reply(Outcome.DUPLICATE) if wish.ignore_existing else None
-    if takes_ended(me, existing, wish):
+def _refuse_reuse(me: AppIdentity, existing: Instance, request: Start) -> Reply | None:
+    if _is_listed(existing, request):
+        return Reply(Outcome.DUPLICATE) if request.ignore_existing else None
+    if takes_ended(me, existing, request):
         return None
     state = "a" if existing.status.terminal else "an active"
     return Reply(Outcome.EXISTS, f"{state} workflow with ID '{existing.id}' already exists")
@@ -168,7 +168,7 @@ def fresh(started: pb.ExecutionStarted, identity: Identity, now: int, key: int) 
         scheduled_at=None,
         origin=identity.execution,
         execution=identity.execution,
-        covered=0,
+        last_completed_turn=0,
         workflow_time=0,
         custom_status=None,
         failure=None,
@@ -211,7 +211,7 @@ def terminate(at: Context, state: State | None, output: str | None, recurse: boo
     if state.instance.status.terminal:
         return Decision(None, DONE)
     stalled = stalls.refusal(state.instance)
-    if stalled is not None and not state.instance.crashes.parked:
+    if stalled is not None and not state.instance.crashes.quarantined:
         return Decision(None, stalled)
     return terminated(Draft(at, state), output, recurse)
 

@@ -47,7 +47,7 @@ class Required(NamedTuple):
         return same and fnmatchcase(one.name, self.name) and fnmatchcase(one.app, self.app)
 
 
-Past = Callable[[], Iterable[Happened]]  # read only when a rule asks for it: histories are long
+CallerHistory = Callable[[], Iterable[Happened]]  # read only when a rule asks for it: histories are long
 
 
 def no_past() -> Iterable[Happened]:
@@ -74,7 +74,7 @@ class Rule:
         named = self.name == "*" if name is None else fnmatchcase(name, self.name)
         return self.kind == kind and named and operation in self.operations and fnmatchcase(caller, self.caller)
 
-    def met_by(self, past: Past) -> bool:
+    def met_by(self, past: CallerHistory) -> bool:
         """Whether what it requires has happened, in order."""
         if not self.requires:
             return True

@@ -27,8 +27,8 @@ BATCH_BYTES = 4 * 1024 * 1024
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 _FINAL_FAILURES = {Outcome.DENIED, Outcome.INVALID, Outcome.MISSING}
 _FAILURES = {Outcome.DENIED: "WorkflowAccessPolicyDenied"}
-Peer = tuple[str, str]  # namespace and app ID
-Lane = tuple[ActorId, ActorId]
+PeerId = tuple[str, str]  # namespace and app ID
+ActorPair = tuple[ActorId, ActorId]
 log = structlog.get_logger(__name__)
 
 
@@ -51,7 +51,7 @@ class Link(Protocol):
         """
 
 
-class Links(Protocol):
+class LinkFinder(Protocol):
     """Finds a link."""
 
     def link(self, namespace: str, app: str) -> Link | None:
@@ -62,15 +62,15 @@ class Links(Protocol):
 
 
 @dataclass(slots=True)
-class Queue:
+class PeerQueue:
     """What waits for one peer, by order number, and how it goes."""
 
-    peer: Peer
+    peer: PeerId
     pending: dict[int, Reminder] = field(default_factory=dict)
     complete: bool = True
     failures: int = 0
     error: str = ""
-    blocked: dict[Lane, float] = field(default_factory=dict)  # until a monotonic time
+    blocked: dict[ActorPair, float] = field(default_factory=dict)  # until a monotonic time
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -97,26 +97,26 @@ class Queue:
         self.wake.set()
 
 
-class Router:
+class Outbox:
     """The queues of all peers. Implements `dispatch.Outbox`."""
 
     def __init__(
         self,
         engine: Engine,
         directory: Directory,
-        links: Links,
+        links: LinkFinder,
         *,
         most_bytes: int,
         unknown_app_fails: bool,
-        spawn: Callable[[Queue], asyncio.Task[None]] | None = None,
+        spawn: Callable[[PeerQueue], asyncio.Task[None]] | None = None,
     ) -> None:
         self.engine = engine
         self.directory = directory
         self.links = links
-        self.queues: dict[Peer, Queue] = {}
+        self.queues: dict[PeerId, PeerQueue] = {}
         self._most_bytes = most_bytes
         self._unknown_app_fails = unknown_app_fails
-        self._where: dict[int, Peer] = {}
+        self._where: dict[int, PeerId] = {}
         self._reads = Reads()
         self._spawn = spawn or (lambda queue: asyncio.create_task(self._run(queue), name=f"router {queue.peer[1]}"))
 
@@ -142,11 +142,11 @@ class Router:
             queue.complete = False
             queue.wake.set()
 
-    def queue(self, peer: Peer) -> Queue:
+    def queue(self, peer: PeerId) -> PeerQueue:
         """Return the queue of a peer, made and started when it is the first time."""
         found = self.queues.get(peer)
         if found is None:
-            found = self.queues[peer] = Queue(peer, complete=False)
+            found = self.queues[peer] = PeerQueue(peer, complete=False)
             found.wake.set()
             found.task = self._spawn(found)
         return found
@@ -175,14 +175,14 @@ class Router:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def link_up(self, peer: Peer, store: str) -> None:
+    async def link_up(self, peer: PeerId, store: str) -> None:
         """Take note that a peer is there: what another store of its had accepted is sent again."""
         queue = self.queue(peer)
         await self.engine.commit(Changes(lost=(Lost(*peer, store),)))
         queue.complete, queue.failures, queue.error = False, 0, ""
         queue.wake.set()
 
-    async def _run(self, queue: Queue) -> None:
+    async def _run(self, queue: PeerQueue) -> None:
         while True:
             queue.wake.clear()  # what comes while a batch is under way wakes the next round
             try:
@@ -191,7 +191,7 @@ class Router:
                 pause = self._failed(queue, str(error))
             await _wait(queue.wake, pause)
 
-    async def _once(self, queue: Queue) -> float | None:
+    async def _once(self, queue: PeerQueue) -> float | None:
         """Send one batch; return how long to wait before the next, None for "until something comes"."""
         if not queue.complete and len(queue.pending) < QUEUE_LIMIT // 2:
             await self._fill(queue)
@@ -206,7 +206,7 @@ class Router:
         await self._send(queue, link, batch)
         return 0.0
 
-    async def _fill(self, queue: Queue) -> None:
+    async def _fill(self, queue: PeerQueue) -> None:
         queue.complete = True  # what is committed from now on is added by its committer
         with self._reads.reading() as gone:
             try:
@@ -219,7 +219,7 @@ class Router:
                 self._where[reminder.id] = queue.peer
                 queue.pending[reminder.id] = reminder
 
-    async def _nobody(self, queue: Queue) -> float:
+    async def _nobody(self, queue: PeerQueue) -> float:
         namespace, app = queue.peer
         known = self.directory.addresses(namespace, app)
         text = f"app '{app}' is not connected" if known else f"the address of app '{app}' was not found"
@@ -229,7 +229,7 @@ class Router:
             return 0.0
         return self._failed(queue, text)
 
-    def _failed(self, queue: Queue, error: str) -> float:
+    def _failed(self, queue: PeerQueue, error: str) -> float:
         queue.failures += 1
         pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(queue.failures, 10))
         if error != queue.error:
@@ -240,7 +240,7 @@ class Router:
 
     # ------------------------------------------------------------ sending
 
-    async def _send(self, queue: Queue, link: Link, batch: list[Reminder]) -> None:
+    async def _send(self, queue: PeerQueue, link: Link, batch: list[Reminder]) -> None:
         large = [reminder for reminder in batch if len(reminder.payload) > self._most_bytes]
         for reminder in large:
             text = (
@@ -254,7 +254,7 @@ class Router:
         queue.failures, queue.error = 0, ""
         await self._settle(queue, link, list(zip(batch, answers, strict=True)))
 
-    async def _settle(self, queue: Queue, link: Link, answered: list[tuple[Reminder, Reply]]) -> None:
+    async def _settle(self, queue: PeerQueue, link: Link, answered: list[tuple[Reminder, Reply]]) -> None:
         """Act on the answers: those accepted are marked in one commit."""
         accepted: list[Delivered] = []
         now = self.engine.clock.monotonic()
@@ -272,11 +272,11 @@ class Router:
                 self._done(queue, delivered.reminder)
         queue.blocked = {lane: until for lane, until in queue.blocked.items() if until > now}
 
-    def _done(self, queue: Queue, reminder_id: int) -> None:
+    def _done(self, queue: PeerQueue, reminder_id: int) -> None:
         queue.pending.pop(reminder_id, None)
         self._where.pop(reminder_id, None)
 
-    async def _final(self, queue: Queue, reminder: Reminder, reply: Reply) -> None:
+    async def _final(self, queue: PeerQueue, reminder: Reminder, reply: Reply) -> None:
         """Take a refusal that will not change: a call fails with it, anything else is dropped."""
         log.warning("message refused", app=queue.peer[1], kind=reminder.kind.name, why=reply.text)
         if reminder.kind in (Kind.ACTIVITY, Kind.CREATE, Kind.REWIND) and reminder.owner:

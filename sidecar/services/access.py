@@ -7,7 +7,7 @@ import structlog
 from sidecar.core import delivery, events
 from sidecar.core.errors import DeniedError
 from sidecar.core.model import Kind, Reminder
-from sidecar.core.policy import Operation, Past, Policy, no_past
+from sidecar.core.policy import CallerHistory, Operation, Policy, no_past
 from sidecar.core.workflow import propagated_history
 
 log = structlog.get_logger(__name__)
@@ -20,7 +20,7 @@ class Access:
         self._policy = policy
 
     def check(
-        self, app: str, operation: Operation, name: str | None, kind: str = "workflow", past: Past = no_past
+        self, app: str, operation: Operation, name: str | None, kind: str = "workflow", past: CallerHistory = no_past
     ) -> None:
         """See that the policy lets an app (the own one: "") do that.
 

@@ -12,9 +12,9 @@ from sidecar.actors.engine import Address
 from sidecar.actors.trees import in_groups
 from sidecar.core import events, operations
 from sidecar.core.model import Context, Decision, Instance, Outcome, Reply, State, Status
-from sidecar.services.clients import Service, View, input_of
+from sidecar.services.clients import InstanceView, Service, input_of
 from sidecar.services.purge import Purge, Purging
-from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, Page, Store
+from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Page, Store
 
 _MOST_BYTES = 4 * 1024 * 1024  # of rows that are held for one page
 _AT_ONCE = 50  # instances of a page that is purged
@@ -22,18 +22,18 @@ TERMINAL = frozenset(status for status in Status if status.terminal)
 log = structlog.get_logger(__name__)
 
 
-async def page_of(store: Store, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+async def page_of(store: Store, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
     """Return the next `limit` instances, fewer when they are large, or all that are left: `next` is None just then."""
     found: list[Instance] = []
-    mark: Mark | None = after
-    while mark is not None:
-        page = await store.query(criteria, order, mark, limit + 1 - len(found))
+    cursor: Cursor | None = after
+    while cursor is not None:
+        page = await store.query(criteria, order, cursor, limit + 1 - len(found))
         found += [one for one in page.found if _has_tags(one, criteria)]
         if len(found) > limit:
             return Page(found[:limit], mark_of(found[limit - 1], order))
-        mark = page.next
-        if mark is not None and sum(map(_weight, found)) > _MOST_BYTES:
-            return Page(found, mark)
+        cursor = page.next
+        if cursor is not None and sum(map(_weight, found)) > _MOST_BYTES:
+            return Page(found, cursor)
     return Page(found, None)
 
 
@@ -42,10 +42,10 @@ def _weight(instance: Instance) -> int:
     return len(instance.custom_status or "") + len(instance.failure or b"") + len(instance.tags)
 
 
-def mark_of(instance: Instance, order: Order) -> Mark:
+def mark_of(instance: Instance, order: Order) -> Cursor:
     """Return where an instance stands in an order."""
     moment = instance.created_at if order is Order.CREATED else instance.completed_at
-    return Mark(moment or 0, instance.key)
+    return Cursor(moment or 0, instance.key)
 
 
 def _has_tags(instance: Instance, criteria: Criteria) -> bool:
@@ -60,16 +60,16 @@ class Queries:
         self._engine = service.engine
         self._purging = Purging(service)
 
-    async def page(self, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+    async def page(self, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
         """See `page_of`."""
         return await page_of(self._engine.store, criteria, order, after, limit)
 
-    async def view(self, instance: Instance, payloads: bool) -> View:
+    async def view(self, instance: Instance, payloads: bool) -> InstanceView:
         """Return an instance as a client sees it."""
         if not payloads:
-            return View(instance, None, None)
+            return InstanceView(instance, None, None)
         started, output = await self._engine.store.payloads(instance.key)
-        return View(instance, input_of(started), output)
+        return InstanceView(instance, input_of(started), output)
 
     async def purge(self, criteria: Criteria, how: Purge, seconds: float | None = None) -> tuple[int, bool]:
         """Remove what fits, only what has ended unless by force; return how many went and whether that was all.
@@ -81,15 +81,15 @@ class Queries:
         if not how.force:
             criteria = replace(criteria, statuses=criteria.statuses & TERMINAL)
         count, complete = 0, True
-        mark: Mark | None = BEGINNING
-        while mark is not None:
-            page = await self._engine.store.query(criteria, Order.CREATED, mark, _AT_ONCE)
+        cursor: Cursor | None = BEGINNING
+        while cursor is not None:
+            page = await self._engine.store.query(criteria, Order.CREATED, cursor, _AT_ONCE)
             fitting = [(one.hub, one.id) for one in page.found if _has_tags(one, criteria)]
             gone, all_reached = await self.purge_batch(fitting, how)
             count, complete = count + gone, complete and all_reached
-            mark = page.next
+            cursor = page.next
             if end is not None and clock.monotonic() >= end:
-                return count, complete and mark is None
+                return count, complete and cursor is None
         return count, complete
 
     async def purge_batch(self, addresses: Sequence[Address], how: Purge) -> tuple[int, bool]:

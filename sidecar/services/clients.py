@@ -7,7 +7,7 @@ from typing import NamedTuple
 import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.actors.dedup import Marks
+from sidecar.actors.dedup import DedupKeys
 from sidecar.actors.engine import Actor, Address, Decide, Engine
 from sidecar.actors.id_reuse import replacing
 from sidecar.actors.store_outage import held
@@ -49,14 +49,14 @@ class Caller(NamedTuple):
     """
 
     app: str = ""
-    marks: tuple[Received, ...] = ()
+    dedup_keys: tuple[Received, ...] = ()
 
 
 OWN = Caller()
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class InstanceView:
     """An instance as a client sees it."""
 
     instance: Instance
@@ -75,28 +75,28 @@ class Service:
     def __init__(self, engine: Engine, dispatch: Dispatch, policy: Policy | None = None) -> None:
         self.engine = engine
         self.dispatch = dispatch
-        self.marks = Marks(engine)
+        self.dedup_keys = DedupKeys(engine)
         self.access = Access(policy)
 
     # ------------------------------------------------------------ clients
 
-    async def start(self, wish: operations.Start, caller: Caller = OWN, seconds: float | None = None) -> Reply:
+    async def start(self, request: operations.Start, caller: Caller = OWN, seconds: float | None = None) -> Reply:
         """Start an instance, for a caller who waits so many seconds."""
-        self.access.check(caller.app, Operation.SCHEDULE, wish.started.name)
+        self.access.check(caller.app, Operation.SCHEDULE, request.started.name)
         me = self.engine.me
         return await replacing(
             self.dispatch.trees,
-            (wish.identity.hub, wish.identity.id),
-            lambda existing: operations.takes_ended(me, existing, wish),
-            marking(caller, self._starting(caller, wish)),
+            (request.identity.hub, request.identity.id),
+            lambda existing: operations.takes_ended(me, existing, request),
+            with_dedup_keys(caller, self._starting(caller, request)),
             seconds,
         )
 
-    def _starting(self, caller: Caller, wish: operations.Start) -> Decide:
+    def _starting(self, caller: Caller, request: operations.Start) -> Decide:
         """Return the decision over a start; to take the place of an instance that runs is to end it."""
 
         def decide(at: Context, state: State | None) -> Decision:
-            decision = operations.start(at, state, wish)
+            decision = operations.start(at, state, request)
             if decision.changes is not None and state is not None and not state.instance.status.terminal:
                 self.access.check(caller.app, Operation.TERMINATE, state.instance.name)
             return decision
@@ -108,7 +108,7 @@ class Service:
             self.access.check(caller.app, operation, None if state is None else state.instance.name)
             return decide(at, state)
 
-        return await self.engine.submit(address, marking(caller, checked))
+        return await self.engine.submit(address, with_dedup_keys(caller, checked))
 
     async def instance(self, address: Address) -> Instance | None:
         """Return the row of an instance, or None."""
@@ -122,18 +122,18 @@ class Service:
         await self.engine.submit(address, look)
         return seen[0] if seen else None
 
-    async def view(self, address: Address, payloads: bool, caller: Caller = OWN) -> View | None:
+    async def view(self, address: Address, payloads: bool, caller: Caller = OWN) -> InstanceView | None:
         """Return an instance, with its input and output if asked for, or None."""
         instance = await self.instance(address)
         self.access.check(caller.app, Operation.GET, None if instance is None else instance.name)
         if instance is None or not payloads:
-            return None if instance is None else View(instance, None, None)
+            return None if instance is None else InstanceView(instance, None, None)
         started, output = await self.engine.store.payloads(instance.key)
-        return View(instance, input_of(started), output)
+        return InstanceView(instance, input_of(started), output)
 
     async def wait(
         self, address: Address, *, ended: bool, payloads: bool, missing: bool = False, caller: Caller = OWN
-    ) -> View | None:
+    ) -> InstanceView | None:
         """Wait until an instance has ended, or has begun, and return it.
 
         None at once when there is none, unless `missing` says to wait for that too.
@@ -179,7 +179,7 @@ class Service:
         if instance is None or execution not in ("", instance.execution):
             return None
         ended = instance.status.terminal and not for_turn
-        upto = _EVERYTHING if ended else instance.covered
+        upto = _EVERYTHING if ended else instance.last_completed_turn
         log = await self.engine.store.events(instance.key, Position(0, -1), upto)
         if ended and instance.completed_at is not None:
             _, output = await self.engine.store.payloads(instance.key)
@@ -296,16 +296,16 @@ class Service:
         return DONE
 
 
-def marking(caller: Caller, decide: Decide) -> Decide:
+def with_dedup_keys(caller: Caller, decide: Decide) -> Decide:
     """Return the decision with the message that brought the command marked as received."""
-    if not caller.marks:
+    if not caller.dedup_keys:
         return decide
 
     def marked(at: Context, state: State | None) -> Decision:
         decision = decide(at, state)
         if decision.changes is None:
             return decision
-        return replace(decision, changes=replace(decision.changes, received=caller.marks))
+        return replace(decision, changes=replace(decision.changes, received=caller.dedup_keys))
 
     return marked
 

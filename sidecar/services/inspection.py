@@ -25,8 +25,8 @@ from sidecar.core.model import (
     State,
 )
 from sidecar.core.workflow import calls, stalls
-from sidecar.peers.outbox import Router
-from sidecar.services.clients import OWN, Caller, Service, View
+from sidecar.peers.outbox import Outbox
+from sidecar.services.clients import OWN, Caller, InstanceView, Service
 from sidecar.store.protocol import Waiting
 from sidecar.work.dispatch import Dispatch
 
@@ -51,10 +51,10 @@ class Wait(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Branch:
+class TreeNode:
     """An instance with what it waits for and its children, own ones and those of other apps."""
 
-    view: View
+    view: InstanceView
     waits: list[Wait]
     children: Sequence[Child]
 
@@ -62,7 +62,7 @@ class Branch:
 class Inspection:
     """The looks and the ways out, over one sidecar."""
 
-    def __init__(self, service: Service, dispatch: Dispatch, router: Router) -> None:
+    def __init__(self, service: Service, dispatch: Dispatch, router: Outbox) -> None:
         self._service = service
         self._engine = service.engine
         self._dispatch = dispatch
@@ -113,14 +113,14 @@ class Inspection:
         def decide(at: Context, state: State | None) -> Decision:
             if state is None:
                 return Decision(None, Reply(Outcome.MISSING, "no such instance exists"))
-            if not state.instance.crashes.parked:
+            if not state.instance.crashes.quarantined:
                 return Decision(None, Reply(Outcome.WRONG_STATE, f"'{address[1]}' is not parked"))
             unparked = entity.unparked if state.instance.entity else stalls.unparked
             return Decision(unparked(at, state), DONE)
 
         return await self._engine.submit(address, decide)
 
-    async def branch(self, address: Address, caller: Caller = OWN) -> Branch | None:
+    async def branch(self, address: Address, caller: Caller = OWN) -> TreeNode | None:
         """Return an instance with what it waits for, or None. Raises DeniedError."""
         view = await self._service.view(address, False, caller)
         if view is None:
@@ -137,15 +137,15 @@ class Inspection:
         state = seen[0]
         waits = [await self._wait(call) for _, call in sorted(state.open.items()) if call.kind in _SHOWN]
         waits += self._for_worker(address, state.instance)
-        return Branch(view, waits, await self._engine.store.children(state.instance.key))
+        return TreeNode(view, waits, await self._engine.store.children(state.instance.key))
 
     def _for_worker(self, address: Address, instance: Instance) -> list[Wait]:
         """Return what an instance waits for of its workers: to be handed out, or to be answered."""
-        count, error, parked = instance.crashes
-        if not (instance.ready or parked):
+        count, error, quarantined = instance.crashes
+        if not (instance.ready or quarantined):
             return []
         actor = self._engine.actor(address)
-        state = "parked" if parked else "running" if actor.turn or actor.batch else "queued"
+        state = "parked" if quarantined else "running" if actor.turn or actor.batch else "queued"
         return [Wait("worker", instance.name, self._engine.me.app, 0, 0, state, error, count)]
 
     async def _wait(self, call: OpenCall) -> Wait:

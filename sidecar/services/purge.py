@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from sidecar.actors.engine import Address
-from sidecar.actors.trees import MOST_SECONDS, REACH_SECONDS, Node, Terms, UnreachableError
+from sidecar.actors.trees import MOST_SECONDS, REACH_SECONDS, Node, TreeOptions, UnreachableError
 from sidecar.core import operations
 from sidecar.core.model import DONE, Instance, Outcome, Reply
 from sidecar.core.policy import Operation
@@ -52,9 +52,9 @@ class Purging:
     async def _with_all_below(self, instance: Instance, how: Purge) -> tuple[Reply, int]:
         tops = [Node(instance, (), 0)]
         until = self._trees.until(MOST_SECONDS) if how.until is None else how.until
-        terms = Terms(how.force, until, how.reach)
+        options = TreeOptions(how.force, until, how.reach)
         try:
-            found = await self._trees.remove(tops, terms, look_first=True)
+            found = await self._trees.remove(tops, options, look_first=True)
         except UnreachableError as error:
             return Reply(Outcome.UNAVAILABLE, f"workflow '{instance.id}' is kept: {error}"), 0
         if found.running is None:

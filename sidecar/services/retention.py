@@ -12,7 +12,7 @@ import structlog
 from sidecar.actors.engine import Engine
 from sidecar.core import operations
 from sidecar.core.model import Context, Decision, Instance, Outcome, State, Status
-from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, UnavailableError
+from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, UnavailableError
 
 _BY_NAME = {
     "completed": Status.COMPLETED,
@@ -63,11 +63,11 @@ class Retention:
 
     async def _remove(self, criteria: Criteria) -> int:
         count = 0
-        mark: Mark | None = BEGINNING
-        while mark is not None:
-            page = await self._engine.store.query(criteria, Order.COMPLETED, mark, _AT_ONCE)
+        cursor: Cursor | None = BEGINNING
+        while cursor is not None:
+            page = await self._engine.store.query(criteria, Order.COMPLETED, cursor, _AT_ONCE)
             count += await self._remove_all(page.found)
-            mark = page.next
+            cursor = page.next
             if page.found:
                 await self._engine.clock.sleep(_PAUSE)
         return count

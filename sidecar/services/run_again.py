@@ -10,7 +10,7 @@ from sidecar.core.operations import Identity, Start
 from sidecar.core.policy import Operation
 from sidecar.core.workflow import rerun, rewind
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.services.clients import OWN, Caller, Service, marking
+from sidecar.services.clients import OWN, Caller, Service, with_dedup_keys
 
 _MOST_TRIES = 8
 
@@ -62,7 +62,7 @@ class Administration:
         )
         return reply, identity.id
 
-    async def rerun(self, address: Address, new_id: str, wish: rerun.Wish, caller: Caller = OWN) -> Reply:
+    async def rerun(self, address: Address, new_id: str, request: rerun.RerunRequest, caller: Caller = OWN) -> Reply:
         """Make a new instance with the past of one that has ended up to an event, and let it go on from there.
 
         Raises:
@@ -79,9 +79,9 @@ class Administration:
             text = "rerun workflow instance ID must be different from the original instance ID"
             return Reply(Outcome.INVALID, text)
         # A call that was sent on may come twice: its execution ID says that it is the same one.
-        execution = "-".join(f"{mark.store}-{mark.id}" for mark in caller.marks) or self._engine.ids.new_id()
+        execution = "-".join(f"{key.store}-{key.id}" for key in caller.dedup_keys) or self._engine.ids.new_id()
         identity, of = Identity(source.hub, new_id, execution), rerun.Source(source, record.log or [])
-        decide = marking(caller, lambda at, state: rerun.rerun(at, state, of, identity, wish))
+        decide = with_dedup_keys(caller, lambda at, state: rerun.rerun(at, state, of, identity, request))
         return await self._engine.submit((source.hub, new_id), decide)
 
 

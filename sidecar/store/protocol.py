@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from sidecar.core.attempts import NONE, Crashes
+from sidecar.core.attempts import NONE, DeliveryAttempts
 from sidecar.core.model import ActorId, CallId, Changes, Child, Instance, Kind, Lock, Position, Reminder, State, Status
 
 
@@ -66,14 +66,14 @@ class Order(enum.Enum):
     COMPLETED = "completed"  # instances that have not ended are not among them
 
 
-class Mark(NamedTuple):
+class Cursor(NamedTuple):
     """Where a query goes on: behind the instance with this time, by its order, and key."""
 
     moment: int
     key: int
 
 
-BEGINNING = Mark(-(1 << 62), 0)
+BEGINNING = Cursor(-(1 << 62), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Page(NamedTuple):
     """A part of the answers to a query, and where the next begins: None when there is nothing more to look at."""
 
     found: list[Instance]
-    next: Mark | None
+    next: Cursor | None
 
 
 class Waiting(NamedTuple):
@@ -113,7 +113,7 @@ class Waiting(NamedTuple):
     name: str
     since: int
     delivered: bool
-    crashes: Crashes = NONE
+    crashes: DeliveryAttempts = NONE
 
 
 class EntityRow(NamedTuple):
@@ -203,7 +203,7 @@ class Store(Protocol):
     async def reminder(self, reminder_id: int) -> Reminder | None:
         """Return one reminder, or None when it is gone."""
 
-    async def query(self, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+    async def query(self, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
         """Return instances from behind `after`, in order, at most `limit` of them.
 
         One call looks at no more than a store can in a few milliseconds. So a page may have fewer instances than

@@ -11,7 +11,7 @@ import structlog
 
 from sidecar.actors.engine import Engine
 from sidecar.core import delivery, events
-from sidecar.core.attempts import Crash, Patience
+from sidecar.core.attempts import Crash, DeliveryLimit
 from sidecar.core.model import Changes, Kind, Outcome, Reminder, Reply
 from sidecar.core.work_items import ActivityItem
 from sidecar.schema import taskhub_pb2 as pb
@@ -36,7 +36,7 @@ class Lease:
     number: int
 
 
-class Activities:
+class ActivityWork:
     """Hands activities to workers and takes them back. `spawn` runs something on the side."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Activities:
         engine: Engine,
         pool: Pool,
         *,
-        patience: Patience,
+        delivery_limit: DeliveryLimit,
         spawn: Callable[[Coroutine[object, object, None], str], None],
         pump: Callable[[], None],
         store_failed: Callable[[], None],
@@ -53,7 +53,7 @@ class Activities:
         self._store = engine.store
         self._clock = engine.clock
         self._pool = pool
-        self._patience = patience
+        self._delivery_limit = delivery_limit
         self._spawn = spawn
         self._pump = pump
         self._store_failed = store_failed
@@ -91,8 +91,10 @@ class Activities:
                 after = page[-1].id if page else after
 
     def _offer(self, reminder: Reminder, size: int = 0) -> None:
-        suspect = self._patience.suspects(reminder.crashes.times)
-        group = _group_of(reminder, size)._replace(shunned=self._refusals.of(reminder.id), suspect=suspect)
+        on_probation = self._delivery_limit.on_probation(reminder.crashes.times)
+        group = _group_of(reminder, size)._replace(
+            excluded_workers=self._refusals.of(reminder.id), on_probation=on_probation
+        )
         self._pool.activities.offer(reminder.id, group)
 
     def discard(self, reminder_id: int) -> None:
@@ -241,7 +243,7 @@ class Activities:
 
     def _again(self, reminder: Reminder) -> None:
         """Queue an activity, or let it fail when it has cost too many workers."""
-        if not self._patience.is_over(reminder.crashes):
+        if not self._delivery_limit.is_over(reminder.crashes):
             self.queue(reminder)
             return
         name, times = reminder.name, reminder.crashes.times

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Generic
 
 from sidecar.actors.clock import Clock
-from sidecar.work.ready_queue import Backlog, K
+from sidecar.work.ready_queue import K, ReadyQueue
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 LIMIT = 100_000
@@ -21,7 +21,7 @@ _NONE: frozenset[str] = frozenset()
 class _Refused:
     count: int = 0
     until: dict[str, float] = field(default_factory=dict)  # by worker, a monotonic time
-    told: bool = False
+    reported: bool = False
 
 
 class Refusals(Generic[K]):
@@ -60,19 +60,19 @@ class Refusals(Generic[K]):
         refused = self._items.get(item)
         return frozenset(worker for worker, until in refused.until.items() if until == math.inf) if refused else _NONE
 
-    def tell(self, item: K) -> None:
+    def report(self, item: K) -> None:
         """It is known, where people look, that no worker takes the item."""
         if item in self._items:
-            self._items[item].told = True
+            self._items[item].reported = True
 
-    def untold(self, item: K) -> bool:
+    def unreported(self, item: K) -> bool:
         """Whether that is not known of an item that workers do not have for good."""
         refused = self._items.get(item)
-        return refused is not None and not refused.told and math.inf in refused.until.values()
+        return refused is not None and not refused.reported and math.inf in refused.until.values()
 
-    def all_untold(self) -> list[K]:
+    def all_unreported(self) -> list[K]:
         """Return the items of which `untold` is true."""
-        return [item for item in self._items if self.untold(item)]
+        return [item for item in self._items if self.unreported(item)]
 
     def done(self, item: K) -> None:
         """A worker has done its part: pauses begin anew; who is not to have the item for good still is not."""
@@ -98,7 +98,7 @@ class Refusals(Generic[K]):
             found.append(heapq.heappop(self._over)[1])
         return found
 
-    def resume(self, backlog: Backlog[K]) -> bool:
+    def resume(self, backlog: ReadyQueue[K]) -> bool:
         """Let workers whose pause is over have what waits; return whether any pause is."""
         over = self.over()
         for item in over:

@@ -11,17 +11,17 @@ from typing import Protocol
 import structlog
 
 from sidecar.actors.engine import Actor, Address, Engine
-from sidecar.actors.reminders import Deliveries
+from sidecar.actors.reminders import Reminders
 from sidecar.actors.timers import Timers
 from sidecar.actors.trees import Trees
-from sidecar.core.attempts import Patience
+from sidecar.core.attempts import DeliveryLimit
 from sidecar.core.model import Changes, Instance, Kind, Reminder
 from sidecar.store.protocol import UnavailableError
-from sidecar.work.activities import Activities
-from sidecar.work.entities import Entities
+from sidecar.work.activities import ActivityWork
+from sidecar.work.entities import EntityWork
 from sidecar.work.pool import Pool, Worker
 from sidecar.work.ready_queue import Lane
-from sidecar.work.turns import Turns
+from sidecar.work.turns import TurnWork
 
 _RETRY_SECONDS = 1.0
 log = structlog.get_logger(__name__)
@@ -50,23 +50,25 @@ class Dispatch:
         *,
         turn_timeout: float,
         activity_timeout: float | None,
-        patience: Patience,
+        delivery_limit: DeliveryLimit,
         limits: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.engine = engine
         self.pool = Pool(limits)
-        self.turns = Turns(engine, self.pool, timeout=turn_timeout, patience=patience, pump=self.pump)
-        self.activities = Activities(
+        self.turns = TurnWork(engine, self.pool, timeout=turn_timeout, delivery_limit=delivery_limit, pump=self.pump)
+        self.activities = ActivityWork(
             engine,
             self.pool,
-            patience=patience,
+            delivery_limit=delivery_limit,
             spawn=self.spawn,
             pump=self.pump,
             store_failed=self.store_failed,
         )
         self.trees = Trees(engine)
-        self.deliveries = Deliveries(engine, self.pool, self.trees, spawn=self.spawn, store_failed=self.store_failed)
-        self.entities = Entities(engine, self.pool, timeout=turn_timeout, patience=patience, pump=self.pump)
+        self.deliveries = Reminders(engine, self.pool, self.trees, spawn=self.spawn, store_failed=self.store_failed)
+        self.entities = EntityWork(
+            engine, self.pool, timeout=turn_timeout, delivery_limit=delivery_limit, pump=self.pump
+        )
         self.timers = Timers(engine.store, engine.clock, self.deliveries.deliver)
         self.outbox = outbox
         self._activity_timeout = activity_timeout
@@ -94,7 +96,7 @@ class Dispatch:
     def committed(self, actor: Actor, changes: Changes) -> None:
         """See `Effects`."""
         instance = changes.instance
-        idle = instance is not None and (instance.suspended or instance.status.terminal or instance.crashes.parked)
+        idle = instance is not None and (instance.suspended or instance.status.terminal or instance.crashes.quarantined)
         if instance is None or changes.replaces or idle:
             self.entities.unqueue(actor)
             self.turns.unqueue(actor)

@@ -14,13 +14,13 @@ from sidecar.core.entity import entity
 from sidecar.core.entity.entity import Batch
 from sidecar.core.model import Instance, State
 from sidecar.core.work_items import EntityItem
-from sidecar.work.leases import ActorWork
+from sidecar.work.leases import ActorLeases
 from sidecar.work.pool import Pool, Worker
 
 log = structlog.get_logger(__name__)
 
 
-class Entities(ActorWork):
+class EntityWork(ActorLeases):
     """Hands batches to workers and takes them back."""
 
     def __init__(self, engine: Engine, pool: Pool, **options: Any) -> None:

@@ -8,7 +8,7 @@ from sidecar.core.work_items import Past
 LIMIT_BYTES = 128 * 1024 * 1024
 
 
-class Pasts:
+class HistoryCache:
     """Counts the bytes of the pasts that actors hold and drops those that were not used for longest."""
 
     def __init__(self, engine: Engine) -> None:

@@ -10,29 +10,29 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from sidecar.actors.engine import Actor, Address, Engine
-from sidecar.core.attempts import Patience
+from sidecar.core.attempts import DeliveryLimit
 from sidecar.core.model import DONE, Context, Decision, Instance, Rewind, State
 from sidecar.core.workflow import stalls
 from sidecar.work.backoff import Refusals
 from sidecar.work.pool import Pool, Worker
-from sidecar.work.ready_queue import Backlog, Group, Lane
+from sidecar.work.ready_queue import Group, Lane, ReadyQueue
 
 PAGE = 5_000
 log = structlog.get_logger(__name__)
 
 
-class ActorWork(ABC):
+class ActorLeases(ABC):
     """Hands work of one kind of actors to workers and takes it back. What waits of it is in `backlog`."""
 
     def __init__(
         self,
         engine: Engine,
         pool: Pool,
-        backlog: Backlog[Address],
+        backlog: ReadyQueue[Address],
         *,
         entities: bool,
         timeout: float,
-        patience: Patience,
+        delivery_limit: DeliveryLimit,
         pump: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -40,7 +40,7 @@ class ActorWork(ABC):
         self._backlog = backlog
         self._entities = entities
         self._timeout = timeout
-        self._patience = patience
+        self._delivery_limit = delivery_limit
         self._pump = pump
         self._refusals: Refusals[Address] = Refusals(engine.clock)
         self.out: dict[Address, Actor] = {}
@@ -67,13 +67,13 @@ class ActorWork(ABC):
 
     def _offer(self, address: Address, group: Group) -> None:
         """Put an actor into the backlog, kept from workers that do not want it now."""
-        self._backlog.offer(address, group._replace(shunned=self._refusals.of(address)))
+        self._backlog.offer(address, group._replace(excluded_workers=self._refusals.of(address)))
 
     def _group_of(self, instance: Instance, size: int = 0) -> Group:
         """Return what workers must be able to take to have the work of an instance; `size` in bytes, 0 for any."""
         version, asked = instance.version or "", instance.rewind is Rewind.ASKED
-        suspect = self._patience.suspects(instance.crashes.times)
-        return Group(instance.name, version, size, hub=instance.hub, rewind=asked, suspect=suspect)
+        on_probation = self._delivery_limit.on_probation(instance.crashes.times)
+        return Group(instance.name, version, size, hub=instance.hub, rewind=asked, on_probation=on_probation)
 
     async def refill(self, lanes: frozenset[Lane] | None = None) -> None:
         """Queue what is ready in the store, of these lanes (None: of all), as far as it fits.
@@ -90,8 +90,10 @@ class ActorWork(ABC):
             for found in page:
                 address = (found.hub, found.id)
                 if address not in held and (lanes is None or (found.hub, found.name) in lanes):
-                    suspect = self._patience.suspects(found.crashes)
-                    self._offer(address, Group(found.name, found.version or "", hub=found.hub, suspect=suspect))
+                    on_probation = self._delivery_limit.on_probation(found.crashes)
+                    self._offer(
+                        address, Group(found.name, found.version or "", hub=found.hub, on_probation=on_probation)
+                    )
             more = len(page) == PAGE
             after = page[-1].key if page else after
 
@@ -147,8 +149,8 @@ class ActorWork(ABC):
         def decide(at: Context, state: State | None) -> Decision:
             if state is None or state.instance.key != key or not state.instance.ready:
                 return Decision(None, DONE)
-            changes = stalls.crashed(at, state, error, self._patience)
-            if changes.instance is not None and changes.instance.crashes.parked:
+            changes = stalls.crashed(at, state, error, self._delivery_limit)
+            if changes.instance is not None and changes.instance.crashes.quarantined:
                 log.warning("parked: each worker that gets it crashes", instance=actor.address[1], error=error)
                 if actor.past is not None:
                     actor.past.add(row.event for row in changes.append)

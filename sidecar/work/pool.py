@@ -14,7 +14,7 @@ from sidecar.core.model import DEFAULT_HUB
 from sidecar.core.work_items import WorkItem
 from sidecar.work import concurrency as limits_
 from sidecar.work.concurrency import Room
-from sidecar.work.ready_queue import Backlog, Group, K, Key
+from sidecar.work.ready_queue import Group, K, Key, ReadyQueue
 
 SEEN_LIMIT = 20_000
 
@@ -88,16 +88,16 @@ class Worker:
     max_entities: int = 0
     entity_filter: Filter = field(default_factory=Filter)
     entities: dict[tuple[str, str], str] = field(default_factory=dict)
-    suspects: set[Key] = field(default_factory=set)
+    on_probation: set[Key] = field(default_factory=set)
 
     def loss(self) -> str:
         """Return what is to be said of items that it had when it was lost."""
         return f"the stream of {self.name} at {self.peer} ended while it had this"
 
-    def has_suspect(self) -> bool:
+    def has_on_probation(self) -> bool:
         """Whether it has an item that may be what costs workers: it gets no other such item beside it."""
-        self.suspects &= self.turns.keys() | self.activities.keys() | self.entities.keys()
-        return bool(self.suspects)
+        self.on_probation &= self.turns.keys() | self.activities.keys() | self.entities.keys()
+        return bool(self.on_probation)
 
 
 class Assignment(NamedTuple):
@@ -114,9 +114,9 @@ class Pool:
         self._turn_limits = limits_.of(limits_.WORKFLOWS, limits)
         self._activity_limits = limits_.of(limits_.ACTIVITIES, limits)
         self.workers: list[Worker] = []
-        self.turns: Backlog[tuple[str, str]] = Backlog()
-        self.activities: Backlog[int] = Backlog()
-        self.entities: Backlog[tuple[str, str]] = Backlog()
+        self.turns: ReadyQueue[tuple[str, str]] = ReadyQueue()
+        self.activities: ReadyQueue[int] = ReadyQueue()
+        self.entities: ReadyQueue[tuple[str, str]] = ReadyQueue()
         self.open = True
 
     def assign(self) -> list[Assignment]:
@@ -156,7 +156,7 @@ class Pool:
 
     def _spread(
         self,
-        backlog: Backlog[K],
+        backlog: ReadyQueue[K],
         free: Callable[[Worker, Group], int],
         take: Callable[[Worker, K, str], None],
         room: Room,
@@ -173,8 +173,8 @@ class Pool:
                 worker = max(ready, key=lambda candidate: free(candidate, group))
                 backlog.discard(item)
                 take(worker, item, group.name)
-                if group.suspect:
-                    worker.suspects.add(item)
+                if group.on_probation:
+                    worker.on_probation.add(item)
                 room.take(group.name)
                 # Of workers that are equally busy the one that waited longest is next.
                 self.workers.remove(worker)
@@ -213,5 +213,5 @@ def _takes(worker: Worker, accepted: Filter, group: Group) -> bool:
 
 
 def _can_take(worker: Worker, group: Group) -> bool:
-    wanted = worker.name not in group.shunned and not (group.suspect and worker.has_suspect())
+    wanted = worker.name not in group.excluded_workers and not (group.on_probation and worker.has_on_probation())
     return wanted and _able(worker, group) and not worker.is_full()

@@ -30,10 +30,10 @@ class Group(NamedTuple):
     name: str
     version: str
     size: int = 0
-    shunned: frozenset[str] = frozenset()
+    excluded_workers: frozenset[str] = frozenset()
     hub: str = DEFAULT_HUB
     rewind: bool = False
-    suspect: bool = False
+    on_probation: bool = False
 
     @property
     def lane(self) -> Lane:
@@ -41,7 +41,7 @@ class Group(NamedTuple):
         return (self.hub, self.name)
 
 
-class Backlog(Generic[K]):
+class ReadyQueue(Generic[K]):
     """Work of one kind that waits, in the order it came, by group."""
 
     def __init__(self, limit: int = QUEUE_LIMIT) -> None:
@@ -94,12 +94,12 @@ class Backlog(Generic[K]):
         """Return the group of an item that waits, or None."""
         return self._where.get(item)
 
-    def regroup(self, item: K, shunned: frozenset[str]) -> None:
+    def regroup(self, item: K, excluded_workers: frozenset[str]) -> None:
         """Let an item that waits be kept from these workers only."""
         group = self._where.get(item)
-        if group is not None and group.shunned != shunned:
+        if group is not None and group.excluded_workers != excluded_workers:
             self.discard(item)
-            self.offer(item, group._replace(shunned=shunned))
+            self.offer(item, group._replace(excluded_workers=excluded_workers))
 
     def wanted(self) -> frozenset[Lane]:
         """Return the lanes of which the store has more, and of which less than half a fair share is left here."""

@@ -16,8 +16,8 @@ from sidecar.core.workflow import chunks, stalls
 from sidecar.core.workflow import turn as turns
 from sidecar.core.workflow.chunks import Parts
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.work.history_cache import Pasts
-from sidecar.work.leases import ActorWork
+from sidecar.work.history_cache import HistoryCache
+from sidecar.work.leases import ActorLeases
 from sidecar.work.pool import Pool, Rewinds, Worker
 from sidecar.work.ready_queue import Group
 
@@ -25,12 +25,12 @@ ALL_PARTS_BYTES = 256 * 1024 * 1024  # of answers that are not whole yet
 log = structlog.get_logger(__name__)
 
 
-class Turns(ActorWork):
+class TurnWork(ActorLeases):
     """Hands turns to workers and takes them back."""
 
     def __init__(self, engine: Engine, pool: Pool, **options: Any) -> None:
         super().__init__(engine, pool, pool.turns, entities=False, **options)
-        self._pasts = Pasts(engine)
+        self._pasts = HistoryCache(engine)
         self._part_bytes = 0
 
     # ------------------------------------------------------------ waiting
@@ -41,7 +41,7 @@ class Turns(ActorWork):
 
     def _retry_if_nobody_is_left(self, address: Address, group: Group) -> bool:
         """When all workers that are there have refused an instance for good, let one say again why: it then stalls."""
-        if not self._refusals.untold(address) or self._takers_left(address, group):
+        if not self._refusals.unreported(address) or self._takers_left(address, group):
             return False
         self._refusals.forget(address)
         return True
@@ -68,7 +68,7 @@ class Turns(ActorWork):
     async def _read_past(self, actor: Actor, instance: Instance) -> None:
         store = self._engine.store
         lineage = await store.lineage(instance.key) if instance.lineage else b""
-        actor.past = Past(await store.events(instance.key, Position(0, -1), instance.covered), lineage)
+        actor.past = Past(await store.events(instance.key, Position(0, -1), instance.last_completed_turn), lineage)
 
     def _hand_out(self, actor: Actor, state: State, past: Past, worker: Worker) -> None:
         instance, clock = state.instance, self._engine.clock
@@ -95,7 +95,7 @@ class Turns(ActorWork):
         """Let a turn wait for a worker that can receive it; without one the instance says so."""
         if worker.streams_history:
             self._refusals.refuse(actor.address, worker.name, for_good=True)
-            self._refusals.tell(actor.address)
+            self._refusals.report(actor.address)
         log.warning("turn waits for a worker that can receive it", instance=instance.id, bytes=size)
         self._offer(actor.address, self._group_of(instance, size))
         refused = self._refusals.for_good(actor.address)
@@ -117,7 +117,7 @@ class Turns(ActorWork):
             self._refusals.refuse(actor.address, worker.name, for_good=True)
             left = self._takers_left(actor.address, self._group_of(instance))
             if not left:
-                self._refusals.tell(actor.address)
+                self._refusals.report(actor.address)
             self.queue(actor, instance)
             if left:
                 return Decision(None, DONE)
@@ -155,12 +155,12 @@ class Turns(ActorWork):
         """
         if not self.is_out(actor, answer.completion_token, peer):
             return None if answer.is_partial else answer
-        if actor.parts is None and not answer.is_partial and chunks.place(answer, 0) == 0:
+        if actor.parts is None and not answer.is_partial and chunks.index_of(answer, 0) == 0:
             return answer
         actor.parts = actor.parts or Parts()
         expected = len(actor.parts)
-        if chunks.place(answer, expected) != expected or self._part_bytes > ALL_PARTS_BYTES:
-            if chunks.place(answer, expected) >= expected:
+        if chunks.index_of(answer, expected) != expected or self._part_bytes > ALL_PARTS_BYTES:
+            if chunks.index_of(answer, expected) >= expected:
                 log.warning("parts of an answer are missing or too many at once", instance=actor.address[1])
                 self.decline(actor)
             return None
@@ -184,7 +184,7 @@ class Turns(ActorWork):
             actor.past = Past([], lineage)
             return
         taken = [row for row in turn.rows if cut is None or row.position < cut]
-        rows = sorted((*taken, *(row for row in changes.append if row.turn <= instance.covered)))
+        rows = sorted((*taken, *(row for row in changes.append if row.turn <= instance.last_completed_turn)))
         actor.past.add(row.event for row in rows)
 
     def recall(self, actor: Actor) -> None:
@@ -231,7 +231,7 @@ class Turns(ActorWork):
     def left(self, worker: Worker, *, lost: bool) -> None:
         """Queue all that a worker had which is gone, and what only that one had not refused for good."""
         super().left(worker, lost=lost)
-        for address in self._refusals.all_untold():
+        for address in self._refusals.all_unreported():
             group = self._pool.turns.group(address)
             if group is not None and self._retry_if_nobody_is_left(address, group):
                 self._pool.turns.regroup(address, frozenset())

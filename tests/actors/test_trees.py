@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core.model import Kind, Position
-from sidecar.edge.transport.ports import Status
+from sidecar.edge.transport.ports import StatusCode
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
@@ -149,13 +149,13 @@ async def test_a_running_child_anywhere_refuses_the_purge_and_nothing_is_removed
         await c.call("SuspendInstance", pb.ReasonRequest(instance_id="c1"))
         assert (await state(c, "c1")).status == SUSPENDED
     status, text = await a.refusal("PurgeInstances", recursive("r"))
-    assert (status, "'r' is RUNNING" in text) == (Status.FAILED_PRECONDITION, True)
+    assert (status, "'r' is RUNNING" in text) == (StatusCode.FAILED_PRECONDITION, True)
     await a.call("TerminateInstance", pb.TerminateRequest(instance_id="r"))
     status, text = await a.refusal("PurgeInstances", recursive("r"))
-    assert (status, "its child 'b1' has not ended" in text) == (Status.FAILED_PRECONDITION, True)
+    assert (status, "its child 'b1' has not ended" in text) == (StatusCode.FAILED_PRECONDITION, True)
     await apps.nodes["b"].call("TerminateInstance", pb.TerminateRequest(instance_id="b1"))
     status, text = await a.refusal("PurgeInstances", recursive("r"))
-    assert (status, "its child 'b1/c1' has not ended" in text) == (Status.FAILED_PRECONDITION, True)
+    assert (status, "its child 'b1/c1' has not ended" in text) == (StatusCode.FAILED_PRECONDITION, True)
     assert await apps.left() == {"r", "b1", "c1"}
     await c.call("TerminateInstance", pb.TerminateRequest(instance_id="c1"))
     assert await purged(a, "r") == 3
@@ -216,7 +216,7 @@ async def test_an_app_that_is_not_there_keeps_the_parent_and_is_named(apps: Apps
     await a.outcome("r")
     await c.stop()
     status, text = await a.refusal("PurgeInstances", recursive("r", force=force), 2.0)
-    assert (status, "app 'c'" in text) == (Status.UNAVAILABLE, True)
+    assert (status, "app 'c'" in text) == (StatusCode.UNAVAILABLE, True)
     assert await apps.left() == ALL - {"c1", "c2"}
     await apps.up("c")
     assert await purged(a, "r", force=force) == len(ALL)
@@ -231,7 +231,7 @@ async def test_a_repetition_finishes_what_was_begun(apps: Apps, monkeypatch: pyt
     await a.outcome("r")
     b.sidecar.store.commit, commit = _failing, b.sidecar.store.commit  # type: ignore[method-assign]
     status, _ = await a.refusal("PurgeInstances", recursive("r"))
-    assert status is Status.UNAVAILABLE
+    assert status is StatusCode.UNAVAILABLE
     b.sidecar.store.commit = commit  # type: ignore[method-assign]
     left = await apps.left()
     assert {"r", "b1", "b2", "b3"} <= left < ALL
@@ -267,11 +267,11 @@ async def test_a_child_whose_start_is_under_way_is_waited_for(start: Start) -> N
     await a.begin("r")
     await a.outcome("r")
     status, text = await a.refusal("PurgeInstances", recursive("r"), 1.0)
-    assert (status, "app 'b'" in text) == (Status.UNAVAILABLE, True)
+    assert (status, "app 'b'" in text) == (StatusCode.UNAVAILABLE, True)
     waiting = asyncio.create_task(a.refusal("PurgeInstances", recursive("r")))
     b = await apps.up("b")
     status, text = await waiting
-    assert (status, "'b1' has not ended" in text) == (Status.FAILED_PRECONDITION, True)
+    assert (status, "'b1' has not ended" in text) == (StatusCode.FAILED_PRECONDITION, True)
     assert await purged(a, "r", force=True) == 2
     assert not await exists(b, "b1")
 
@@ -323,7 +323,7 @@ async def test_an_id_is_free_when_the_whole_tree_of_its_last_instance_has_ended(
     await a.call("TerminateInstance", pb.TerminateRequest(instance_id="r"))
     for path, node, last in (("b1", b, "b1"), ("b1/c1", c, "c1")):
         status, text = await a.refusal("StartInstance", start_of("r"))
-        assert (status, f"'{path}' has not ended" in text) == (Status.ALREADY_EXISTS, True)
+        assert (status, f"'{path}' has not ended" in text) == (StatusCode.ALREADY_EXISTS, True)
         await node.call("TerminateInstance", pb.TerminateRequest(instance_id=last))
     assert await purged(c, "c1") == 1
     await a.begin("r", data="leaf")
@@ -342,7 +342,7 @@ async def test_an_id_whose_children_cannot_be_looked_at_is_unavailable(apps: App
     for seconds, most in ((1.0, 1.0), (30.0, 5.5)):
         began = clock.monotonic()
         status, text = await a.refusal("StartInstance", start_of("r"), seconds)
-        assert (status, "app 'c'" in text) == (Status.UNAVAILABLE, True)
+        assert (status, "app 'c'" in text) == (StatusCode.UNAVAILABLE, True)
         assert clock.monotonic() - began < most
     await apps.up("c")
     await a.begin("r", data="leaf")
@@ -469,7 +469,7 @@ async def test_nonsense_about_children_is_refused(played: tuple[Node, PlayedApp,
     for number, body in enumerate((b"\x0a\xff", many.SerializeToString())):
         frame = peer_pb2.Frame(request=peer_pb2.Request(id=f"{number:032x}", method="RemoveChildren", body=body))
         answer = await ask(pay, frame)
-        assert answer.status == Status.INVALID_ARGUMENT
+        assert answer.status == StatusCode.INVALID_ARGUMENT
     odd = about(instance_id="\x00" * 500, turn=-1, task_id=-1)
     assert (await said(pay, 9, "LookAtChildren", odd)).running == ""
 
@@ -504,7 +504,7 @@ async def test_what_a_peer_answers_harms_nobody(start: Start, what: str) -> None
         await pay.send(peer_pb2.Frame(response=peer_pb2.Response(id=frame.request.id, status=answer.status,
                                                                  text=answer.text, body=answer.body)))  # fmt: skip
     status, text = await refusal
-    assert (status, "app 'pay'" in text) == (Status.UNAVAILABLE, True)
+    assert (status, "app 'pay'" in text) == (StatusCode.UNAVAILABLE, True)
     assert await exists(orders, "r")
     await pay.close()
 
@@ -535,7 +535,7 @@ async def test_a_tree_that_a_peer_makes_endless_comes_to_an_end(start: Start) ->
             frame.response.id = inner.id
             await pay.send(frame)
     assert len(asked) == 64
-    assert frame.response.status == Status.UNAVAILABLE
+    assert frame.response.status == StatusCode.UNAVAILABLE
     await pay.close()
 
 

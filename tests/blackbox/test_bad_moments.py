@@ -15,7 +15,7 @@ import pytest
 
 from sidecar.core import operations
 from sidecar.core.ids import Ids
-from sidecar.core.model import Context, Self
+from sidecar.core.model import AppIdentity, Context
 from sidecar.core.operations import Identity, Start
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.sqlite.store import open_store
@@ -91,7 +91,7 @@ def test_streams_and_work_survive_a_sidecar_that_stands_still(
 
 async def seed(sidecar: Sidecar, count: int) -> list[str]:
     """Stores starts that were due a day ago, one after the other, in another order than they are stored in."""
-    me = Self("default", sidecar.app)
+    me = AppIdentity("default", sidecar.app)
     store = await open_store(me, sidecar.data, "5" * 32)
     numbers = list(range(count))
     random.Random(1).shuffle(numbers)

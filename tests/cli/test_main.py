@@ -314,7 +314,7 @@ def test_health_without_a_usable_port_is_exit_code_1(
 
 def test_the_command_line_loads_nothing_that_only_a_server_or_a_table_needs() -> None:
     code = (
-        "import sys; from sidecar import cli; cli.main(['run', '--app-id', 'a/b']);"
+        "import sys; from sidecar.cli import main as cli; cli.main(['run', '--app-id', 'a/b']);"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

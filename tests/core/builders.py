@@ -15,6 +15,7 @@ from sidecar.core.delivery import Arrival
 from sidecar.core.ids import Ids
 from sidecar.core.model import (
     ActorId,
+    AppIdentity,
     CallId,
     Changes,
     Context,
@@ -26,7 +27,6 @@ from sidecar.core.model import (
     Received,
     Reminder,
     Row,
-    Self,
     State,
     Status,
     Turn,
@@ -35,8 +35,8 @@ from sidecar.core.workflow import state as states
 from sidecar.core.workflow import turn as turns
 from sidecar.schema import taskhub_pb2 as pb
 
-ME = Self("default", "orders")
-ML = Self("default", "ml")
+ME = AppIdentity("default", "orders")
+ML = AppIdentity("default", "ml")
 SECOND = 1_000_000
 NOW = 1_700_000_000 * SECOND
 MADE = CallId("boss-1", 7, 3)
@@ -216,7 +216,7 @@ def effect(decision: Decision) -> str:
 class Flow:
     """One instance in memory; each step is decided by the core and taken as committed."""
 
-    def __init__(self, me: Self = ME, now: int = NOW) -> None:
+    def __init__(self, me: AppIdentity = ME, now: int = NOW) -> None:
         numbers = count(1)
         self.me, self.now = me, now
         self.ids = Ids(1, 1, lambda: f"id-{next(numbers)}")

@@ -7,6 +7,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.core import events, operations
 from sidecar.core.model import (
     NO_CALL,
+    AppIdentity,
     CallId,
     Changes,
     Context,
@@ -15,7 +16,6 @@ from sidecar.core.model import (
     Outcome,
     Parent,
     Reply,
-    Self,
     State,
     Status,
 )
@@ -132,7 +132,7 @@ def test_whether_an_id_may_be_used_again_is_as_the_table_says(policy: str) -> No
     told = []
     for status in FOUND:
         flow = settled(status)
-        at = Context(Self("default", "orders", reuse_ended=reuse), NOW, flow.ids)
+        at = Context(AppIdentity("default", "orders", reuse_ended=reuse), NOW, flow.ids)
         decision = operations.start(at, flow.live, wish(execution="w-2", **fields))
         told.append(decision.reply.outcome.value)
         if decision.changes is None:
@@ -179,7 +179,7 @@ def test_a_replacement_is_another_instance_and_takes_what_the_old_one_waited_for
     old = flow.instance
     flow.start(execution="w-2", replaceable=ANY)
     assert flow.instance.key != old.key
-    assert (flow.instance.execution, flow.instance.revision, flow.instance.covered) == ("w-2", 1, 0)
+    assert (flow.instance.execution, flow.instance.revision, flow.instance.last_completed_turn) == ("w-2", 1, 0)
     assert (flow.last.dropped, flow.last.released) == ((nap.id, local.id), (remote.id, ours.id, theirs.id))
     [withdrawal] = flow.last.set
     assert (withdrawal.kind, withdrawal.target, withdrawal.call) == (Kind.WITHDRAW, remote.target, remote.call)

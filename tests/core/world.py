@@ -46,7 +46,7 @@ class Stored:
         return [Row(*position, self.log[position]) for position in sorted(self.log)]
 
     def inbox(self) -> list[Row]:
-        return [row for row in self.rows() if row.turn > self.instance.covered]
+        return [row for row in self.rows() if row.turn > self.instance.last_completed_turn]
 
     def live_children(self) -> dict[CallId, Child]:
         return {call: child for call, child in self.children.items() if call not in self.ended}
@@ -139,7 +139,7 @@ class World:
         if number in self.accepted:
             self.reminders.pop(number, None)
         elif number in self.reminders:
-            self.reminders[number] = replace(self.reminders[number], held=False)
+            self.reminders[number] = replace(self.reminders[number], kept_until_result=False)
 
     # ------------------------------------------------------------ what the rest of the sidecar does
 
@@ -178,7 +178,7 @@ class World:
 
     def accept(self, reminder: Reminder) -> None:
         """Let the other app accept a message."""
-        if reminder.held:
+        if reminder.kept_until_result:
             self.accepted.add(reminder.id)
         else:
             del self.reminders[reminder.id]

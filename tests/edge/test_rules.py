@@ -17,7 +17,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.core import events
 from sidecar.edge import dialects
 from sidecar.edge.taskhub import clients
-from sidecar.edge.transport.ports import Status
+from sidecar.edge.transport.ports import StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.sidecars import SERVICE, Node, get
 from tests.inprocess.world import COMPLETED, TERMINATED, call, child, end, timer
@@ -26,7 +26,7 @@ FAILED = 3
 NEVER = Timestamp(seconds=253402300799, nanos=999999999)
 
 
-async def start(node: Node, instance_id: str, **fields: Any) -> tuple[Status, str]:
+async def start(node: Node, instance_id: str, **fields: Any) -> tuple[StatusCode, str]:
     return await node.refusal("StartInstance", pb.CreateInstanceRequest(instance_id=instance_id, name="flow", **fields))
 
 
@@ -74,47 +74,47 @@ async def test_d4_wait_for_a_missing_instance_by_a_client_that_cannot_be_told(no
 async def test_d4_wait_times_out_with_the_deadline(node: Node) -> None:
     await node.begin("a")
     status, _ = await node.refusal("WaitForInstanceCompletion", pb.GetInstanceRequest(instance_id="a"), 0.2)
-    assert status is Status.DEADLINE_EXCEEDED
+    assert status is StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_d4_duplicate_id(node: Node) -> None:
     await node.begin("a")
     status, text = await start(node, "a")
-    assert status is Status.ALREADY_EXISTS
+    assert status is StatusCode.ALREADY_EXISTS
     assert "an active workflow with ID 'a' already exists" in text
 
 
 async def test_d4_reuse_without_a_policy_takes_ended_ids(node: Node) -> None:
     await node.begin("a")
     await terminate(node, "a")
-    assert (await start(node, "a"))[0] is Status.OK
+    assert (await start(node, "a"))[0] is StatusCode.OK
 
 
 async def test_d4_reuse_that_must_be_unique_takes_none(node: Node) -> None:
     """M55"""
     await node.begin("a")
     await terminate(node, "a")
-    assert (await start(node, "a", enforce_unique_instance_id=True))[0] is Status.ALREADY_EXISTS
+    assert (await start(node, "a", enforce_unique_instance_id=True))[0] is StatusCode.ALREADY_EXISTS
 
 
 async def test_d4_a_repeated_unique_start_is_the_same_start(node: Node) -> None:
     """M55: retries of the same create stay idempotent."""
     again = {"enforce_unique_instance_id": True, "execution_id": StringValue(value="mine")}
     for _ in range(2):
-        assert (await start(node, "a", **again))[0] is Status.OK
+        assert (await start(node, "a", **again))[0] is StatusCode.OK
     assert (await get(node, "a")).state.execution_id.value == "mine"
 
 
 PENDING = 6
 POLICIES = {
-    "replaceable, listed": ({"replaceable_status": [PENDING]}, Status.OK, True),
-    "replaceable, not listed": ({"replaceable_status": [COMPLETED]}, Status.ALREADY_EXISTS, False),
-    "an empty policy": ({}, Status.ALREADY_EXISTS, False),
-    "ignore, listed": ({"replaceable_status": [PENDING], "action": 1}, Status.OK, False),
-    "ignore, not listed": ({"replaceable_status": [COMPLETED], "action": 1}, Status.ALREADY_EXISTS, False),
-    "terminate, listed": ({"replaceable_status": [PENDING], "action": 2}, Status.OK, True),
-    "terminate, not listed": ({"replaceable_status": [COMPLETED], "action": 2}, Status.ALREADY_EXISTS, False),
-    "error, listed": ({"replaceable_status": [PENDING], "action": 0}, Status.ALREADY_EXISTS, False),
+    "replaceable, listed": ({"replaceable_status": [PENDING]}, StatusCode.OK, True),
+    "replaceable, not listed": ({"replaceable_status": [COMPLETED]}, StatusCode.ALREADY_EXISTS, False),
+    "an empty policy": ({}, StatusCode.ALREADY_EXISTS, False),
+    "ignore, listed": ({"replaceable_status": [PENDING], "action": 1}, StatusCode.OK, False),
+    "ignore, not listed": ({"replaceable_status": [COMPLETED], "action": 1}, StatusCode.ALREADY_EXISTS, False),
+    "terminate, listed": ({"replaceable_status": [PENDING], "action": 2}, StatusCode.OK, True),
+    "terminate, not listed": ({"replaceable_status": [COMPLETED], "action": 2}, StatusCode.ALREADY_EXISTS, False),
+    "error, listed": ({"replaceable_status": [PENDING], "action": 0}, StatusCode.ALREADY_EXISTS, False),
 }
 
 
@@ -143,7 +143,7 @@ async def test_d4_the_older_policy_lets_an_ended_instance_that_it_does_not_list_
     await node.begin("a", data='"first"')
     await terminate(node, "a")
     policy = pb.IdReusePolicy(replaceable_status=[COMPLETED], action=action)
-    assert (await start(node, "a", input=StringValue(value='"second"'), reuse_policy=policy))[0] is Status.OK
+    assert (await start(node, "a", input=StringValue(value='"second"'), reuse_policy=policy))[0] is StatusCode.OK
     assert (await get(node, "a")).state.input.value == '"second"'
 
 
@@ -152,7 +152,7 @@ async def test_d4_an_instance_that_an_older_policy_terminates_is_gone_with_its_w
     await node.begin("a")
     await node.call("WaitForInstanceStart", pb.GetInstanceRequest(instance_id="a"))
     policy = pb.IdReusePolicy(replaceable_status=[0], action=2)
-    assert (await start(node, "a", reuse_policy=policy))[0] is Status.OK
+    assert (await start(node, "a", reuse_policy=policy))[0] is StatusCode.OK
     await node.call("WaitForInstanceStart", pb.GetInstanceRequest(instance_id="a"))
     assert [len(named(turn, "execution_started")) for turn in worker.turns] == [1] * len(worker.turns)
 
@@ -175,10 +175,10 @@ async def test_d4_an_id_is_free_when_the_children_in_this_app_have_ended_too(nod
     for ended, blocking in (("a", "'kid'"), ("kid", "'kid/grandkid'")):
         await terminate(node, ended)
         status, text = await start(node, "a")
-        assert (status, blocking in text) == (Status.ALREADY_EXISTS, True), text
+        assert (status, blocking in text) == (StatusCode.ALREADY_EXISTS, True), text
         assert "an active workflow with ID 'a' already exists" in text
     await terminate(node, "grandkid")
-    assert (await start(node, "a"))[0] is Status.OK
+    assert (await start(node, "a"))[0] is StatusCode.OK
 
 
 async def test_d4_a_child_and_a_detached_workflow_wait_for_the_same_to_be_free(node: Node) -> None:
@@ -205,10 +205,12 @@ async def test_d4_a_child_and_a_detached_workflow_wait_for_the_same_to_be_free(n
 
 
 async def test_d4_restart_missing_and_wrong_state(node: Node) -> None:
-    assert (await node.refusal("RestartInstance", pb.RestartInstanceRequest(instance_id="a")))[0] is Status.NOT_FOUND
+    assert (await node.refusal("RestartInstance", pb.RestartInstanceRequest(instance_id="a")))[
+        0
+    ] is StatusCode.NOT_FOUND
     await node.begin("a")
     status, text = await node.refusal("RestartInstance", pb.RestartInstanceRequest(instance_id="a"))
-    assert (status, "PENDING" in text) == (Status.FAILED_PRECONDITION, True)
+    assert (status, "PENDING" in text) == (StatusCode.FAILED_PRECONDITION, True)
 
 
 @pytest.mark.parametrize("new_id", [False, True])
@@ -235,15 +237,15 @@ async def test_d4_restart_starts_the_same_once_more(node: Node, new_id: bool) ->
 async def test_d4_rerun_refusals(node: Node) -> None:
     """NOT_FOUND and INVALID_ARGUMENT as the runtime that has it says."""
     request = pb.RerunRequest(source_instance_id="nobody", event_id=1)
-    assert (await node.refusal("RerunWorkflowFromEvent", request))[0] is Status.NOT_FOUND
+    assert (await node.refusal("RerunWorkflowFromEvent", request))[0] is StatusCode.NOT_FOUND
     node.worker(lambda found: [end()])
     await node.begin("a")
     await node.outcome("a")
     refused = {
-        (Status.NOT_FOUND, "does not have history event with ID '7'"): {"event_id": 7},
-        (Status.INVALID_ARGUMENT, "must be different from the original"): {"new_instance_id": "a"},
-        (Status.INVALID_ARGUMENT, "empty"): {"new_instance_id": ""},
-        (Status.INVALID_ARGUMENT, "no/slash"): {"router": pb.Router(target_app_id="no/slash")},
+        (StatusCode.NOT_FOUND, "does not have history event with ID '7'"): {"event_id": 7},
+        (StatusCode.INVALID_ARGUMENT, "must be different from the original"): {"new_instance_id": "a"},
+        (StatusCode.INVALID_ARGUMENT, "empty"): {"new_instance_id": ""},
+        (StatusCode.INVALID_ARGUMENT, "no/slash"): {"router": pb.Router(target_app_id="no/slash")},
     }
     for (status, said), fields in refused.items():
         found, text = await node.refusal("RerunWorkflowFromEvent", pb.RerunRequest(source_instance_id="a", **fields))
@@ -251,19 +253,19 @@ async def test_d4_rerun_refusals(node: Node) -> None:
 
 
 async def test_d4_unsupported_is_unimplemented(node: Node) -> None:
-    assert (await node.refusal("NoSuchCall"))[0] is Status.UNIMPLEMENTED
+    assert (await node.refusal("NoSuchCall"))[0] is StatusCode.UNIMPLEMENTED
 
 
 async def test_d4_bad_argument_at_start(node: Node) -> None:
-    assert (await start(node, "a\nb"))[0] is Status.INVALID_ARGUMENT
+    assert (await start(node, "a\nb"))[0] is StatusCode.INVALID_ARGUMENT
     assert (await node.refusal("StartInstance", pb.CreateInstanceRequest(instance_id="a")))[
         0
-    ] is Status.INVALID_ARGUMENT
+    ] is StatusCode.INVALID_ARGUMENT
 
 
 async def test_d4_history_missing(node: Node) -> None:
     status, _ = await node.refusal("GetInstanceHistory", pb.GetInstanceHistoryRequest(instance_id="nobody"))
-    assert status is Status.NOT_FOUND
+    assert status is StatusCode.NOT_FOUND
 
 
 async def test_d4_purge_says_how_many_and_that_it_is_complete(node: Node) -> None:
@@ -283,7 +285,7 @@ async def test_d4_commands_to_a_missing_instance(node: Node) -> None:
         "TerminateInstance": pb.TerminateRequest(instance_id="nobody"),
     }
     for method, request in requests.items():
-        assert await node.refusal(method, request) == (Status.NOT_FOUND, "no such instance exists")
+        assert await node.refusal(method, request) == (StatusCode.NOT_FOUND, "no such instance exists")
 
 
 async def test_d4_stale_completion_is_ok_and_empty(node: Node) -> None:
@@ -393,7 +395,7 @@ async def test_e4_the_time_that_the_other_family_sends_as_number_10_is_left_alon
     request = pb.CreateInstanceRequest(instance_id="a", name="flow").SerializeToString()
     stamped = request + b"\x52\x06" + Timestamp(seconds=1_700_000_000).SerializeToString()
     for _ in range(2):
-        assert (await node.refusal("StartInstance", stamped))[0] is Status.OK
+        assert (await node.refusal("StartInstance", stamped))[0] is StatusCode.OK
         await terminate(node, "a")
 
 

@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 
 from sidecar.core import delivery, events
 from sidecar.core.errors import MalformedError
-from sidecar.core.model import Kind, Row, Self
+from sidecar.core.model import AppIdentity, Kind, Row
 from sidecar.edge import dialects
 from sidecar.edge.admin.health import Health
 from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, NEUTRAL, completion, microsoft, wire
@@ -15,12 +15,12 @@ from sidecar.edge.http.surface import _host_of
 from sidecar.edge.peer import codec, handshake
 from sidecar.edge.taskhub import page_tokens
 from sidecar.edge.taskhub.hubs import Hubs
-from sidecar.edge.taskhub.streams import Stream, _worker
-from sidecar.edge.transport.ports import Call, Refused, Status
+from sidecar.edge.taskhub.streams import WorkerStream, _worker
+from sidecar.edge.transport.ports import Call, Refused, StatusCode
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 
-ME = Self("default", "orders")
+ME = AppIdentity("default", "orders")
 FAMILIES = (NEUTRAL, MICROSOFT, DAPR, DAPR_DETACHING)
 _LONGEST_REFUSAL = 2_000
 HEALTH = Health(lambda: True)
@@ -28,7 +28,7 @@ HEALTH = Health(lambda: True)
 
 def accepted(error: Exception) -> None:
     """See that a refusal is one: a status that blames the caller, and a text of a bounded length. Raises it if not."""
-    if isinstance(error, Refused) and error.status in (Status.UNKNOWN, Status.INTERNAL):
+    if isinstance(error, Refused) and error.status in (StatusCode.UNKNOWN, StatusCode.INTERNAL):
         raise AssertionError(f"{error.status.name} for a caller's mistake") from error
     if len(str(error)) > _LONGEST_REFUSAL:
         raise AssertionError(f"a refusal of {len(str(error))} characters") from error
@@ -130,7 +130,7 @@ def worker(data: bytes) -> None:
     except DecodeError:
         return
     profile = dialects.detect(call.metadata, asked, 1 << 26)
-    stream = Stream(profile, Mock(), may_rewind=dialects.may_rewind(call.metadata, asked))
+    stream = WorkerStream(profile, Mock(), may_rewind=dialects.may_rewind(call.metadata, asked))
     made = _worker("worker", call, asked, stream)
     if made.max_turns < 0 or made.max_activities < 0 or made.max_entities < 0:
         raise AssertionError("a worker that takes fewer than no items")

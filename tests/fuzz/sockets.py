@@ -24,7 +24,7 @@ from sidecar.core.model import Status as Life
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.peer import link
 from sidecar.edge.taskhub.service import SERVICE
-from sidecar.edge.transport.ports import Closed, Refused, Status
+from sidecar.edge.transport.ports import Closed, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.blackbox.harness import Sidecar
 from tests.fuzz import frames, http_bytes, mutate, plots, seeds
@@ -125,7 +125,7 @@ class Attack:
 
     def _count(self, tally: Tally, refused: Refused, body: bytes, *, late: bool = False) -> None:
         tally.statuses[refused.status.name] += 1
-        bad = (Status.UNKNOWN, Status.INTERNAL, *((Status.DEADLINE_EXCEEDED,) if late else ()))
+        bad = (StatusCode.UNKNOWN, StatusCode.INTERNAL, *((StatusCode.DEADLINE_EXCEEDED,) if late else ()))
         if refused.status in bad:
             tally.findings.setdefault(f"{refused.status.name}: {refused.message[:200]}", body.hex())
 

@@ -14,7 +14,7 @@ from sidecar import app
 from sidecar.config.settings import Settings
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.peer import link
-from sidecar.edge.transport.ports import Closed, DuplexCall, Metadata, Refused, Status
+from sidecar.edge.transport.ports import Closed, DuplexCall, Metadata, Refused, StatusCode
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -92,13 +92,15 @@ class Node:
         body = request if isinstance(request, bytes) else request.SerializeToString()
         return await self.channel.unary(SERVICE + method, body, self.metadata, timeout=seconds)
 
-    async def refusal(self, method: str, request: Message | bytes = b"", seconds: float = 10.0) -> tuple[Status, str]:
+    async def refusal(
+        self, method: str, request: Message | bytes = b"", seconds: float = 10.0
+    ) -> tuple[StatusCode, str]:
         """Status and text of a call, whatever it is."""
         try:
             await self.call(method, request, seconds)
         except Refused as refused:
             return refused.status, refused.message
-        return Status.OK, ""
+        return StatusCode.OK, ""
 
     async def begin(self, instance_id: str, name: str = "flow", data: str = '"in"') -> None:
         request = pb.CreateInstanceRequest(instance_id=instance_id, name=name, input=StringValue(value=data))

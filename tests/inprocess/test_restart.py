@@ -193,7 +193,7 @@ async def test_reminders_of_other_apps_are_left_to_the_outbox(world: World, hand
     await world.complete(await hand.turn(1), call(1, app="ml"))
     await world.quiet()
     (reminder,) = world.outbox.waiting.values()
-    assert (reminder.kind, reminder.target.app, reminder.held) == (Kind.ACTIVITY, "ml", True)
+    assert (reminder.kind, reminder.target.app, reminder.kept_until_result) == (Kind.ACTIVITY, "ml", True)
     assert hand.activities == []
 
 

@@ -11,9 +11,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.actors.clock import Clock
 from sidecar.actors.engine import Actor, Address, Engine
-from sidecar.core.attempts import Patience
+from sidecar.core.attempts import DeliveryLimit
 from sidecar.core.ids import Ids
-from sidecar.core.model import Changes, Outcome, Reminder, Reply, Self
+from sidecar.core.model import AppIdentity, Changes, Outcome, Reminder, Reply
 from sidecar.core.operations import Identity, Start
 from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem
 from sidecar.schema import taskhub_pb2 as pb
@@ -25,7 +25,7 @@ from sidecar.store.sqlite import store as sqlite
 from sidecar.work.dispatch import Dispatch
 from sidecar.work.pool import Filter, Worker
 
-ME = Self("default", "orders")
+ME = AppIdentity("default", "orders")
 START = 1_700_000_000_000_000
 TERMINATED, SUSPENDED, RUNNING, COMPLETED, CONTINUED_AS_NEW = 5, 7, 0, 1, 2
 SOON = 2.0
@@ -190,7 +190,11 @@ class World:
         self.engine = Engine(ME, self.store, clock, ids)  # type: ignore[arg-type]
         self.outbox = Outbox()
         self.dispatch = Dispatch(
-            self.engine, self.outbox, turn_timeout=turn_timeout, activity_timeout=None, patience=Patience(MOST)
+            self.engine,
+            self.outbox,
+            turn_timeout=turn_timeout,
+            activity_timeout=None,
+            delivery_limit=DeliveryLimit(MOST),
         )
         self.engine.effects = self.dispatch
         self.service = Service(self.engine, self.dispatch)

@@ -8,7 +8,7 @@ import pytest
 from sidecar.core.model import Kind, Outcome, Reminder, Reply
 from sidecar.peers import outbox as routers
 from sidecar.peers.directory import Directory
-from sidecar.peers.outbox import LinkBrokenError, Router
+from sidecar.peers.outbox import LinkBrokenError, Outbox
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.world import DONE, Hand, World, at, call, child, end, until
 
@@ -58,7 +58,7 @@ class Net:
         self.world, self.hand = world, hand
         self.links = PlayedLinks()
         directory = Directory("default", {"ml": ("127.0.0.1:1",), "pay": ("127.0.0.1:2",)})
-        self.router = Router(
+        self.router = Outbox(
             world.engine, directory, self.links, most_bytes=10_000, unknown_app_fails=unknown_app_fails
         )
         world.dispatch.outbox = self.router

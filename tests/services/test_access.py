@@ -11,7 +11,7 @@ from sidecar.config import policy_file
 from sidecar.config.settings import ConfigError
 from sidecar.core.model import CallId, Kind
 from sidecar.core.policy import Operation, Policy, Required, Rule
-from sidecar.edge.transport.ports import Status
+from sidecar.edge.transport.ports import StatusCode
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.sidecars import Node, PlayedPeer, Start, hello
@@ -176,7 +176,7 @@ async def test_each_operation_is_allowed_by_itself(start: Start, allowed: str) -
     await ml.begin("a")
     for operation, (method, request) in CALLS.items():
         status, text = await orders.refusal(method, request)
-        assert (status is Status.PERMISSION_DENIED) == (operation != allowed), (operation, text)
+        assert (status is StatusCode.PERMISSION_DENIED) == (operation != allowed), (operation, text)
 
 
 async def test_an_instance_that_may_not_be_seen_looks_like_one_that_is_not_there(start: Start) -> None:
@@ -189,7 +189,7 @@ async def test_an_instance_that_may_not_be_seen_looks_like_one_that_is_not_there
             await orders.refusal(method, pb.GetInstanceRequest(instance_id=one, router=ML)) for one in ("there", "not")
         ]
         assert answers[0] == answers[1]
-        assert answers[0][0] is Status.PERMISSION_DENIED
+        assert answers[0][0] is StatusCode.PERMISSION_DENIED
 
 
 async def test_a_forged_name_on_a_message_opens_nothing(start: Start) -> None:

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from sidecar.edge.admin import inspection as admin_module
 from sidecar.edge.admin.inspection import SERVICE
-from sidecar.edge.transport.ports import Refused, Status
+from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.schema import admin_pb2 as admin
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.sidecars import Node, Start, free_port
@@ -110,7 +110,7 @@ async def test_what_does_not_wait_cannot_be_made_to_fail(start: Start) -> None:
     orders = await start("orders")
     with pytest.raises(Refused, match="no call 77 waits") as refused:
         await ask(orders, "FailCall", admin.FailCallRequest(id=77, reason="x"))
-    assert refused.value.status is Status.NOT_FOUND
+    assert refused.value.status is StatusCode.NOT_FOUND
     with pytest.raises(Refused, match="say why"):
         await ask(orders, "FailCall", admin.FailCallRequest(id=77))
 

@@ -14,7 +14,7 @@ from sidecar.core.model import Kind
 from sidecar.edge.admin.inspection import TREE
 from sidecar.edge.dialects import wire
 from sidecar.edge.peer.forward import ROUTER_FIELDS
-from sidecar.edge.transport.ports import Status
+from sidecar.edge.transport.ports import StatusCode
 from sidecar.schema import admin_pb2, peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from tests.edge.peer.test_forward import ask as ask_call
@@ -88,10 +88,10 @@ async def test_no_call_of_a_client_passes_that_is_not_allowed(ml: Node, evil: Pl
         texts = [answer.text for answer in answers]
         filtered = "filter" in [field.name for field, _ in requests[0].ListFields()]
         if filtered:
-            assert answers[0].status == Status.PERMISSION_DENIED or not answers[0].status
+            assert answers[0].status == StatusCode.PERMISSION_DENIED or not answers[0].status
             assert pb.PurgeInstancesResponse.FromString(answers[0].body).deleted_instance_count == 0
             continue
-        assert [answer.status for answer in answers] == [Status.PERMISSION_DENIED] * 2
+        assert [answer.status for answer in answers] == [StatusCode.PERMISSION_DENIED] * 2
         assert texts[0] == texts[1]
     assert (await get(ml, SECRET)).state.status in (0, 6)
     assert await log(ml, SECRET) == before
@@ -104,7 +104,7 @@ async def test_no_other_call_is_taken_from_another_app_at_all(ml: Node, evil: Pl
     others = [*paths, "QueryEntities", "ListWaiting", "Retry", "FailCall"]
     for number, method in enumerate(sorted(set(others) - calls("").keys())):
         answer = await sent(evil, number, method, pb.GetInstanceRequest(instance_id=SECRET))
-        assert answer.status == Status.UNIMPLEMENTED, method
+        assert answer.status == StatusCode.UNIMPLEMENTED, method
 
 
 @pytest.mark.parametrize("statuses", [[0, 6], [0, 1, 3, 4, 5, 6, 7]])
@@ -113,7 +113,7 @@ async def test_a_start_is_no_way_to_end_what_may_not_be_ended(ml: Node, evil: Pl
     request = pb.CreateInstanceRequest(instance_id=SECRET, name="open-door")
     request.reuse_policy.replaceable_status.extend(statuses)
     request.reuse_policy.action = 2
-    assert (await sent(evil, 1, "StartInstance", request)).status == Status.PERMISSION_DENIED
+    assert (await sent(evil, 1, "StartInstance", request)).status == StatusCode.PERMISSION_DENIED
     assert (await get(ml, SECRET)).state.name == "secret"
     await ml.begin("mine", "open-shop")
     request.instance_id = "mine"

@@ -6,7 +6,7 @@ from typing import Any
 
 from sidecar.core import events
 from sidecar.core.model import Instance, Outcome, Status
-from sidecar.core.workflow.rerun import Wish
+from sidecar.core.workflow.rerun import RerunRequest
 from sidecar.services.run_again import Administration
 from tests.simulation import programs
 from tests.simulation.clients import HUB, Clients, Wanted
@@ -54,14 +54,14 @@ class Again(Clients):
         await self._started(instance_id)
         for _ in range(_PATIENCE):
             found = await self._look(node, instance_id)
-            if found is None or found.status.terminal or found.crashes.parked:
+            if found is None or found.status.terminal or found.crashes.quarantined:
                 break
             if found.status is Status.STALLED:
                 self._help(node)
             await asyncio.sleep(1.0)
-        self.given_up = found is not None and not found.status.terminal and not found.crashes.parked
+        self.given_up = found is not None and not found.status.terminal and not found.crashes.quarantined
         self.disarmed.add(instance_id)
-        while found is not None and found.crashes.parked:
+        while found is not None and found.crashes.quarantined:
             await self._resume(node, instance_id)
             await asyncio.sleep(1.0)
             found = await self._look(node, instance_id)
@@ -86,7 +86,7 @@ class Again(Clients):
         if not numbers:
             return
         number, new_id = self._rng.choice(numbers), f"{instance_id}r"
-        ask = lambda: Administration(node.middle.service).rerun((HUB, instance_id), new_id, Wish(number))  # noqa: E731
+        ask = lambda: Administration(node.middle.service).rerun((HUB, instance_id), new_id, RerunRequest(number))  # noqa: E731
         reply = await self._insist(node, f"rerun {instance_id} from {number}", ask)
         if reply.outcome in (Outcome.DONE, Outcome.EXISTS):
             begun = next(event.execution_started for event in past if event.HasField("execution_started"))

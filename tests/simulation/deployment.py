@@ -9,7 +9,7 @@ from typing import Any
 from sidecar.app import Middle, assemble
 from sidecar.config.settings import Settings
 from sidecar.core import events
-from sidecar.core.model import Changes, Kind, Reminder, Self
+from sidecar.core.model import AppIdentity, Changes, Kind, Reminder
 from sidecar.edge.transport.ports import Call
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal
@@ -92,7 +92,7 @@ class Node:
         most: int | None = None,
     ) -> None:
         self.name = name
-        self.me = Self(NAMESPACE, name, cascade_suspend=cascade)
+        self.me = AppIdentity(NAMESPACE, name, cascade_suspend=cascade)
         self.others = others
         self.network = network
         self._new_disk = new_disk
@@ -208,7 +208,9 @@ def _describe(changes: Changes, now: int) -> str:
     parts = []
     if changes.instance is not None:
         instance = changes.instance
-        parts.append(f"{instance.id} {instance.status.name} rev {instance.revision} covered {instance.covered}")
+        parts.append(
+            f"{instance.id} {instance.status.name} rev {instance.revision} covered {instance.last_completed_turn}"
+        )
     elif changes.purged:
         parts.append(f"purge of {changes.key}")
     parts += [f"+{_kinds(changes, now)}"] if changes.append else []

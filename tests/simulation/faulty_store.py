@@ -10,11 +10,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sidecar.core.model import CallId, Changes, Child, Instance, Kind, OpenCall, Position, Reminder, Row, Self, State
+from sidecar.core.model import (
+    AppIdentity,
+    CallId,
+    Changes,
+    Child,
+    Instance,
+    Kind,
+    OpenCall,
+    Position,
+    Reminder,
+    Row,
+    State,
+)
 from sidecar.store.protocol import (
     Criteria,
+    Cursor,
     EntityRow,
-    Mark,
     Order,
     Page,
     Ready,
@@ -82,7 +94,7 @@ class Faults:
 class Disk(Protocol):
     """What outlives a process. Beside `open` it tells what is stored, for those who check that."""
 
-    def open(self, me: Self, identity: str, faults: Faults) -> Store:
+    def open(self, me: AppIdentity, identity: str, faults: Faults) -> Store:
         """Return the hold that a new process gets."""
 
     def close(self) -> None:
@@ -125,7 +137,7 @@ class MemoryDisk:
     def __init__(self) -> None:
         self.data = Data()
 
-    def open(self, me: Self, identity: str, faults: Faults) -> "FaultyStore":
+    def open(self, me: AppIdentity, identity: str, faults: Faults) -> "FaultyStore":
         """See `Disk`."""
         return FaultyStore(MemoryStore(me, identity, self.data), faults)
 
@@ -281,7 +293,7 @@ class FaultyStore:
         """See `Store`."""
         return list(await self._read("waiting", app, after, limit))
 
-    async def query(self, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+    async def query(self, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
         """See `Store`."""
         found: Page = await self._read("query", criteria, order, after, limit)
         return found

@@ -5,7 +5,19 @@ from collections.abc import Iterable
 
 from sidecar.core import events
 from sidecar.core.entity import entity
-from sidecar.core.model import CallId, CallKind, Changes, Instance, Kind, OpenCall, Rewind, Row, Self, State, Status
+from sidecar.core.model import (
+    AppIdentity,
+    CallId,
+    CallKind,
+    Changes,
+    Instance,
+    Kind,
+    OpenCall,
+    Rewind,
+    Row,
+    State,
+    Status,
+)
 from tests.simulation import entities
 from tests.simulation.faulty_store import Disk
 from tests.simulation.programs import Violation
@@ -28,7 +40,7 @@ _OFTEN = 10  # commits between two checks of the whole store
 class Watch:
     """Checks one store after each commit, on what the commit touched."""
 
-    def __init__(self, me: Self, disk: Disk) -> None:
+    def __init__(self, me: AppIdentity, disk: Disk) -> None:
         self._me = me
         self._disk = disk
         self._covered: dict[int, tuple[str, list[Row]]] = {}
@@ -54,12 +66,12 @@ class Watch:
     def _check_pause(self, changes: Changes) -> None:
         """A pause that reaches children, or its end, is sent to each of them in the commit that makes it so."""
         instance, made = changes.instance, self._made.setdefault(changes.key, {})
-        suspended, obeyed = self._pauses.get(changes.key, (False, 0))
+        suspended, last_order = self._pauses.get(changes.key, (False, 0))
         if instance is not None:
-            self._pauses[changes.key] = instance.suspended, instance.obeyed
+            self._pauses[changes.key] = instance.suspended, instance.last_order
             by_client = self._me.cascade_suspend and instance.suspended != suspended
-            alone = instance.status.terminal and suspended and (self._me.cascade_suspend or obeyed)
-            if instance.obeyed != obeyed or by_client or alone:
+            alone = instance.status.terminal and suspended and (self._me.cascade_suspend or last_order)
+            if instance.last_order != last_order or by_client or alone:
                 told = {one.call for one in changes.set if one.kind in (Kind.PAUSE, Kind.TERMINATE)}
                 _require(told >= set(made.values()), instance, f"was paused or goes on, and told {told} of {made}")
         for task in list(made) if changes.close_all else changes.closed:
@@ -74,7 +86,7 @@ class Watch:
         """What may run is ready, and a lock is not waited for where nobody has it."""
         rows = self._disk.log(instance.key)
         may_run = entity.next_batch(State(instance, inbox=rows), "", 1 << 20).rows
-        awake = bool(may_run) and not instance.crashes.parked
+        awake = bool(may_run) and not instance.crashes.quarantined
         _require(instance.ready == awake, instance, "its readiness is not that of its inbox")
         _require(instance.lock is not None or not rows or bool(may_run), instance, "nobody lets on what waits")
 
@@ -94,13 +106,13 @@ class Watch:
         _require(still_open == set(calls), instance, f"open by its log {still_open}, by its calls {set(calls)}")
         for call in calls.values():
             _require(self._cause(call), instance, f"nothing will ever answer {call}")
-        waiting = instance.rewind or any(row.turn > instance.covered for row in rows)
+        waiting = instance.rewind or any(row.turn > instance.last_completed_turn for row in rows)
         stalled = instance.status is Status.STALLED
         _require(stalled == (instance.stall is not None), instance, "is stalled without a reason, or the other way")
-        parked = instance.crashes.parked
-        _require(stalled or not parked, instance, "is parked and does not say so")
-        _require(instance.ready or parked or not stalled, instance, "is stalled and nothing waits for a worker")
-        runnable = instance.began and not instance.suspended and waiting and not parked
+        quarantined = instance.crashes.quarantined
+        _require(stalled or not quarantined, instance, "is parked and does not say so")
+        _require(instance.ready or quarantined or not stalled, instance, "is stalled and nothing waits for a worker")
+        runnable = instance.began and not instance.suspended and waiting and not quarantined
         _require(instance.ready == bool(runnable), instance, "its readiness is not that of its inbox")
 
     def _check_status(self, instance: Instance, changes: Changes) -> None:
@@ -116,7 +128,7 @@ class Watch:
 
     def _check_prefix(self, instance: Instance, rows: list[Row]) -> None:
         """What workers have seen of an execution only grows."""
-        covered = [row for row in rows if row.turn <= instance.covered]
+        covered = [row for row in rows if row.turn <= instance.last_completed_turn]
         execution, before = self._covered.get(instance.key, ("", []))
         if execution == instance.execution:
             _require(covered[: len(before)] == before, instance, "the history that a worker has seen was changed")
@@ -134,7 +146,9 @@ class Watch:
 
 def _require(holds: bool, instance: Instance, text: str) -> None:
     if not holds:
-        raise Violation(f"instance {instance.id} ({instance.status.name}, covered {instance.covered}): {text}")
+        raise Violation(
+            f"instance {instance.id} ({instance.status.name}, covered {instance.last_completed_turn}): {text}"
+        )
 
 
 def _walk(instance: Instance, rows: list[Row]) -> set[int]:

@@ -8,7 +8,7 @@ from typing import Any
 from sidecar.core.model import DEFAULT_HUB, Status
 from sidecar.services.bulk import Queries, mark_of
 from sidecar.services.purge import Purge
-from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, Page
+from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Page
 from tests.simulation.deployment import Node
 from tests.simulation.programs import Violation
 
@@ -31,21 +31,21 @@ class Many:
     async def list(self, node: Node, order: Order, limit: int) -> None:
         """Read all pages of a query: who was there before and is there after is seen, and nobody is seen twice."""
         before = _there(node, order)
-        seen: list[Mark] = []
-        mark: Mark | None = BEGINNING
-        while mark is not None:
-            page = await self._page(node, order, mark, limit)
+        seen: list[Cursor] = []
+        cursor: Cursor | None = BEGINNING
+        while cursor is not None:
+            page = await self._page(node, order, cursor, limit)
             seen += [mark_of(one, order) for one in page.found]
-            mark = page.next
+            cursor = page.next
             await asyncio.sleep(self._rng.uniform(0, _LONGEST_PAUSE))
         missing = (before & _there(node, order)).difference(seen)
         node.note(f"a list of {len(seen)} in order of {order.value}")
         if seen != sorted(set(seen)) or missing:
             raise Violation(f"{node.name}: a list in pages of {limit} is {seen}, and has not {missing}")
 
-    async def _page(self, node: Node, order: Order, mark: Mark, limit: int) -> Page:
+    async def _page(self, node: Node, order: Order, cursor: Cursor, limit: int) -> Page:
         def work() -> Coroutine[Any, Any, Page]:
-            return Queries(node.middle.service).page(Criteria(DEFAULT_HUB), order, mark, limit)
+            return Queries(node.middle.service).page(Criteria(DEFAULT_HUB), order, cursor, limit)
 
         page: Page = await self._insist(node, f"list {order.value}", work)
         return page
@@ -66,7 +66,7 @@ class Many:
                 raise Violation(f"{node.name}: {before[key].id} was removed and had never ended")
 
 
-def _there(node: Node, order: Order) -> set[Mark]:
+def _there(node: Node, order: Order) -> set[Cursor]:
     ended = order is Order.COMPLETED
     workflows = [one for one in node.disk.instances() if not one.entity]
     return {mark_of(one, order) for one in workflows if not ended or one.status.terminal}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from sidecar.core.model import (
+    AppIdentity,
     CallId,
     Changes,
     Child,
@@ -20,11 +21,10 @@ from sidecar.core.model import (
     Position,
     Reminder,
     Row,
-    Self,
     State,
 )
 from sidecar.core.workflow.state import load as load_state
-from sidecar.store.protocol import Criteria, EntityRow, Mark, Order, Page, Ready, Refusal, UnavailableError, Waiting
+from sidecar.store.protocol import Criteria, Cursor, EntityRow, Order, Page, Ready, Refusal, UnavailableError, Waiting
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Data:
 class MemoryStore:
     """A `Store` in memory. Give its `data` to a new one, and that is the store opened again."""
 
-    def __init__(self, me: Self, identity: str = "memory.1", data: Data | None = None) -> None:
+    def __init__(self, me: AppIdentity, identity: str = "memory.1", data: Data | None = None) -> None:
         self.me = me
         self.identity = identity
         self.data = Data() if data is None else data
@@ -195,7 +195,7 @@ class MemoryStore:
             if reminder in data.accepted:
                 self._drop(reminder)
             elif reminder in data.reminders:
-                data.reminders[reminder] = replace(data.reminders[reminder], held=False)
+                data.reminders[reminder] = replace(data.reminders[reminder], kept_until_result=False)
         for crash in changes.crashed:
             if crash.reminder in data.reminders:
                 found = data.reminders[crash.reminder]
@@ -215,7 +215,7 @@ class MemoryStore:
             data.received[message.store, message.id] = (message.namespace, message.app)
         for delivered in changes.delivered:
             reminder = data.reminders.get(delivered.reminder)
-            if reminder is not None and reminder.held:
+            if reminder is not None and reminder.kept_until_result:
                 data.accepted[reminder.id] = delivered.store
             else:
                 self._drop(delivered.reminder)
@@ -245,7 +245,9 @@ class MemoryStore:
             return None
         key = instance.key
         live = {call: child for call, (child, ended) in self.data.children.get(key, {}).items() if not ended}
-        inbox = [Row(*position, event) for position, event in self._log(key) if position.turn > instance.covered]
+        inbox = [
+            Row(*position, event) for position, event in self._log(key) if position.turn > instance.last_completed_turn
+        ]
         return load_state(instance, State(instance, dict(self.data.calls.get(key, {})), live), inbox)
 
     def _log(self, key: int) -> list[tuple[Position, bytes]]:
@@ -259,7 +261,7 @@ class MemoryStore:
     async def payloads(self, key: int) -> tuple[bytes | None, str | None]:
         """See `Store.payloads`."""
         self._check_open()
-        starts = [event for position, event in self._log(key) if position.place == 1]
+        starts = [event for position, event in self._log(key) if position.event_index == 1]
         starts += [one.payload for one in self._sorted() if one.owner == key and one.kind is Kind.START]
         return (starts[0] if starts else None, self.data.outputs.get(key))
 
@@ -344,13 +346,15 @@ class MemoryStore:
         self._check_open()
         return self.data.reminders.get(reminder_id)
 
-    async def query(self, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+    async def query(self, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
         """See `Store.query`. It looks at `limit` instances, so that pages are short or empty when few of them fit."""
         self._check_open()
-        marks = sorted(mark for one in self.data.instances.values() if (mark := _mark(one, criteria, order)) > after)
-        looked_at = [self.data.instances[mark.key] for mark in marks[:limit]]
+        cursors = sorted(
+            cursor for one in self.data.instances.values() if (cursor := _mark(one, criteria, order)) > after
+        )
+        looked_at = [self.data.instances[cursor.key] for cursor in cursors[:limit]]
         found = [one for one in looked_at if _fits(one, criteria)]
-        return Page(found, marks[limit - 1] if len(marks) > limit else None)
+        return Page(found, cursors[limit - 1] if len(cursors) > limit else None)
 
     async def hubs(self) -> list[str]:
         """See `Store.hubs`."""
@@ -376,17 +380,17 @@ class MemoryStore:
         return self.me.owns(reminder.target) and reminder.kind is Kind.ACTIVITY
 
 
-def _mark(instance: Instance, criteria: Criteria, order: Order) -> Mark:
+def _mark(instance: Instance, criteria: Criteria, order: Order) -> Cursor:
     """Return where an instance stands in the order of a query, or before everything if it has no place there."""
     moment = instance.created_at if order is Order.CREATED else instance.completed_at
-    nowhere = Mark(-(1 << 63), 0)
+    nowhere = Cursor(-(1 << 63), 0)
     if moment is None or instance.hub != criteria.hub or instance.status not in criteria.statuses:
         return nowhere
     if order is Order.COMPLETED and not instance.status.terminal:
         return nowhere
     late = criteria.before is not None and moment >= criteria.before
     early = criteria.since is not None and moment < criteria.since
-    return nowhere if late or early else Mark(moment, instance.key)
+    return nowhere if late or early else Cursor(moment, instance.key)
 
 
 def _fits(instance: Instance, criteria: Criteria) -> bool:

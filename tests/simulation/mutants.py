@@ -40,7 +40,7 @@ MUTANTS = (
         "suspects-together",
         "workers",
         "work/pool.py",
-        "return bool(self.suspects)",
+        "return bool(self.on_probation)",
         "return False",
     ),
     Mutant(
@@ -83,7 +83,7 @@ MUTANTS = (
         "paused-children-forgotten",
         "core",
         "core/workflow/pauses.py",
-        "    if instance.suspended and (draft.me.cascade_suspend or instance.obeyed):\n",
+        "    if instance.suspended and (draft.me.cascade_suspend or instance.last_order):\n",
         "    if not draft:\n",
     ),
     Mutant(
@@ -111,21 +111,21 @@ MUTANTS = (
         "confirmations-in-front-of-events",
         "core",
         "core/workflow/turn.py",
-        "    place = max(last + 1, FIRST_ARRIVAL)\n",
-        "    place = last + 1 if last < FIRST_ARRIVAL else -len(draft.confirmed)\n",
+        "    index = max(last + 1, FIRST_ARRIVAL)\n",
+        "    index = last + 1 if last < FIRST_ARRIVAL else -len(draft.confirmed)\n",
     ),
     Mutant(
         "arrivals-join-the-question-for-a-new-history",
         "core",
         "core/workflow/turn.py",
-        "        rows = tuple(row for row in rows if row.turn == state.instance.covered + 1)\n",
+        "        rows = tuple(row for row in rows if row.turn == state.instance.last_completed_turn + 1)\n",
         "        pass\n",
     ),
     Mutant(
         "rewind-leaves-calls-closed",
         "core",
         "core/workflow/rewind.py",
-        "            sending.send(again, event)\n",
+        "            call_emission.send(again, event)\n",
         "            pass\n",
     ),
     Mutant(
@@ -146,7 +146,7 @@ MUTANTS = (
         "rerun-asks-for-nothing",
         "core",
         "core/workflow/rerun.py",
-        "        sending.send(draft, event)\n",
+        "        call_emission.send(draft, event)\n",
         "        pass\n",
     ),
     Mutant(
@@ -182,7 +182,7 @@ MUTANTS = (
         "purge-leaves-children-of-other-apps",
         "trees",
         "actors/trees.py",
-        "        answer = await self._ask_others(part.elsewhere, True, terms)\n",
+        "        answer = await self._ask_others(part.elsewhere, True, options)\n",
         "        answer = Answer()\n",
     ),
     Mutant(
@@ -246,8 +246,8 @@ MUTANTS = (
         "stall-is-news-to-the-worker",
         "core",
         "core/workflow/stalls.py",
-        "row = Row(instance.covered, _BETWEEN_TURNS + after.revision,",
-        "row = Row(instance.covered + 1, _BETWEEN_TURNS + after.revision,",
+        "row = Row(instance.last_completed_turn, _BETWEEN_TURNS + after.revision,",
+        "row = Row(instance.last_completed_turn + 1, _BETWEEN_TURNS + after.revision,",
     ),
     Mutant(
         "only-the-last-part-counts",

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sidecar.edge.transport.ports import Call, Closed, Metadata, Refused, Status
+from sidecar.edge.transport.ports import Call, Closed, Metadata, Refused, StatusCode
 
 
 class Endpoint(Protocol):
@@ -129,10 +129,10 @@ class Link:
     async def receive(self) -> bytes | None:
         """See `DuplexCall`."""
         if self.broken and self._serving is None:
-            raise Refused(Status.UNAVAILABLE, "connection refused")
+            raise Refused(StatusCode.UNAVAILABLE, "connection refused")
         message = await self.down.receive()
         if message is None:
-            raise Refused(Status.UNAVAILABLE, "the link broke")
+            raise Refused(StatusCode.UNAVAILABLE, "the link broke")
         return message
 
     def cancel(self) -> None:
@@ -157,7 +157,7 @@ class Channel:
 
     async def unary(self, method: str, request: bytes, metadata: Metadata = (), timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         """See `transport.Channel`."""
-        raise Refused(Status.UNIMPLEMENTED, method)
+        raise Refused(StatusCode.UNIMPLEMENTED, method)
 
     def duplex(self, method: str, metadata: Metadata = ()) -> Link:
         """See `transport.Channel`."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sidecar.core.model import Instance, Kind, OpenCall, Reminder, Row, Self
+from sidecar.core.model import AppIdentity, Instance, Kind, OpenCall, Reminder, Row
 from sidecar.store.sqlite import check, rows, schema, store, writes
 from sidecar.store.sqlite.connection import File
 from tests.simulation.faulty_store import Faults
@@ -49,7 +49,7 @@ class SqlDisk:
         for _, statements in schema.migrations():
             self._database.executescript(statements)
 
-    def open(self, me: Self, identity: str, faults: Faults) -> "SqlStore":
+    def open(self, me: AppIdentity, identity: str, faults: Faults) -> "SqlStore":
         """See `Disk`."""
         if self._database.in_transaction:
             self._database.rollback()
@@ -115,7 +115,7 @@ class SqlDisk:
 class SqlStore(store.Sqlite):
     """One process's hold on a `SqlDisk`."""
 
-    def __init__(self, me: Self, identity: str, database: Failing, faults: Faults) -> None:
+    def __init__(self, me: AppIdentity, identity: str, database: Failing, faults: Faults) -> None:
         numbers = (schema.next_of(database, table) for table in ("instances", "reminders"))
         super().__init__(me, SimulatedFile(database, faults), schema.Opened(identity, *numbers))
 

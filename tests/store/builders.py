@@ -7,6 +7,7 @@ from typing import Any
 from sidecar.core.model import (
     NO_CALL,
     ActorId,
+    AppIdentity,
     CallId,
     CallKind,
     Changes,
@@ -17,12 +18,11 @@ from sidecar.core.model import (
     Position,
     Reminder,
     Row,
-    Self,
     Status,
 )
 from sidecar.store.protocol import Store
 
-ME = Self("default", "orders")
+ME = AppIdentity("default", "orders")
 ML = ("default", "ml")
 MAIL = ("default", "mail")
 EVERYTHING = Position(0, -1)  # behind this is the whole log
@@ -51,7 +51,7 @@ def instance(key: int, instance_id: str = "a", **fields: Any) -> Instance:
         scheduled_at=None,
         origin=f"origin-{key}",
         execution=f"execution-{key}",
-        covered=0,
+        last_completed_turn=0,
         workflow_time=0,
         custom_status=None,
         failure=None,
@@ -92,9 +92,13 @@ def reminder(id_: int, kind: Kind = Kind.EVENT, **fields: Any) -> Reminder:
     return replace(one, **fields)
 
 
-def call_of_ml(id_: int, *, held: bool = True, **fields: Any) -> Reminder:
+def call_of_ml(id_: int, *, kept_until_result: bool = True, **fields: Any) -> Reminder:
     """A call to the app `ml`."""
-    fields = {"target": activity(app=ML), "call": CallId("execution-1", 1, id_), "held": held} | fields
+    fields = {
+        "target": activity(app=ML),
+        "call": CallId("execution-1", 1, id_),
+        "kept_until_result": kept_until_result,
+    } | fields
     return reminder(id_, Kind.ACTIVITY, **fields)
 
 

@@ -21,8 +21,8 @@ def _contents(connection: sqlite3.Connection) -> dict[str, Any]:
     found["instances"] = {row[0]: rows.to_instance(row) for row in all_of("instances", rows.INSTANCE)}
     found["outputs"] = dict(all_of("outputs", ("key", "output")))
     found["lineages"] = dict(all_of("lineages", ("key", "history")))
-    for key, turn, place, event in all_of("history", ("key", "turn", "place", "event")):
-        found["log"][key][Position(turn, place)] = event
+    for key, turn, index, event in all_of("history", ("key", "turn", "place", "event")):
+        found["log"][key][Position(turn, index)] = event
     for row in all_of("open_calls", rows.CALL):
         found["calls"][row[0]][row[1]] = rows.to_call(row)
     for row in all_of("children", ("key", "namespace", "app", "hub", "id", "execution", "turn", "task", "ended")):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core.attempts import Crash, Crashes
+from sidecar.core.attempts import Crash, DeliveryAttempts
 from sidecar.core.model import (
     ActorId,
     CallId,
@@ -96,7 +96,7 @@ async def test_an_instance_comes_back_as_it_was_written(store: Store) -> None:
         scheduled_at=2,
         origin="o",
         execution="e",
-        covered=9,
+        last_completed_turn=9,
         workflow_time=-5,
         custom_status="",
         failure=b"",
@@ -371,7 +371,7 @@ async def test_an_id_is_free_after_a_purge(store: Store) -> None:
 
 
 async def test_events_are_read_in_order_from_a_position_to_the_end_of_a_turn(store: Store) -> None:
-    log = [Row(turn, place, b"%d.%d" % (turn, place)) for turn in (1, 2, 3, 10) for place in (0, 1, 2, 11)]
+    log = [Row(turn, index, b"%d.%d" % (turn, index)) for turn in (1, 2, 3, 10) for index in (0, 1, 2, 11)]
     await done(store, created(1, append=tuple(reversed(log))), created(2, "b"))
     assert await events(store) == [row.event for row in log]
     assert await store.events(1, Position(1, 2), 2) == [b"1.11", b"2.0", b"2.1", b"2.2", b"2.11"]
@@ -380,7 +380,7 @@ async def test_events_are_read_in_order_from_a_position_to_the_end_of_a_turn(sto
 
 
 async def test_a_cut_removes_the_log_from_a_position_on(store: Store) -> None:
-    log = tuple(Row(turn, place, b"%d.%d" % (turn, place)) for turn in (1, 2, 3) for place in (1, 2, 3))
+    log = tuple(Row(turn, index, b"%d.%d" % (turn, index)) for turn in (1, 2, 3) for index in (1, 2, 3))
     await done(store, created(1, append=log))
     await done(store, step(instance(1), truncate=Position(2, 2), append=(Row(2, 2, b"other"),)))
     assert await events(store) == [b"1.1", b"1.2", b"1.3", b"2.1", b"other"]
@@ -388,7 +388,9 @@ async def test_a_cut_removes_the_log_from_a_position_on(store: Store) -> None:
 
 async def test_a_cut_of_everything_leaves_what_is_appended_with_it(store: Store) -> None:
     await done(store, created(1), created(2, "b"))
-    await done(store, step(instance(1), {"covered": 1}, truncate=Position(0, 0), append=(Row(2, 1, b"anew"),)))
+    await done(
+        store, step(instance(1), {"last_completed_turn": 1}, truncate=Position(0, 0), append=(Row(2, 1, b"anew"),))
+    )
     assert await events(store, 1) == [b"anew"]
     assert await events(store, 2) == [b"started"]
 
@@ -396,7 +398,7 @@ async def test_a_cut_of_everything_leaves_what_is_appended_with_it(store: Store)
 async def test_the_inbox_is_the_log_behind_the_last_covered_turn(store: Store) -> None:
     log = (Row(1, 1, b"started"), Row(1, 2, b"x"), Row(2, 2, b"y"), Row(3, 2, b"z"), Row(2, 3, b"y2"))
     await done(store, created(1, append=log))
-    await done(store, step(instance(1), {"covered": 1}))
+    await done(store, step(instance(1), {"last_completed_turn": 1}))
     state = await store.load("default", "a")
     assert state is not None
     assert state.inbox == [Row(2, 2, b"y"), Row(2, 3, b"y2"), Row(3, 2, b"z")]
@@ -411,7 +413,7 @@ async def test_the_inbox_is_the_log_behind_the_last_covered_turn(store: Store) -
     ],
 )
 async def test_the_next_arrival_goes_behind_the_inbox(store: Store, rows: tuple[Row, ...], tail: Position) -> None:
-    await done(store, created(1, instance=instance(1, covered=4), append=(Row(4, 2, b"old"), *rows)))
+    await done(store, created(1, instance=instance(1, last_completed_turn=4), append=(Row(4, 2, b"old"), *rows)))
     state = await store.load("default", "a")
     assert state is not None
     assert state.tail == tail
@@ -458,7 +460,7 @@ async def test_the_output_of_an_instance_that_runs_again_goes(store: Store) -> N
 async def test_an_arrival_behind_the_question_for_a_new_history_belongs_to_the_turn_after_it(store: Store) -> None:
     await done(store, created(1))
     rows = (Row(1, 1 << 40, b"end"), Row(2, 2, b"rewound"))
-    await done(store, step(instance(1), {"covered": 1, "rewind": Rewind.ASKED}, append=rows))
+    await done(store, step(instance(1), {"last_completed_turn": 1, "rewind": Rewind.ASKED}, append=rows))
     state = await store.load("default", "a")
     assert state is not None
     assert (state.inbox, state.tail) == ([Row(2, 2, b"rewound")], Position(3, 2))
@@ -513,7 +515,7 @@ async def test_a_creation_waits_until_it_is_delivered_though_its_parent_is_gone(
     """M62: of the owner alone, what begins a child; one that is held is delivered when another store has it."""
     far = [Child(workflow(f"c{number}", ML), CallId("e", 1, number)) for number in range(4)]
     starts = [
-        reminder(10 - number, kind, target=far[number].actor, call=far[number].call, held=number == 0)
+        reminder(10 - number, kind, target=far[number].actor, call=far[number].call, kept_until_result=number == 0)
         for number, kind in enumerate((Kind.CREATE, Kind.CREATE, Kind.REWIND, Kind.DETACHED))
     ]
     foreign = reminder(20, Kind.CREATE, owner=2, call=far[0].call)
@@ -622,7 +624,7 @@ async def test_an_entity_is_listed_with_its_lock_its_backlog_and_its_state(store
 
 
 async def test_single_events_of_the_log_are_removed(store: Store) -> None:
-    await done(store, created(1, append=tuple(Row(1, place, b"%d" % place) for place in range(1, 6))))
+    await done(store, created(1, append=tuple(Row(1, index, b"%d" % index) for index in range(1, 6))))
     await done(store, step(instance(1), removed=(Position(1, 2), Position(1, 4)), append=(Row(1, 6, b"6"),)))
     assert await events(store) == [b"1", b"3", b"5", b"6"]
 
@@ -655,7 +657,7 @@ async def test_a_reminder_comes_back_as_it_was_set(store: Store) -> None:
         due=2**62,
         name="name",
         payload=bytes(range(256)),
-        held=True,
+        kept_until_result=True,
     )
     await done(store, Changes(set=(full, reminder(1, payload=b""))))
     assert await store.reminder(full.id) == full
@@ -743,7 +745,7 @@ async def test_calls_that_wait_for_other_apps_are_read_by_number_with_their_stat
 
 
 async def test_a_delivered_reminder_goes_unless_it_is_held(store: Store) -> None:
-    await done(store, Changes(set=(call_of_ml(1), call_of_ml(2, held=False), call_of_ml(3))))
+    await done(store, Changes(set=(call_of_ml(1), call_of_ml(2, kept_until_result=False), call_of_ml(3))))
     await done(store, Changes(delivered=(Delivered(1, "ml.1"), Delivered(2, "ml.1"), Delivered(99, "ml.1"))))
     assert await store.reminder(1) == call_of_ml(1)
     assert await store.reminder(2) is None
@@ -754,7 +756,7 @@ async def test_a_released_reminder_goes_when_it_was_delivered(store: Store) -> N
     await done(store, Changes(set=(call_of_ml(1), call_of_ml(2))))
     await done(store, Changes(delivered=(Delivered(1, "ml.1"),)), Changes(released=(1, 2, 99)))
     assert await store.reminder(1) is None
-    assert await store.reminder(2) == call_of_ml(2, held=False)
+    assert await store.reminder(2) == call_of_ml(2, kept_until_result=False)
     assert await to_ml(store) == [2]
     await done(store, Changes(delivered=(Delivered(2, "ml.1"),)))
     assert await store.reminder(2) is None
@@ -775,8 +777,8 @@ async def test_the_crashes_of_an_activity_are_counted_with_the_last_error(store:
     asked = from_ml(1)
     await done(store, Changes(set=(asked,)), Changes(crashed=(Crash(1, "first"), Crash(7, "of one that is gone"))))
     await done(store, Changes(crashed=(Crash(1, "second"),)))
-    assert await store.reminder(1) == replace(asked, crashes=Crashes(2, "second"))
-    assert await store.activities(0, MANY) == [replace(asked, crashes=Crashes(2, "second"))]
+    assert await store.reminder(1) == replace(asked, crashes=DeliveryAttempts(2, "second"))
+    assert await store.activities(0, MANY) == [replace(asked, crashes=DeliveryAttempts(2, "second"))]
 
 
 async def test_an_activity_of_the_own_workers_is_shown_as_waiting_once_it_has_crashed(store: Store) -> None:
@@ -784,28 +786,28 @@ async def test_an_activity_of_the_own_workers_is_shown_as_waiting_once_it_has_cr
     assert [one.id for one in await store.waiting("", 0, MANY)] == [2]
     await done(store, Changes(crashed=(Crash(1, "lost"),)))
     found = await store.waiting("", 0, MANY)
-    assert [(one.id, one.crashes) for one in found] == [(1, Crashes(1, "lost")), (2, Crashes())]
+    assert [(one.id, one.crashes) for one in found] == [(1, DeliveryAttempts(1, "lost")), (2, DeliveryAttempts())]
     assert [one.id for one in await store.waiting(ME.app, 0, MANY)] == [1]
 
 
 async def test_the_crashes_of_an_instance_are_stored_with_it(store: Store) -> None:
-    row = instance(1, ready=True, crashes=Crashes(3, "lost"))
+    row = instance(1, ready=True, crashes=DeliveryAttempts(3, "lost"))
     await done(store, Changes(key=1, instance=row))
     state = await store.load("default", "a")
     assert state is not None
     assert state.instance == row
     assert [one.crashes for one in await store.ready(0, MANY)] == [3]
-    parked = step(row, {"crashes": Crashes(4, "again", True), "ready": False})
-    await done(store, parked)
+    quarantined = step(row, {"crashes": DeliveryAttempts(4, "again", True), "ready": False})
+    await done(store, quarantined)
     state = await store.load("default", "a")
     assert state is not None
-    assert state.instance == parked.instance
+    assert state.instance == quarantined.instance
 
 
 async def test_a_call_that_is_sent_again_is_held_until_it_is_released(store: Store) -> None:
     await done(store, Changes(set=(call_of_ml(1),)), Changes(delivered=(Delivered(1, "ml.1"),)))
     await done(store, Changes(lost=(Lost(*ML, "ml.2"),)), Changes(released=(1,)))
-    assert await store.reminder(1) == call_of_ml(1, held=False)
+    assert await store.reminder(1) == call_of_ml(1, kept_until_result=False)
     assert await to_ml(store) == [1]
 
 

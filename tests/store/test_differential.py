@@ -38,7 +38,7 @@ from sidecar.core.model import (
     Row,
     Status,
 )
-from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, Refusal, Store
+from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Refusal, Store
 from sidecar.store.sqlite.store import Sqlite, open_store
 from tests.simulation.memory_store import MemoryStore
 from tests.store.builders import EVERYTHING, MAIL, MANY, ME, ML, activity, from_ml, instance, result_for, workflow
@@ -116,9 +116,9 @@ class Author:
 
     def arrivals(self, row: Instance, most: int = 2) -> tuple[Row, ...]:
         log = self.store.data.log.get(row.key, {})
-        turn = max([row.covered + 1, *(position.turn for position in log)])
-        place = max([FIRST_ARRIVAL - 1, *(position.place for position in log if position.turn == turn)]) + 1
-        return tuple(Row(turn, place + offset, self.event()) for offset in range(self.dice.randint(1, most)))
+        turn = max([row.last_completed_turn + 1, *(position.turn for position in log)])
+        index = max([FIRST_ARRIVAL - 1, *(position.event_index for position in log if position.turn == turn)]) + 1
+        return tuple(Row(turn, index + offset, self.event()) for offset in range(self.dice.randint(1, most)))
 
     def step(self, row: Instance, fields: dict[str, Any] | None = None, **changes: Any) -> Changes:
         fields = {"revision": row.revision + 1, "updated_at": self.now, "ready": self.maybe()} | (fields or {})
@@ -188,10 +188,19 @@ class Author:
         row = self.any_instance()
         if row is None:
             return None
-        number = max([row.covered + 1, *(position.turn for position in self.store.data.log.get(row.key, {}))])
-        rows = (Row(row.covered + 1, 0, self.event()), *(one._replace(turn=number) for one in self.arrivals(row)))
+        number = max(
+            [row.last_completed_turn + 1, *(position.turn for position in self.store.data.log.get(row.key, {}))]
+        )
+        rows = (
+            Row(row.last_completed_turn + 1, 0, self.event()),
+            *(one._replace(turn=number) for one in self.arrivals(row)),
+        )
         opened, children, reminders = self.calls(row, number)
-        fields = {"covered": number, "workflow_time": self.now, "custom_status": self.dice.choice([None, "", "half"])}
+        fields = {
+            "last_completed_turn": number,
+            "workflow_time": self.now,
+            "custom_status": self.dice.choice([None, "", "half"]),
+        }
         return self.step(row, fields, append=rows, opened=opened, children=children, set=reminders)
 
     def calls(self, row: Instance, turn: int) -> tuple[tuple[OpenCall, ...], tuple[Child, ...], tuple[Reminder, ...]]:
@@ -204,7 +213,7 @@ class Author:
             sent = {CallKind.ACTIVITY: Kind.ACTIVITY, CallKind.CHILD: Kind.CREATE, CallKind.TIMER: Kind.TIMER}
             held = app != OWN and kind in (CallKind.ACTIVITY, CallKind.CHILD)
             target = ME.workflow(row.hub, row.id) if kind is CallKind.TIMER else target
-            reminder = self.remind(row, sent.get(kind, Kind.EVENT), target, call=call, held=held)
+            reminder = self.remind(row, sent.get(kind, Kind.EVENT), target, call=call, kept_until_result=held)
             reminders.append(reminder)
             entities = self.dice.choice([(), ("@c@1",), ("@c@1", "@c@2")]) if kind is CallKind.HELD else ()
             cause = 0 if kind is CallKind.EVENT else reminder.id
@@ -239,9 +248,9 @@ class Author:
         row = self.any_instance()
         if row is None:
             return None
-        turn = row.covered + self.dice.randint(1, 2)
-        rows = tuple(Row(turn + 1, place, self.event()) for place in range(1, self.dice.randint(2, 4)))
-        fields = {"covered": turn, "execution": f"execution {self.event()!r}"}
+        turn = row.last_completed_turn + self.dice.randint(1, 2)
+        rows = tuple(Row(turn + 1, index, self.event()) for index in range(1, self.dice.randint(2, 4)))
+        fields = {"last_completed_turn": turn, "execution": f"execution {self.event()!r}"}
         return self.step(row, fields, append=rows, truncate=Position(0, 0), close_all=True, **self.let_go(row))
 
     def cut(self) -> Changes | None:
@@ -249,10 +258,10 @@ class Author:
         row = self.any_instance()
         if row is None:
             return None
-        turn, place = self.dice.randint(1, 4), self.dice.choice([0, 2, 3, 4])
-        append = (Row(turn, max(place, FIRST_ARRIVAL), self.event()),) if self.maybe() else ()
-        fields = {"covered": turn if place else turn - 1, "rewind": self.dice.choice(list(Rewind))}
-        return self.step(row, fields, truncate=Position(turn, place), append=append, reopened=self.maybe())
+        turn, index = self.dice.randint(1, 4), self.dice.choice([0, 2, 3, 4])
+        append = (Row(turn, max(index, FIRST_ARRIVAL), self.event()),) if self.maybe() else ()
+        fields = {"last_completed_turn": turn if index else turn - 1, "rewind": self.dice.choice(list(Rewind))}
+        return self.step(row, fields, truncate=Position(turn, index), append=append, reopened=self.maybe())
 
     def batch(self) -> Changes | None:
         """Operations of an entity go out of its log, with a new state or none."""
@@ -398,7 +407,7 @@ async def queried(store: Store, dice: random.Random) -> list[Instance]:
     )
     order, limit = dice.choice(list(Order)), dice.choice([1, 3, MANY])
     found: list[Instance] = []
-    after: Mark | None = BEGINNING
+    after: Cursor | None = BEGINNING
     while after is not None:
         page = await store.query(criteria, order, after, limit)
         found += page.found

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core.attempts import NONE, Crashes, Patience
+from sidecar.core.attempts import NONE, DeliveryAttempts, DeliveryLimit
 from sidecar.core.model import CallId, Kind, Outcome, Received, Reminder
 from sidecar.core.work_items import TurnItem
 from sidecar.schema import taskhub_pb2 as pb
@@ -341,7 +341,7 @@ async def test_operations_of_an_entity_that_cost_each_worker_are_parked_and_thos
     assert ran == ["good", "good"]
     instance = await world.service.instance(at(entity))
     assert instance is not None
-    assert instance.crashes.parked
+    assert instance.crashes.quarantined
     assert not instance.ready
     await world.signal(entity, "late")
     await world.dispatch.refill()
@@ -411,7 +411,7 @@ async def test_a_parked_entity_is_handed_out_again_when_a_person_says_so(world: 
 
 
 def test_a_suspect_is_one_that_has_used_up_half_of_what_is_borne() -> None:
-    assert [times for times in range(11) if Patience(10).suspects(times)] == [5, 6, 7, 8, 9, 10]
-    assert [times for times in range(3) if Patience(1).suspects(times)] == [1, 2]
-    assert not any(Patience(None).suspects(times) for times in range(100))
-    assert not Patience(None).is_over(Crashes(10**6))
+    assert [times for times in range(11) if DeliveryLimit(10).on_probation(times)] == [5, 6, 7, 8, 9, 10]
+    assert [times for times in range(3) if DeliveryLimit(1).on_probation(times)] == [1, 2]
+    assert not any(DeliveryLimit(None).on_probation(times) for times in range(100))
+    assert not DeliveryLimit(None).is_over(DeliveryAttempts(10**6))

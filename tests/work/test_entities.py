@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.core.entity import entity
 from sidecar.core.model import Changes, Lock, Outcome
-from sidecar.peers.outbox import Router
+from sidecar.peers.outbox import Outbox
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.entities import Query
 from sidecar.services.inspection import Inspection
@@ -255,7 +255,7 @@ async def test_a_person_sees_that_a_workflow_waits_for_an_entity(world: World, h
     await world.start("w")
     await world.complete(await hand.turn(1), call_entity(1, C), lock(2, "@counter@b"))
     await world.quiet()
-    router = cast(Router, SimpleNamespace(queues={}))
+    router = cast(Outbox, SimpleNamespace(queues={}))
     branch = await Inspection(world.service, world.dispatch, router).branch(at("w"))
     assert branch is not None
     assert [(one.kind, one.name, one.state) for one in branch.waits[:1]] == [("entity", C, "queued")]

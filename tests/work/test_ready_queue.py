@@ -1,22 +1,22 @@
 """The backlog: what waits for workers, how it overflows, and what it asks the store for again."""
 
 from sidecar.store.reads import Reads
-from sidecar.work.ready_queue import Backlog, Group
+from sidecar.work.ready_queue import Group, ReadyQueue
 
 A = ("default", "a")
 
 
-def fill(backlog: Backlog[int], name: str, numbers: range) -> None:
+def fill(backlog: ReadyQueue[int], name: str, numbers: range) -> None:
     for number in numbers:
         backlog.offer(number, Group(name, ""))
 
 
-def waiting(backlog: Backlog[int], numbers: range) -> list[int]:
+def waiting(backlog: ReadyQueue[int], numbers: range) -> list[int]:
     return [number for number in numbers if number in backlog]
 
 
 def test_an_item_waits_once_however_often_it_is_offered() -> None:
-    backlog: Backlog[int] = Backlog()
+    backlog: ReadyQueue[int] = ReadyQueue()
     for _ in range(3):
         backlog.offer(1, Group("a", ""))
     backlog.offer(2, Group("a", ""))
@@ -30,7 +30,7 @@ def test_an_item_waits_once_however_often_it_is_offered() -> None:
 
 
 def test_a_backlog_that_overflows_wants_more_once_it_has_room() -> None:
-    backlog: Backlog[int] = Backlog(limit=10)
+    backlog: ReadyQueue[int] = ReadyQueue(limit=10)
     fill(backlog, "a", range(10))
     assert not backlog.wanted()
     backlog.offer(10, Group("a", ""))
@@ -46,7 +46,7 @@ def test_a_backlog_that_overflows_wants_more_once_it_has_room() -> None:
 
 def test_what_nobody_takes_makes_room_for_other_names() -> None:
     """The newest of the largest name go first: what waited longest stays."""
-    backlog: Backlog[int] = Backlog(limit=10)
+    backlog: ReadyQueue[int] = ReadyQueue(limit=10)
     fill(backlog, "dead", range(10))
     fill(backlog, "live", range(100, 103))
     assert waiting(backlog, range(100, 103)) == [100, 101, 102]
@@ -60,7 +60,7 @@ def test_what_nobody_takes_makes_room_for_other_names() -> None:
 
 
 def test_reading_on_is_no_use_once_no_more_of_the_names_fits() -> None:
-    backlog: Backlog[int] = Backlog(limit=4)
+    backlog: ReadyQueue[int] = ReadyQueue(limit=4)
     fill(backlog, "a", range(5))
     backlog.refilling(None)
     assert not backlog.has_share(frozenset({A}))

@@ -122,7 +122,7 @@ class _Step:
         same = self.revision and not self.gone and self.lock == self.instance.lock
         rows = self.fresh if same else list(self.queue())
         runnable = bool(same and self.instance.ready) or _may_run(rows, self.lock)
-        return runnable and not self.instance.crashes.parked
+        return runnable and not self.instance.crashes.quarantined
 
     def changes(self, **fields: Any) -> Changes:
         """Return the changes that do all that."""
@@ -321,10 +321,10 @@ def _act(step: _Step, action: pb.OperationAction) -> None:
             due = events.micros(order.scheduled_time) if order.HasField("scheduled_time") else 0
             step.send(Kind.EVENT, me.entity(hub, target), _signal_of(step, order, target), due=due)
         return
-    wish = action.start_workflow
-    instance_id = wish.instance_id or step.at.ids.new_id()
-    if invalid_name("workflow", wish.name) is None and invalid_instance_id(instance_id) is None:
-        started = _start_of(wish, instance_id, step.at.ids.new_id())
+    request = action.start_workflow
+    instance_id = request.instance_id or step.at.ids.new_id()
+    if invalid_name("workflow", request.name) is None and invalid_instance_id(instance_id) is None:
+        started = _start_of(request, instance_id, step.at.ids.new_id())
         step.send(Kind.DETACHED, me.workflow(hub, instance_id), events.execution_started(now, started, me.app))
 
 
@@ -338,12 +338,12 @@ def _signal_of(step: _Step, order: pb.SendSignal, target: str) -> bytes:
     return events.entity_signaled(step.at.now, signaled)
 
 
-def _start_of(wish: pb.StartWorkflow, instance_id: str, execution: str) -> pb.ExecutionStarted:
+def _start_of(request: pb.StartWorkflow, instance_id: str, execution: str) -> pb.ExecutionStarted:
     started = pb.ExecutionStarted(
-        name=wish.name,
-        version=wish.version if wish.version.value else None,
-        scheduled_start=wish.scheduled_time if wish.HasField("scheduled_time") else None,
-        **events.given(wish, "input", "parent_trace_context"),
+        name=request.name,
+        version=request.version if request.version.value else None,
+        scheduled_start=request.scheduled_time if request.HasField("scheduled_time") else None,
+        **events.given(request, "input", "parent_trace_context"),
     )
     started.instance.CopyFrom(pb.WorkflowInstance(instance_id=instance_id, execution_id=events.text(execution)))
     return started

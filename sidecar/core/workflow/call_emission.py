@@ -79,7 +79,9 @@ def _task(draft: Draft, event: pb.HistoryEvent) -> None:
     )
     request.instance.execution_id.value = draft.state.instance.execution
     payload = request.SerializeToString(deterministic=True)
-    reminder = draft.remind(Kind.ACTIVITY, actor, payload, call=call, name=task.name, held=not draft.me.owns(actor))
+    reminder = draft.remind(
+        Kind.ACTIVITY, actor, payload, call=call, name=task.name, kept_until_result=not draft.me.owns(actor)
+    )
     draft.open(call, CallKind.ACTIVITY, task.name, actor, reminder.id)
 
 
@@ -96,7 +98,9 @@ def _child(draft: Draft, event: pb.HistoryEvent) -> None:
     )
     started.instance.execution_id.value = draft.at.ids.new_id()
     payload = events.execution_started(draft.now, started, draft.me.app, actor.app)
-    reminder = draft.remind(Kind.CREATE, actor, payload, call=call, name=child.name, held=not draft.me.owns(actor))
+    reminder = draft.remind(
+        Kind.CREATE, actor, payload, call=call, name=child.name, kept_until_result=not draft.me.owns(actor)
+    )
     draft.open(call, CallKind.CHILD, child.name, actor, reminder.id)
     draft.children.append(Child(actor, call))
 

@@ -8,6 +8,7 @@ from sidecar.core import events
 from sidecar.core.model import (
     NO_CALL,
     ActorId,
+    AppIdentity,
     CallId,
     CallKind,
     Child,
@@ -17,7 +18,6 @@ from sidecar.core.model import (
     OpenCall,
     Reminder,
     Row,
-    Self,
     State,
 )
 from sidecar.schema import taskhub_pb2 as pb
@@ -53,7 +53,7 @@ class Draft:
     unlocked: set[tuple[str, str]] = field(default_factory=set)  # critical sections, with the entity they let go of
 
     @property
-    def me(self) -> Self:
+    def me(self) -> AppIdentity:
         """The app that decides."""
         return self.at.me
 
@@ -84,7 +84,7 @@ class Draft:
         call: CallId = NO_CALL,
         due: int | None = None,
         name: str = "",
-        held: bool = False,
+        kept_until_result: bool = False,
     ) -> Reminder:
         """Set a reminder and return it."""
         reminder = Reminder(
@@ -97,7 +97,7 @@ class Draft:
             due=self.now if due is None else due,
             name=name,
             payload=payload,
-            held=held and not self.ending,
+            kept_until_result=kept_until_result and not self.ending,
         )
         self.reminders.append(reminder)
         return reminder
@@ -191,5 +191,5 @@ def answer_of(reminder: Reminder, event: bytes, now: int) -> Reminder:
         source=reminder.target,
         due=now,
         payload=event,
-        held=False,
+        kept_until_result=False,
     )

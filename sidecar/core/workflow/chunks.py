@@ -38,7 +38,7 @@ class Parts:
         return answer
 
 
-def place(part: pb.OrchestratorResponse, expected: int) -> int:
+def index_of(part: pb.OrchestratorResponse, expected: int) -> int:
     """Return the number of a part, from 0; one that does not say is the next."""
     return part.chunk_index.value if part.HasField("chunk_index") else expected
 

@@ -33,7 +33,7 @@ def resume(at: Context, state: State | None, reason: str | None) -> Decision:
     """Decide a client's end of a pause, or that what was parked is handed out again."""
     if state is None:
         return Decision(None, _MISSING)
-    if state.instance.crashes.parked:
+    if state.instance.crashes.quarantined:
         return Decision(stalls.unparked(at, state), DONE)
     if (stalled := stalls.refusal(state.instance)) is not None:
         return Decision(None, stalled)
@@ -58,13 +58,13 @@ def by_parent(at: Context, state: State, order: Reminder) -> Decision:
     pauses = _PAUSES.get(events.decode(order.payload).WhichOneof("kind") or "")
     if pauses is None:
         return Decision(None, _INVALID)
-    if instance.status.terminal or order.id <= instance.obeyed:
+    if instance.status.terminal or order.id <= instance.last_order:
         return Decision(None, DONE)
     draft = Draft(at, state)
     _pass_on(draft, order.payload)
     same = instance.suspended == pauses or instance.stall is not None
     event = None if same else events.stamped(order.payload, at.now)
-    return Decision(_changed(draft, event, obeyed=order.id), DONE)
+    return Decision(_changed(draft, event, last_order=order.id), DONE)
 
 
 def _pass_on(draft: Draft, event: bytes) -> None:
@@ -79,7 +79,7 @@ def living(state: State) -> Sequence[Child]:
 def let_children_go(draft: Draft) -> None:
     """Let the children of an instance go on that was paused with them and will not end their pause itself."""
     instance = draft.state.instance
-    if instance.suspended and (draft.me.cascade_suspend or instance.obeyed):
+    if instance.suspended and (draft.me.cascade_suspend or instance.last_order):
         _pass_on(draft, events.resumed(draft.now, None))
 
 

@@ -26,7 +26,7 @@ _OF_THE_OLD = frozenset(
 )
 
 
-class Wish(NamedTuple):
+class RerunRequest(NamedTuple):
     """From which event to go on, and what of it is to be another: its input, the ID of its child."""
 
     event_id: int
@@ -42,7 +42,7 @@ class Source(NamedTuple):
     log: Sequence[bytes]
 
 
-def rerun(at: Context, state: State | None, of: Source, identity: Identity, wish: Wish) -> Decision:
+def rerun(at: Context, state: State | None, of: Source, identity: Identity, request: RerunRequest) -> Decision:
     """Decide to make a new instance out of what another did before an event. SDKs know the texts of the refusals."""
     source = of.instance
     if state is not None:
@@ -54,58 +54,58 @@ def rerun(at: Context, state: State | None, of: Source, identity: Identity, wish
     if source.parent is not None:
         return _refused(f"'{source.id}': cannot rerun from child-workflows")
     past = [events.decode(event) for event in of.log]
-    index = next((index for index, event in enumerate(past) if event.event_id == wish.event_id), None)
-    if index is None or wish.event_id < 0:
-        text = f"does not have history event with ID '{wish.event_id}'"
+    index = next((index for index, event in enumerate(past) if event.event_id == request.event_id), None)
+    if index is None or request.event_id < 0:
+        text = f"does not have history event with ID '{request.event_id}'"
         return Decision(None, Reply(Outcome.MISSING, text))
-    refusal = _refuse_target(past[index], wish, identity)
+    refusal = _refuse_target(past[index], request, identity)
     if refusal is not None:
         return Decision(None, refusal)
     history = [event for event in past[:index] if event.WhichOneof("kind") not in _OF_THE_OLD]
-    history.append(_changed(past[index], wish, source))
-    return Decision(_made(at, identity, _with_own_ids(history, wish, identity)), DONE)
+    history.append(_changed(past[index], request, source))
+    return Decision(_made(at, identity, _with_own_ids(history, request, identity)), DONE)
 
 
 def _refused(text: str) -> Decision:
     return Decision(None, Reply(Outcome.INVALID, text))
 
 
-def _refuse_target(event: pb.HistoryEvent, wish: Wish, identity: Identity) -> Reply | None:
-    kind, number = event.WhichOneof("kind") or "nothing", wish.event_id
+def _refuse_target(event: pb.HistoryEvent, request: RerunRequest, identity: Identity) -> Reply | None:
+    kind, number = event.WhichOneof("kind") or "nothing", request.event_id
     if kind == "detached_created":
         return Reply(Outcome.INVALID, f"cannot rerun from the start of a detached workflow, event '{number}'")
     if kind not in _TARGETS:
         text = f"target event '{kind}' with ID '{number}' is not an event that can be rerun"
         return Reply(Outcome.MISSING, text)
-    if kind == "timer_created" and wish.overwrite:
+    if kind == "timer_created" and request.overwrite:
         return Reply(Outcome.INVALID, f"cannot write input to timer event '{number}'")
-    if kind != "child_created" and wish.child_id is not None:
+    if kind != "child_created" and request.child_id is not None:
         text = f"cannot set new child workflow instance ID on {_TARGETS[kind]} event '{number}'"
         return Reply(Outcome.INVALID, text)
-    wrong = invalid_instance_id(_child_id(event, wish, identity)) if kind == "child_created" else None
+    wrong = invalid_instance_id(_child_id(event, request, identity)) if kind == "child_created" else None
     return None if wrong is None else Reply(Outcome.INVALID, wrong)
 
 
-def _child_id(event: pb.HistoryEvent, wish: Wish, identity: Identity) -> str:
-    if event.event_id == wish.event_id and wish.child_id is not None:
-        return wish.child_id
+def _child_id(event: pb.HistoryEvent, request: RerunRequest, identity: Identity) -> str:
+    if event.event_id == request.event_id and request.child_id is not None:
+        return request.child_id
     return f"{identity.id}:{event.event_id & 0xFFFFFFFF:04x}"
 
 
-def _changed(event: pb.HistoryEvent, wish: Wish, source: Instance) -> pb.HistoryEvent:
+def _changed(event: pb.HistoryEvent, request: RerunRequest, source: Instance) -> pb.HistoryEvent:
     """Return the event to go on from: with its new input, and where it comes from."""
     changed = pb.HistoryEvent()
     changed.CopyFrom(event)
     body = getattr(changed, changed.WhichOneof("kind") or "")
     body.rerun_parent.instance_id = source.id
-    if wish.overwrite:
+    if request.overwrite:
         body.ClearField("input")
-        if wish.input is not None:
-            body.input.CopyFrom(wish.input)
+        if request.input is not None:
+            body.input.CopyFrom(request.input)
     return changed
 
 
-def _with_own_ids(history: list[pb.HistoryEvent], wish: Wish, identity: Identity) -> list[pb.HistoryEvent]:
+def _with_own_ids(history: list[pb.HistoryEvent], request: RerunRequest, identity: Identity) -> list[pb.HistoryEvent]:
     """Return the past as that of the new instance: its IDs, and those of the children that it makes again."""
     unfinished = {id(event) for event in call_emission.left_open(history)}
     own = []
@@ -117,7 +117,7 @@ def _with_own_ids(history: list[pb.HistoryEvent], wish: Wish, identity: Identity
             copied.execution_started.instance.execution_id.value = identity.execution
             copied.execution_started.ClearField("scheduled_start")
         elif event.HasField("child_created") and id(event) in unfinished:
-            copied.child_created.instance_id = _child_id(event, wish, identity)
+            copied.child_created.instance_id = _child_id(event, request, identity)
         own.append(copied)
     return own
 
@@ -127,14 +127,16 @@ def _made(at: Context, identity: Identity, history: list[pb.HistoryEvent]) -> Ch
     times = [events.micros(event.timestamp) for event in history if event.HasField("orchestrator_started")]
     instance = operations.fresh(started, identity, at.now, at.ids.key())
     recorded = stalls.of_history(history)
-    instance = replace(instance, covered=_TURN, workflow_time=max(times), rewind=Rewind.REPLAY, recorded=recorded)
+    instance = replace(
+        instance, last_completed_turn=_TURN, workflow_time=max(times), rewind=Rewind.REPLAY, recorded=recorded
+    )
     draft = Draft(at, State(instance), _TURN)
     for event in call_emission.left_open(history):
         call_emission.send(draft, event)
     return Changes(
         key=instance.key,
         instance=instance,
-        append=tuple(Row(_TURN, place, events.encode(event)) for place, event in enumerate(history)),
+        append=tuple(Row(_TURN, index, events.encode(event)) for index, event in enumerate(history)),
         opened=tuple(draft.opened.values()),
         children=tuple(draft.children),
         set=tuple(draft.reminders),

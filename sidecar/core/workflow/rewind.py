@@ -54,7 +54,7 @@ class Record(NamedTuple):
     `log` None: not read, a worker is to write the new history. `children` are all of them, ended ones too.
     """
 
-    covered: int
+    last_completed_turn: int
     execution: str
     log: list[bytes] | None = None
     children: tuple[Child, ...] = ()
@@ -63,7 +63,7 @@ class Record(NamedTuple):
 
     def is_of(self, instance: Instance) -> bool:
         """Whether it still says what is stored of the instance."""
-        return (self.covered, self.execution) == (instance.covered, instance.execution)
+        return (self.last_completed_turn, self.execution) == (instance.last_completed_turn, instance.execution)
 
 
 # ---------------------------------------------------------------- who asks for it
@@ -134,16 +134,16 @@ def _begin(draft: Draft, rewound: pb.ExecutionRewound, record: Record) -> Change
     started = events.decode(events.orchestrator_started(time))
     log = [*map(events.decode, record.log), started, event]
     history = without_failures(log, draft.at.ids.new_id(), rewound.parent_execution_id.value)
-    return _replaced(draft, draft.state.instance.covered + 1, time, history, record.children)
+    return _replaced(draft, draft.state.instance.last_completed_turn + 1, time, history, record.children)
 
 
 def _ask(draft: Draft, rewound: bytes) -> Changes:
     """Let the next turn be the question: the log with its end, and this event alone."""
     instance, now = draft.state.instance, draft.now
     end = events.execution_completed(instance.completed_at or now, instance.status, None, instance.failure)
-    first = instance.covered + 1
+    first = instance.last_completed_turn + 1
     waiting = [Row(first + 1, FIRST_ARRIVAL + at, event) for at, event in enumerate(_waiting(draft.state, first))]
-    rows = (Row(instance.covered, _LAST_PLACE, end), Row(first, FIRST_ARRIVAL, rewound), *waiting)
+    rows = (Row(instance.last_completed_turn, _LAST_PLACE, end), Row(first, FIRST_ARRIVAL, rewound), *waiting)
     return Changes(
         key=instance.key,
         expected=instance.revision,
@@ -266,10 +266,12 @@ def _replaced(draft: Draft, turn: int, time: int, history: list[pb.HistoryEvent]
             call_emission.send(again, event)
         else:
             _rewind_child(again, event, child, history)
-    rows = [Row(turn, place, events.encode(event)) for place, event in enumerate(history)]
+    rows = [Row(turn, index, events.encode(event)) for index, event in enumerate(history)]
     rows += [Row(turn + 1, FIRST_ARRIVAL + at, event) for at, event in enumerate(waiting)]
     recorded = stalls.of_history(history)
-    fields = _running(Rewind.REPLAY, covered=turn, workflow_time=time, execution=execution, recorded=recorded)
+    fields = _running(
+        Rewind.REPLAY, last_completed_turn=turn, workflow_time=time, execution=execution, recorded=recorded
+    )
     return Changes(
         key=instance.key,
         expected=instance.revision,
@@ -307,9 +309,14 @@ def _rewind_child(draft: Draft, event: pb.HistoryEvent, child: Child, history: S
         tags=made.tags,
     )
     rewound = pb.HistoryEvent(event_id=-1, timestamp=events.timestamp(draft.now), execution_rewound=order)
-    held = not draft.me.owns(child.actor)
+    kept_until_result = not draft.me.owns(child.actor)
     reminder = draft.remind(
-        Kind.REWIND, child.actor, events.encode(rewound), call=child.call, name=made.name, held=held
+        Kind.REWIND,
+        child.actor,
+        events.encode(rewound),
+        call=child.call,
+        name=made.name,
+        kept_until_result=kept_until_result,
     )
     draft.open(child.call, CallKind.CHILD, made.name, child.actor, reminder.id)
     draft.children.append(child)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from sidecar.core import events
-from sidecar.core.attempts import NONE, Patience
+from sidecar.core.attempts import NONE, DeliveryLimit
 from sidecar.core.model import Changes, Context, Instance, Outcome, Reply, Row, State, Status
 from sidecar.core.workflow import state as states
 from sidecar.schema import taskhub_pb2 as pb
@@ -89,22 +89,22 @@ def stalled(at: Context, state: State, why: pb.ExecutionStalled) -> Changes | No
     if not instance.ready or instance.stall == encoded:
         return None
     after = states.touched(state, at.now, 0, status=Status.STALLED, stall=encoded)
-    row = Row(instance.covered, _BETWEEN_TURNS + after.revision, events.stalled(at.now, why))
+    row = Row(instance.last_completed_turn, _BETWEEN_TURNS + after.revision, events.stalled(at.now, why))
     return Changes(key=instance.key, expected=instance.revision, instance=after, append=(row,))
 
 
-def crashed(at: Context, state: State, error: str, patience: Patience) -> Changes:
+def crashed(at: Context, state: State, error: str, delivery_limit: DeliveryLimit) -> Changes:
     """Return what counts the loss of a worker that had something of an instance or entity; in the end it is parked."""
     before = state.instance
     crashes = before.crashes.another(error)
     counted = replace(before, revision=before.revision + 1, crashes=crashes)
-    if not patience.is_over(crashes):
+    if not delivery_limit.is_over(crashes):
         return Changes(key=before.key, expected=before.revision, instance=counted)
     text = f"Worker crashed: {crashes.times} deliveries ended with the loss of the worker ({error}); "
     why = pb.ExecutionStalled(reason=WORKER_CRASHED, description=text + "find out why, then resume it")
-    stall, parked = why.SerializeToString(deterministic=True), crashes._replace(parked=True)
-    after = replace(counted, status=Status.STALLED, stall=stall, crashes=parked, ready=False)
-    row = Row(after.covered, _BETWEEN_TURNS + after.revision, events.stalled(at.now, why))
+    stall, quarantined = why.SerializeToString(deterministic=True), crashes._replace(quarantined=True)
+    after = replace(counted, status=Status.STALLED, stall=stall, crashes=quarantined, ready=False)
+    row = Row(after.last_completed_turn, _BETWEEN_TURNS + after.revision, events.stalled(at.now, why))
     rows = () if after.entity else (row,)
     return Changes(key=after.key, expected=before.revision, instance=after, append=rows)
 

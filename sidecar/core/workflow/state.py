@@ -15,16 +15,16 @@ def load(instance: Instance, state: State, rows: list[Row]) -> State:
     """Put the inbox of a stored instance into its state and find where the next arrival goes."""
     state.inbox = rows
     if rows:
-        state.tail = Position(rows[-1].turn, max(rows[-1].place + 1, FIRST_ARRIVAL))
+        state.tail = Position(rows[-1].turn, max(rows[-1].event_index + 1, FIRST_ARRIVAL))
     else:
-        state.tail = Position(instance.covered + 1, FIRST_ARRIVAL)
+        state.tail = Position(instance.last_completed_turn + 1, FIRST_ARRIVAL)
     state.tail = max(state.tail, _floor(instance))
     return state
 
 
 def _floor(instance: Instance) -> Position:
     """Return the first place for arrivals: the turn that asks for a new history takes none."""
-    return Position(instance.covered + (2 if instance.rewind is Rewind.ASKED else 1), FIRST_ARRIVAL)
+    return Position(instance.last_completed_turn + (2 if instance.rewind is Rewind.ASKED else 1), FIRST_ARRIVAL)
 
 
 def apply(state: State | None, changes: Changes) -> State | None:
@@ -58,34 +58,34 @@ def _calls(state: State, changes: Changes) -> None:
 
 
 def _log(state: State, changes: Changes) -> None:
-    covered = state.instance.covered
+    last_completed_turn = state.instance.last_completed_turn
     if changes.truncate is not None:
         cut = changes.truncate
         state.inbox = [row for row in state.inbox if row.position < cut]
     if changes.removed:
         gone = set(changes.removed)
         state.inbox = [row for row in state.inbox if row.position not in gone]
-    if state.inbox and state.inbox[0].turn <= covered:
-        state.inbox = [row for row in state.inbox if row.turn > covered]
-    fresh = [row for row in changes.append if row.turn > covered]
+    if state.inbox and state.inbox[0].turn <= last_completed_turn:
+        state.inbox = [row for row in state.inbox if row.turn > last_completed_turn]
+    fresh = [row for row in changes.append if row.turn > last_completed_turn]
     if fresh:
-        start = [row for row in fresh if row.place < FIRST_ARRIVAL]
+        start = [row for row in fresh if row.event_index < FIRST_ARRIVAL]
         state.inbox = start + state.inbox + fresh[len(start) :] if start else state.inbox + fresh
-        state.tail = max(state.tail, Position(fresh[-1].turn, max(fresh[-1].place + 1, FIRST_ARRIVAL)))
+        state.tail = max(state.tail, Position(fresh[-1].turn, max(fresh[-1].event_index + 1, FIRST_ARRIVAL)))
     state.tail = max(state.tail, _floor(state.instance))
 
 
 def ready(state: State, instance: Instance, arrivals: int) -> bool:
     """Whether a turn can be handed out once `arrivals` more events are in the inbox."""
-    waiting = arrivals or instance.rewind or any(row.turn > instance.covered for row in state.inbox)
-    runnable = instance.began and not instance.suspended and not instance.crashes.parked
+    waiting = arrivals or instance.rewind or any(row.turn > instance.last_completed_turn for row in state.inbox)
+    runnable = instance.began and not instance.suspended and not instance.crashes.quarantined
     return bool(waiting and runnable and not instance.status.terminal)
 
 
 def arrive(state: State, events: list[bytes]) -> tuple[Row, ...]:
     """Return the rows under which events join the inbox."""
-    turn, place = state.tail
-    return tuple(Row(turn, place + offset, event) for offset, event in enumerate(events))
+    turn, index = state.tail
+    return tuple(Row(turn, index + offset, event) for offset, event in enumerate(events))
 
 
 def touched(state: State, now: int, arrivals: int, **fields: Any) -> Instance:

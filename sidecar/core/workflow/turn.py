@@ -13,13 +13,13 @@ from sidecar.core.attempts import NONE
 from sidecar.core.errors import OvertakenError, UnsupportedActionError
 from sidecar.core.model import (
     FIRST_ARRIVAL,
+    AppIdentity,
     Changes,
     Context,
     Instance,
     Position,
     Rewind,
     Row,
-    Self,
     State,
     Status,
     Turn,
@@ -39,13 +39,13 @@ def begin(state: State, now: int, token: str) -> Turn:
     """Close the inbox into a turn. The caller moves `state.tail` past it with `after`."""
     rows = tuple(state.inbox)
     if state.instance.rewind is Rewind.ASKED:
-        rows = tuple(row for row in rows if row.turn == state.instance.covered + 1)
+        rows = tuple(row for row in rows if row.turn == state.instance.last_completed_turn + 1)
     time = events.clock_after(rows, max(now, state.instance.workflow_time))
     instance = state.instance
     return Turn(
         instance.key,
         instance.execution,
-        max((row.turn for row in rows), default=instance.covered + 1),
+        max((row.turn for row in rows), default=instance.last_completed_turn + 1),
         token,
         events.orchestrator_started(time),
         time,
@@ -112,7 +112,10 @@ def _split(turn: Turn, response: pb.OrchestratorResponse) -> tuple[Turn, tuple[R
 
 
 def _check_current(instance: Instance, turn: Turn) -> None:
-    same = (instance.key, instance.execution) == (turn.key, turn.execution) and turn.number > instance.covered
+    same = (instance.key, instance.execution) == (
+        turn.key,
+        turn.execution,
+    ) and turn.number > instance.last_completed_turn
     if not same or instance.suspended or instance.status.terminal:
         raise OvertakenError(f"turn {turn.number} was overtaken")
 
@@ -129,17 +132,17 @@ def _covered(draft: Draft, turn: Turn, response: pb.OrchestratorResponse) -> tup
     """Return the rows that close the turn: its start, in front, and the confirmations of its actions, behind."""
     version = stalls.news(draft.state.instance, response.version)
     started = events.orchestrator_started(turn.time, version) if version.ByteSize() else turn.started
-    last = max((row.place for row in turn.rows if row.turn == turn.number), default=0)
-    place = max(last + 1, FIRST_ARRIVAL)
-    rows = [Row(draft.state.instance.covered + 1, 0, started)]
-    rows.extend(Row(turn.number, place + offset, event) for offset, event in enumerate(draft.confirmed))
+    last = max((row.event_index for row in turn.rows if row.turn == turn.number), default=0)
+    index = max(last + 1, FIRST_ARRIVAL)
+    rows = [Row(draft.state.instance.last_completed_turn + 1, 0, started)]
+    rows.extend(Row(turn.number, index + offset, event) for offset, event in enumerate(draft.confirmed))
     return tuple(rows)
 
 
 def _base(draft: Draft, response: pb.OrchestratorResponse, turn: Turn) -> dict[str, Any]:
     instance = draft.state.instance
     fields: dict[str, Any] = {
-        "covered": turn.number,
+        "last_completed_turn": turn.number,
         "rewind": Rewind.NO,
         "workflow_time": turn.time,
         "started_at": instance.started_at if instance.started_at is not None else turn.time,
@@ -249,7 +252,7 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
     )
 
 
-def restart_event(me: Self, instance: Instance, new_input: StringValue | None, now: int) -> bytes:
+def restart_event(me: AppIdentity, instance: Instance, new_input: StringValue | None, now: int) -> bytes:
     """Return the start of an instance's next execution: same name, tags and parent, no trace parent."""
     started = pb.ExecutionStarted(
         name=instance.name,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2 as pb
 
-from sidecar.edge.transport.ports import Call, Handlers, Outflow, Refused, Status
+from sidecar.edge.transport.ports import Call, Handlers, Outflow, Refused, StatusCode
 
 SERVICES = ("", "TaskHubSidecarService")
 _LOOK_SECONDS = 0.5
@@ -34,7 +34,7 @@ class Health:
         """Answer once."""
         status = self._status(_service(request))
         if status == pb.HealthCheckResponse.SERVICE_UNKNOWN:
-            raise Refused(Status.NOT_FOUND, "unknown service")
+            raise Refused(StatusCode.NOT_FOUND, "unknown service")
         return bytes(pb.HealthCheckResponse(status=status).SerializeToString())
 
     async def watch(self, call: Call, request: bytes, out: Outflow) -> None:
@@ -52,4 +52,4 @@ def _service(request: bytes) -> str:
     try:
         return str(pb.HealthCheckRequest.FromString(request).service)
     except DecodeError as error:
-        raise Refused(Status.INVALID_ARGUMENT, "not a health request") from error
+        raise Refused(StatusCode.INVALID_ARGUMENT, "not a health request") from error

@@ -14,10 +14,10 @@ from sidecar.core.ids import LARGEST_NUMBER
 from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome
 from sidecar.edge.peer.forward import Forwarder
 from sidecar.edge.taskhub.rpc import Methods, address_of, caller_of, done, guarded, parsed
-from sidecar.edge.transport.ports import Call, Handlers, Refused, Status
+from sidecar.edge.transport.ports import Call, Handlers, Refused, StatusCode
 from sidecar.schema import admin_pb2 as pb
 from sidecar.services.clients import Caller
-from sidecar.services.inspection import Branch, Inspection, Wait
+from sidecar.services.inspection import Inspection, TreeNode, Wait
 from sidecar.store.protocol import Waiting
 
 SERVICE = "/sidecar.admin.AdminService/"
@@ -75,10 +75,10 @@ class Admin:
 
     async def _fail_call(self, call: Call, request: pb.FailCallRequest) -> bytes:
         if not request.reason:
-            raise Refused(Status.INVALID_ARGUMENT, "say why the call is to fail: its workflow gets the reason")
+            raise Refused(StatusCode.INVALID_ARGUMENT, "say why the call is to fail: its workflow gets the reason")
         reply = await self._inspection.fail(min(request.id, LARGEST_NUMBER), request.reason)
         if reply.outcome is Outcome.MISSING:
-            raise Refused(Status.NOT_FOUND, f"no call {request.id} waits: it has an answer, or never was")
+            raise Refused(StatusCode.NOT_FOUND, f"no call {request.id} waits: it has an answer, or never was")
         done(reply)
         return pb.FailCallResponse().SerializeToString()
 
@@ -87,11 +87,11 @@ class Admin:
         looks = _Looks(caller_of(call))
         branch = await self._inspection.branch(address, looks.caller)
         if branch is None:
-            raise Refused(Status.NOT_FOUND, "no such instance exists")
+            raise Refused(StatusCode.NOT_FOUND, "no such instance exists")
         depth = min(request.depth or _DEPTH, _DEEPEST)
         return (await self._node(branch, depth, looks)).SerializeToString()
 
-    async def _node(self, branch: Branch, depth: int, looks: _Looks) -> pb.TreeNode:
+    async def _node(self, branch: TreeNode, depth: int, looks: _Looks) -> pb.TreeNode:
         instance = branch.view.instance
         node = pb.TreeNode(
             app_id=self._me.app,
@@ -134,7 +134,7 @@ class Admin:
     async def _elsewhere(self, actor: ActorId, depth: int, looks: _Looks) -> pb.TreeNode:
         looks.left -= 1
         if looks.left < 0:
-            raise Refused(Status.RESOURCE_EXHAUSTED, f"other apps were asked {_MOST_QUESTIONS} times for this tree")
+            raise Refused(StatusCode.RESOURCE_EXHAUSTED, f"other apps were asked {_MOST_QUESTIONS} times for this tree")
         request = pb.GetTreeRequest(instance_id=actor.id, depth=depth).SerializeToString()
         answer = await self._forwarder.ask((actor.namespace, actor.app), TREE, request, _PEER_SECONDS)
         return await self._completed(pb.TreeNode.FromString(answer), depth, looks)

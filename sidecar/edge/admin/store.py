@@ -6,10 +6,10 @@ A client names a file, never a place: whoever reaches the app port must not writ
 from typing import Protocol
 
 from sidecar.actors.clock import Clock
-from sidecar.core.model import Self
+from sidecar.core.model import AppIdentity
 from sidecar.edge.admin.inspection import SERVICE
 from sidecar.edge.taskhub.rpc import guarded, parsed
-from sidecar.edge.transport.ports import Call, Handlers, Refused, Status
+from sidecar.edge.transport.ports import Call, Handlers, Refused, StatusCode
 from sidecar.schema import admin_pb2 as pb
 from sidecar.store.protocol import Copied, CopyError
 
@@ -30,7 +30,7 @@ class Copies(Protocol):
 class StoreAdmin:
     """Handlers."""
 
-    def __init__(self, me: Self, copies: Copies, clock: Clock) -> None:
+    def __init__(self, me: AppIdentity, copies: Copies, clock: Clock) -> None:
         self._me = me
         self._copies = copies
         self._clock = clock
@@ -45,17 +45,17 @@ class StoreAdmin:
         try:
             return pb.CheckStoreResponse(problems=await self._copies.check()).SerializeToString()
         except CopyError as error:
-            raise Refused(Status.FAILED_PRECONDITION, str(error)) from error
+            raise Refused(StatusCode.FAILED_PRECONDITION, str(error)) from error
 
     async def _backup(self, call: Call, request: pb.BackupStoreRequest) -> bytes:
         self._see_that_it_is_us(request)
         try:
             made = await self._copies.backup(request.name, self._clock.now())
         except CopyError as error:
-            raise Refused(Status.FAILED_PRECONDITION, str(error)) from error
+            raise Refused(StatusCode.FAILED_PRECONDITION, str(error)) from error
         return pb.BackupStoreResponse(path=made.path, bytes=made.bytes).SerializeToString()
 
     def _see_that_it_is_us(self, request: _Request) -> None:
         if (request.namespace, request.app_id) != (self._me.namespace, self._me.app):
             text = f"this is the sidecar of app '{self._me.app}' of namespace '{self._me.namespace}'"
-            raise Refused(Status.FAILED_PRECONDITION, f"{text}: ask the right one, by --grpc-port")
+            raise Refused(StatusCode.FAILED_PRECONDITION, f"{text}: ask the right one, by --grpc-port")

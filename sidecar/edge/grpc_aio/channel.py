@@ -14,7 +14,7 @@ from sidecar.edge.grpc_aio.common import (
     this_task_is_cancelled,
 )
 from sidecar.edge.transport import ports
-from sidecar.edge.transport.ports import Closed, Metadata, Refused, Status, Tls
+from sidecar.edge.transport.ports import Closed, Metadata, Refused, StatusCode, Tls
 
 _CHANNEL_OPTIONS = (
     *COMMON_OPTIONS,
@@ -69,17 +69,17 @@ class GrpcChannel:
         except grpc.aio.AioRpcError as error:
             raise _refused(error.code(), error.details(), error.trailing_metadata()) from error
         except grpc.aio.UsageError as error:
-            raise Refused(Status.CANCELLED, "the channel is closed") from error
+            raise Refused(StatusCode.CANCELLED, "the channel is closed") from error
         except asyncio.CancelledError as error:
             if this_task_is_cancelled():
                 raise
-            raise Refused(Status.CANCELLED, "the call was cancelled") from error
+            raise Refused(StatusCode.CANCELLED, "the call was cancelled") from error
 
     def duplex(self, method: str, metadata: Metadata = ()) -> ports.DuplexCall:
         try:
             return _DuplexCall(self._channel.stream_stream(method)(metadata=metadata))
         except grpc.aio.UsageError as error:
-            raise Refused(Status.CANCELLED, "the channel is closed") from error
+            raise Refused(StatusCode.CANCELLED, "the channel is closed") from error
 
     async def close(self) -> None:
         await self._channel.close()
@@ -125,4 +125,4 @@ class _DuplexCall:
 
 
 def _refused(code: grpc.StatusCode, details: str | None, trailers: Any) -> Refused:
-    return Refused(Status(code.value[0]), details or "", tuple((key, value) for key, value in trailers or ()))
+    return Refused(StatusCode(code.value[0]), details or "", tuple((key, value) for key, value in trailers or ()))

@@ -17,8 +17,8 @@ from sidecar.edge.grpc_aio.common import (
     this_task_is_cancelled,
 )
 from sidecar.edge.transport import ports
-from sidecar.edge.transport.ports import Call, Closed, Metadata, Refused, Status, Tls
-from sidecar.edge.transport.send_queue import Queue
+from sidecar.edge.transport.ports import Call, Closed, Metadata, Refused, StatusCode, Tls
+from sidecar.edge.transport.send_queue import SendQueue
 
 MAX_MESSAGE_BYTES = 2_000
 MOST_METADATA_BYTES = 64 * 1024
@@ -143,7 +143,7 @@ class GrpcServer:
                     await asyncio.sleep(WATCH_SECONDS)
         await self._current.start()
 
-    def _unary(self, method: str, handler: ports.Unary) -> _Method:
+    def _unary(self, method: str, handler: ports.UnaryHandler) -> _Method:
         async def serve(request: bytes, context: _Context) -> bytes:
             self._track()
             try:
@@ -153,13 +153,13 @@ class GrpcServer:
 
         return grpc.unary_unary_rpc_method_handler(cast(Any, serve))
 
-    def _stream(self, method: str, handler: ports.Stream) -> _Method:
+    def _stream(self, method: str, handler: ports.StreamHandler) -> _Method:
         async def serve(request: bytes, context: _Context) -> None:
             await self._flow(method, context, lambda call, outflow: handler(call, request, outflow))
 
         return grpc.unary_stream_rpc_method_handler(cast(Any, serve))
 
-    def _duplex(self, method: str, handler: ports.Duplex) -> _Method:
+    def _duplex(self, method: str, handler: ports.DuplexHandler) -> _Method:
         async def serve(_requests: object, context: _Context) -> None:
             await self._flow(method, context, lambda call, outflow: handler(call, _Inflow(context), outflow))
 
@@ -168,7 +168,7 @@ class GrpcServer:
     async def _flow(self, method: str, context: _Context, start: _Start) -> None:
         """Run a handler beside the writer of its outflow, until both are done or the client is gone."""
         self._track()
-        outflow = Queue(*self._marks)
+        outflow = SendQueue(*self._marks)
         handling = asyncio.create_task(_run(method, context, start, outflow), name=method)
         handling.add_done_callback(lambda _: outflow.close())
         try:
@@ -225,7 +225,7 @@ class _Methods(grpc.GenericRpcHandler):
 
 def _unknown(method: str) -> _Method:
     async def serve(_requests: object, context: _Context) -> None:
-        await _abort(context, Refused(Status.UNIMPLEMENTED, f"unknown method {method}"))
+        await _abort(context, Refused(StatusCode.UNIMPLEMENTED, f"unknown method {method}"))
 
     # A handler of this kind answers before it has read anything, so it suits callers of every kind.
     return grpc.stream_stream_rpc_method_handler(cast(Any, serve))
@@ -280,7 +280,7 @@ async def _end(method: str, context: _Context, error: BaseException) -> NoReturn
     _report(method, error)
     if context.cancelled():
         raise asyncio.CancelledError from error
-    refused = error if isinstance(error, Refused) else Refused(Status.INTERNAL, "internal error")
+    refused = error if isinstance(error, Refused) else Refused(StatusCode.INTERNAL, "internal error")
     await _abort(context, refused)
 
 

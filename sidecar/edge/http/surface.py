@@ -39,7 +39,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-class View(Protocol):
+class SidecarStatus(Protocol):
     """What the surface shows of the sidecar; asked anew for each request."""
 
     def ready(self) -> bool:
@@ -83,7 +83,12 @@ class HttpSurface:
     """Serves a view from `start` to `stop`; start it once."""
 
     def __init__(
-        self, view: View, tokens: ApiTokens, *, open_to_all: bool = False, max_connections: int = MAX_CONNECTIONS
+        self,
+        view: SidecarStatus,
+        tokens: ApiTokens,
+        *,
+        open_to_all: bool = False,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         """Without a token only who is on this machine may ask more than health, unless it is open to all."""
         self._doors = Doors(max_connections)

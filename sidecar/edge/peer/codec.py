@@ -2,9 +2,9 @@
 
 from sidecar.core.errors import MalformedError
 from sidecar.core.ids import LARGEST_NUMBER
-from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome, Reminder, Reply, Self
+from sidecar.core.model import DEFAULT_HUB, ActorId, AppIdentity, CallId, Kind, Outcome, Reminder, Reply
 from sidecar.core.names import invalid_instance_id
-from sidecar.peers.outbox import Peer
+from sidecar.peers.outbox import PeerId
 from sidecar.schema import peer_pb2 as pb
 
 # The numbers cross the link: never renumber.
@@ -50,7 +50,7 @@ _FOR_OTHERS = {
 }
 
 
-def reminder_of(me: Self, peer: Peer, message: pb.Message) -> Reminder:
+def reminder_of(me: AppIdentity, peer: PeerId, message: pb.Message) -> Reminder:
     """Return what a peer sent, with the app it comes from stamped on it, whatever it claims to be.
 
     Raises:

@@ -21,8 +21,8 @@ from sidecar.core.model import Forgotten, Received
 from sidecar.core.names import invalid_app_id
 from sidecar.edge.dialects import wire
 from sidecar.edge.taskhub.rpc import Forwarded, parse
-from sidecar.edge.transport.ports import Call, Refused, Status, Unary
-from sidecar.peers.outbox import LinkBrokenError, Peer
+from sidecar.edge.transport.ports import Call, Refused, StatusCode, UnaryHandler
+from sidecar.peers.outbox import LinkBrokenError, PeerId
 from sidecar.schema import peer_pb2, taskhub_pb2
 
 # The field of each request that names the app it is for (Dapr's SDKs from 1.19).
@@ -45,7 +45,7 @@ MOST_BYTES = 256 * 1024 * 1024  # of the requests and replies that are kept, bey
 _NUMBER_BITS = 61
 _LONGEST_ID = 64
 _LONGEST_TEXT = 1900  # of a refusal, in characters
-_STATUSES = frozenset(int(status) for status in Status)
+_STATUSES = frozenset(int(status) for status in StatusCode)
 _BROKEN_SECONDS = 0.05  # a link that has just broken may still be the one that is found: let it be taken down
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ class CallLink(Protocol):
         """Tell the other side that nobody waits for the call any more."""
 
 
-class Links(Protocol):
+class OpenLinks(Protocol):
     """Finds links to other apps."""
 
     def known(self, namespace: str, app: str) -> bool:
@@ -69,7 +69,7 @@ class Links(Protocol):
     def alike(self, app: str) -> str | None:
         """Return the app ID that is known here and differs from `app` in case alone, if there is one."""
 
-    async def linked(self, peer: Peer) -> CallLink:
+    async def linked(self, peer: PeerId) -> CallLink:
         """Return a link to an app, once there is one."""
 
 
@@ -78,11 +78,11 @@ class Forwarder:
     """Sends calls on. `most_bytes` is the largest body that a link carries."""
 
     engine: Engine
-    links: Links
+    links: OpenLinks
     most_bytes: int
     unknown_app_fails: bool
 
-    def routed(self, name: str, method: Unary) -> Unary:
+    def routed(self, name: str, method: UnaryHandler) -> UnaryHandler:
         """Return a handler that sends a call for another app there, and has others done by `method`."""
         number = ROUTER_FIELDS.get(name)
         if number is None:
@@ -94,7 +94,7 @@ class Forwarder:
 
         return serve
 
-    def _target(self, body: bytes, number: int) -> Peer | None:
+    def _target(self, body: bytes, number: int) -> PeerId | None:
         """Return the app that a call is for, None for this one; an app ID that cannot exist is refused."""
         try:
             router = taskhub_pb2.Router.FromString(wire.field(body, number) or b"")
@@ -106,10 +106,10 @@ class Forwarder:
         if wrong is None and alike is not None:
             wrong = f"invalid app ID '{app}': there is an app '{alike}', and two app IDs may not differ in case alone"
         if wrong:
-            raise Refused(Status.INVALID_ARGUMENT, wrong)
+            raise Refused(StatusCode.INVALID_ARGUMENT, wrong)
         return None if (namespace, app) == (self.engine.me.namespace, self.engine.me.app) else (namespace, app)
 
-    async def ask(self, peer: Peer, name: str, body: bytes, seconds: float, reach: float | None = None) -> bytes:
+    async def ask(self, peer: PeerId, name: str, body: bytes, seconds: float, reach: float | None = None) -> bytes:
         """Have another app's sidecar answer within a time; `reach` is how long it is tried if no link is up.
 
         Raises:
@@ -121,27 +121,27 @@ class Forwarder:
                 return await self._send(peer, seconds, request, seconds if reach is None else reach)
         except TimeoutError:
             raise Refused(
-                Status.UNAVAILABLE, f"app '{peer[1]}' could not be reached, or gave no answer, for {seconds:.1f} s"
+                StatusCode.UNAVAILABLE, f"app '{peer[1]}' could not be reached, or gave no answer, for {seconds:.1f} s"
             ) from None
 
-    async def _forward(self, peer: Peer, call: Call, name: str, body: bytes) -> bytes:
+    async def _forward(self, peer: PeerId, call: Call, name: str, body: bytes) -> bytes:
         request = peer_pb2.Request(id=self.engine.ids.new_id(), method=name, body=_named(name, body, self.engine.ids))
         if len(request.body) > self.most_bytes:
             text = f"the call has {len(request.body)} bytes; at most {self.most_bytes} may be sent to another app"
-            raise Refused(Status.RESOURCE_EXHAUSTED, text)
+            raise Refused(StatusCode.RESOURCE_EXHAUSTED, text)
         return await self._send(peer, call.deadline, request, REACH_SECONDS if call.deadline is None else call.deadline)
 
-    async def _send(self, peer: Peer, deadline: float | None, request: peer_pb2.Request, reach: float) -> bytes:
+    async def _send(self, peer: PeerId, deadline: float | None, request: peer_pb2.Request, reach: float) -> bytes:
         response = await self._insist(peer, deadline, request, reach)
         if not response.status:
             return response.body
         if response.status not in _STATUSES:
             text = f"app '{peer[1]}' answered with status {response.status}, which there is not"
-            raise Refused(Status.UNAVAILABLE, text)
-        raise Refused(Status(response.status), response.text[:_LONGEST_TEXT])
+            raise Refused(StatusCode.UNAVAILABLE, text)
+        raise Refused(StatusCode(response.status), response.text[:_LONGEST_TEXT])
 
     async def _insist(
-        self, peer: Peer, deadline: float | None, request: peer_pb2.Request, reach: float
+        self, peer: PeerId, deadline: float | None, request: peer_pb2.Request, reach: float
     ) -> peer_pb2.Response:
         """Try until there is a reply; give up when there is no link for `reach`, or shortly before the deadline."""
         clock = self.engine.clock
@@ -149,7 +149,7 @@ class Forwarder:
         end = math.inf if deadline is None else began + usable(deadline)
         error = f"app '{peer[1]}' is not connected" if self.links.known(*peer) else f"app '{peer[1]}' has no address"
         if self.unknown_app_fails and not self.links.known(*peer):
-            raise Refused(Status.UNAVAILABLE, error)
+            raise Refused(StatusCode.UNAVAILABLE, error)
         link: CallLink | None = None
         limit = min(end, began + reach)  # a monotonic time
         try:
@@ -165,7 +165,7 @@ class Forwarder:
                     limit = min(end, clock.monotonic() + reach)
                     await clock.sleep(_BROKEN_SECONDS)
         except TimeoutError:
-            raise Refused(Status.UNAVAILABLE, f"app '{peer[1]}' could not be reached: {error}") from None
+            raise Refused(StatusCode.UNAVAILABLE, f"app '{peer[1]}' could not be reached: {error}") from None
         finally:
             if link is not None:
                 link.release(request.id)
@@ -186,7 +186,7 @@ def _named(name: str, body: bytes, ids: Ids) -> bytes:
 
 
 class _Key(NamedTuple):
-    peer: Peer
+    peer: PeerId
     id: str
 
 
@@ -195,7 +195,7 @@ class _Served:
     """A call that is being served or was, how many links wait for it, and its mark in the store."""
 
     task: asyncio.Task[peer_pb2.Response]
-    mark: Received
+    key: Received
     size: int  # bytes of the request, and of the reply once there is one
     waiting: int = 0
 
@@ -207,14 +207,14 @@ class Served:
     """
 
     def __init__(self, most_bytes: int, release: Callable[[Forgotten], Coroutine[object, object, None]]) -> None:
-        self.methods: dict[str, Unary] = {}
+        self.methods: dict[str, UnaryHandler] = {}
         self._most_bytes = most_bytes
         self._release = release
         self._calls: dict[_Key, _Served] = {}
         self._bytes = 0
         self._releases: set[asyncio.Task[None]] = set()
 
-    async def serve(self, peer: Peer, store: str, request: peer_pb2.Request) -> peer_pb2.Response:
+    async def serve(self, peer: PeerId, store: str, request: peer_pb2.Request) -> peer_pb2.Response:
         """Return the reply to a call; the same one when the call comes again."""
         key = _Key(peer, request.id)
         served = self._calls.get(key)
@@ -233,36 +233,36 @@ class Served:
             if not served.waiting:
                 asyncio.get_running_loop().call_later(KEPT_SECONDS, self._expire, key)
 
-    def _begin(self, peer: Peer, mark: Received, request: peer_pb2.Request) -> _Served:
+    def _begin(self, peer: PeerId, key: Received, request: peer_pb2.Request) -> _Served:
         method = self.methods.get(request.method)
         if method is None:
-            raise Refused(Status.UNIMPLEMENTED, f"this sidecar takes no call '{request.method[:64]}' from a peer")
+            raise Refused(StatusCode.UNIMPLEMENTED, f"this sidecar takes no call '{request.method[:64]}' from a peer")
         size = len(request.body)
         if len(self._calls) >= MOST_CALLS or (self._calls and self._bytes + size > MOST_BYTES):
             text = f"{len(self._calls)} calls of other apps, of {self._bytes} bytes, are being served"
-            raise Refused(Status.RESOURCE_EXHAUSTED, f"{text}: try again in a moment")
+            raise Refused(StatusCode.RESOURCE_EXHAUSTED, f"{text}: try again in a moment")
         call = Forwarded(
             method=request.method,
             metadata={},
             deadline=request.milliseconds / 1000 if request.milliseconds else None,
             peer=f"app {peer[1]}",
             identity=(),
-            received=mark,
+            received=key,
         )
         self._bytes += size
-        return _Served(asyncio.create_task(self._answer(method, call, request), name="forwarded call"), mark, size)
+        return _Served(asyncio.create_task(self._answer(method, call, request), name="forwarded call"), key, size)
 
-    async def _answer(self, method: Unary, call: Forwarded, request: peer_pb2.Request) -> peer_pb2.Response:
+    async def _answer(self, method: UnaryHandler, call: Forwarded, request: peer_pb2.Request) -> peer_pb2.Response:
         try:
             body = await method(call, request.body)
         except Refused as refused:
             return _refusal(request.id, refused)
         except Exception:
             log.exception("forwarded call failed", method=request.method)
-            return _refusal(request.id, Refused(Status.INTERNAL, "internal error"))
+            return _refusal(request.id, Refused(StatusCode.INTERNAL, "internal error"))
         if len(body) > self._most_bytes:
             text = f"the reply has {len(body)} bytes; at most {self._most_bytes} may be sent to another app"
-            return _refusal(request.id, Refused(Status.RESOURCE_EXHAUSTED, text))
+            return _refusal(request.id, Refused(StatusCode.RESOURCE_EXHAUSTED, text))
         return peer_pb2.Response(id=request.id, body=body)
 
     def _answered(self, key: _Key, served: _Served, task: asyncio.Task[peer_pb2.Response]) -> None:
@@ -270,14 +270,14 @@ class Served:
             served.size += len(task.result().body)
             self._bytes += len(task.result().body)
 
-    def release(self, peer: Peer, call_id: str) -> None:
+    def release(self, peer: PeerId, call_id: str) -> None:
         """Forget a call: nobody waits for it."""
         served = self._calls.pop(_Key(peer, call_id), None)
         if served is not None:
             served.task.cancel()
             self._bytes -= served.size
-            first = served.mark.id
-            release = asyncio.create_task(self._release(Forgotten(served.mark.store, first + 1, first)))
+            first = served.key.id
+            release = asyncio.create_task(self._release(Forgotten(served.key.store, first + 1, first)))
             self._releases.add(release)
             release.add_done_callback(self._releases.discard)
 
@@ -299,8 +299,8 @@ def _number(call_id: str) -> int:
     """
     if len(call_id) > _LONGEST_ID:
         text = f"the ID of a forwarded call has {len(call_id)} characters; at most {_LONGEST_ID} are allowed"
-        raise Refused(Status.INVALID_ARGUMENT, text)
+        raise Refused(StatusCode.INVALID_ARGUMENT, text)
     try:
         return int(call_id, 16) % (1 << _NUMBER_BITS) | 1 << (_NUMBER_BITS + 1)
     except ValueError:
-        raise Refused(Status.INVALID_ARGUMENT, "the ID of a forwarded call is not hexadecimal") from None
+        raise Refused(StatusCode.INVALID_ARGUMENT, "the ID of a forwarded call is not hexadecimal") from None

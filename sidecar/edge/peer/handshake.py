@@ -1,7 +1,7 @@
 """How two sidecars find out, before anything else, that each is who the other means. Pure."""
 
 from sidecar.core.errors import MalformedError
-from sidecar.core.model import Self
+from sidecar.core.model import AppIdentity
 from sidecar.core.names import invalid_app_id
 from sidecar.schema import peer_pb2 as pb
 
@@ -9,7 +9,7 @@ PROTOCOL = 1
 _LONGEST_ID = 100
 
 
-def hello(me: Self, store: str, process: str) -> bytes:
+def hello(me: AppIdentity, store: str, process: str) -> bytes:
     """Return the frame that a link begins with; `store` and `process` identify this side's store and its start."""
     greeting = pb.Hello(protocol=PROTOCOL, namespace=me.namespace, app_id=me.app, store_id=store, process_id=process)
     return pb.Frame(hello=greeting).SerializeToString()
@@ -26,7 +26,7 @@ def read_hello(message: bytes | None) -> pb.Hello:
     return frame.hello
 
 
-def check_hello(me: Self, hello: pb.Hello, expected: str | None) -> None:
+def check_hello(me: AppIdentity, hello: pb.Hello, expected: str | None) -> None:
     """Refuse a peer that is not who it should be, before any payload goes either way."""
     wrong = invalid_app_id(hello.app_id)
     if wrong:

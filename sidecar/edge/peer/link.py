@@ -13,11 +13,11 @@ import structlog
 
 from sidecar.core.errors import MalformedError
 from sidecar.core.ids import LARGEST_NUMBER
-from sidecar.core.model import Forgotten, Outcome, Received, Reminder, Reply, Self
+from sidecar.core.model import AppIdentity, Forgotten, Outcome, Received, Reminder, Reply
 from sidecar.edge.peer.codec import answer_of, message_of, reminder_of, reply_of
 from sidecar.edge.peer.forward import Served
 from sidecar.edge.transport.ports import Closed, Outflow, Refused
-from sidecar.peers.outbox import LinkBrokenError, Peer
+from sidecar.peers.outbox import LinkBrokenError, PeerId
 from sidecar.schema import peer_pb2 as pb
 from sidecar.services.clients import Service
 from sidecar.store.protocol import UnavailableError
@@ -61,8 +61,8 @@ class Incoming:
 class PeerLink:
     """One link that is up, whichever side opened it. Implements `router.Link`."""
 
-    def __init__(self, me: Self, wire: Wire, greeting: pb.Hello, service: Service, served: Served) -> None:
-        self.peer: Peer = (greeting.namespace, greeting.app_id)
+    def __init__(self, me: AppIdentity, wire: Wire, greeting: pb.Hello, service: Service, served: Served) -> None:
+        self.peer: PeerId = (greeting.namespace, greeting.app_id)
         # What a peer says of its store holds for that app alone: another may say the same.
         self.store = "/".join((*self.peer, greeting.store_id))
         self.process = greeting.process_id
@@ -197,7 +197,7 @@ class PeerLink:
             await self._send(pb.Frame(answers=answers))
             if batch.floor:
                 floor = min(batch.floor, LARGEST_NUMBER)
-                await self._service.marks.forget(self.peer, Forgotten(self.store, floor))
+                await self._service.dedup_keys.forget(self.peer, Forgotten(self.store, floor))
         except (Closed, UnavailableError):
             return
 

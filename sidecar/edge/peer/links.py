@@ -13,9 +13,9 @@ from sidecar.core.errors import MalformedError
 from sidecar.edge.peer.forward import Served
 from sidecar.edge.peer.handshake import check_hello, hello, read_hello
 from sidecar.edge.peer.link import METHOD, Incoming, PeerLink
-from sidecar.edge.transport.ports import Call, Channel, Closed, Outflow, Refused, Status
+from sidecar.edge.transport.ports import Call, Channel, Closed, Outflow, Refused, StatusCode
 from sidecar.peers.directory import Directory
-from sidecar.peers.outbox import LONGEST_PAUSE, SHORTEST_PAUSE, Peer
+from sidecar.peers.outbox import LONGEST_PAUSE, SHORTEST_PAUSE, PeerId
 from sidecar.schema import peer_pb2 as pb
 from sidecar.services.clients import Service
 from sidecar.store.protocol import UnavailableError
@@ -54,8 +54,8 @@ class Peers:
         self,
         service: Service,
         directory: Directory,
-        connect: Callable[[str, Peer], Channel],
-        link_up: Callable[[Peer, str], Awaitable[None]],
+        connect: Callable[[str, PeerId], Channel],
+        link_up: Callable[[PeerId, str], Awaitable[None]],
         *,
         served: Served,
         proves: Proof | None = None,
@@ -68,13 +68,13 @@ class Peers:
         self._link_up = link_up
         self._served = served
         self._proves = proves
-        self._waiting: dict[Peer, list[asyncio.Future[PeerLink]]] = {}
-        self._opened: dict[Peer, PeerLink] = {}
-        self._accepted: dict[Peer, PeerLink] = {}
+        self._waiting: dict[PeerId, list[asyncio.Future[PeerLink]]] = {}
+        self._opened: dict[PeerId, PeerLink] = {}
+        self._accepted: dict[PeerId, PeerLink] = {}
         self._dialers: dict[str, _Dialer] = {}
         self._since: dict[PeerLink, int] = {}
         self._process = service.engine.clock.new_id()
-        self._starts: dict[Peer, deque[str]] = {}  # the processes that each app's sidecar was, oldest first
+        self._starts: dict[PeerId, deque[str]] = {}  # the processes that each app's sidecar was, oldest first
         self._looking: asyncio.Task[None] | None = None
 
     def link(self, namespace: str, app: str) -> PeerLink | None:
@@ -90,7 +90,7 @@ class Peers:
         if self.link(namespace, app) is None and app in self._dialers:
             self._dialers[app].knock.set()
 
-    async def linked(self, peer: Peer) -> PeerLink:
+    async def linked(self, peer: PeerId) -> PeerLink:
         """See `forward.Links`."""
         link = self.link(*peer)
         if link is not None:
@@ -152,7 +152,7 @@ class Peers:
 
     # ------------------------------------------------------------ the side that opens
 
-    def _want(self, peer: Peer) -> None:
+    def _want(self, peer: PeerId) -> None:
         """Dial an app unless that is being done; one without an address has nowhere to dial."""
         app = peer[1]
         if app in self._dialers or app == self._me.app or not self._directory.addresses(*peer):
@@ -208,7 +208,7 @@ class Peers:
             call.cancel()
             await channel.close()
 
-    async def _serve(self, link: PeerLink, links: dict[Peer, PeerLink]) -> None:
+    async def _serve(self, link: PeerLink, links: dict[PeerId, PeerLink]) -> None:
         links[link.peer] = link
         self._since[link] = self._service.engine.clock.now()
         for ready in self._waiting.pop(link.peer, []):
@@ -265,7 +265,7 @@ class Peers:
                 raise MalformedError(f"the certificate is not that of app '{greeting.app_id}'")
             self._admit(greeting)
         except TimeoutError:
-            raise Refused(Status.DEADLINE_EXCEEDED, "no hello came") from None
+            raise Refused(StatusCode.DEADLINE_EXCEEDED, "no hello came") from None
         except (MalformedError, DecodeError) as error:
             log.warning("peer refused", peer=call.peer, error=str(error))
             out.send(pb.Frame(refused=str(error)).SerializeToString())
@@ -277,4 +277,4 @@ class Peers:
             link = PeerLink(self._me, Incoming(requests, out), greeting, self._service, self._served)
             await self._serve(link, self._accepted)
         except (TimeoutError, Closed, DecodeError, UnavailableError) as error:
-            raise Refused(Status.UNAVAILABLE, str(error) or "the link fell silent") from None
+            raise Refused(StatusCode.UNAVAILABLE, str(error) or "the link fell silent") from None

@@ -8,12 +8,21 @@ from collections.abc import Sequence
 
 from google.protobuf.message import DecodeError
 
-from sidecar.actors.trees import MOST_CHILDREN, MOST_HOPS, MOST_SECONDS, Answer, Branch, Terms, Trees, UnreachableError
+from sidecar.actors.trees import (
+    MOST_CHILDREN,
+    MOST_HOPS,
+    MOST_SECONDS,
+    Answer,
+    Branch,
+    TreeOptions,
+    Trees,
+    UnreachableError,
+)
 from sidecar.core.model import ActorId, CallId, Child
 from sidecar.edge.peer.forward import Forwarder
 from sidecar.edge.taskhub.rpc import Forwarded, Methods, guarded, parse
-from sidecar.edge.transport.ports import Call, Refused, Status, Unary
-from sidecar.peers.outbox import Peer
+from sidecar.edge.transport.ports import Call, Refused, StatusCode, UnaryHandler
+from sidecar.peers.outbox import PeerId
 from sidecar.schema import peer_pb2 as pb
 
 LOOK, REMOVE = "LookAtChildren", "RemoveChildren"
@@ -31,14 +40,14 @@ class PeerTrees:
         self._clock = forwarder.engine.clock
         self._me = forwarder.engine.me
 
-    async def ask(self, peer: Peer, remove: bool, branches: Sequence[Branch], terms: Terms) -> Answer:
+    async def ask(self, peer: PeerId, remove: bool, branches: Sequence[Branch], options: TreeOptions) -> Answer:
         """See `Elsewhere`."""
-        seconds = max(_SHORTEST, terms.until - self._clock.monotonic())
-        reach = min(terms.reach, seconds)
+        seconds = max(_SHORTEST, options.until - self._clock.monotonic())
+        reach = min(options.reach, seconds)
         request = pb.ChildrenRequest(
             children=[_message(branch) for branch in branches],
-            force=terms.force,
-            hops=terms.hops,
+            force=options.force,
+            hops=options.hops,
             reach_milliseconds=int(reach * 1000),
         )
         try:
@@ -54,21 +63,21 @@ class PeerTrees:
         """Return what peers may ask, by name."""
         return {LOOK: guarded(self._serving(remove=False)), REMOVE: guarded(self._serving(remove=True))}
 
-    def _serving(self, *, remove: bool) -> Unary:
+    def _serving(self, *, remove: bool) -> UnaryHandler:
         async def serve(call: Call, body: bytes) -> bytes:
             request = parse(pb.ChildrenRequest, body)
             if not isinstance(call, Forwarded) or len(request.children) > MOST_CHILDREN:
                 text = f"a sidecar asks another about at most {MOST_CHILDREN} children at once"
-                raise Refused(Status.INVALID_ARGUMENT, text)
+                raise Refused(StatusCode.INVALID_ARGUMENT, text)
             tops = await self._trees.own(self._branch(call, child) for child in request.children)
-            terms = self._terms(call, request)
+            options = self._options(call, request)
             try:
                 if remove:  # the app where the tree begins has had all of it looked at
-                    answer = await self._trees.remove(tops, terms, look_first=False)
+                    answer = await self._trees.remove(tops, options, look_first=False)
                 else:
-                    answer = await self._trees.look(tops, terms)
+                    answer = await self._trees.look(tops, options)
             except UnreachableError as error:
-                raise Refused(Status.UNAVAILABLE, str(error)) from error
+                raise Refused(StatusCode.UNAVAILABLE, str(error)) from error
             return pb.ChildrenAnswer(
                 removed=answer.removed, running=answer.running, child=answer.top
             ).SerializeToString()
@@ -80,10 +89,10 @@ class PeerTrees:
         made_by = CallId(child.call.execution_id, child.call.turn, child.call.task_id)
         return Branch(parent, Child(self._me.workflow("", child.id), made_by))
 
-    def _terms(self, call: Call, request: pb.ChildrenRequest) -> Terms:
+    def _options(self, call: Call, request: pb.ChildrenRequest) -> TreeOptions:
         seconds = MOST_SECONDS if call.deadline is None else call.deadline
         reach = min(seconds, request.reach_milliseconds / 1000)
-        return Terms(
+        return TreeOptions(
             request.force, self._trees.until(seconds, shortest_margin=_SHORTEST), reach, min(request.hops, MOST_HOPS)
         )
 

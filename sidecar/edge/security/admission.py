@@ -12,7 +12,16 @@ from types import TracebackType
 from typing import Any
 
 from sidecar.edge.security.api_tokens import ApiTokens
-from sidecar.edge.transport.ports import Call, Duplex, Handlers, Outflow, Refused, Status, Stream, Unary
+from sidecar.edge.transport.ports import (
+    Call,
+    DuplexHandler,
+    Handlers,
+    Outflow,
+    Refused,
+    StatusCode,
+    StreamHandler,
+    UnaryHandler,
+)
 
 MOST_METADATA_BYTES = 16 * 1024
 _LOOK_SECONDS = 1.0
@@ -29,7 +38,7 @@ class _Places:
 
     def __enter__(self) -> None:
         if not self._free:
-            raise Refused(Status.RESOURCE_EXHAUSTED, self._text)
+            raise Refused(StatusCode.RESOURCE_EXHAUSTED, self._text)
         self._free -= 1
 
     def __exit__(
@@ -70,13 +79,13 @@ class Admission:
         size = sum(len(key) + len(value) + _BYTES_A_HEADER for key, value in call.metadata.items())
         if size > MOST_METADATA_BYTES:
             text = f"the metadata of the call has {size} bytes, at most {MOST_METADATA_BYTES} are taken: send less"
-            raise Refused(Status.RESOURCE_EXHAUSTED, text)
+            raise Refused(StatusCode.RESOURCE_EXHAUSTED, text)
         self._check_token(call)
 
     def _check_token(self, call: Call) -> None:
         wrong = self._tokens.refusal(call.metadata)
         if wrong:
-            raise Refused(Status.UNAUTHENTICATED, wrong)
+            raise Refused(StatusCode.UNAUTHENTICATED, wrong)
 
     async def _while_valid(self, call: Call, serving: Coroutine[Any, Any, None]) -> None:
         """Serve until it is done, or the caller's token is void: else its stream would go on for ever."""
@@ -93,7 +102,7 @@ class Admission:
             raise
         await task
 
-    def _unary(self, handler: Unary, room: _Room) -> Unary:
+    def _unary(self, handler: UnaryHandler, room: _Room) -> UnaryHandler:
         async def serve(call: Call, request: bytes) -> bytes:
             self._check(call)
             with room:
@@ -101,7 +110,7 @@ class Admission:
 
         return serve
 
-    def _stream(self, handler: Stream, room: _Room) -> Stream:
+    def _stream(self, handler: StreamHandler, room: _Room) -> StreamHandler:
         async def serve(call: Call, request: bytes, out: Outflow) -> None:
             self._check(call)
             with room:
@@ -109,7 +118,7 @@ class Admission:
 
         return serve
 
-    def _duplex(self, handler: Duplex, room: _Room) -> Duplex:
+    def _duplex(self, handler: DuplexHandler, room: _Room) -> DuplexHandler:
         async def serve(call: Call, requests: AsyncIterator[bytes], out: Outflow) -> None:
             self._check(call)
             with room:

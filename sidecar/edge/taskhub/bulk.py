@@ -24,7 +24,7 @@ from sidecar.edge.taskhub.hubs import Hubs
 from sidecar.edge.taskhub.rpc import Methods, address_of, caller_of, done, hub_of, parse, parsed
 from sidecar.edge.taskhub.views import state_of
 from sidecar.edge.transport.ports import Call, Refused
-from sidecar.edge.transport.ports import Status as Code
+from sidecar.edge.transport.ports import StatusCode as Code
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.bulk import Queries, mark_of
 from sidecar.services.clients import Service
@@ -122,10 +122,10 @@ class Many:
 
     def _token(self, call: Call, order: Order, page: Page, sent: int) -> str | None:
         """Return the token for what comes behind what is sent of a page; None when nothing does."""
-        mark = page.next if sent == len(page.found) else mark_of(page.found[sent - 1], order)
-        if mark is None:
+        cursor = page.next if sent == len(page.found) else mark_of(page.found[sent - 1], order)
+        if cursor is None:
             return None
-        return page_tokens.issue(self._service.engine.store.identity, hub_of(call), call.method, mark)
+        return page_tokens.issue(self._service.engine.store.identity, hub_of(call), call.method, cursor)
 
     # ------------------------------------------------------------ ends
 
@@ -189,7 +189,7 @@ class Many:
     # ------------------------------------------------------------ hubs
 
     async def _create_hub(self, call: Call, request: pb.CreateTaskHubRequest) -> bytes:
-        """Serve a wish for a hub: there is nothing to create, and what is in one goes only if it is to go."""
+        """Serve a request for a hub: there is nothing to create, and what is in one goes only if it is to go."""
         return await self._delete_hub(call, Empty()) if request.recreate_if_exists else b""
 
     async def _delete_hub(self, call: Call, request: Empty) -> bytes:

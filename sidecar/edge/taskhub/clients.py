@@ -12,7 +12,7 @@ from sidecar.edge import dialects
 from sidecar.edge.taskhub.rpc import Methods, address_of, caller_of, done, parse, parsed
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.taskhub.views import answer
-from sidecar.edge.transport.ports import Call, Outflow, Refused, Status
+from sidecar.edge.transport.ports import Call, Outflow, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.clients import Service
 
@@ -54,10 +54,10 @@ class Clients:
         hub, _ = address_of(call, instance_id)
         wrong = invalid_name("workflow", request.name) or invalid_tags(request.tags)
         if wrong:
-            raise Refused(Status.INVALID_ARGUMENT, wrong)
+            raise Refused(StatusCode.INVALID_ARGUMENT, wrong)
         identity = Identity(hub, instance_id, request.execution_id.value or ids.new_id())
-        wish = _wish(request, identity, self._me.app, older=dialects.means_older_reuse(call.metadata))
-        done(await self._service.start(wish, caller_of(call), call.deadline))
+        start = _start_of(request, identity, self._me.app, older=dialects.means_older_reuse(call.metadata))
+        done(await self._service.start(start, caller_of(call), call.deadline))
         return pb.CreateInstanceResponse(instance_id=instance_id).SerializeToString()
 
     async def _get(self, call: Call, request: pb.GetInstanceRequest) -> bytes:
@@ -87,7 +87,7 @@ class Clients:
         try:
             await asyncio.wait((waiting, closing), return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
-                raise Refused(Status.UNAVAILABLE, "the sidecar is stopping: wait again in a moment")
+                raise Refused(StatusCode.UNAVAILABLE, "the sidecar is stopping: wait again in a moment")
             return answer(waiting.result(), self._streams.family_of(call))
         finally:
             waiting.cancel()
@@ -97,7 +97,7 @@ class Clients:
         address = address_of(call, request.instance_id)
         wrong = invalid_name("event", request.name)
         if wrong:
-            raise Refused(Status.INVALID_ARGUMENT, wrong)
+            raise Refused(StatusCode.INVALID_ARGUMENT, wrong)
         data = request.input if request.HasField("input") else None
         return done(await self._service.raise_event(address, request.name, data, caller_of(call)))
 
@@ -117,7 +117,7 @@ class Clients:
     async def _history(self, call: Call, request: pb.GetInstanceHistoryRequest) -> bytes:
         log_ = await self._service.history(address_of(call, request.instance_id))
         if log_ is None:
-            raise Refused(Status.NOT_FOUND, "no such instance exists")
+            raise Refused(StatusCode.NOT_FOUND, "no such instance exists")
         # A worker that reads what it has lost must find the events that it would have been sent.
         family = dialects.DAPR if self._streams.family(call.peer) is dialects.DAPR else dialects.DAPR_DETACHING
         return b"".join(dialects.encode_event(family, 1, event) for event in log_)
@@ -130,7 +130,7 @@ class Clients:
         log_ = await self._service.history(address, for_turn=request.for_work_item_processing, execution=execution)
         if log_ is None:
             text = f"the instance has no execution '{execution[:80]}'" if execution else "no such instance exists"
-            raise Refused(Status.NOT_FOUND, text)
+            raise Refused(StatusCode.NOT_FOUND, text)
         chunk, size = [], 0
         for event in log_:
             chunk.append(dialects.encode_event(dialects.MICROSOFT, 1, event))
@@ -142,7 +142,7 @@ class Clients:
         out.send(b"".join(chunk))
 
 
-def _wish(request: pb.CreateInstanceRequest, identity: Identity, app: str, *, older: bool) -> Start:
+def _start_of(request: pb.CreateInstanceRequest, identity: Identity, app: str, *, older: bool) -> Start:
     """Return a client's start in the terms of the core; `older`: its SDK means the older reuse policy.
 
     An empty start time means now (both JavaScript SDKs send one); an empty version means none (Dapr's Python SDK).

@@ -4,7 +4,7 @@ from sidecar.actors.engine import Address
 from sidecar.core import events
 from sidecar.core.names import entity_id, entity_prefix, invalid_name
 from sidecar.edge.taskhub.rpc import Methods, done, hub_of, parsed
-from sidecar.edge.transport.ports import Call, Refused, Status
+from sidecar.edge.transport.ports import Call, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.entities import EntityService, Query
 from sidecar.store.protocol import EntityRow
@@ -13,7 +13,7 @@ _DEFAULT_PAGE, _LARGEST_PAGE = 100, 1_000
 _EVER = 1 << 62  # later than any time, in µs
 
 
-class Entities:
+class EntityCalls:
     """Handlers."""
 
     def __init__(self, service: EntityService) -> None:
@@ -39,7 +39,7 @@ class Entities:
         address = _address(call, request.instance_id)
         wrong = invalid_name("operation", request.name)
         if wrong:
-            raise Refused(Status.INVALID_ARGUMENT, wrong)
+            raise Refused(StatusCode.INVALID_ARGUMENT, wrong)
         signaled = pb.EntitySignaled(
             request_id=request.request_id,
             operation=request.name,
@@ -95,7 +95,9 @@ class Entities:
 def _address(call: Call, text: str) -> Address:
     found = entity_id(text)
     if found is None:
-        raise Refused(Status.INVALID_ARGUMENT, f"{text[:80]!r} is not the ID of an entity: it has the form @name@key")
+        raise Refused(
+            StatusCode.INVALID_ARGUMENT, f"{text[:80]!r} is not the ID of an entity: it has the form @name@key"
+        )
     return (hub_of(call), found)
 
 

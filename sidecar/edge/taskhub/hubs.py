@@ -7,7 +7,7 @@ hub, the one that other apps reach.
 from sidecar.core.model import DEFAULT_HUB
 from sidecar.core.names import invalid_hub
 from sidecar.edge.taskhub.rpc import Admitted
-from sidecar.edge.transport.ports import Call, Refused, Status
+from sidecar.edge.transport.ports import Call, Refused, StatusCode
 
 HEADER = "taskhub"
 IGNORE, SEPARATE = "ignore", "separate"
@@ -29,9 +29,9 @@ class Hubs:
         hub = str(call.metadata.get(HEADER, DEFAULT_HUB)) if self.separate else DEFAULT_HUB
         wrong = invalid_hub(hub)
         if wrong:
-            raise Refused(Status.INVALID_ARGUMENT, wrong)
+            raise Refused(StatusCode.INVALID_ARGUMENT, wrong)
         if self._accepted is not None and hub not in self._accepted:
             raise Refused(
-                Status.PERMISSION_DENIED, f"the task hub '{hub}' is not among those that this sidecar accepts"
+                StatusCode.PERMISSION_DENIED, f"the task hub '{hub}' is not among those that this sidecar accepts"
             )
         return Admitted(call.method, call.metadata, call.deadline, call.peer, call.identity, hub)

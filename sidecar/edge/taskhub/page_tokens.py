@@ -6,20 +6,20 @@ the list goes on behind it. It is never "0" and never the same twice in a list: 
 
 import hmac
 
-from sidecar.edge.transport.ports import Refused, Status
-from sidecar.store.protocol import BEGINNING, Mark
+from sidecar.edge.transport.ports import Refused, StatusCode
+from sidecar.store.protocol import BEGINNING, Cursor
 
 _REFUSAL = "the continuation token is not one that this sidecar gave for this call: begin again without a token"
 _LONGEST_NUMBER = 19
 
 
-def issue(store: str, hub: str, call: str, mark: Mark) -> str:
+def issue(store: str, hub: str, call: str, cursor: Cursor) -> str:
     """Return the token for going on behind a place."""
-    place = f"{mark.moment}.{mark.key}"
+    place = f"{cursor.moment}.{cursor.key}"
     return f"{place}.{_seal(store, hub, call, place)}"
 
 
-def read(store: str, hub: str, call: str, token: str) -> Mark:
+def read(store: str, hub: str, call: str, token: str) -> Cursor:
     """Return the place that a token names; an empty one names the beginning.
 
     Raises:
@@ -31,8 +31,8 @@ def read(store: str, hub: str, call: str, token: str) -> Mark:
     moment, _, key = place.partition(".")
     numbers = all(len(number) <= _LONGEST_NUMBER for number in (moment, key))
     if not numbers or not hmac.compare_digest(seal.encode(), _seal(store, hub, call, place).encode()):
-        raise Refused(Status.INVALID_ARGUMENT, _REFUSAL)
-    return Mark(int(moment), int(key))
+        raise Refused(StatusCode.INVALID_ARGUMENT, _REFUSAL)
+    return Cursor(int(moment), int(key))
 
 
 def _seal(store: str, hub: str, call: str, place: str) -> str:

@@ -10,21 +10,21 @@ from sidecar.actors.engine import Address
 from sidecar.core.errors import DeniedError, MalformedError
 from sidecar.core.model import DEFAULT_HUB, Outcome, Received, Reply
 from sidecar.core.names import invalid_instance_id
-from sidecar.edge.transport.ports import Call, Refused, Status, Unary
+from sidecar.edge.transport.ports import Call, Refused, StatusCode, UnaryHandler
 from sidecar.services.clients import OWN, Caller
 from sidecar.store.protocol import DamagedError, FullError, UnavailableError
 
 _STATUS = {
-    Outcome.MISSING: Status.NOT_FOUND,
-    Outcome.EXISTS: Status.ALREADY_EXISTS,
-    Outcome.WRONG_STATE: Status.FAILED_PRECONDITION,
-    Outcome.DENIED: Status.PERMISSION_DENIED,
-    Outcome.INVALID: Status.INVALID_ARGUMENT,
-    Outcome.UNAVAILABLE: Status.UNAVAILABLE,
+    Outcome.MISSING: StatusCode.NOT_FOUND,
+    Outcome.EXISTS: StatusCode.ALREADY_EXISTS,
+    Outcome.WRONG_STATE: StatusCode.FAILED_PRECONDITION,
+    Outcome.DENIED: StatusCode.PERMISSION_DENIED,
+    Outcome.INVALID: StatusCode.INVALID_ARGUMENT,
+    Outcome.UNAVAILABLE: StatusCode.UNAVAILABLE,
 }
 M = TypeVar("M", bound=Message)
 Method = Callable[[Call, M], Awaitable[bytes]]
-Methods = Mapping[str, Unary]  # by the name of the RPC
+Methods = Mapping[str, UnaryHandler]  # by the name of the RPC
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ def parse(kind: type[M], body: bytes) -> M:
     try:
         return kind.FromString(body)
     except DecodeError as error:
-        raise Refused(Status.INVALID_ARGUMENT, f"the request is not a valid {kind.DESCRIPTOR.name}") from error
+        raise Refused(StatusCode.INVALID_ARGUMENT, f"the request is not a valid {kind.DESCRIPTOR.name}") from error
 
 
-def parsed(kind: type[M], method: Method[M]) -> Unary:
+def parsed(kind: type[M], method: Method[M]) -> UnaryHandler:
     """Return a handler of bytes over one of messages."""
 
     async def serve(call: Call, body: bytes) -> bytes:
@@ -75,7 +75,7 @@ def address_of(call: Call, instance_id: str) -> Address:
     """Return whom a client means; an ID that cannot exist is refused, naming it."""
     wrong = invalid_instance_id(instance_id)
     if wrong:
-        raise Refused(Status.INVALID_ARGUMENT, wrong)
+        raise Refused(StatusCode.INVALID_ARGUMENT, wrong)
     return (hub_of(call), instance_id)
 
 
@@ -84,21 +84,21 @@ def hub_of(call: Call) -> str:
     return call.hub if isinstance(call, Admitted) else DEFAULT_HUB
 
 
-def guarded(method: Unary) -> Unary:
+def guarded(method: UnaryHandler) -> UnaryHandler:
     """Turn the errors of the sidecar into statuses."""
 
     async def serve(call: Call, body: bytes) -> bytes:
         try:
             return await method(call, body)
         except MalformedError as error:
-            raise Refused(Status.INVALID_ARGUMENT, str(error)) from error
+            raise Refused(StatusCode.INVALID_ARGUMENT, str(error)) from error
         except DeniedError as error:
-            raise Refused(Status.PERMISSION_DENIED, str(error)) from error
+            raise Refused(StatusCode.PERMISSION_DENIED, str(error)) from error
         except FullError as error:
-            raise Refused(Status.RESOURCE_EXHAUSTED, f"nothing can be stored: {error}") from error
+            raise Refused(StatusCode.RESOURCE_EXHAUSTED, f"nothing can be stored: {error}") from error
         except DamagedError as error:
-            raise Refused(Status.DATA_LOSS, str(error)) from error
+            raise Refused(StatusCode.DATA_LOSS, str(error)) from error
         except UnavailableError as error:
-            raise Refused(Status.UNAVAILABLE, f"the store is not available: {error}") from error
+            raise Refused(StatusCode.UNAVAILABLE, f"the store is not available: {error}") from error
 
     return serve

@@ -1,6 +1,6 @@
 """The calls that run again what has ended."""
 
-from sidecar.core.workflow.rerun import Wish
+from sidecar.core.workflow.rerun import RerunRequest
 from sidecar.edge.taskhub.rpc import Methods, address_of, caller_of, done, parsed
 from sidecar.edge.transport.ports import Call
 from sidecar.schema import taskhub_pb2 as pb
@@ -37,11 +37,11 @@ class Again:
         source = address_of(call, request.source_instance_id)
         new_id = request.new_instance_id if request.HasField("new_instance_id") else self._ids.new_id()
         address_of(call, new_id)
-        wish = Wish(
+        wanted = RerunRequest(
             request.event_id,
             request.overwrite_input,
             request.input if request.HasField("input") else None,
             request.new_child_instance_id if request.HasField("new_child_instance_id") else None,
         )
-        done(await self._administration.rerun(source, new_id, wish, caller_of(call)))
+        done(await self._administration.rerun(source, new_id, wanted, caller_of(call)))
         return pb.RerunResponse(new_instance_id=new_id).SerializeToString()

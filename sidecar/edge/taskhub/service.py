@@ -11,12 +11,12 @@ from sidecar.edge.peer.forward import Forwarder
 from sidecar.edge.taskhub.bulk import Many
 from sidecar.edge.taskhub.clients import Clients
 from sidecar.edge.taskhub.completions import Answers
-from sidecar.edge.taskhub.entities import Entities
+from sidecar.edge.taskhub.entities import EntityCalls
 from sidecar.edge.taskhub.hubs import Hubs
 from sidecar.edge.taskhub.rpc import Methods, guarded
 from sidecar.edge.taskhub.run_again import Again
 from sidecar.edge.taskhub.streams import Streams
-from sidecar.edge.transport.ports import Call, Handlers, Outflow, Refused, Status, Stream, Unary
+from sidecar.edge.transport.ports import Call, Handlers, Outflow, Refused, StatusCode, StreamHandler, UnaryHandler
 from sidecar.services.clients import Service
 from sidecar.services.entities import EntityService
 from sidecar.store.protocol import UnavailableError
@@ -42,7 +42,7 @@ class TaskHub:
         self._many = Many(service, self._hubs, settings)
         self._again = Again(service)
         self._answers = Answers(service, streams, self.closing)
-        self._entities = Entities(EntityService(service))
+        self._entities = EntityCalls(EntityService(service))
 
     def handlers(self) -> Handlers:
         """Return the methods of the service by path."""
@@ -68,7 +68,7 @@ class TaskHub:
         methods = {**self._clients.methods(), **self._many.methods(), **self._again.methods()}
         return {name: guarded(self._open(name, method)) for name, method in methods.items()}
 
-    def _admitted(self, method: Unary) -> Unary:
+    def _admitted(self, method: UnaryHandler) -> UnaryHandler:
         """Find out the task hub of a call before anything else is done with it."""
 
         async def serve(call: Call, body: bytes) -> bytes:
@@ -76,31 +76,31 @@ class TaskHub:
 
         return serve
 
-    def _admitted_stream(self, method: Stream) -> Stream:
+    def _admitted_stream(self, method: StreamHandler) -> StreamHandler:
         async def serve(call: Call, body: bytes, out: Outflow) -> None:
             await method(self._hubs.admit(call), body, out)
 
         return serve
 
-    def _open(self, name: str, method: Unary) -> Unary:
+    def _open(self, name: str, method: UnaryHandler) -> UnaryHandler:
         """Refuse a call while the sidecar stops, and new work while memory is short."""
 
         async def serve(call: Call, body: bytes) -> bytes:
             if name in _NEW_WORK and self._memory.refuses(len(body)):
                 text = "the sidecar is short of memory: try again in a moment, or raise --memory-limit"
-                raise Refused(Status.RESOURCE_EXHAUSTED, text)
+                raise Refused(StatusCode.RESOURCE_EXHAUSTED, text)
             if self.stopping.is_set():
-                raise Refused(Status.UNAVAILABLE, "the sidecar is stopping: try again in a moment")
+                raise Refused(StatusCode.UNAVAILABLE, "the sidecar is stopping: try again in a moment")
             return await method(call, body)
 
         return serve
 
 
-def _guarded_stream(method: Stream) -> Stream:
+def _guarded_stream(method: StreamHandler) -> StreamHandler:
     async def serve(call: Call, body: bytes, out: Outflow) -> None:
         try:
             await method(call, body, out)
         except UnavailableError as error:
-            raise Refused(Status.UNAVAILABLE, f"the store is not available: {error}") from error
+            raise Refused(StatusCode.UNAVAILABLE, f"the store is not available: {error}") from error
 
     return serve

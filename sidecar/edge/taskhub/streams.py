@@ -17,7 +17,7 @@ from sidecar.work.pool import Filter, Rewinds, Worker
 log = structlog.get_logger(__name__)
 
 
-class Stream:
+class WorkerStream:
     """One open stream: turns items into the bytes that its worker reads."""
 
     def __init__(self, profile: Profile, out: Outflow, *, may_rewind: bool) -> None:
@@ -88,8 +88,8 @@ class Streams:
         self._dispatch = dispatch
         self._most_bytes = most_bytes
         self._numbers = itertools.count(1)
-        self._by_peer: dict[str, list[Stream]] = {}
-        self._last: list[Stream] = []  # the one that ended last
+        self._by_peer: dict[str, list[WorkerStream]] = {}
+        self._last: list[WorkerStream] = []  # the one that ended last
 
     def family(self, peer: str) -> Family | None:
         """Return what is known of the family of the worker at a connection; None: nothing."""
@@ -118,7 +118,7 @@ class Streams:
     async def serve(self, call: Call, request: pb.GetWorkItemsRequest, out: Outflow, closing: asyncio.Event) -> None:
         """Be a worker until the stream ends; returns, which ends it with OK, when the sidecar closes."""
         profile = dialects.detect(call.metadata, request, self._most_bytes)
-        stream = Stream(profile, out, may_rewind=dialects.may_rewind(call.metadata, request))
+        stream = WorkerStream(profile, out, may_rewind=dialects.may_rewind(call.metadata, request))
         worker = _worker(f"worker {next(self._numbers)}", call, request, stream)
         stream.worker = worker
         log.info("worker connected", worker=worker.name, peer=call.peer, dialect=profile.family.name)
@@ -147,7 +147,7 @@ class Streams:
             )
 
 
-def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Stream) -> Worker:
+def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: WorkerStream) -> Worker:
     """Return the worker that a stream is, with the limits that it asked for (0: it did not say)."""
     in_flight = stream.profile.in_flight
     filters = request.filters if request.HasField("filters") else None

@@ -4,10 +4,10 @@ from sidecar.core import events
 from sidecar.core.model import Instance, Status
 from sidecar.edge.dialects import DAPR, DAPR_DETACHING, Family
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.services.clients import View
+from sidecar.services.clients import InstanceView
 
 
-def answer(view: View | None, family: Family) -> bytes:
+def answer(view: InstanceView | None, family: Family) -> bytes:
     """Return the encoded answer to get and wait; without an instance it says that there is none."""
     if view is None:
         return b""
@@ -21,7 +21,7 @@ def status_of(instance: Instance, family: Family) -> Status:
     return instance.status
 
 
-def state_of(view: View, family: Family) -> pb.InstanceState:
+def state_of(view: InstanceView, family: Family) -> pb.InstanceState:
     """Return an instance as a client of a family reads it."""
     instance = view.instance
     state = pb.InstanceState(

@@ -14,7 +14,7 @@ Metadata = Sequence[tuple[str, str | bytes]]
 """Pairs of lower-case key and value: printable ASCII, or `bytes` when the key ends in "-bin"."""
 
 
-class Status(enum.IntEnum):
+class StatusCode(enum.IntEnum):
     """How a call ended; the numbers are those on the wire."""
 
     OK = 0
@@ -43,8 +43,8 @@ class Refused(Exception):  # noqa: N818 - an outcome of a call, not always an er
     large.
     """
 
-    def __init__(self, status: Status, message: str, trailers: Metadata = ()) -> None:
-        if status is Status.OK:
+    def __init__(self, status: StatusCode, message: str, trailers: Metadata = ()) -> None:
+        if status is StatusCode.OK:
             raise ValueError("a refusal needs a status other than OK")
         super().__init__(f"{status.name}: {message}")
         self.status = status
@@ -90,9 +90,9 @@ class Outflow(Protocol):
         """Return when not full; a writer that had to wait has room for several. Raises Closed like `send`."""
 
 
-Unary = Callable[[Call, bytes], Awaitable[bytes]]
-Stream = Callable[[Call, bytes, Outflow], Coroutine[Any, Any, None]]
-Duplex = Callable[[Call, AsyncIterator[bytes], Outflow], Coroutine[Any, Any, None]]
+UnaryHandler = Callable[[Call, bytes], Awaitable[bytes]]
+StreamHandler = Callable[[Call, bytes, Outflow], Coroutine[Any, Any, None]]
+DuplexHandler = Callable[[Call, AsyncIterator[bytes], Outflow], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,9 @@ class Handlers:
     a read that is cancelled may lose a message.
     """
 
-    unary: Mapping[str, Unary] = field(default_factory=dict)
-    stream: Mapping[str, Stream] = field(default_factory=dict)
-    duplex: Mapping[str, Duplex] = field(default_factory=dict)
+    unary: Mapping[str, UnaryHandler] = field(default_factory=dict)
+    stream: Mapping[str, StreamHandler] = field(default_factory=dict)
+    duplex: Mapping[str, DuplexHandler] = field(default_factory=dict)
 
 
 def in_address(host: str) -> str:

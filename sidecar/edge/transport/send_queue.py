@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from sidecar.edge.transport.ports import Closed
 
 
-class Queue:
+class SendQueue:
     """`transport.Outflow`; full above `high_water_bytes` or `high_water_messages`.
 
     What is being written counts as queued. A writer that waits goes on when the queue is down to half of

@@ -64,7 +64,7 @@ def faults(problems: list[str]) -> str:
     return f"the store has faults, so that there is no backup of it: {'; '.join(problems[:3])}"
 
 
-class Copies:
+class Backups:
     """Makes copies of a file that is open, one at a time, beside it in the folder `backups`."""
 
     def __init__(self, file: File) -> None:

@@ -9,7 +9,7 @@ import sqlite3
 from typing import Any
 
 from sidecar.core.model import Status
-from sidecar.store.protocol import Criteria, EntityRow, Mark, Order, Page
+from sidecar.store.protocol import Criteria, Cursor, EntityRow, Order, Page
 from sidecar.store.sqlite import rows
 
 SLICE = 2_000  # instances that one call looks at
@@ -39,7 +39,7 @@ HUBS = (
 Statement = tuple[str, list[Any]]
 
 
-def run(connection: sqlite3.Connection, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+def run(connection: sqlite3.Connection, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
     """See `Store.query`."""
     size = max(limit, SLICE)
     near = _few_with_prefix(connection, criteria)
@@ -48,7 +48,7 @@ def run(connection: sqlite3.Connection, criteria: Criteria, order: Order, after:
     found, last, weight = [], after, 0
     for moment, *row in connection.execute(statement, [*values, limit]):
         found.append(rows.to_instance(tuple(row)))
-        last = Mark(moment, found[-1].key)
+        last = Cursor(moment, found[-1].key)
         weight += sum(len(row[column] or b"") for column in _LARGE)
         if len(found) == limit or weight > MOST_BYTES:
             return Page(found, last)
@@ -56,7 +56,7 @@ def run(connection: sqlite3.Connection, criteria: Criteria, order: Order, after:
         return Page(found, None)
     walked, values = looked_at
     end = connection.execute(f"SELECT moment, key FROM ({walked}) LIMIT 1 OFFSET ?", [*values, size - 1]).fetchone()
-    return Page(found, Mark(*end) if end else None)
+    return Page(found, Cursor(*end) if end else None)
 
 
 def entities(connection: sqlite3.Connection, where: tuple[str, str, str], limit: int, states: bool) -> list[EntityRow]:
@@ -78,7 +78,7 @@ def matching(looked_at: Statement, criteria: Criteria) -> Statement:
     return text, [*before, *values]
 
 
-def walk(criteria: Criteria, order: Order, after: Mark, size: int) -> Statement:
+def walk(criteria: Criteria, order: Order, after: Cursor, size: int) -> Statement:
     """Return the statement that walks along the index: one range for each status, merged."""
     moment = _MOMENT[order]
     range_, ends = _range(moment, criteria, after)
@@ -89,7 +89,7 @@ def walk(criteria: Criteria, order: Order, after: Mark, size: int) -> Statement:
     return f"{' UNION ALL '.join([one] * len(ranges))} ORDER BY moment, key LIMIT ?", [*values, size]
 
 
-def among(keys: str, criteria: Criteria, order: Order, after: Mark) -> Statement:
+def among(keys: str, criteria: Criteria, order: Order, after: Cursor) -> Statement:
     """Return the statement that puts a few instances, given by their keys as JSON, in order."""
     moment = _MOMENT[order]
     range_, ends = _range(moment, criteria, after)
@@ -100,8 +100,8 @@ def among(keys: str, criteria: Criteria, order: Order, after: Mark) -> Statement
     return text, [keys, json.dumps(_statuses(criteria, order)), *ends, SLICE]
 
 
-def _range(moment: str, criteria: Criteria, after: Mark) -> Statement:
-    start = after if criteria.since is None else max(after, Mark(criteria.since, 0))
+def _range(moment: str, criteria: Criteria, after: Cursor) -> Statement:
+    start = after if criteria.since is None else max(after, Cursor(criteria.since, 0))
     text = f"{moment} IS NOT NULL AND ({moment}, key) > (?, ?)"  # the first half is what a partial index asks for
     if criteria.before is None:
         return text, [*start]

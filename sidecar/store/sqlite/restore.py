@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sidecar.core.model import Self
+from sidecar.core.model import AppIdentity
 from sidecar.store.protocol import Copied, CopyError
 from sidecar.store.sqlite import backup as backups
 from sidecar.store.sqlite import check as checks
@@ -53,7 +53,7 @@ def backup(path: Path, name: str, now: int) -> Copied:
         return Copied(str(target), target.stat().st_size)
 
 
-def restore(me: Self, directory: Path, source: Path, now: int) -> Path | None:
+def restore(me: AppIdentity, directory: Path, source: Path, now: int) -> Path | None:
     """Put a backup in the place of a store, under a new generation; return where the old one is kept, if there was one.
 
     Raises:
@@ -119,7 +119,7 @@ def _take(source: Path, part: Path) -> None:
         raise CopyError(f"{source} is not a whole store: {'; '.join(found[:3])}")
 
 
-def _make_ours(me: Self, source: Path, part: Path, now: int) -> None:
+def _make_ours(me: AppIdentity, source: Path, part: Path, now: int) -> None:
     """Give a backup a generation that was never there: other sidecars then know that work may be gone."""
     with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
         meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from sidecar.core.attempts import Crashes
+from sidecar.core.attempts import DeliveryAttempts
 from sidecar.core.model import (
     ActorId,
+    AppIdentity,
     CallId,
     CallKind,
     Child,
@@ -15,7 +16,6 @@ from sidecar.core.model import (
     Parent,
     Reminder,
     Rewind,
-    Self,
     Status,
 )
 from sidecar.store.protocol import EntityRow, Waiting
@@ -54,7 +54,7 @@ _BETWEEN = "\n"  # no ID contains control characters
 Values = tuple[Any, ...]
 
 
-def place(me: Self, reminder: Reminder) -> int:
+def destination(me: AppIdentity, reminder: Reminder) -> int:
     """Return who takes a reminder: an own workflow, the own workers, or another app's sidecar."""
     if not me.owns(reminder.target):
         return OTHER_APP
@@ -72,10 +72,10 @@ def from_instance(instance: Instance) -> Values:
         instance.key, instance.hub, instance.id, instance.revision, instance.name, instance.version,
         int(instance.status), instance.suspended, instance.began, instance.ready, instance.created_at,
         instance.updated_at, instance.started_at, instance.completed_at, instance.scheduled_at, instance.origin,
-        instance.execution, instance.covered, instance.workflow_time, instance.custom_status, instance.failure,
-        instance.tags, *parent, instance.detached, instance.trace,
+        instance.execution, instance.last_completed_turn, instance.workflow_time, instance.custom_status,
+        instance.failure, instance.tags, *parent, instance.detached, instance.trace,
         int(instance.rewind),
-        instance.stall, instance.recorded, instance.entity, *lock, instance.lineage, instance.obeyed,
+        instance.stall, instance.recorded, instance.entity, *lock, instance.lineage, instance.last_order,
         *instance.crashes,
     )  # fmt: skip
 
@@ -89,7 +89,7 @@ def to_instance(row: Values) -> Instance:
     flags = (Status(row[6]), bool(row[7]), bool(row[8]), bool(row[9]))
     lock = None if row[36] is None else Lock(*row[36:39])
     recent: Values = (*row[30:32], Rewind(row[32]), *row[33:35], bool(row[35]), lock, bool(row[39]), row[40])
-    crashes = Crashes(row[41], row[42], bool(row[43]))
+    crashes = DeliveryAttempts(row[41], row[42], bool(row[43]))
     fields: Values = (*row[:6], *flags, *row[10:22], parent, *recent, crashes)
     return Instance(*fields)
 
@@ -126,11 +126,11 @@ def to_child(row: Values) -> Child:
     return Child(ActorId(namespace, app, "workflow", hub, id_), CallId(*call))
 
 
-def from_reminder(me: Self, reminder: Reminder) -> Values:
+def from_reminder(me: AppIdentity, reminder: Reminder) -> Values:
     """Return the row of a reminder."""
     return (
         reminder.id, int(reminder.kind), reminder.owner, *reminder.target, *reminder.source, *reminder.call,
-        reminder.due, reminder.name, reminder.payload, reminder.held, place(me, reminder),
+        reminder.due, reminder.name, reminder.payload, reminder.kept_until_result, destination(me, reminder),
     )  # fmt: skip
 
 
@@ -138,12 +138,12 @@ def to_reminder(row: Values) -> Reminder:
     """Read the row of a reminder."""
     return Reminder(
         row[0], Kind(row[1]), row[2], ActorId(*row[3:8]), ActorId(*row[8:13]), CallId(*row[13:16]), row[16], row[17],
-        row[18], bool(row[19]), Crashes(row[21], row[22] or ""),
+        row[18], bool(row[19]), DeliveryAttempts(row[21], row[22] or ""),
     )  # fmt: skip
 
 
 def to_waiting(row: Values) -> Waiting:
     """Read the row of a call that waits."""
-    call, crashes = CallId(*row[13:16]), Crashes(row[19], row[20] or "")
+    call, crashes = CallId(*row[13:16]), DeliveryAttempts(row[19], row[20] or "")
     source, target = ActorId(*row[8:13]), ActorId(*row[3:8])
     return Waiting(row[0], Kind(row[1]), source, target, call, row[17], row[16], bool(row[18]), crashes)

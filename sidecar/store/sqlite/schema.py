@@ -12,7 +12,7 @@ from typing import NamedTuple
 import structlog
 from filelock import FileLock, Timeout
 
-from sidecar.core.model import Self
+from sidecar.core.model import AppIdentity
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +64,7 @@ def prove(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
-def prepare(connection: sqlite3.Connection, me: Self, fresh: str) -> Opened:
+def prepare(connection: sqlite3.Connection, me: AppIdentity, fresh: str) -> Opened:
     """Check a file, bring its schema up to date and read who it belongs to. Raises sqlite3.Error."""
     connection.isolation_level = None
     _check_ours(connection)
@@ -141,7 +141,7 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def _identity(connection: sqlite3.Connection, me: Self, fresh: str) -> str:
+def _identity(connection: sqlite3.Connection, me: AppIdentity, fresh: str) -> str:
     """Return the store's ID and generation; a store of another app is refused."""
     connection.execute("BEGIN IMMEDIATE")
     wanted = {"app": me.app, "namespace": me.namespace, "store": fresh, "generation": "1"}
@@ -167,12 +167,12 @@ def warn_if_affected() -> None:
     log.info("sqlite", version=sqlite3.sqlite_version, **({} if fixed else {"note": bug}))
 
 
-def path_of(me: Self, directory: Path) -> Path:
+def path_of(me: AppIdentity, directory: Path) -> Path:
     """Return where the database of an app is."""
     return directory / f"{me.namespace}.{me.app}.db"
 
 
-def lock(path: Path, me: Self) -> FileLock:
+def lock(path: Path, me: AppIdentity) -> FileLock:
     """Make the directory and take the lock that only one sidecar can have. Raises OpenError."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -12,14 +12,14 @@ from typing import Any
 
 import structlog
 
-from sidecar.core.model import CallId, Changes, Child, Instance, Position, Reminder, Row, Self, State
+from sidecar.core.model import AppIdentity, CallId, Changes, Child, Instance, Position, Reminder, Row, State
 from sidecar.core.workflow.state import load as load_state
 from sidecar.store.protocol import (
     Criteria,
+    Cursor,
     DamagedError,
     EntityRow,
     FullError,
-    Mark,
     Order,
     Page,
     Ready,
@@ -54,7 +54,7 @@ _DESTINATIONS = "SELECT DISTINCT target_namespace, target_app FROM reminders WHE
 class Sqlite:
     """A `Store` in one file. Use `open_store` to get one."""
 
-    def __init__(self, me: Self, file: File, opened: schema.Opened) -> None:
+    def __init__(self, me: AppIdentity, file: File, opened: schema.Opened) -> None:
         self.me = me
         self.file = file
         self.identity, self.next_key, self.next_order = opened
@@ -188,7 +188,7 @@ class Sqlite:
         )
         return next(iter(await self._reminders(where, (namespace, app, *call))), None)
 
-    async def query(self, criteria: Criteria, order: Order, after: Mark, limit: int) -> Page:
+    async def query(self, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
         """See `Store.query`."""
         return await self.file.call(queries.run, criteria, order, after, limit)
 
@@ -235,7 +235,7 @@ def _state(connection: sqlite3.Connection, instance: Instance) -> State:
     key = (instance.key,)
     calls = [rows.to_call(row) for row in connection.execute(writes.SELECT_CALLS, key)]
     children = [rows.to_child(row) for row in connection.execute(writes.SELECT_CHILDREN, key)]
-    inbox = [Row(*row) for row in connection.execute(writes.SELECT_INBOX, (instance.key, instance.covered))]
+    inbox = [Row(*row) for row in connection.execute(writes.SELECT_INBOX, (instance.key, instance.last_completed_turn))]
     state = State(instance, {call.call.task: call for call in calls}, {child.call: child for child in children})
     return load_state(instance, state, inbox)
 
@@ -248,7 +248,7 @@ def _payloads(connection: sqlite3.Connection, key: int) -> tuple[bytes | None, s
     return (started[0] if started else None, output[0] if output else None)
 
 
-async def open_store(me: Self, directory: Path, fresh: str) -> Sqlite:
+async def open_store(me: AppIdentity, directory: Path, fresh: str) -> Sqlite:
     """Open, or make, the database of an app: `<namespace>.<app>.db` in the directory.
 
     `fresh` becomes the identity of a store that is made anew.

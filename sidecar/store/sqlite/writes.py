@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from sidecar.core.model import Changes, Instance, Reminder, Self
+from sidecar.core.model import AppIdentity, Changes, Instance, Reminder
 from sidecar.store.protocol import Refusal
 from sidecar.store.sqlite import rows
 
@@ -77,7 +77,7 @@ _OF_KEY = tuple(
 Outcomes = list[Refusal | None]
 
 
-def commit(connection: sqlite3.Connection, me: Self, batches: Sequence[Sequence[Changes]]) -> list[Outcomes]:
+def commit(connection: sqlite3.Connection, me: AppIdentity, batches: Sequence[Sequence[Changes]]) -> list[Outcomes]:
     """Write batches in one transaction; return, per changes, the reason for which it was left out.
 
     An error of the database leaves none of the batch, as far as the database can tell.
@@ -93,7 +93,7 @@ def commit(connection: sqlite3.Connection, me: Self, batches: Sequence[Sequence[
     return outcomes
 
 
-def _batch(connection: sqlite3.Connection, me: Self, batch: Sequence[Changes]) -> Outcomes:
+def _batch(connection: sqlite3.Connection, me: AppIdentity, batch: Sequence[Changes]) -> Outcomes:
     """Write changes one after the other; behind a change of an instance that is left out, the rest is left out."""
     outcomes: Outcomes = []
     broken = False
@@ -104,7 +104,7 @@ def _batch(connection: sqlite3.Connection, me: Self, batch: Sequence[Changes]) -
     return outcomes
 
 
-def _one(connection: sqlite3.Connection, me: Self, changes: Changes) -> Refusal | None:
+def _one(connection: sqlite3.Connection, me: AppIdentity, changes: Changes) -> Refusal | None:
     refusal = _check(connection, me, changes)
     if refusal is None:
         if changes.replaces:
@@ -118,7 +118,7 @@ def _one(connection: sqlite3.Connection, me: Self, changes: Changes) -> Refusal 
     return refusal
 
 
-def _check(connection: sqlite3.Connection, me: Self, changes: Changes) -> Refusal | None:
+def _check(connection: sqlite3.Connection, me: AppIdentity, changes: Changes) -> Refusal | None:
     """Return why the changes are refused, before anything of them is written."""
     for message in changes.received:
         if connection.execute(_RECEIVED, (message.store, message.id)).fetchone():
@@ -140,9 +140,9 @@ def _check(connection: sqlite3.Connection, me: Self, changes: Changes) -> Refusa
     return None
 
 
-def _taken_in(connection: sqlite3.Connection, me: Self, reminder: Reminder) -> bool:
+def _taken_in(connection: sqlite3.Connection, me: AppIdentity, reminder: Reminder) -> bool:
     """Whether an activity of another app is here already, or its result still waits to go home."""
-    if reminder.owner or rows.place(me, reminder) != rows.OWN_WORKER:
+    if reminder.owner or rows.destination(me, reminder) != rows.OWN_WORKER:
         return False
     call = (*reminder.source[:2], *reminder.call)
     return any(connection.execute(statement, call).fetchone() for statement in (_ANSWERED, _TAKEN_IN))
@@ -187,7 +187,7 @@ def _write_log(connection: sqlite3.Connection, changes: Changes) -> None:
         connection.executemany(_APPEND, [(key, *row) for row in changes.append])
 
 
-def _write_reminders(connection: sqlite3.Connection, me: Self, changes: Changes) -> None:
+def _write_reminders(connection: sqlite3.Connection, me: AppIdentity, changes: Changes) -> None:
     if changes.dropped:
         connection.executemany(_DROP, [(reminder,) for reminder in changes.dropped])
     for statement in _RELEASE:

@@ -7,11 +7,11 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import delivery, events, operations
 from sidecar.core.errors import MalformedError
-from sidecar.core.model import Changes, Context, Kind, Outcome, Reminder, Self
+from sidecar.core.model import AppIdentity, Changes, Context, Kind, Outcome, Reminder
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import ME, ML, NOW, SECOND, Flow, end, kind_of, message, outcome_of, result, task
 
-HERE = Self("default", "ml")
+HERE = AppIdentity("default", "ml")
 
 
 def sent() -> Reminder:
@@ -73,7 +73,7 @@ def test_the_result_of_an_activity_of_another_app_replaces_it_and_resolves_the_c
     [back] = changes.set
     assert changes == Changes(set=(back,), dropped=(taken.id,), required=(taken.id,))
     assert (back.kind, back.owner, back.target, back.call) == (Kind.RESULT, 0, request.source, request.call)
-    assert (back.id > taken.id, back.held, back.due) == (True, False, at.now)
+    assert (back.id > taken.id, back.kept_until_result, back.due) == (True, False, at.now)
     assert home.arrive(back, message()).reply.outcome is Outcome.DONE
     assert home.last.dropped == (request.id,)
     event = events.decode(home.state.inbox[0].event)

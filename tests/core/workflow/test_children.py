@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.core import delivery, events
 from sidecar.core.delivery import Arrival
-from sidecar.core.model import NO_CALL, ActorId, CallId, Changes, Child, Kind, Outcome, Parent, Self, Status
+from sidecar.core.model import NO_CALL, ActorId, AppIdentity, CallId, Changes, Child, Kind, Outcome, Parent, Status
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import (
     MADE,
@@ -56,7 +56,7 @@ def test_a_child_is_created_as_its_parent_asked_and_remembers_who_that_was(paren
 @pytest.mark.parametrize("reuse", [True, False])
 def test_a_child_whose_id_is_taken_fails_at_its_parent_and_the_occupant_stays(parent: Parent, reuse: bool) -> None:
     """M50"""
-    flow = Flow(Self("default", "orders", reuse_ended=reuse)).start()
+    flow = Flow(AppIdentity("default", "orders", reuse_ended=reuse)).start()
     if not reuse:
         flow.turn(end())
     before = flow.instance

@@ -34,7 +34,7 @@ def test_a_detached_workflow_carries_all_that_it_was_given_and_no_parent() -> No
     assert not started.HasField("parent")
     assert started.instance.execution_id.value not in ("", flow.instance.execution)
     assert reminder.target == ME.workflow("default", "report")
-    assert not reminder.held
+    assert not reminder.kept_until_result
     assert (flow.instance.status, flow.state.children, changes.children) == (Status.COMPLETED, {}, ())
 
 
@@ -72,7 +72,7 @@ def test_one_for_another_app_is_a_message_to_it_without_a_way_back() -> None:
     flow = Flow().start()
     changes = flow.turn(detach(4, "report", app="ml"))
     reminder = one(changes.set, Kind.DETACHED)
-    assert (reminder.target.app, reminder.target.hub, reminder.held) == ("ml", "", False)
+    assert (reminder.target.app, reminder.target.hub, reminder.kept_until_result) == ("ml", "", False)
     router = events.decode(changes.append[-1].event).router
     assert (router.source_app_id, router.target_app_id) == ("orders", "ml")
     there = received(reminder)

@@ -68,7 +68,7 @@ def test_an_execution_ends_as_its_worker_says(
     assert (instance.status, instance.completed_at) == (action.complete.status, NOW + SECOND)
     assert changes.output == output
     assert instance.failure == (None if failure is None else failure.SerializeToString(deterministic=True))
-    assert (instance.covered, instance.custom_status, instance.ready) == (1, '"s"', False)
+    assert (instance.last_completed_turn, instance.custom_status, instance.ready) == (1, '"s"', False)
     assert (kinds(changes.append), changes.set) == (["orchestrator_started"], ())
 
 
@@ -93,7 +93,7 @@ def test_activities_that_still_wait_are_taken_back_when_nobody_wants_them(flow: 
     assert changes.released == (remote.id, own_child.id, their_child.id)
     [withdrawal] = changes.set
     assert (withdrawal.kind, withdrawal.target, withdrawal.call) == (Kind.WITHDRAW, remote.target, remote.call)
-    assert (withdrawal.held, withdrawal.id > their_child.id) == (False, True)
+    assert (withdrawal.kept_until_result, withdrawal.id > their_child.id) == (False, True)
     assert flow.open == {}
 
 
@@ -103,7 +103,7 @@ def test_actions_beside_an_end_are_carried_out_and_nobody_waits_for_them(flow: F
     assert [reminder.kind for reminder in changes.set] == [
         *(Kind.ACTIVITY, Kind.ACTIVITY, Kind.CREATE, Kind.CREATE, Kind.EVENT, Kind.TERMINATE)
     ]
-    assert not any(reminder.held for reminder in changes.set)
+    assert not any(reminder.kept_until_result for reminder in changes.set)
     assert {reminder.call.execution for reminder in changes.set[:5]} == {"w-1"}
     assert (changes.opened, flow.open) == ((), {})
     creations = [reminder for reminder in changes.set if reminder.kind is Kind.CREATE]
@@ -132,7 +132,7 @@ def test_the_parent_of_an_instance_is_told_how_it_ended(
     changes = Flow().start(parent=parent).turn(action)
     answer = one(changes.set, Kind.RESULT)
     assert (answer.target, answer.source, answer.call) == (parent.actor, ME.workflow("default", "w"), parent.call)
-    assert (answer.held, answer.due) == (False, NOW)
+    assert (answer.kept_until_result, answer.due) == (False, NOW)
     assert kind_of(answer.payload) == kind
     ended = getattr(events.decode(answer.payload), kind)
     assert ended.task_scheduled_id == parent.call.task
@@ -185,7 +185,7 @@ def test_a_continued_execution_is_a_new_one_of_the_same_instance(flow: Flow) -> 
     flow.now += SECOND
     changes = flow.turn(renew(), custom_status=StringValue(value='"gen 2"'))
     after = flow.instance
-    assert (after.execution, after.status, after.ready, after.covered) == ("id-1", Status.RUNNING, True, 2)
+    assert (after.execution, after.status, after.ready, after.last_completed_turn) == ("id-1", Status.RUNNING, True, 2)
     assert (after.key, after.id, after.name, after.tags) == (before.key, "w", "order", before.tags)
     assert after.origin == before.origin == "w-1"
     assert (after.created_at, after.started_at, after.completed_at) == (NOW, NOW, None)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sidecar.core import events, operations
-from sidecar.core.model import Kind, Outcome, Reminder, Self, Status
+from sidecar.core.model import AppIdentity, Kind, Outcome, Reminder, Status
 from sidecar.core.workflow import pauses, stalls
 from tests.core.builders import (
     ME,
@@ -40,7 +40,7 @@ def told(flow: Flow) -> list[tuple[str, str, str]]:
     return [(one.target.app, one.target.id, what) for one, what in zip(found, kind, strict=True)]
 
 
-def family(me: Self = CASCADING, **start: Any) -> Flow:
+def family(me: AppIdentity = CASCADING, **start: Any) -> Flow:
     """An instance with a child here, one at ml, one that has ended, and a detached workflow."""
     flow = Flow(me).start(**start)
     made = flow.turn(child(0, "a"), child(1, "b", app="ml"), child(2, "c"), detach(3, "d"))
@@ -93,7 +93,7 @@ def test_an_order_that_was_overtaken_by_a_later_one_is_not_obeyed() -> None:
     assert (flow.last.append, told(flow)[0][2]) == ((), "execution_resumed")
     for number in (5, 6):
         assert effect(flow.arrive(order(number, PAUSE), message(10 + number, "front"))) == "done"
-    assert (flow.instance.suspended, flow.instance.obeyed) == (False, 6)
+    assert (flow.instance.suspended, flow.instance.last_order) == (False, 6)
     flow.arrive(order(7, PAUSE), message(7, "front"))
     assert flow.instance.suspended
 

@@ -24,7 +24,7 @@ def asked(scope: int, *, given: bytes = b"") -> list[bytes]:
     flow = Flow().start()
     first = task(0, "x", history_propagation_scope=scope)
     second = child(1, history_propagation_scope=scope)
-    record = Record(flow.instance.covered, flow.instance.execution, [b"past"], lineage=given)
+    record = Record(flow.instance.last_completed_turn, flow.instance.execution, [b"past"], lineage=given)
     response = pb.OrchestratorResponse(instance_id=flow.instance.id, actions=[first, second])
     changes = turns.complete(flow.at, flow.state, flow.begin(), response, record)
     found = []

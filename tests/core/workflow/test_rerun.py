@@ -9,7 +9,7 @@ from sidecar.core.model import CallKind, Kind, Outcome, Position, Rewind, Row, S
 from sidecar.core.operations import Identity
 from sidecar.core.workflow import pauses, rerun
 from sidecar.core.workflow import state as states
-from sidecar.core.workflow.rerun import Source, Wish
+from sidecar.core.workflow.rerun import RerunRequest, Source
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import (
     ME,
@@ -45,7 +45,9 @@ class Past(Flow):
         return super().commit(changes)
 
     def source(self) -> Source:
-        return Source(self.instance, [self.log[at] for at in sorted(self.log) if at.turn <= self.instance.covered])
+        return Source(
+            self.instance, [self.log[at] for at in sorted(self.log) if at.turn <= self.instance.last_completed_turn]
+        )
 
 
 def done() -> Past:
@@ -74,7 +76,7 @@ def done() -> Past:
 def again(flow: Past, event_id: int, **wish: object) -> Flow:
     """The new instance."""
     fresh = Flow(now=flow.now)
-    decision = rerun.rerun(fresh.at, None, flow.source(), NEW, Wish(event_id, **wish))  # type: ignore[arg-type]
+    decision = rerun.rerun(fresh.at, None, flow.source(), NEW, RerunRequest(event_id, **wish))  # type: ignore[arg-type]
     assert decision.reply.outcome is Outcome.DONE, decision.reply
     fresh.take(decision)
     return fresh
@@ -204,7 +206,7 @@ def test_what_cannot_be_rerun_is_refused_and_says_why(case: str) -> None:
     if case == "a child":
         source = source._replace(instance=replace(source.instance, parent=PARENT))
     fresh = Flow()
-    decision = rerun.rerun(fresh.at, None, source, NEW, Wish(number, **wish))
+    decision = rerun.rerun(fresh.at, None, source, NEW, RerunRequest(number, **wish))
     assert decision.changes is None
     assert decision.reply.outcome is outcome
     assert said in decision.reply.text
@@ -212,14 +214,14 @@ def test_what_cannot_be_rerun_is_refused_and_says_why(case: str) -> None:
 
 def test_an_id_that_is_taken_is_refused_even_if_its_instance_has_ended() -> None:
     for occupant in (Flow().start(), done()):
-        decision = rerun.rerun(occupant.at, occupant.live, done().source(), NEW, Wish(6))
+        decision = rerun.rerun(occupant.at, occupant.live, done().source(), NEW, RerunRequest(6))
         assert (decision.changes, decision.reply.outcome) == (None, Outcome.EXISTS)
 
 
 def test_the_new_instance_is_loaded_as_it_was_made_and_takes_answers() -> None:
     fresh = again(done(), 6)
     late = one([reminder for reminder in fresh.last.set if reminder.name == "late"], Kind.ACTIVITY)
-    rows = [row for row in fresh.last.append if row.turn > fresh.instance.covered]
+    rows = [row for row in fresh.last.append if row.turn > fresh.instance.last_completed_turn]
     loaded = states.load(fresh.instance, replace_state(fresh), rows)
     assert (loaded.tail, loaded.inbox) == (fresh.state.tail, fresh.state.inbox)
     fresh.arrive(result(late, outcome_of(late)))

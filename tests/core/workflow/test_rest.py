@@ -39,11 +39,13 @@ def test_what_was_not_processed_comes_again_before_what_arrived_meanwhile(flow: 
 def test_the_log_shows_what_was_processed_and_then_the_actions_of_the_turn(flow: Flow) -> None:
     turn = flow.begin()
     changes = flow.complete(turn, task(7), **processed(3))
-    covered = sorted([*turn.rows[:2], *(row for row in changes.append if row.turn <= flow.instance.covered)])
+    covered = sorted(
+        [*turn.rows[:2], *(row for row in changes.append if row.turn <= flow.instance.last_completed_turn)]
+    )
     assert kinds(covered) == ["orchestrator_started", "event_raised", "event_raised", "task_scheduled"]
     assert len({row.position for row in covered}) == len(covered)
     assert all(row.position < changes.truncate for row in covered[:3] if changes.truncate)
-    assert [row.turn for row in changes.append if row.turn > flow.instance.covered] == [turn.number + 1]
+    assert [row.turn for row in changes.append if row.turn > flow.instance.last_completed_turn] == [turn.number + 1]
 
 
 def test_a_rest_that_spans_several_turns_is_moved_whole() -> None:
@@ -59,7 +61,7 @@ def test_a_rest_that_spans_several_turns_is_moved_whole() -> None:
     assert names(flow.state.inbox) == ["b", "c", "d"]
     positions = [row.position for row in flow.state.inbox]
     assert positions == sorted(set(positions))
-    assert positions[0] > Position(flow.instance.covered, 1 << 30)
+    assert positions[0] > Position(flow.instance.last_completed_turn, 1 << 30)
     flow.event("e")
     assert names(flow.begin().rows) == ["b", "c", "d", "e"]
 

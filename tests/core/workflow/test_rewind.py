@@ -53,15 +53,15 @@ class Kept(Flow):
             self.output = None if changes.reopened else changes.output or self.output
         return super().commit(changes)
 
-    def covered(self) -> list[bytes]:
-        return [self.log[at] for at in sorted(self.log) if at.turn <= self.instance.covered]
+    def last_completed_turn(self) -> list[bytes]:
+        return [self.log[at] for at in sorted(self.log) if at.turn <= self.instance.last_completed_turn]
 
     def record(self, *, log: bool = True) -> Record:
         instance = self.instance
         return Record(
-            instance.covered,
+            instance.last_completed_turn,
             instance.execution,
-            self.covered() if log else None,
+            self.last_completed_turn() if log else None,
             tuple(self.children.values()),
             self.output,
         )
@@ -71,7 +71,7 @@ class Kept(Flow):
 
     def reload(self) -> None:
         """Read it from what is stored, as after a crash."""
-        rows = [Row(*at, self.log[at]) for at in sorted(self.log) if at.turn > self.instance.covered]
+        rows = [Row(*at, self.log[at]) for at in sorted(self.log) if at.turn > self.instance.last_completed_turn]
         fresh = State(self.instance, dict(self.state.open), dict(self.state.children))
         self.live = states.load(self.instance, fresh, rows)
 
@@ -126,7 +126,7 @@ def test_only_an_instance_that_has_failed_is_rewound(status: Status | None) -> N
 
 def test_what_was_read_of_an_instance_that_has_gone_on_is_not_used() -> None:
     flow = broken()
-    for old in (None, flow.record()._replace(covered=1), flow.record()._replace(execution="other")):
+    for old in (None, flow.record()._replace(last_completed_turn=1), flow.record()._replace(execution="other")):
         assert rewind.rewind(flow.at, flow.live, None, old).reply.outcome is Outcome.UNAVAILABLE
 
 
@@ -135,14 +135,14 @@ def test_what_was_read_of_an_instance_that_has_gone_on_is_not_used() -> None:
 
 def test_a_worker_is_asked_with_the_end_in_the_past_and_the_rewind_alone_as_news() -> None:
     flow = broken()
-    before, failure = flow.covered(), flow.instance.failure
+    before, failure = flow.last_completed_turn(), flow.instance.failure
     flow.now += SECOND
     assert flow.rewind(ask=True).reply.outcome is Outcome.DONE
     instance = flow.instance
     assert (instance.status, instance.rewind, instance.ready) == (Status.RUNNING, Rewind.ASKED, True)
     assert (instance.completed_at, instance.failure, flow.last.reopened) == (None, None, True)
-    assert flow.covered()[:-1] == before
-    ended = events.decode(flow.covered()[-1]).execution_completed
+    assert flow.last_completed_turn()[:-1] == before
+    ended = events.decode(flow.last_completed_turn()[-1]).execution_completed
     assert (ended.status, ended.failure.SerializeToString()) == (Status.FAILED, failure)
     turn = flow.begin()
     assert kind_of(turn.started) == "orchestrator_started"
@@ -162,7 +162,7 @@ def test_what_arrives_meanwhile_waits_for_the_new_history(crash: bool) -> None:
     flow.event("late")
     assert kinds(turn.rows) == ["execution_rewound"]
     flow.rewritten(turn, new_history(flow, turn))
-    assert [kind_of(event) for event in flow.covered()] == KEPT
+    assert [kind_of(event) for event in flow.last_completed_turn()] == KEPT
     assert kinds(flow.state.inbox) == ["event_raised", "event_raised"]
     again = flow.begin()
     assert [events.decode(row.event).event_raised.name for row in again.rows] == ["early", "late"]
@@ -170,7 +170,7 @@ def test_what_arrives_meanwhile_waits_for_the_new_history(crash: bool) -> None:
 
 def new_history(flow: Kept, turn: turns.Turn) -> list[pb.HistoryEvent]:
     """Return what an SDK writes: without failures, under a new execution ID."""
-    log = [*flow.covered(), turn.started, *(row.event for row in turn.rows)]
+    log = [*flow.last_completed_turn(), turn.started, *(row.event for row in turn.rows)]
     return rewind.without_failures([events.decode(event) for event in log], "fresh", "")
 
 
@@ -179,10 +179,10 @@ def test_the_new_history_replaces_the_old_and_a_turn_without_news_follows() -> N
     flow.rewind(ask=True)
     turn = flow.begin()
     flow.rewritten(turn, new_history(flow, turn))
-    assert [kind_of(event) for event in flow.covered()] == KEPT
+    assert [kind_of(event) for event in flow.last_completed_turn()] == KEPT
     instance = flow.instance
     assert (instance.execution, instance.rewind, instance.ready) == ("fresh", Rewind.REPLAY, True)
-    assert (instance.covered, instance.status) == (turn.number, Status.RUNNING)
+    assert (instance.last_completed_turn, instance.status) == (turn.number, Status.RUNNING)
     flow.reload()
     assert flow.instance.ready
     again = flow.begin()
@@ -206,7 +206,7 @@ def test_an_sdk_that_drops_what_it_does_not_know_loses_nothing_of_ours() -> None
     flow.rewritten(turn, history)
     slow = next(reminder for reminder in flow.last.set if reminder.name == "slow")
     assert slow.target.app == "ml"
-    started = events.decode(flow.covered()[1]).execution_started
+    started = events.decode(flow.last_completed_turn()[1]).execution_started
     assert (started.parent.turn, started.instance.execution_id.value) == (PARENT.call.turn, "fresh")
 
 
@@ -220,7 +220,10 @@ def test_an_execution_id_that_is_none_or_the_old_one_is_replaced(given: str) -> 
     history[1].execution_started.instance.execution_id.value = given
     flow.rewritten(turn, history)
     assert flow.instance.execution not in ("", "w-1")
-    assert events.decode(flow.covered()[1]).execution_started.instance.execution_id.value == flow.instance.execution
+    assert (
+        events.decode(flow.last_completed_turn()[1]).execution_started.instance.execution_id.value
+        == flow.instance.execution
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,7 +245,7 @@ def test_an_answer_that_is_no_history_fails_the_instance_again(answer: tuple[pb.
     assert (flow.instance.status, flow.instance.rewind, flow.open) == (Status.FAILED, Rewind.NO, {})
     assert flow.last.set == ()
     flow.rewind()
-    assert [kind_of(event) for event in flow.covered()].count("execution_completed") == 0
+    assert [kind_of(event) for event in flow.last_completed_turn()].count("execution_completed") == 0
     assert flow.instance.status is Status.RUNNING
 
 
@@ -268,11 +271,14 @@ def test_without_a_worker_that_knows_how_the_history_is_written_here() -> None:
     flow = broken()
     execution = flow.instance.execution
     flow.rewind()
-    assert [kind_of(event) for event in flow.covered()] == KEPT
+    assert [kind_of(event) for event in flow.last_completed_turn()] == KEPT
     assert (flow.instance.status, flow.instance.rewind, flow.instance.ready) == (Status.RUNNING, Rewind.REPLAY, True)
     assert flow.instance.execution not in ("", execution)
-    assert events.decode(flow.covered()[1]).execution_started.instance.execution_id.value == flow.instance.execution
-    assert events.decode(flow.covered()[-1]).execution_rewound.reason.value == "mended"
+    assert (
+        events.decode(flow.last_completed_turn()[1]).execution_started.instance.execution_id.value
+        == flow.instance.execution
+    )
+    assert events.decode(flow.last_completed_turn()[-1]).execution_rewound.reason.value == "mended"
 
 
 def test_a_call_that_succeeded_in_the_end_keeps_its_failures() -> None:
@@ -297,7 +303,7 @@ def test_a_call_that_succeeded_in_the_end_keeps_its_failures() -> None:
 def test_what_is_left_open_is_opened_again_as_new_calls() -> None:
     """Design 3: turn numbers go on, so that an answer to an old call is none to the new one."""
     flow = broken()
-    old = flow.instance.covered
+    old = flow.instance.last_completed_turn
     flow.rewind()
     opened = {number: (call.kind, call.call.turn) for number, call in flow.open.items()}
     assert opened == {
@@ -309,7 +315,7 @@ def test_what_is_left_open_is_opened_again_as_new_calls() -> None:
     }
     sent = {reminder.kind: reminder for reminder in flow.last.set}
     assert set(sent) == {Kind.REWIND, Kind.TIMER, Kind.ACTIVITY}
-    assert (sent[Kind.TIMER].due, sent[Kind.ACTIVITY].held) == (NOW + 60 * SECOND, True)
+    assert (sent[Kind.TIMER].due, sent[Kind.ACTIVITY].kept_until_result) == (NOW + 60 * SECOND, True)
     assert sent[Kind.ACTIVITY].call == (flow.instance.execution, old + 1, 5)
     late = replace(sent[Kind.ACTIVITY], call=sent[Kind.ACTIVITY].call._replace(execution="w-1", turn=1))
     assert flow.arrive(result(late), message(9)).reply.outcome is Outcome.DUPLICATE
@@ -329,7 +335,7 @@ def test_what_waited_unseen_is_kept_but_for_failures_which_are_tried_again() -> 
     flow.rewind()
     assert kinds(flow.state.inbox) == ["task_completed", "event_raised"]
     assert set(flow.open) == {3}
-    assert "task_failed" not in [kind_of(event) for event in flow.covered()]
+    assert "task_failed" not in [kind_of(event) for event in flow.last_completed_turn()]
 
 
 # ---------------------------------------------------------------- children
@@ -344,7 +350,7 @@ def test_a_child_is_rewound_by_the_call_that_created_it() -> None:
     flow.rewind()
     order = of_child(flow)
     made = next(iter(flow.children.values()))
-    assert (order.target, order.call, order.held) == (ME.workflow("default", "kid"), made.call, False)
+    assert (order.target, order.call, order.kept_until_result) == (ME.workflow("default", "kid"), made.call, False)
     wanted = events.decode(order.payload).execution_rewound
     assert (wanted.reason.value, wanted.parent_execution_id.value) == ("mended", flow.instance.execution)
     assert (wanted.name.value, wanted.instance_id.value) == ("ship", "kid")
@@ -381,9 +387,9 @@ def test_a_child_that_has_failed_is_rewound() -> None:
     there = kid(Status.FAILED)
     assert tell(there).reply.outcome is Outcome.DONE
     assert (there.instance.status, there.instance.rewind) == (Status.RUNNING, Rewind.REPLAY)
-    rewound = events.decode(there.covered()[-1]).execution_rewound
+    rewound = events.decode(there.last_completed_turn()[-1]).execution_rewound
     assert (rewound.reason.value, rewound.HasField("name")) == ("mended", False)
-    started = events.decode(there.covered()[1]).execution_started
+    started = events.decode(there.last_completed_turn()[1]).execution_started
     assert started.parent.instance.execution_id.value == rewound.parent_execution_id.value != ""
 
 

@@ -28,7 +28,11 @@ def test_an_activity_goes_to_the_app_it_names_before_its_tag_before_a_route(
     action = task(0, name, app=app)
     action.schedule_task.tags.update(tags)
     [request] = Flow(ROUTED).start().turn(action).set
-    assert (request.kind, request.target.app, request.held) == (Kind.ACTIVITY, goes_to, goes_to != "orders")
+    assert (request.kind, request.target.app, request.kept_until_result) == (
+        Kind.ACTIVITY,
+        goes_to,
+        goes_to != "orders",
+    )
 
 
 def test_a_child_goes_by_the_routes_of_workflows() -> None:

@@ -114,7 +114,7 @@ def test_the_event_stands_between_the_turns_and_the_inbox_stays(flow: Flow) -> N
     changes = stall(flow, NOT_AVAILABLE)
     assert changes is not None
     (row,) = changes.append
-    assert row.turn == flow.instance.covered
+    assert row.turn == flow.instance.last_completed_turn
     assert kinds(flow.state.inbox) == ["event_raised"]
     assert kinds(flow.begin().rows) == ["event_raised"]
 

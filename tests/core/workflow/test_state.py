@@ -92,7 +92,7 @@ class Steps(RuleBasedStateMachine):
         self.world = World()
         self.number = 0
         self.answers: list[Reminder] = []
-        self.covered: dict[tuple[int, str], list[Row]] = {}
+        self.last_completed_turn: dict[tuple[int, str], list[Row]] = {}
         self.ended: dict[int, Status] = {}
 
     def fresh(self) -> int:
@@ -216,7 +216,7 @@ class Steps(RuleBasedStateMachine):
             assert state.open == stored.calls
             assert state.children == stored.live_children()
             assert state.inbox == stored.inbox()
-            assert state.tail.turn > stored.instance.covered
+            assert state.tail.turn > stored.instance.last_completed_turn
             assert not rows or state.tail > rows[-1].position
 
     @invariant()
@@ -231,10 +231,10 @@ class Steps(RuleBasedStateMachine):
     def what_a_worker_has_seen_stays_and_what_has_ended_stays_ended(self) -> None:
         for key, stored in self.world.stored.items():
             instance = stored.instance
-            seen = [row for row in stored.rows() if row.turn <= instance.covered]
-            before = self.covered.get((key, instance.execution), [])
+            seen = [row for row in stored.rows() if row.turn <= instance.last_completed_turn]
+            before = self.last_completed_turn.get((key, instance.execution), [])
             assert seen[: len(before)] == before
-            self.covered[key, instance.execution] = seen
+            self.last_completed_turn[key, instance.execution] = seen
             assert self.ended.get(key, instance.status) is instance.status
             if instance.status.terminal:
                 self.ended[key] = instance.status
@@ -268,7 +268,7 @@ class Steps(RuleBasedStateMachine):
         for reminder in self.world.reminders.values():
             if reminder.id not in open_now:
                 assert reminder.kind is not Kind.TIMER
-                assert not reminder.held
+                assert not reminder.kept_until_result
         assert self.world.accepted & self.world.reminders.keys() <= open_now.keys()
 
     def causes(self, key: int, stored: Stored, call: OpenCall) -> list[object]:
@@ -280,7 +280,7 @@ class Steps(RuleBasedStateMachine):
             )
         )
         assert all(found.id == call.reminder for found in requests)
-        assert all(found.held is not ME.owns(found.target) for found in requests)
+        assert all(found.kept_until_result is not ME.owns(found.target) for found in requests)
         answers = self.waiting(lambda one: (one.kind, one.target, one.call) == (Kind.RESULT, own, call.call))
         parents = {key: other.instance.parent for key, other in self.world.stored.items()}
         live = [

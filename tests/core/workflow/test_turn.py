@@ -65,8 +65,8 @@ def test_a_call_to_the_own_app_stays_here_whether_or_not_it_is_named(app: str) -
     activity, create = one(changes.set, Kind.ACTIVITY), one(changes.set, Kind.CREATE)
     assert activity.target == ME.activity("default", "w::0::1")
     assert create.target == ME.workflow("default", "c")
-    assert not activity.held
-    assert not create.held
+    assert not activity.kept_until_result
+    assert not create.kept_until_result
     assert not any(events.decode(row.event).HasField("router") for row in changes.append)
 
 
@@ -79,8 +79,8 @@ def test_a_call_to_another_app_is_held_until_its_answer_and_shows_both_apps(
     place = (namespace or "default", app)
     assert activity.target == ActorId(*place, "activity", "", "w::0::1")
     assert create.target == ActorId(*place, "workflow", "", "c")
-    assert activity.held
-    assert create.held
+    assert activity.kept_until_result
+    assert create.kept_until_result
     router = pb.Router(source_app_id="orders", target_app_id=app, target_namespace=namespace)
     assert [events.decode(row.event).router for row in changes.append[1:]] == [router, router]
 
@@ -202,7 +202,7 @@ def test_an_event_goes_to_an_instance_here_or_in_the_app_that_is_named_in_either
     raised = events.decode(changes.set[0].payload).event_raised
     assert raised == pb.EventRaised(name="paid", input=StringValue(value="1"))
     assert not events.decode(changes.set[1].payload).event_raised.HasField("input")
-    assert not any(reminder.held for reminder in changes.set)
+    assert not any(reminder.kept_until_result for reminder in changes.set)
     sent = events.decode(changes.append[1].event).event_sent
     assert sent == pb.EventSent(instance_id="other", name="paid", input=StringValue(value="1"))
     assert {(call.kind, call.reminder) for call in flow.open.values()} == {(CallKind.EVENT, 0)}
@@ -266,11 +266,11 @@ def test_a_turn_has_all_that_waits_and_what_comes_later_waits_for_the_next(flow:
     assert (turn.key, turn.execution, turn.number) == (flow.instance.key, "w-1", 1)
     assert kinds(turn.rows) == ["execution_started", "event_raised"]
     changes = flow.complete(turn, task(0))
-    assert (flow.instance.covered, flow.instance.ready) == (1, True)
+    assert (flow.instance.last_completed_turn, flow.instance.ready) == (1, True)
     assert [row.turn for row in flow.state.inbox] == [2]
     assert changes.append[-1].position < flow.state.inbox[0].position
     flow.turn()
-    assert (flow.instance.covered, flow.instance.ready, flow.state.inbox) == (2, False, [])
+    assert (flow.instance.last_completed_turn, flow.instance.ready, flow.state.inbox) == (2, False, [])
 
 
 def test_a_turn_that_is_handed_out_again_covers_what_came_meanwhile(flow: Flow) -> None:
@@ -278,7 +278,7 @@ def test_a_turn_that_is_handed_out_again_covers_what_came_meanwhile(flow: Flow) 
     flow.event("a")
     changes = flow.turn(task(0))
     assert [row.position for row in changes.append] == [(1, 0), (2, 3)]
-    assert flow.instance.covered == 2
+    assert flow.instance.last_completed_turn == 2
     assert flow.open[0].call == CallId("w-1", 2, 0)
 
 
@@ -335,7 +335,7 @@ def test_a_turn_of_the_execution_before_is_refused_even_if_it_had_more_events_th
     first = flow.begin()
     second = flow.event("a").begin()
     flow.complete(first, renew())
-    assert second.number > flow.instance.covered
+    assert second.number > flow.instance.last_completed_turn
     with pytest.raises(OvertakenError):
         flow.complete(second, task(5))
 

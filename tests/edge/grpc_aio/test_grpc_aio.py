@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
-from sidecar.edge.transport.ports import Call, Handlers, Refused, Status
+from sidecar.edge.transport.ports import Call, Handlers, Refused, StatusCode
 from tests.edge.transport import http2
 from tests.edge.transport.network import SOON, Held, echo
 
@@ -100,7 +100,7 @@ async def test_connections_above_the_limit_are_closed_and_those_that_are_here_go
     another = GrpcChannel(f"127.0.0.1:{port}")
     with pytest.raises(Refused) as refused:
         await another.unary("/t/echo", b"x")
-    assert refused.value.status is Status.UNAVAILABLE
+    assert refused.value.status is StatusCode.UNAVAILABLE
     for channel in channels:
         assert await channel.unary("/t/echo", b"x") == b"x"
     await channels.pop().close()

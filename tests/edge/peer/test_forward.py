@@ -12,7 +12,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.actors.clock import Clock
 from sidecar.core.ids import Ids
 from sidecar.edge.peer import forward
-from sidecar.edge.transport.ports import Refused, Status
+from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.peers.outbox import LinkBrokenError
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
@@ -97,9 +97,9 @@ async def test_refusals_come_back_with_their_status_and_text(pair: Pair) -> None
     twice = pb.CreateInstanceRequest(instance_id="a", name="flow", router=ML)
     assert await orders.refusal("StartInstance", twice) == await ml.refusal("StartInstance", twice)
     missing = pb.RaiseEventRequest(instance_id="none", name="e", router=ML)
-    assert await orders.refusal("RaiseEvent", missing) == (Status.NOT_FOUND, "no such instance exists")
+    assert await orders.refusal("RaiseEvent", missing) == (StatusCode.NOT_FOUND, "no such instance exists")
     nameless = pb.CreateInstanceRequest(instance_id="c", router=ML)
-    assert (await orders.refusal("StartInstance", nameless))[0] is Status.INVALID_ARGUMENT
+    assert (await orders.refusal("StartInstance", nameless))[0] is StatusCode.INVALID_ARGUMENT
 
 
 async def test_get_and_wait_for_an_unknown_id_answer_at_once(pair: Pair) -> None:
@@ -116,7 +116,7 @@ async def test_an_app_id_that_differs_from_a_known_one_in_case_alone_is_refused(
     for app in ("ML", "Orders"):
         request = pb.GetInstanceRequest(instance_id="a", router=pb.Router(target_app_id=app))
         status, text = await orders.refusal("GetInstance", request)
-        assert (status, app in text) == (Status.INVALID_ARGUMENT, True)
+        assert (status, app in text) == (StatusCode.INVALID_ARGUMENT, True)
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ async def test_an_app_that_is_not_there_is_tried_until_shortly_before_the_deadli
     began = asyncio.get_running_loop().time()
     request = pb.CreateInstanceRequest(instance_id="a", name="flow", router=router)
     status, text = await orders.refusal("StartInstance", request, seconds=1.5)
-    assert (status, f"'{router.target_app_id}'" in text) == (Status.UNAVAILABLE, True)
+    assert (status, f"'{router.target_app_id}'" in text) == (StatusCode.UNAVAILABLE, True)
     assert 1.0 < asyncio.get_running_loop().time() - began < 1.5
 
 
@@ -161,7 +161,7 @@ async def test_an_app_that_comes_up_in_time_gets_the_call(start: Start) -> None:
 async def test_an_unknown_app_fails_at_once_where_configuration_says_so(start: Start) -> None:
     orders = await start("orders", unknown_app="fail")
     request = pb.CreateInstanceRequest(instance_id="a", name="flow", router=ML)
-    assert await orders.refusal("StartInstance", request, 0.9) == (Status.UNAVAILABLE, "app 'ml' has no address")
+    assert await orders.refusal("StartInstance", request, 0.9) == (StatusCode.UNAVAILABLE, "app 'ml' has no address")
 
 
 async def test_a_wait_whose_caller_has_gone_ends_at_the_other_app_too(pair: Pair) -> None:
@@ -198,7 +198,7 @@ async def test_a_call_whose_id_is_none_is_refused_and_not_kept(start: Start, cal
     peer = PlayedPeer(ml)
     assert await peer.introduce(hello("orders", store="s")) == ""
     answer = await ask(peer, request(call_id, "GetInstance", pb.GetInstanceRequest(instance_id="a")))
-    assert (answer.status, said in answer.text) == (Status.INVALID_ARGUMENT, True)
+    assert (answer.status, said in answer.text) == (StatusCode.INVALID_ARGUMENT, True)
     assert not ml.sidecar.peers._served._calls
     await peer.close()
 
@@ -213,7 +213,7 @@ async def test_a_reply_of_a_status_that_there_is_not_blames_the_peer(start: Star
         pass
     assert frame is not None
     await peer.send(peer_pb2.Frame(response=peer_pb2.Response(id=frame.request.id, status=99)))
-    assert (await asked)[0] is Status.UNAVAILABLE
+    assert (await asked)[0] is StatusCode.UNAVAILABLE
     await peer.close()
 
 
@@ -250,14 +250,14 @@ async def test_marks_of_calls_go_when_the_sender_has_its_answer(start: Start) ->
     event = request(call_id, "RaiseEvent", pb.RaiseEventRequest(instance_id="a", name="e", router=ML))
     await ask(peer, event)
 
-    async def marks() -> int:
+    async def dedup_keys() -> int:
         connection = ml.sidecar.store.file.connection
         return (await connection.execute_fetchall("SELECT count(*) FROM received"))[0][0]  # type: ignore[index]
 
-    assert await marks() == 1
+    assert await dedup_keys() == 1
     await peer.send(peer_pb2.Frame(released=call_id))
     async with asyncio.timeout(5.0):
-        while await marks():  # noqa: ASYNC110 (the store has no event for it)
+        while await dedup_keys():  # noqa: ASYNC110 (the store has no event for it)
             await asyncio.sleep(0.02)
     await peer.close()
 
@@ -265,21 +265,21 @@ async def test_marks_of_calls_go_when_the_sender_has_its_answer(start: Start) ->
 @pytest.mark.parametrize(
     ("call_id", "method", "expected"),
     [
-        ("ab" * 16, "CompleteOrchestratorTask", Status.UNIMPLEMENTED),
-        ("ab" * 16, "GetWorkItems", Status.UNIMPLEMENTED),
-        ("ab" * 16, "", Status.UNIMPLEMENTED),
-        ("no hex", "GetInstance", Status.INVALID_ARGUMENT),
-        ("", "GetInstance", Status.INVALID_ARGUMENT),
+        ("ab" * 16, "CompleteOrchestratorTask", StatusCode.UNIMPLEMENTED),
+        ("ab" * 16, "GetWorkItems", StatusCode.UNIMPLEMENTED),
+        ("ab" * 16, "", StatusCode.UNIMPLEMENTED),
+        ("no hex", "GetInstance", StatusCode.INVALID_ARGUMENT),
+        ("", "GetInstance", StatusCode.INVALID_ARGUMENT),
     ],
 )
 async def test_a_peer_may_not_call_what_no_client_can_address(
-    start: Start, call_id: str, method: str, expected: Status
+    start: Start, call_id: str, method: str, expected: StatusCode
 ) -> None:
     ml = await start("ml")
     peer = PlayedPeer(ml)
     await peer.introduce(hello("orders"))
     answer = await ask(peer, request(call_id, method, pb.GetInstanceRequest(instance_id="a")))
-    assert Status(answer.status) is expected
+    assert StatusCode(answer.status) is expected
     await peer.close()
 
 

@@ -9,7 +9,7 @@ from sidecar.core.model import Forgotten, Reply
 from sidecar.edge.peer import forward
 from sidecar.edge.peer.forward import Served
 from sidecar.edge.peer.link import MOST_BATCHES
-from sidecar.edge.transport.ports import Call, Closed, Status
+from sidecar.edge.transport.ports import Call, Closed, StatusCode
 from sidecar.schema import peer_pb2
 from tests.inprocess.test_found_by_simulation import event
 from tests.inprocess.wires import Wire, ends
@@ -65,9 +65,9 @@ async def test_what_is_kept_of_forwarded_calls_is_bounded_in_bytes(
 
     first, status = await call(5_000)
     assert status == 0, "a single one may be as large as it is allowed to be"
-    assert (await call(1))[1] == Status.RESOURCE_EXHAUSTED
+    assert (await call(1))[1] == StatusCode.RESOURCE_EXHAUSTED
     served.release(ML, first)
     calls = [await call(200) for _ in range(4)]
-    assert [status for _, status in calls] == [0, 0, 0, Status.RESOURCE_EXHAUSTED], "200 came in, and 200 went out"
+    assert [status for _, status in calls] == [0, 0, 0, StatusCode.RESOURCE_EXHAUSTED], "200 came in, and 200 went out"
     served.release(ML, calls[0][0])
     assert (await call(200))[1] == 0

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.config.parsers import Secret
 from sidecar.edge.grpc_aio.channel import GrpcChannel
-from sidecar.edge.transport.ports import Metadata, Refused, Status
+from sidecar.edge.transport.ports import Metadata, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.edge.transport import http2
 from tests.edge.transport.network import SOON, open_stream, until
@@ -26,7 +26,7 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Node]:
     await node.stop()
 
 
-async def status(channel: GrpcChannel, method: str, metadata: Metadata = ()) -> tuple[Status, str]:
+async def status(channel: GrpcChannel, method: str, metadata: Metadata = ()) -> tuple[StatusCode, str]:
     """How a call of either kind that sends nothing ends; OK also for a stream that goes on."""
     call = channel.duplex(method, metadata)
     try:
@@ -39,7 +39,7 @@ async def status(channel: GrpcChannel, method: str, metadata: Metadata = ()) -> 
         return refused.status, refused.message
     except TimeoutError:
         pass
-    return Status.OK, ""
+    return StatusCode.OK, ""
 
 
 def methods(node: Node) -> list[str]:
@@ -55,20 +55,20 @@ async def test_every_method_needs_the_token(guarded: Node) -> None:
     for path in paths:
         for metadata in ([], [("dapr-api-token", "wrong")]):
             code, message = await status(guarded.channel, path, metadata)
-            assert code is Status.UNAUTHENTICATED, path
+            assert code is StatusCode.UNAUTHENTICATED, path
             assert "dapr-api-token" in message
-        assert (await status(guarded.channel, path, RIGHT))[0] is not Status.UNAUTHENTICATED, path
+        assert (await status(guarded.channel, path, RIGHT))[0] is not StatusCode.UNAUTHENTICATED, path
 
 
 async def test_a_bearer_token_is_taken_too(guarded: Node) -> None:
     code, _ = await status(guarded.channel, SERVICE + "Hello", [("authorization", f"Bearer {TOKEN}")])
-    assert code is Status.OK
+    assert code is StatusCode.OK
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["Check", "Watch"])
 async def test_health_needs_no_token(guarded: Node, method: str) -> None:
-    assert await status(guarded.channel, HEALTH + method) == (Status.OK, "")
+    assert await status(guarded.channel, HEALTH + method) == (StatusCode.OK, "")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ async def test_no_path_leads_past_the_token(guarded: Node, path: bytes) -> None:
         await asyncio.sleep(0.3)
     assert await guarded.sidecar.store.load("default", "odd") is None
     async with asyncio.timeout(SOON):
-        while (await status(guarded.channel, SERVICE + "Hello", RIGHT))[0] is not Status.OK:  # noqa: ASYNC110
+        while (await status(guarded.channel, SERVICE + "Hello", RIGHT))[0] is not StatusCode.OK:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
 
@@ -107,7 +107,7 @@ async def test_a_stream_that_is_refused_never_was_a_worker(guarded: Node) -> Non
     call = await open_stream(guarded.channel, SERVICE + "GetWorkItems")
     with pytest.raises(Refused) as refused:
         await call.receive()
-    assert refused.value.status is Status.UNAUTHENTICATED
+    assert refused.value.status is StatusCode.UNAUTHENTICATED
     assert not guarded.sidecar.dispatch.pool.workers
     call = guarded.channel.duplex(SERVICE + "GetWorkItems", RIGHT)
     await call.send(b"")
@@ -131,11 +131,11 @@ async def test_calls_above_the_limit_are_told_what_to_do_and_answers_of_workers_
     waits = [await held_wait(node, "held") for _ in range(3)]
     await asyncio.sleep(0.2)
     code, text = await node.refusal("GetInstance", pb.GetInstanceRequest(instance_id="held"))
-    assert code is Status.RESOURCE_EXHAUSTED
+    assert code is StatusCode.RESOURCE_EXHAUSTED
     assert text == "3 calls are under way, as many as may be: try again in a moment, or raise --max-calls"
     for method in sorted(path.removeprefix(SERVICE) for path in node.sidecar.taskhub.answers()):
-        assert (await node.refusal(method))[0] is not Status.RESOURCE_EXHAUSTED, method
-    assert await status(node.channel, HEALTH + "Check") == (Status.OK, "")
+        assert (await node.refusal(method))[0] is not StatusCode.RESOURCE_EXHAUSTED, method
+    assert await status(node.channel, HEALTH + "Check") == (StatusCode.OK, "")
     waits.pop().cancel()
     await asyncio.sleep(0.2)
     await node.call("GetInstance", pb.GetInstanceRequest(instance_id="held"))
@@ -152,7 +152,7 @@ async def test_workers_above_the_limit_are_refused_until_one_goes(tmp_path: Path
     await until(lambda: len(pool.workers) == 2)
     with pytest.raises(Refused) as refused:
         await (await open_stream(node.channel, SERVICE + "GetWorkItems")).receive()
-    assert refused.value.status is Status.RESOURCE_EXHAUSTED
+    assert refused.value.status is StatusCode.RESOURCE_EXHAUSTED
     assert "--max-workers" in refused.value.message
     assert len(pool.workers) == 2
     calls[0].cancel()
@@ -168,19 +168,19 @@ async def test_workers_above_the_limit_are_refused_until_one_goes(tmp_path: Path
 async def test_metadata_that_is_too_large_is_refused_and_the_next_call_works(node: Node, size: int) -> None:
     code, _ = await status(node.channel, SERVICE + "Hello", [("x-large", "x" * size)])
     beyond_grpc = size > 64 * 1024  # which may end the connection before it has said why
-    assert code is Status.RESOURCE_EXHAUSTED or (beyond_grpc and code is Status.UNAVAILABLE)
+    assert code is StatusCode.RESOURCE_EXHAUSTED or (beyond_grpc and code is StatusCode.UNAVAILABLE)
     for _ in range(3):
         code, _ = await status(node.channel, SERVICE + "Hello", [("x-large", "x" * 15_000)])
-        if code is Status.OK or not beyond_grpc:
+        if code is StatusCode.OK or not beyond_grpc:
             break
-    assert code is Status.OK
+    assert code is StatusCode.OK
 
 
 async def test_a_workflow_has_at_most_32_tags(node: Node) -> None:
     request = pb.CreateInstanceRequest(instance_id="a", name="flow", tags={f"t{number}": "" for number in range(33)})
     code, text = await node.refusal("StartInstance", request)
-    assert (code, text) == (Status.INVALID_ARGUMENT, "the workflow has 33 tags; at most 32 are allowed")
+    assert (code, text) == (StatusCode.INVALID_ARGUMENT, "the workflow has 33 tags; at most 32 are allowed")
     request = pb.CreateInstanceRequest(instance_id="a", name="flow", tags={"x" * 257: ""})
-    assert (await node.refusal("StartInstance", request))[0] is Status.INVALID_ARGUMENT
+    assert (await node.refusal("StartInstance", request))[0] is StatusCode.INVALID_ARGUMENT
     request = pb.CreateInstanceRequest(instance_id="a", name="flow", tags={f"t{number}": "" for number in range(32)})
     await node.call("StartInstance", request)

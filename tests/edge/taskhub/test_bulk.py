@@ -13,12 +13,12 @@ from sidecar.core import events, model
 from sidecar.edge.dialects import DAPR, MICROSOFT, NEUTRAL, client_family, wire
 from sidecar.edge.taskhub import page_tokens, views
 from sidecar.edge.taskhub.bulk import DEFAULT_PAGE, LARGEST_PAGE
-from sidecar.edge.transport.ports import Refused, Status
+from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.bulk import Queries
-from sidecar.services.clients import View
+from sidecar.services.clients import InstanceView
 from sidecar.services.purge import Purging
-from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order
+from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order
 from tests.inprocess.sidecars import SERVICE, Node
 from tests.inprocess.world import COMPLETED, TERMINATED, end
 from tests.store.builders import instance
@@ -165,7 +165,7 @@ async def test_a_token_that_was_not_issued_is_an_invalid_argument(node: Node, to
         ("ListInstanceIDs", pb.ListAllRequest(continuation_token=token)),
     ):
         status, text = await node.refusal(method, request)
-        assert (status, TOKEN in text) == (Status.INVALID_ARGUMENT, True), method
+        assert (status, TOKEN in text) == (StatusCode.INVALID_ARGUMENT, True), method
 
 
 async def test_a_token_of_another_call_is_an_invalid_argument(node: Node) -> None:
@@ -173,11 +173,11 @@ async def test_a_token_of_another_call_is_an_invalid_argument(node: Node) -> Non
     token = (await query(node, max_instance_count=1)).continuation_token.value
     assert (await node.refusal("ListInstanceIDs", pb.ListAllRequest(continuation_token=token)))[
         0
-    ] is Status.INVALID_ARGUMENT
+    ] is StatusCode.INVALID_ARGUMENT
 
 
 def test_a_token_holds_for_its_store_hub_and_call() -> None:
-    place = Mark(1_700_000_000_000_000, 7)
+    place = Cursor(1_700_000_000_000_000, 7)
     token = page_tokens.issue("store", "hub", "call", place)
     assert page_tokens.read("store", "hub", "call", token) == place
     assert page_tokens.read("store", "hub", "call", "") == BEGINNING
@@ -265,13 +265,13 @@ async def test_a_batch_counts_what_was_there_and_could_go(node: Node) -> None:
 
 
 async def test_a_batch_that_is_no_batch_is_an_invalid_argument(node: Node) -> None:
-    assert (await node.refusal("PurgeInstances", b"\x22\x02\xff\xff"))[0] is Status.INVALID_ARGUMENT
+    assert (await node.refusal("PurgeInstances", b"\x22\x02\xff\xff"))[0] is StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_purge_of_nothing_in_particular_is_an_invalid_argument(node: Node) -> None:
     for request in (b"", pb.PurgeInstancesRequest(recursive=True, force=True)):
         status, text = await node.refusal("PurgeInstances", request)
-        assert (status, "filter" in text) == (Status.INVALID_ARGUMENT, True)
+        assert (status, "filter" in text) == (StatusCode.INVALID_ARGUMENT, True)
 
 
 async def test_a_filter_purges_only_what_has_ended(node: Node) -> None:
@@ -337,7 +337,7 @@ async def test_a_purge_that_runs_out_of_time_says_that_there_is_more(
 
 async def test_a_time_out_that_is_none_is_an_invalid_argument(node: Node) -> None:
     request = pb.PurgeInstancesRequest(filter=pb.PurgeFilter(timeout=Duration()))
-    assert (await node.refusal("PurgeInstances", request))[0] is Status.INVALID_ARGUMENT
+    assert (await node.refusal("PurgeInstances", request))[0] is StatusCode.INVALID_ARGUMENT
 
 
 # ---------------------------------------------------------------- ends at once
@@ -379,7 +379,7 @@ def test_the_family_of_a_client_is_told_from_its_call(metadata: dict[str, str | 
 
 def test_only_one_family_is_shown_that_an_instance_is_stalled() -> None:
     """D.4: others fail on status 8."""
-    view = View(instance(1, status=model.Status.STALLED), None, None)
+    view = InstanceView(instance(1, status=model.Status.STALLED), None, None)
     shown = {family.name: views.state_of(view, family).status for family in (DAPR, MICROSOFT, NEUTRAL)}
     assert shown == {"dapr": STALLED, "microsoft": RUNNING, "neutral": RUNNING}
 

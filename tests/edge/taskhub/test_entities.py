@@ -6,12 +6,12 @@ import pytest
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from sidecar.edge.transport.ports import DuplexCall, Status
+from sidecar.edge.transport.ports import DuplexCall, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.sidecars import Node, fields, work_items
 from tests.inprocess.world import until
 
-OK = (Status.OK, "")
+OK = (StatusCode.OK, "")
 C = "@counter@a"
 
 
@@ -71,21 +71,21 @@ async def test_what_is_no_entity_is_an_invalid_argument_and_named(node: Node, wr
     }
     for method, request in requests.items():
         status, text = await node.refusal(method, request)
-        assert (status, repr(wrong[:80]) in text) == (Status.INVALID_ARGUMENT, True), method
+        assert (status, repr(wrong[:80]) in text) == (StatusCode.INVALID_ARGUMENT, True), method
 
 
 async def test_a_signal_needs_an_operation(node: Node) -> None:
     refused = await node.refusal("SignalEntity", pb.SignalEntityRequest(instance_id=C))
-    assert refused == (Status.INVALID_ARGUMENT, "the operation name is empty")
+    assert refused == (StatusCode.INVALID_ARGUMENT, "the operation name is empty")
 
 
 async def test_no_workflow_may_have_the_id_of_an_entity(node: Node) -> None:
     """E.10: entities must not appear among workflows."""
     await signal(node)
     status, text = await node.refusal("StartInstance", pb.CreateInstanceRequest(instance_id=C, name="flow"))
-    assert (status, "entity" in text) == (Status.INVALID_ARGUMENT, True)
+    assert (status, "entity" in text) == (StatusCode.INVALID_ARGUMENT, True)
     status, _ = await node.refusal("PurgeInstances", pb.PurgeInstancesRequest(instance_id=C, force=True))
-    assert status is Status.INVALID_ARGUMENT
+    assert status is StatusCode.INVALID_ARGUMENT
 
 
 async def test_an_answer_that_comes_too_late_or_from_nowhere_is_ok(node: Node) -> None:

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.edge import dialects
-from sidecar.edge.transport.ports import DuplexCall, Status
+from sidecar.edge.transport.ports import DuplexCall, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.edge.transport.network import open_stream, rest
 from tests.inprocess.sidecars import SERVICE, Node, fields, work_items
@@ -90,7 +90,7 @@ async def test_the_history_of_another_execution_is_not_found(node: Node) -> None
     stream = await open_stream(node.channel, SERVICE + "StreamInstanceHistory", request.SerializeToString())
     with pytest.raises(Exception, match=r"no execution .one before.") as refused:
         await rest(stream)
-    assert refused.value.status is Status.NOT_FOUND  # type: ignore[attr-defined]
+    assert refused.value.status is StatusCode.NOT_FOUND  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ async def test_a_turn_whose_news_alone_are_too_large_stalls(node: Node) -> None:
         await received(stream)
     request = pb.RaiseEventRequest(instance_id="a", name="e")
     status, text = await node.refusal("RaiseEvent", request)
-    assert (status, "Payload size exceeded" in text) == (Status.FAILED_PRECONDITION, True)
+    assert (status, "Payload size exceeded" in text) == (StatusCode.FAILED_PRECONDITION, True)
 
 
 async def test_a_worker_that_reads_what_it_has_lost_finds_what_it_would_have_been_sent(node: Node) -> None:

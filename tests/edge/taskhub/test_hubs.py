@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from sidecar.core import events, names
-from sidecar.edge.transport.ports import Status
+from sidecar.edge.transport.ports import StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.sidecars import SERVICE, Node, PlayedWorker, Start, fields, get, work_items
 from tests.inprocess.world import COMPLETED, call, child, end
 
-OK = (Status.OK, "")
+OK = (StatusCode.OK, "")
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ async def test_no_call_sees_or_changes_what_is_in_another_hub(node: Node) -> Non
         ("RaiseEvent", pb.RaiseEventRequest(instance_id="a", name="e")),
         ("GetInstanceHistory", pb.GetInstanceHistoryRequest(instance_id="a")),
     ):
-        assert (await node.refusal(method, request))[0] is Status.NOT_FOUND, method
+        assert (await node.refusal(method, request))[0] is StatusCode.NOT_FOUND, method
     for request in ({"instance_id": "a"}, {"filter": pb.PurgeFilter()}):
         answer = await node.call("PurgeInstances", pb.PurgeInstancesRequest(force=True, **request))  # type: ignore[arg-type]
         assert pb.PurgeInstancesResponse.FromString(answer).deleted_instance_count == 0
@@ -122,7 +122,7 @@ async def test_a_token_of_another_hub_is_refused(node: Node) -> None:
     page = pb.ListAllResponse.FromString(await blue.call("ListInstanceIDs", pb.ListAllRequest(page_size=1)))
     again = pb.ListAllRequest(continuation_token=page.continuation_token)
     assert await blue.refusal("ListInstanceIDs", again) == OK
-    assert (await node.refusal("ListInstanceIDs", again))[0] is Status.INVALID_ARGUMENT
+    assert (await node.refusal("ListInstanceIDs", again))[0] is StatusCode.INVALID_ARGUMENT
 
 
 async def test_an_answer_without_a_token_is_for_the_hub_that_it_came_from(node: Node) -> None:
@@ -190,7 +190,7 @@ async def test_other_apps_reach_the_default_hub_and_their_answers_the_hub_that_a
 @pytest.mark.parametrize("hub", ["", "a b", "-a", "x" * 65, "a/b"])
 async def test_a_hub_that_cannot_be_is_refused_by_name(node: Node, hub: str) -> None:
     status, text = await node.of_hub(hub).refusal("QueryInstances")
-    assert status is Status.INVALID_ARGUMENT
+    assert status is StatusCode.INVALID_ARGUMENT
     assert repr(hub)[:60] in text
     assert names.invalid_hub("a-B_9.x") is None
 
@@ -210,9 +210,9 @@ async def test_only_hubs_of_the_list_and_the_default_one_are_served(start: Start
     red = node.of_hub("red")
     for method in ("Hello", "QueryInstances", "CompleteOrchestratorTask"):
         status, text = await red.refusal(method)
-        assert (status, "'red'" in text) == (Status.PERMISSION_DENIED, True), method
+        assert (status, "'red'" in text) == (StatusCode.PERMISSION_DENIED, True), method
     elsewhere = pb.GetInstanceRequest(instance_id="a", router={"target_app_id": "ml"})
-    assert (await red.refusal("GetInstance", elsewhere))[0] is Status.PERMISSION_DENIED
+    assert (await red.refusal("GetInstance", elsewhere))[0] is StatusCode.PERMISSION_DENIED
     streams = node.channel.duplex(SERVICE + "GetWorkItems", red.metadata)
     await streams.send(b"")
     with pytest.raises(Exception, match=r"PERMISSION_DENIED.*'red'"):
@@ -236,7 +236,7 @@ async def test_a_hub_is_not_deleted_unless_the_settings_allow_it(node: Node) -> 
         ("CreateTaskHub", pb.CreateTaskHubRequest(recreate_if_exists=True)),
     ):
         status, text = await node.refusal(method, request)
-        assert (status, "--allow-hub-deletion" in text) == (Status.PERMISSION_DENIED, True)
+        assert (status, "--allow-hub-deletion" in text) == (StatusCode.PERMISSION_DENIED, True)
     assert await ids(node) == ["a"]
 
 

@@ -7,7 +7,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events
 from sidecar.edge import dialects
-from sidecar.edge.transport.ports import DuplexCall, Status
+from sidecar.edge.transport.ports import DuplexCall, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.sidecars import Node, fields, work_items
 
@@ -145,11 +145,11 @@ async def test_where_no_worker_is_known_to_know_how_it_is_done_here(node: Node, 
 
 async def test_statuses_of_rewind(node: Node) -> None:
     """D.4 Rewind missing, wrong state."""
-    assert (await node.refusal("RewindInstance", REWIND))[0] is Status.NOT_FOUND
+    assert (await node.refusal("RewindInstance", REWIND))[0] is StatusCode.NOT_FOUND
     await node.begin("w")
     status, text = await node.refusal("RewindInstance", REWIND)
-    assert (status, "PENDING" in text) == (Status.FAILED_PRECONDITION, True)
-    assert (await node.refusal("RewindInstance", pb.RewindInstanceRequest()))[0] is Status.INVALID_ARGUMENT
+    assert (status, "PENDING" in text) == (StatusCode.FAILED_PRECONDITION, True)
+    assert (await node.refusal("RewindInstance", pb.RewindInstanceRequest()))[0] is StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize(

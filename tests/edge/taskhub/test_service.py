@@ -12,7 +12,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2
 
 from sidecar.actors import store_outage
-from sidecar.edge.transport.ports import Refused, Status
+from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import FullError, UnavailableError
 from tests.edge.transport.network import open_stream, rest
@@ -21,8 +21,8 @@ from tests.inprocess.world import COMPLETED, RUNNING, SUSPENDED, TERMINATED, cal
 
 STREAMS = ("GetWorkItems", "StreamInstanceHistory")
 COMPLETE = ("CompleteOrchestratorTask", "CompleteWorkflowTask", "CompleteActivityTask")
-OK = (Status.OK, "")
-MISSING = (Status.NOT_FOUND, "no such instance exists")
+OK = (StatusCode.OK, "")
+MISSING = (StatusCode.NOT_FOUND, "no such instance exists")
 BY_ID: dict[str, Callable[..., Message]] = {
     "GetInstance": pb.GetInstanceRequest,
     "WaitForInstanceStart": pb.GetInstanceRequest,
@@ -40,7 +40,7 @@ ENTITIES = ("SignalEntity", "GetEntity", "QueryEntities", "CleanEntityStorage")
 UNARY = ("Hello", *BY_ID, *COMPLETE, "CompleteEntityTask", *ABANDON, *ENTITIES, "GetInstanceHistory")
 
 
-async def streamed(node: Node, method: str, request: bytes) -> tuple[Status, str]:
+async def streamed(node: Node, method: str, request: bytes) -> tuple[StatusCode, str]:
     """How a stream ends."""
     try:
         await rest(await open_stream(node.channel, SERVICE + method, request))
@@ -78,7 +78,7 @@ async def test_purging_a_missing_instance_says_that_none_went(node: Node) -> Non
 async def test_an_id_that_is_in_use_exists_already(node: Node) -> None:
     await node.begin("a")
     request = pb.CreateInstanceRequest(instance_id="a", name="flow")
-    expected = (Status.ALREADY_EXISTS, "an active workflow with ID 'a' already exists")
+    expected = (StatusCode.ALREADY_EXISTS, "an active workflow with ID 'a' already exists")
     assert await node.refusal("StartInstance", request) == expected
 
 
@@ -87,7 +87,7 @@ async def test_the_id_of_an_ended_instance_may_be_used_again_unless_it_must_be_u
     await node.call("TerminateInstance", pb.TerminateRequest(instance_id="a"))
     unique = pb.CreateInstanceRequest(instance_id="a", name="flow", enforce_unique_instance_id=True)
     status, text = await node.refusal("StartInstance", unique)
-    assert (status, "already exists" in text) == (Status.ALREADY_EXISTS, True)
+    assert (status, "already exists" in text) == (StatusCode.ALREADY_EXISTS, True)
     await node.begin("a", data='"second"')
     assert (await get(node, "a")).state.input.value == '"second"'
 
@@ -95,7 +95,7 @@ async def test_the_id_of_an_ended_instance_may_be_used_again_unless_it_must_be_u
 async def test_a_reuse_policy_says_which_instances_may_be_replaced(node: Node) -> None:
     await node.begin("a", data='"first"')
     wrong = pb.CreateInstanceRequest(instance_id="a", name="flow", reuse_policy={"replaceable_status": [COMPLETED]})
-    assert (await node.refusal("StartInstance", wrong))[0] is Status.ALREADY_EXISTS
+    assert (await node.refusal("StartInstance", wrong))[0] is StatusCode.ALREADY_EXISTS
     right = pb.CreateInstanceRequest(instance_id="a", name="new", reuse_policy={"replaceable_status": [6]})
     assert await node.refusal("StartInstance", right) == OK
     assert (await get(node, "a")).state.name == "new"
@@ -124,7 +124,7 @@ async def test_a_start_time_that_no_store_can_hold_harms_nobody(node: Node) -> N
     statuses = await asyncio.gather(
         node.refusal("StartInstance", odd), *(node.refusal("RaiseEvent", b"") for _ in range(3)), node.begin("a")
     )
-    assert statuses[0][0] in (Status.OK, Status.INVALID_ARGUMENT)
+    assert statuses[0][0] in (StatusCode.OK, StatusCode.INVALID_ARGUMENT)
     assert (await get(node, "a")).exists
 
 
@@ -143,30 +143,30 @@ async def test_what_the_other_family_means_by_a_number_is_left_alone(node: Node)
 @pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", b"\x0a\x7fcut"])
 async def test_bytes_that_are_no_message_are_an_invalid_argument(node: Node, garbage: bytes) -> None:
     for method in (*UNARY, *MANY):
-        assert (await node.refusal(method, garbage))[0] is Status.INVALID_ARGUMENT, method
+        assert (await node.refusal(method, garbage))[0] is StatusCode.INVALID_ARGUMENT, method
 
 
 async def test_text_that_is_not_utf_8_is_an_invalid_argument(node: Node) -> None:
     for method in UNARY[1:]:
-        assert (await node.refusal(method, b"\x0a\x02\xc3\x28"))[0] is Status.INVALID_ARGUMENT, method
+        assert (await node.refusal(method, b"\x0a\x02\xc3\x28"))[0] is StatusCode.INVALID_ARGUMENT, method
 
 
 async def test_a_stream_that_is_asked_for_with_garbage_ends_with_an_invalid_argument(node: Node) -> None:
     for method in STREAMS:
-        assert (await streamed(node, method, b"\xff\xff\xff"))[0] is Status.INVALID_ARGUMENT, method
+        assert (await streamed(node, method, b"\xff\xff\xff"))[0] is StatusCode.INVALID_ARGUMENT, method
 
 
 @pytest.mark.parametrize("wrong", ["x" * 257, "a\nb", "\x00"])
 async def test_an_id_that_cannot_exist_is_an_invalid_argument(node: Node, wrong: str) -> None:
     for method, build in BY_ID.items():
         status, text = await node.refusal(method, build(instance_id=wrong))
-        assert (status, "instance ID" in text) == (Status.INVALID_ARGUMENT, True), method
+        assert (status, "instance ID" in text) == (StatusCode.INVALID_ARGUMENT, True), method
 
 
 async def test_an_app_that_cannot_exist_is_an_invalid_argument_that_names_it(node: Node) -> None:
     for method, build in BY_ID.items():
         status, text = await node.refusal(method, build(instance_id="a", router={"target_app_id": "no such!"}))
-        assert (status, "no such!" in text) == (Status.INVALID_ARGUMENT, True), method
+        assert (status, "no such!" in text) == (StatusCode.INVALID_ARGUMENT, True), method
 
 
 async def test_a_call_that_names_this_app_is_served_here(node: Node) -> None:
@@ -180,7 +180,7 @@ async def test_a_name_that_cannot_exist_is_an_invalid_argument(node: Node) -> No
     for method in ("StartInstance", "RaiseEvent"):
         for name in ("", "x" * 300):
             request = BY_ID[method](instance_id="a", name=name)
-            assert (await node.refusal(method, request))[0] is Status.INVALID_ARGUMENT, (method, name)
+            assert (await node.refusal(method, request))[0] is StatusCode.INVALID_ARGUMENT, (method, name)
 
 
 async def test_a_failure_that_names_neither_instance_nor_token_is_that_of_the_only_activity_with_its_number(
@@ -203,13 +203,13 @@ async def test_a_failure_that_names_neither_instance_nor_token_is_that_of_the_on
 
 
 async def test_what_is_not_there_is_unimplemented(node: Node) -> None:
-    assert (await node.refusal("Nonsense"))[0] is Status.UNIMPLEMENTED
+    assert (await node.refusal("Nonsense"))[0] is StatusCode.UNIMPLEMENTED
 
 
 async def test_a_running_instance_is_purged_only_by_force(node: Node) -> None:
     await node.begin("a")
     status, text = await node.refusal("PurgeInstances", pb.PurgeInstancesRequest(instance_id="a"))
-    assert (status, "terminate it first" in text) == (Status.FAILED_PRECONDITION, True)
+    assert (status, "terminate it first" in text) == (StatusCode.FAILED_PRECONDITION, True)
     answer = await node.call("PurgeInstances", pb.PurgeInstancesRequest(instance_id="a", force=True))
     assert pb.PurgeInstancesResponse.FromString(answer).deleted_instance_count == 1
     assert not (await get(node, "a")).exists
@@ -245,7 +245,7 @@ async def test_waiting_ends_with_the_instance(node: Node) -> None:
 async def test_a_wait_ends_with_the_deadline_of_the_caller(node: Node) -> None:
     await node.begin("a")
     request = pb.GetInstanceRequest(instance_id="a")
-    assert (await node.refusal("WaitForInstanceCompletion", request, 0.1))[0] is Status.DEADLINE_EXCEEDED
+    assert (await node.refusal("WaitForInstanceCompletion", request, 0.1))[0] is StatusCode.DEADLINE_EXCEEDED
     await asyncio.sleep(0.05)
     assert not node.sidecar.engine.actor(("default", "a")).watchers, "nobody waits any more"
 
@@ -270,7 +270,7 @@ async def test_both_history_calls_show_the_same_events_in_order(node: Node) -> N
 async def test_the_history_of_another_execution_is_not_found(node: Node) -> None:
     await node.begin("a")
     execution = (await get(node, "a")).state.execution_id.value
-    for wanted, expected in ((execution, Status.OK), ("", Status.OK), ("another", Status.NOT_FOUND)):
+    for wanted, expected in ((execution, StatusCode.OK), ("", StatusCode.OK), ("another", StatusCode.NOT_FOUND)):
         request = pb.GetInstanceHistoryRequest(instance_id="a", execution_id={"value": wanted})
         assert (await streamed(node, "StreamInstanceHistory", request.SerializeToString()))[0] is expected, wanted
 
@@ -379,11 +379,11 @@ async def test_a_store_that_fails_is_unavailable_and_a_full_one_is_said_to_be_bu
     for name in ("commit", "load", "events", "payloads", "reminder"):
         monkeypatch.setattr(node.sidecar.store, name, broken)
     for method in ("RaiseEvent", "SuspendInstance", "StartInstance", "TerminateInstance"):
-        assert (await node.refusal(method, BY_ID[method](instance_id=f"new {method}")))[0] is Status[status], method
+        assert (await node.refusal(method, BY_ID[method](instance_id=f"new {method}")))[0] is StatusCode[status], method
     request = pb.GetInstanceHistoryRequest(instance_id="a").SerializeToString()
-    assert (await node.refusal("GetInstanceHistory", request))[0] is Status[status]
-    assert (await node.refusal("CompleteActivityTask", activity))[0] is Status.UNAVAILABLE
-    assert (await streamed(node, "StreamInstanceHistory", request))[0] is Status.UNAVAILABLE
+    assert (await node.refusal("GetInstanceHistory", request))[0] is StatusCode[status]
+    assert (await node.refusal("CompleteActivityTask", activity))[0] is StatusCode.UNAVAILABLE
+    assert (await streamed(node, "StreamInstanceHistory", request))[0] is StatusCode.UNAVAILABLE
 
 
 async def test_while_stopping_only_answers_of_workers_are_taken(tmp_path: Path) -> None:
@@ -399,11 +399,13 @@ async def test_while_stopping_only_answers_of_workers_are_taken(tmp_path: Path) 
 
     for method in UNARY:
         if not method.startswith(("Complete", "Abandon")):
-            assert (await node.refusal(method, pb.GetInstanceRequest(instance_id="a")))[0] is Status.UNAVAILABLE, method
+            assert (await node.refusal(method, pb.GetInstanceRequest(instance_id="a")))[0] is StatusCode.UNAVAILABLE, (
+                method
+            )
     assert not node.serving.done(), "it waits for the turn that is out"
     answer = pb.OrchestratorResponse(instance_id="a", actions=[call(1)], completion_token=item[10][0].decode())
     assert await node.refusal("CompleteOrchestratorTask", answer) == OK
-    assert (await waiting)[0] is Status.OK, "what it waited for has happened"
+    assert (await waiting)[0] is StatusCode.OK, "what it waited for has happened"
     async with asyncio.timeout(2.0):
         await node.serving
     stopping = asyncio.create_task(node.stop())
@@ -419,7 +421,7 @@ async def test_a_wait_ends_when_the_sidecar_closes(tmp_path: Path) -> None:
     await asyncio.sleep(0.05)
     async with asyncio.timeout(3.0):
         await node.stop()
-        assert (await waiting)[0] is Status.UNAVAILABLE
+        assert (await waiting)[0] is StatusCode.UNAVAILABLE
 
 
 async def _health(node: Node, service: str) -> int:
@@ -447,7 +449,7 @@ async def test_health_is_serving_until_the_sidecar_stops(node: Node, service: st
 async def test_the_health_of_an_unknown_service_is_told_as_the_protocol_says(node: Node) -> None:
     with pytest.raises(Refused) as refused:
         await _health(node, "nonsense")
-    assert refused.value.status is Status.NOT_FOUND
+    assert refused.value.status is StatusCode.NOT_FOUND
     request = health_pb2.HealthCheckRequest(service="nonsense").SerializeToString()
     watch = await open_stream(node.channel, "/grpc.health.v1.Health/Watch", request)
     answer = health_pb2.HealthCheckResponse.FromString(await watch.receive() or b"")

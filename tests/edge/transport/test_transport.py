@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import structlog
 
-from sidecar.edge.transport.ports import Call, Handlers, Outflow, Refused, Status
+from sidecar.edge.transport.ports import Call, Handlers, Outflow, Refused, StatusCode
 from tests.edge.transport.network import SOON, Held, Network, echo, open_stream, rest, until
 
 ALL_BYTES = bytes(range(256))
@@ -93,20 +93,20 @@ async def test_a_stream_call_has_metadata_too(network: Network):
 async def test_a_refusal_arrives_with_its_message_and_trailers(network: Network):
     message = "no workflow größe, 工作流 🙂\n100 %25"
     trailers = (("x-detail-bin", ALL_BYTES), ("x-retry", "3"))
-    refuser = Refuser(Refused(Status.NOT_FOUND, message, trailers))
+    refuser = Refuser(Refused(StatusCode.NOT_FOUND, message, trailers))
     channel = await network.connect(refuser.handlers())
     with pytest.raises(Refused) as unary:
         await channel.unary("/t/unary", b"")
     for refused in (unary.value, await refused_stream(channel, "/t/stream")):
-        assert (refused.status, refused.message) == (Status.NOT_FOUND, message)
+        assert (refused.status, refused.message) == (StatusCode.NOT_FOUND, message)
         assert set(refused.trailers) >= set(trailers)
 
 
 async def test_every_status_arrives_as_itself(network: Network):
-    refuser = Refuser(Refused(Status.UNKNOWN, ""))
+    refuser = Refuser(Refused(StatusCode.UNKNOWN, ""))
     channel = await network.connect(refuser.handlers())
-    for status in Status:
-        if status is Status.OK:
+    for status in StatusCode:
+        if status is StatusCode.OK:
             continue
         refuser.refusal = Refused(status, status.name)
         with pytest.raises(Refused) as unary:
@@ -117,23 +117,23 @@ async def test_every_status_arrives_as_itself(network: Network):
 
 
 async def test_a_message_too_long_for_headers_is_cut_and_not_lost(network: Network):
-    channel = await network.connect(Refuser(Refused(Status.NOT_FOUND, "é" * 50_000)).handlers())
+    channel = await network.connect(Refuser(Refused(StatusCode.NOT_FOUND, "é" * 50_000)).handlers())
     with pytest.raises(Refused) as refused:
         await channel.unary("/t/unary", b"")
-    assert refused.value.status is Status.NOT_FOUND
+    assert refused.value.status is StatusCode.NOT_FOUND
     assert refused.value.message == "é" * 1_000
 
 
 async def test_a_message_that_is_no_valid_text_is_not_lost(network: Network):
-    channel = await network.connect(Refuser(Refused(Status.NOT_FOUND, "bad \ud800 name")).handlers())
+    channel = await network.connect(Refuser(Refused(StatusCode.NOT_FOUND, "bad \ud800 name")).handlers())
     with pytest.raises(Refused) as refused:
         await channel.unary("/t/unary", b"")
-    assert (refused.value.status, refused.value.message) == (Status.NOT_FOUND, "bad ? name")
+    assert (refused.value.status, refused.value.message) == (StatusCode.NOT_FOUND, "bad ? name")
 
 
 async def test_a_refusal_cannot_be_ok():
     with pytest.raises(ValueError, match="other than OK"):
-        Refused(Status.OK, "")
+        Refused(StatusCode.OK, "")
 
 
 async def test_the_handler_sees_the_deadline(network: Network):
@@ -151,7 +151,7 @@ async def test_a_deadline_that_passes_ends_the_call_and_its_handler(network: Net
     channel = await network.connect(Handlers(unary={"/t/held": held.unary}))
     with pytest.raises(Refused) as refused:
         await channel.unary("/t/held", b"", timeout=0.2)
-    assert refused.value.status is Status.DEADLINE_EXCEEDED
+    assert refused.value.status is StatusCode.DEADLINE_EXCEEDED
     await until(lambda: held.cancelled == 1)
 
 
@@ -202,7 +202,7 @@ async def test_a_handler_that_fails_ends_its_call_with_internal_and_no_details(n
         with pytest.raises(Refused) as stream_refused:
             await call.receive()
     for refused in (unary_refused.value, stream_refused.value):
-        assert (refused.status, refused.message) == (Status.INTERNAL, "internal error")
+        assert (refused.status, refused.message) == (StatusCode.INTERNAL, "internal error")
         assert "secret" not in repr(refused.trailers)
     assert [entry["method"] for entry in logs] == ["/t/unary", "/t/stream"]
     assert all(isinstance(entry["exc_info"], KeyError) for entry in logs)
@@ -222,8 +222,8 @@ async def test_a_handler_that_waits_for_something_cancelled_fails_and_does_not_h
     async with asyncio.timeout(SOON):
         with pytest.raises(Refused) as refused:
             await channel.unary("/t/unary", b"")
-        assert refused.value.status is Status.INTERNAL
-        assert (await refused_stream(channel, "/t/stream")).status is Status.INTERNAL
+        assert refused.value.status is StatusCode.INTERNAL
+        assert (await refused_stream(channel, "/t/stream")).status is StatusCode.INTERNAL
 
 
 async def test_an_unknown_method_is_unimplemented_and_named(network: Network):
@@ -233,7 +233,7 @@ async def test_an_unknown_method_is_unimplemented_and_named(network: Network):
     streamed = channel.duplex("/other/echo")
     with pytest.raises(Refused) as stream_refused:
         await streamed.receive()
-    assert (refused.value.status, stream_refused.value.status) == (Status.UNIMPLEMENTED,) * 2
+    assert (refused.value.status, stream_refused.value.status) == (StatusCode.UNIMPLEMENTED,) * 2
     assert "/t/Echo" in refused.value.message
     assert "/other/echo" in stream_refused.value.message
     assert await channel.unary("/t/echo", b"x") == b"x"
@@ -249,7 +249,7 @@ async def test_nobody_there_is_unavailable(network: Network):
             await channel.unary("/t/echo", b"")
         with pytest.raises(Refused) as stream_refused:
             await channel.duplex("/t/echo").receive()
-    assert (refused.value.status, stream_refused.value.status) == (Status.UNAVAILABLE,) * 2
+    assert (refused.value.status, stream_refused.value.status) == (StatusCode.UNAVAILABLE,) * 2
 
 
 async def test_a_closed_channel_refuses_calls_old_and_new(network: Network):
@@ -263,7 +263,7 @@ async def test_a_closed_channel_refuses_calls_old_and_new(network: Network):
     for waiting in (calling, receiving):
         with pytest.raises(Refused) as refused:
             await waiting
-        assert refused.value.status is Status.CANCELLED
+        assert refused.value.status is StatusCode.CANCELLED
     with pytest.raises(Refused):
         await channel.unary("/t/held", b"")
     with pytest.raises(Refused):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sidecar.edge.transport.ports import Call, Channel, Handlers, Outflow, Refused, Status
+from sidecar.edge.transport.ports import Call, Channel, Handlers, Outflow, Refused, StatusCode
 from tests.edge.transport import http2
 from tests.edge.transport.network import SOON, Held, Network, echo, open_stream, rest, until
 
@@ -24,7 +24,7 @@ async def grow(_call: Call, request: bytes) -> bytes:
 async def too_large(channel: Channel, method: str, request: bytes) -> None:
     with pytest.raises(Refused) as refused:
         await channel.unary(method, request)
-    assert refused.value.status is Status.RESOURCE_EXHAUSTED
+    assert refused.value.status is StatusCode.RESOURCE_EXHAUSTED
 
 
 async def eventually(channel: Channel) -> None:

@@ -6,10 +6,10 @@ import time
 import pytest
 import uvloop
 
-from sidecar.edge.transport.ports import AddressInUse, Call, Channel, Handlers, Outflow, Refused, Server, Status
+from sidecar.edge.transport.ports import AddressInUse, Call, Channel, Handlers, Outflow, Refused, Server, StatusCode
 from tests.edge.transport.network import SOON, Adapter, Held, Network, echo, open_stream, rest, until
 
-GONE = (Status.UNAVAILABLE, Status.CANCELLED)
+GONE = (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
 
 
 async def started(network: Network, handlers: Handlers) -> tuple[Server, Channel]:

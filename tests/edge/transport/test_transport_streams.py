@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecar.edge.transport.ports import Call, Closed, Handlers, Outflow, Refused, Status
+from sidecar.edge.transport.ports import Call, Closed, Handlers, Outflow, Refused, StatusCode
 from tests.edge.transport.network import SOON, Held, Network, echo, open_stream, rest, until
 
 pytestmark = pytest.mark.slow
@@ -83,7 +83,7 @@ async def test_a_stream_without_messages_ends_with_ok(network: Network):
 async def test_what_was_queued_before_the_end_reaches_a_slow_reader(network: Network, half_closed: bool):
     async def count_and_refuse(call: Call, request: bytes, outflow: Outflow) -> None:
         await count(call, request, outflow)
-        raise Refused(Status.ABORTED, "after all", [("x-last", "999")])
+        raise Refused(StatusCode.ABORTED, "after all", [("x-last", "999")])
 
     channel = await network.connect(Handlers(stream={"/t/count": count, "/t/refuse": count_and_refuse}))
     for method in ("/t/count", "/t/refuse"):
@@ -98,7 +98,7 @@ async def test_what_was_queued_before_the_end_reaches_a_slow_reader(network: Net
             continue
         with pytest.raises(Refused) as refused:
             await call.receive()
-        assert (refused.value.status, refused.value.message) == (Status.ABORTED, "after all")
+        assert (refused.value.status, refused.value.message) == (StatusCode.ABORTED, "after all")
         assert ("x-last", "999") in refused.value.trailers
 
 
@@ -138,7 +138,7 @@ async def test_a_client_that_cancels_ends_the_handler_and_closes_its_outflow(net
         held.outflows[0].send(b"late")
     with pytest.raises(Refused) as refused:
         await call.receive()
-    assert refused.value.status is Status.CANCELLED
+    assert refused.value.status is StatusCode.CANCELLED
 
 
 async def test_an_outflow_is_full_above_its_high_water_mark(network: Network):
@@ -250,14 +250,14 @@ async def test_the_server_can_end_a_call_both_ways(network: Network):
 async def test_the_server_can_refuse_a_call_both_ways(network: Network):
     async def refuse(_call: Call, _requests: AsyncIterator[bytes], outflow: Outflow) -> None:
         outflow.send(b"no")
-        raise Refused(Status.PERMISSION_DENIED, "not you")
+        raise Refused(StatusCode.PERMISSION_DENIED, "not you")
 
     channel = await network.connect(Handlers(duplex={"/t/refuse": refuse}))
     call = channel.duplex("/t/refuse")
     assert await call.receive() == b"no"
     with pytest.raises(Refused) as refused:
         await call.receive()
-    assert (refused.value.status, refused.value.message) == (Status.PERMISSION_DENIED, "not you")
+    assert (refused.value.status, refused.value.message) == (StatusCode.PERMISSION_DENIED, "not you")
     with pytest.raises(Closed):
         await call.send(b"late")
 

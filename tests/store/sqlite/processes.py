@@ -52,7 +52,7 @@ def received(pipe: Connection) -> list[Any]:
 
 def record(number: int) -> Changes:
     """Changes that touch several tables: the instance, three events and a reminder, all with the same number."""
-    rows = tuple(Row(1, place, b"%d" % number) for place in (1, 2, 3))
+    rows = tuple(Row(1, index, b"%d" % number) for index in (1, 2, 3))
     return created(number, f"id-{number}", append=rows, output=str(number), set=(reminder(number, owner=number),))
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from sidecar.core.model import CallKind, Changes, Kind, Self
+from sidecar.core.model import AppIdentity, CallKind, Changes, Kind
 from sidecar.store.protocol import CopyError
 from sidecar.store.sqlite import check, restore, schema
-from sidecar.store.sqlite.backup import Copies
+from sidecar.store.sqlite.backup import Backups
 from sidecar.store.sqlite.store import Sqlite, open_store
 from tests.store.builders import ME, call_of_ml, created, instance, open_call, reminder
 from tests.store.sqlite.processes import record, record_is_whole
@@ -48,7 +48,7 @@ def run(path: Path, *statements: str) -> None:
 
 async def test_a_backup_of_a_store_that_serves_is_whole_and_private(store: Sqlite, tmp_path: Path) -> None:
     await store.commit([record(number) for number in range(1, 100)])
-    made = await Copies(store.file).backup("first.db", NOW)
+    made = await Backups(store.file).backup("first.db", NOW)
     path = Path(made.path)
     assert path == tmp_path / "backups" / "first.db"
     assert path.stat().st_size == made.bytes
@@ -74,7 +74,7 @@ async def test_commits_and_reads_go_on_while_a_large_store_is_copied_and_the_cop
             [created(key, f"id-{key}", set=(reminder(key, payload=big),)) for key in range(first, first + 20)]
         )
     slowest, number = 0.0, 1_000
-    copying = asyncio.create_task(Copies(store.file).backup("large.db", NOW))
+    copying = asyncio.create_task(Backups(store.file).backup("large.db", NOW))
     while not copying.done():
         began = time.perf_counter()
         assert await store.commit([record(number)]) == [None]
@@ -98,12 +98,12 @@ async def test_commits_and_reads_go_on_while_a_large_store_is_copied_and_the_cop
 async def test_a_backup_goes_nowhere_but_into_its_folder(store: Sqlite, tmp_path: Path, name: str) -> None:
     before = set(tmp_path.parent.rglob("*.db"))
     with pytest.raises(CopyError, match="not a name of a file"):
-        await Copies(store.file).backup(name, NOW)
+        await Backups(store.file).backup(name, NOW)
     assert set(tmp_path.parent.rglob("*.db")) == before
 
 
 async def test_a_backup_replaces_nothing_and_only_one_is_made_at_a_time(store: Sqlite) -> None:
-    copies = Copies(store.file)
+    copies = Backups(store.file)
     made, refused = await asyncio.gather(copies.backup("a.db", NOW), copies.backup("b.db", NOW), return_exceptions=True)
     assert not isinstance(made, BaseException)
     assert "another copy" in str(refused)
@@ -115,7 +115,7 @@ async def test_a_backup_replaces_nothing_and_only_one_is_made_at_a_time(store: S
 
 
 async def test_a_check_while_the_store_serves_finds_what_is_wrong_and_there_is_no_backup_of_that(store: Sqlite) -> None:
-    copies = Copies(store.file)
+    copies = Backups(store.file)
     await store.commit([record(1)])
     assert await copies.check() == []
     await store.file.call(lambda connection: connection.execute("UPDATE open_calls SET reminder = 0"))
@@ -157,9 +157,9 @@ async def test_calls_that_have_a_cause_are_in_order(store: Sqlite) -> None:
     calls = (open_call(1, reminder=1), open_call(2, CallKind.TIMER, reminder=2))
     child = open_call(3, CallKind.CHILD, reminder=99, target=ME.workflow("default", "kid"))
     await store.commit([created(1, opened=(*calls, child), set=(far, timer)), kid])
-    assert await Copies(store.file).check() == []
+    assert await Backups(store.file).check() == []
     await store.commit([Changes(key=2, expected=1, purged=True)])
-    assert len(await Copies(store.file).check()) == 1
+    assert len(await Backups(store.file).check()) == 1
 
 
 async def test_damage_is_found(closed: Path) -> None:
@@ -205,8 +205,8 @@ async def test_the_old_store_is_kept_with_all_that_was_in_it(closed: Path, tmp_p
     await store.close()
 
 
-@pytest.mark.parametrize("other", [Self("default", "ml"), Self("elsewhere", "orders")])
-async def test_a_backup_of_another_app_is_refused_by_name(closed: Path, tmp_path: Path, other: Self) -> None:
+@pytest.mark.parametrize("other", [AppIdentity("default", "ml"), AppIdentity("elsewhere", "orders")])
+async def test_a_backup_of_another_app_is_refused_by_name(closed: Path, tmp_path: Path, other: AppIdentity) -> None:
     with pytest.raises(CopyError, match="belongs to app 'orders' of namespace 'default'"):
         restore.restore(other, tmp_path / "other", closed, NOW)
     assert list((tmp_path / "other").glob("*.db*")) == [
@@ -246,5 +246,5 @@ async def test_a_call_that_waits_for_the_next_step_gets_its_error(store: Sqlite,
         )
 
     await store.commit([created(9, "nine", instance=instance(9, "nine"))])
-    _, outcomes = await asyncio.gather(Copies(store.file).backup("a.db", NOW), many())
+    _, outcomes = await asyncio.gather(Backups(store.file).backup("a.db", NOW), many())
     assert not [outcome for outcome in outcomes if isinstance(outcome, BaseException)]

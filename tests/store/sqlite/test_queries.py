@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sidecar.core.model import Changes, Instance, Status
-from sidecar.store.protocol import BEGINNING, Criteria, Mark, Order, Page, Store
+from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Page, Store
 from sidecar.store.sqlite import queries
 from sidecar.store.sqlite.store import Sqlite, open_store
 from tests.store.builders import ME, entity, instance, step
@@ -25,7 +25,7 @@ async def stored(store: Store, *instances: Instance) -> None:
 async def pages(store: Store, criteria: Criteria, order: Order = Order.CREATED, limit: int = 100) -> list[Page]:
     """All pages of a query, each with no more than it may have, each behind the one before."""
     found: list[Page] = []
-    after: Mark | None = BEGINNING
+    after: Cursor | None = BEGINNING
     while after is not None:
         page = await store.query(criteria, order, after, limit)
         assert len(page.found) <= limit
@@ -157,7 +157,7 @@ async def test_what_comes_while_pages_are_read_hides_nothing(store: Store) -> No
     """Each instance that was there before and is there after is seen once, though others come, go and change."""
     await stored(store, *some([Status.RUNNING] * 6))
     seen: list[int] = []
-    after: Mark | None = BEGINNING
+    after: Cursor | None = BEGINNING
     new = 100
     while after is not None:
         page = await store.query(ALL, Order.CREATED, after, 2)

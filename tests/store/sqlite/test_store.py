@@ -23,7 +23,7 @@ import structlog
 import uvloop
 
 from sidecar.core.attempts import Crash
-from sidecar.core.model import Changes, Delivered, Kind, Lost, Position, Received, Row, Self
+from sidecar.core.model import AppIdentity, Changes, Delivered, Kind, Lost, Position, Received, Row
 from sidecar.store.protocol import Refusal, UnavailableError
 from sidecar.store.sqlite import schema
 from sidecar.store.sqlite import store as sqlite
@@ -152,7 +152,7 @@ async def test_a_store_that_is_made_anew_in_the_same_place_has_another_identity(
 
 
 async def test_apps_have_files_of_their_own_in_one_directory(tmp_path: Path) -> None:
-    stores = [await open_store(Self("default", app), tmp_path, app) for app in ("orders", "ml")]
+    stores = [await open_store(AppIdentity("default", app), tmp_path, app) for app in ("orders", "ml")]
     for store in stores:
         await store.commit([created(1)])
         await store.close()
@@ -223,8 +223,8 @@ async def test_a_store_that_another_process_has_open_is_refused_until_it_is_gone
     await (await open_store(ME, tmp_path, "fresh")).close()
 
 
-@pytest.mark.parametrize("other", [Self("default", "ml"), Self("elsewhere", "orders")])
-async def test_a_store_of_another_app_is_refused_by_name(closed: Path, other: Self) -> None:
+@pytest.mark.parametrize("other", [AppIdentity("default", "ml"), AppIdentity("elsewhere", "orders")])
+async def test_a_store_of_another_app_is_refused_by_name(closed: Path, other: AppIdentity) -> None:
     closed.rename(closed.with_name(f"{other.namespace}.{other.app}.db"))
     with pytest.raises(OpenError, match="belongs to app 'orders' of namespace 'default'"):
         await open_store(other, closed.parent, "fresh")
@@ -568,7 +568,7 @@ async def kill_and_reopen(directory: Path, times: int) -> int:
         await store.close()
         assert acknowledged <= set(found["instances"])
         expected = {
-            number: {Position(1, place): b"%d" % number for place in (1, 2, 3)} for number in found["instances"]
+            number: {Position(1, index): b"%d" % number for index in (1, 2, 3)} for number in found["instances"]
         }
         assert found["log"] == expected
         assert found["outputs"] == {number: str(number) for number in expected}
