@@ -1,9 +1,9 @@
-"""Builds a sidecar from its settings, runs it, and stops it in order: the only module that knows all the others."""
+"""Builds a sidecar from its settings, runs it, and stops it in order."""
 
 import asyncio
 import gc
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -11,63 +11,38 @@ import uvloop
 
 from sidecar import log
 from sidecar.actors.clock import Clock
-from sidecar.actors.engine import Engine
 from sidecar.config import policy_file
 from sidecar.config import settings as config
 from sidecar.config.settings import Settings, StartError
 from sidecar.core import events
-from sidecar.core.attempts import DeliveryLimit
-from sidecar.core.ids import Ids
+from sidecar.core.ids import PeerId
 from sidecar.core.model import AppIdentity
 from sidecar.core.policy import Policy
-from sidecar.edge.admin import inspection
 from sidecar.edge.admin.health import Health
-from sidecar.edge.admin.inspection import Admin
 from sidecar.edge.admin.store import StoreAdmin
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.http import surface
 from sidecar.edge.peer import link
-from sidecar.edge.peer.forward import ROUTER_FIELDS, Forwarder, Served
-from sidecar.edge.peer.links import Peers, PeerState, Proof
-from sidecar.edge.peer.trees import PeerTrees
+from sidecar.edge.peer.links import PeerState
 from sidecar.edge.security import trust
 from sidecar.edge.security.admission import Admission
 from sidecar.edge.security.certificates import dns_name
 from sidecar.edge.security.trust import Trust
-from sidecar.edge.taskhub.service import WORK, TaskHub
-from sidecar.edge.taskhub.streams import Streams
+from sidecar.edge.taskhub.service import WORK
 from sidecar.edge.transport import descriptors, listening
 from sidecar.edge.transport.ports import Channel, Handlers
-from sidecar.peers.directory import Directory
-from sidecar.peers.outbox import Link, Outbox, PeerId
-from sidecar.services.clients import Service
-from sidecar.services.inspection import Inspection
-from sidecar.services.retention import Retention
-from sidecar.store.protocol import Store
 from sidecar.store.sqlite import schema
 from sidecar.store.sqlite import store as sqlite
 from sidecar.store.sqlite.backup import Backups
 from sidecar.store.sqlite.vacuum import Upkeep
-from sidecar.work.dispatch import Dispatch
-from sidecar.work.memory import Memory, limit_of_system
+from sidecar.wiring import assemble
+from sidecar.work.memory import limit_of_system
 
 _CLOSE_SECONDS = 1.0
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _PEER_HEADROOM = 1024 * 1024
 _log = structlog.get_logger(__name__)
-
-
-class _LateLinks:
-    """The router is built before the links that it looks for."""
-
-    peers: Peers
-
-    def link(self, namespace: str, app: str) -> Link | None:
-        return self.peers.link(namespace, app)
-
-    def knock(self, namespace: str, app: str) -> None:
-        self.peers.knock(namespace, app)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,75 +52,6 @@ class Ports:
     grpc: list[int]
     http: int
     peer: int
-
-
-@dataclass(frozen=True, slots=True)
-class Middle:
-    """All of a sidecar but its listeners and its store."""
-
-    engine: Engine
-    dispatch: Dispatch
-    service: Service
-    router: Outbox
-    peers: Peers
-    taskhub: TaskHub
-    admin: Admin
-    retention: Retention
-    memory: Memory
-
-
-Connect = Callable[[str, PeerId], Channel]
-
-
-def assemble(
-    settings: Settings,
-    me: AppIdentity,
-    store: Store,
-    clock: Clock,
-    *,
-    connect: Connect,
-    proves: Proof | None = None,
-    policy: Policy | None = None,
-) -> Middle:
-    """Wire the parts of a sidecar over a store; `connect` opens a channel to a peer at an address."""
-    engine = Engine(me, store, clock, Ids(store.next_key, store.next_order, clock.new_id))
-    directory = Directory(
-        me.namespace, settings.peers, pattern=settings.peer_pattern, file=settings.peer_file, read=config.read_peers
-    )
-    links = _LateLinks()
-    router = Outbox(
-        engine,
-        directory,
-        links,
-        most_bytes=settings.max_message_bytes - _PEER_HEADROOM,
-        unknown_app_fails=settings.unknown_app == "fail",
-    )
-    dispatch = engine.effects = _dispatch(engine, router, settings)
-    service = Service(engine, dispatch, policy)
-    most_bytes = settings.max_message_bytes - _PEER_HEADROOM
-    served = Served(most_bytes, service.dedup_keys.release)
-    links.peers = Peers(service, directory, connect, router.link_up, served=served, proves=proves)
-    forwarder = Forwarder(engine, links.peers, most_bytes, settings.unknown_app == "fail")
-    memory = Memory(settings.memory_limit, dispatch.relieve)
-    taskhub = TaskHub(service, Streams(dispatch, settings.max_message_bytes), forwarder, memory, settings)
-    persons = Admin(Inspection(service, dispatch, router), forwarder)
-    served.methods = {name: method for name, method in taskhub.calls().items() if name in ROUTER_FIELDS}
-    served.methods[inspection.TREE] = persons.methods()[inspection.TREE]
-    dispatch.trees.elsewhere = peer_trees = PeerTrees(forwarder, dispatch.trees)
-    served.methods |= peer_trees.methods()
-    retention = Retention(engine, settings.retention)
-    return Middle(engine, dispatch, service, router, links.peers, taskhub, persons, retention, memory)
-
-
-def _dispatch(engine: Engine, router: Outbox, settings: Settings) -> Dispatch:
-    return Dispatch(
-        engine,
-        router,
-        turn_timeout=settings.turn_timeout,
-        activity_timeout=settings.activity_timeout,
-        delivery_limit=DeliveryLimit(settings.max_deliveries),
-        limits=settings.limits,
-    )
 
 
 class Sidecar:
@@ -158,8 +64,8 @@ class Sidecar:
         self._serving = False
         limit = settings.max_message_bytes
         middle = assemble(settings, store.me, store, Clock(), connect=self._connect, proves=trust.proves, policy=policy)
-        self.engine, self.dispatch, self.service = middle.engine, middle.dispatch, middle.service
-        self.router, self.peers, self.taskhub = middle.router, middle.peers, middle.taskhub
+        self.engine, self.dispatch, self.services = middle.engine, middle.dispatch, middle.services
+        self.outbox, self.peers, self.taskhub = middle.outbox, middle.peers, middle.taskhub
         self.admin, self.retention, self.memory = middle.admin, middle.retention, middle.memory
         each = descriptors.connections_each(settings.max_connections, 2 * (len(settings.grpc_port) + 2))
         self.app_server = GrpcServer(self._app_handlers(), max_receive_bytes=limit, max_connections=each)
@@ -214,7 +120,7 @@ class Sidecar:
 
     def _peers(self) -> list[dict[str, object]]:
         """Return how it goes with each other app: those that are known, and those that something waits for."""
-        waiting = {app: len(queue.pending) for (_, app), queue in self.router.queues.items()}
+        waiting = {app: len(queue.pending) for (_, app), queue in self.outbox.queues.items()}
         states = self.peers.states()
         known = {state.app for state in states}
         states += [PeerState(app, (), False, 0, "") for app in sorted(waiting) if app not in known]
@@ -243,7 +149,7 @@ class Sidecar:
         grpc_ports = [await listening.listen(self.app_server, host, port, app_tls) for port in settings.grpc_port]
         peer_port = await listening.listen(self.peer_server, settings.peer_host, settings.peer_port, peer_tls)
         http_port = await self.http.start(host, settings.http_port)
-        await self.router.start()
+        await self.outbox.start()
         await self.dispatch.refill()
         await self.app_server.start()
         await self.peer_server.start()
@@ -292,11 +198,11 @@ class Sidecar:
         # Streams end only when nobody can connect again: workers then back off instead of spinning.
         await asyncio.sleep(0.05)
         self.taskhub.closing.set()
-        await self.router.stop()
+        await self.outbox.stop()
         await self.peers.stop()
         await asyncio.gather(*closing)
         await self.http.stop()
-        await self.engine.drain()
+        await self.engine.tasks.drain()
         await self.store.close()
 
 

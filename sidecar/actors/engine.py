@@ -6,26 +6,19 @@ instance from memory; it is loaded again.
 """
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections import deque
+from typing import Protocol
 
 import structlog
 
 from sidecar.actors.clock import Clock
-from sidecar.core.entity.entity import Batch
+from sidecar.actors.residents import Actor, Address, Command, Decide, Residents
+from sidecar.actors.tasks import SideTasks
 from sidecar.core.ids import Ids
-from sidecar.core.model import AppIdentity, Changes, Context, Decision, Outcome, Reminder, Reply, State, Turn
-from sidecar.core.work_items import Past
+from sidecar.core.model import AppIdentity, Changes, Context, Decision, Outcome, Reminder, Reply
 from sidecar.core.workflow import state as states
-from sidecar.core.workflow.chunks import Parts
 from sidecar.store.protocol import Refusal, Store, UnavailableError
-from sidecar.work.pool import Worker
 
-Address = tuple[str, str]  # hub and instance ID
-Decide = Callable[[Context, State | None], Decision]
-IDLE_ACTORS = 5_000
 _MOST_TRIES = 8
 log = structlog.get_logger(__name__)
 
@@ -46,49 +39,13 @@ class Effects(Protocol):
         """An instance was read from the store."""
 
     def forgotten(self, actor: "Actor") -> None:
-        """An instance was dropped from memory, with the turn that was out."""
+        """An instance was dropped from memory."""
 
     def before_commands(self, actor: "Actor") -> "asyncio.Future[None] | None":
-        """The actor is between commits: a turn may be handed out. Returns what must be awaited first, or None."""
+        """The actor is between commits: work may be handed out. Returns what must be awaited first, or None."""
 
     def store_failed(self) -> None:
         """The outcome of a commit is unknown: what is in memory must be read again."""
-
-
-@dataclass(slots=True)
-class Command:
-    """One decision to take, and who waits for its outcome."""
-
-    decide: Decide
-    done: "asyncio.Future[Reply]"
-    tries: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Actor:
-    """An instance or entity in memory. `state` is None when there is none, and unknown until `loaded`."""
-
-    address: Address
-    state: State | None = None
-    loaded: bool = False
-    running: bool = False
-    commands: deque[Command] = field(default_factory=deque)
-    turn: Turn | None = None  # the turn that a worker has
-    batch: Batch | None = None  # of an entity: the operations that a worker has
-    holder: Worker | None = None  # the worker that has it, or is to get it
-    deadline: float = 0.0  # monotonic time at which it is handed out again
-    sent: int = 0  # how many events of the past the turn that is out stands on
-    withheld: bool = False  # whether its worker was not sent all of them
-    parts: Parts | None = None  # what has come of its answer, when that comes in parts
-    past: Past | None = None
-    output: tuple[int, str | None] | None = None  # of an entity that is handed out: a revision, and its state there
-    slow: int = 0  # of an entity: so many operations go one by one, since together they were too much for a worker
-    watchers: dict["asyncio.Future[None]", None] = field(default_factory=dict)
-
-    @property
-    def idle(self) -> bool:
-        """Whether it may be dropped from memory."""
-        return not (self.running or self.commands or self.turn or self.batch or self.holder or self.watchers)
 
 
 class Engine:
@@ -100,33 +57,16 @@ class Engine:
         self.clock = clock
         self.ids = ids
         self.effects: Effects
-        self._actors: OrderedDict[Address, Actor] = OrderedDict()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.tasks = SideTasks()  # what must reach its end before the store is closed
+        self.side = SideTasks()  # what is only a hint over the store
+        self.residents = Residents(self._forgotten)
+
+    def _forgotten(self, actor: Actor) -> None:
+        self.effects.forgotten(actor)
 
     def actor(self, address: Address) -> Actor:
         """Return the actor of an address, in memory or fresh."""
-        found = self._actors.get(address)
-        if found is None:
-            found = self._actors[address] = Actor(address)
-            self._evict()
-        else:
-            self._actors.move_to_end(address)
-        return found
-
-    def _evict(self) -> None:
-        while len(self._actors) > IDLE_ACTORS:
-            oldest = next(iter(self._actors.values()))
-            if not oldest.idle:
-                self._actors.move_to_end(oldest.address)
-                return
-            del self._actors[oldest.address]
-            self.effects.forgotten(oldest)
-
-    def forget_idle(self) -> None:
-        """Drop from memory what nobody works on; it is read again when it is needed."""
-        for actor in [actor for actor in self._actors.values() if actor.idle]:
-            del self._actors[actor.address]
-            self.effects.forgotten(actor)
+        return self.residents.get(address)
 
     async def submit(self, address: Address, decide: Decide) -> Reply:
         """Take a decision for an instance and commit it.
@@ -152,9 +92,7 @@ class Engine:
         """Let an actor look at its commands and its assignment."""
         if not actor.running:
             actor.running = True
-            task = asyncio.create_task(self._run(actor), name=f"actor {actor.address[1][:40]}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self.tasks.start(self._run(actor), f"actor {actor.address[1][:40]}")
 
     def context(self) -> Context:
         """Return what a decision that is taken now may know."""
@@ -165,15 +103,8 @@ class Engine:
 
         What is committed is acted on though the caller is cancelled meanwhile, as by a link that breaks.
         """
-        task = asyncio.create_task(self._commit_alone(changes), name="commit")
-        self._tasks.add(task)
-        task.add_done_callback(self._committed_alone)
-        return await asyncio.shield(task)
-
-    def _committed_alone(self, task: "asyncio.Task[Refusal | None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # it was acted on: that the caller is gone and does not ask is no mistake
+        outcome: Refusal | None = await self.tasks.through(self._commit_alone(changes), "commit")
+        return outcome
 
     async def _commit_alone(self, changes: Changes) -> Refusal | None:
         try:
@@ -186,16 +117,14 @@ class Engine:
         return outcome
 
     def drop(self, actor: Actor) -> None:
-        """Forget what is in memory of an instance; a turn that is out is void."""
-        actor.state, actor.loaded, actor.past, actor.output = None, False, None, None
+        """Forget what is in memory of an instance, so that it is loaded again."""
+        actor.state, actor.loaded = None, False
         self.effects.forgotten(actor)
-        for watcher in list(actor.watchers):
-            if not watcher.done():
-                watcher.set_result(None)
+        actor.changed()
 
     def drop_all(self) -> None:
         """Forget what is in memory of all instances: it was read from a store that has failed since."""
-        for actor in list(self._actors.values()):
+        for actor in self.residents.all():
             self.drop(actor)
 
     # ------------------------------------------------------------ the loop
@@ -243,7 +172,7 @@ class Engine:
                 decided.append((command, decision))
         batch = [decision.changes for _, decision in decided if decision.changes is not None]
         try:
-            outcomes = await self._commit(batch)
+            outcomes = await self.store.commit(batch) if batch else []
         except Exception as error:
             actor.commands.extendleft(command for command, _ in reversed(decided))
             self._fail(actor, error)
@@ -263,9 +192,6 @@ class Engine:
         if decision.changes is not None and decision.changes.key:
             actor.state = states.apply(actor.state, decision.changes)
         return decision
-
-    async def _commit(self, batch: Sequence[Changes]) -> list[Refusal | None]:
-        return await self.store.commit(batch) if batch else []
 
     def _settle(self, actor: Actor, decided: list[tuple[Command, Decision]], outcomes: list[Refusal | None]) -> None:
         results = iter(outcomes)
@@ -309,10 +235,7 @@ class Engine:
             self.effects.reminder_set(reminder)
         if actor is not None and changes.key:
             self.effects.committed(actor, changes)
-            watchers, actor.watchers = actor.watchers, {}
-            for watcher in watchers:
-                if not watcher.done():
-                    watcher.set_result(None)
+            actor.changed()
 
     def watch(self, address: Address) -> "asyncio.Future[None]":
         """Return a future that is done when the instance was changed."""
@@ -321,8 +244,3 @@ class Engine:
         actor.watchers[future] = None
         future.add_done_callback(lambda done: actor.watchers.pop(future, None))
         return future
-
-    async def drain(self) -> None:
-        """Wait until every actor has finished what it was doing."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sidecar.actors.engine import Address, Decide
+from sidecar.actors.residents import Address, Decide
 from sidecar.actors.trees import REACH_SECONDS, Node, TreeOptions, Trees, UnreachableError
 from sidecar.core.model import DONE, Context, Decision, Instance, Outcome, Reply, State
 

@@ -5,19 +5,19 @@ read first, or that has failed, those for the same actor wait.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
 
-from sidecar.actors.engine import Address, Engine
+from sidecar.actors.engine import Engine
 from sidecar.actors.id_reuse import LOOK, running_child, unknown_children
+from sidecar.actors.residents import Address
 from sidecar.actors.trees import REACH_SECONDS, Branch, TreeOptions, Trees, UnreachableError
 from sidecar.core.delivery import Arrival, arrive, must_look
 from sidecar.core.model import Child, Context, Decision, Kind, Outcome, Position, Reminder, Reply, State, Status
 from sidecar.core.workflow.rewind import Record
 from sidecar.store.protocol import UnavailableError
-from sidecar.work.pool import Pool
 
 _READ_FIRST = (Kind.PURGE, Kind.REWIND)  # commands that need more of their instance than its state
 _BY_FORCE = b"force"  # payload of an order to purge a child even if it runs
@@ -37,22 +37,15 @@ def note_dropped(reminder: Reminder, reply: Reply) -> None:
 
 
 class Reminders:
-    """Hands reminders to the actors of own workflows. `spawn` runs something on the side."""
+    """Hands reminders to the actors of own workflows.
 
-    def __init__(
-        self,
-        engine: Engine,
-        pool: Pool,
-        trees: Trees,
-        *,
-        spawn: Callable[[Coroutine[object, object, None], str], None],
-        store_failed: Callable[[], None],
-    ) -> None:
+    `knows_rewind` tells whether a worker is there that can write the new history of a workflow (hub, name, version).
+    """
+
+    def __init__(self, engine: Engine, trees: Trees, knows_rewind: Callable[[str, str, str], bool]) -> None:
         self._engine = engine
-        self._pool = pool
         self._trees = trees
-        self._spawn = spawn
-        self._store_failed = store_failed
+        self._knows_rewind = knows_rewind
         self._held: dict[Address, list[Reminder]] = {}  # what waits behind another, by target
         self._reading: dict[Address, int] = {}  # the one that something is read for, by target
 
@@ -79,7 +72,7 @@ class Reminders:
         address = _address(arrival.reminder)
         self._held[address] = []
         self._reading[address] = arrival.reminder.id
-        self._spawn(self._deliver_read(arrival), "deliver what is read first")
+        self._engine.side.spawn(self._deliver_read(arrival), "deliver what is read first")
 
     def _in_order(self, at: Context, state: State | None, arrival: Arrival) -> Decision:
         if _address(arrival.reminder) in self._held:
@@ -117,7 +110,7 @@ class Reminders:
                 log.info("reminder waits", kind=arrival.reminder.kind.name, why=reply.text)
                 await clock.sleep(clock.jitter(_AGAIN_SECONDS))
         except UnavailableError:
-            self._store_failed()  # it is due still, and is found again
+            self._engine.effects.store_failed()  # it is due still, and is found again
             return
         finally:
             del self._reading[address]
@@ -157,7 +150,7 @@ class Reminders:
         if state is None:
             return None
         instance = state.instance
-        known = self._pool.knows_rewind(instance.hub, instance.name, instance.version or "")
+        known = self._knows_rewind(instance.hub, instance.name, instance.version or "")
         events: list[bytes] | None = None
         if log or (instance.status is Status.FAILED and not known):
             events = await store.events(instance.key, Position(0, -1), instance.last_completed_turn)
@@ -173,7 +166,7 @@ class Reminders:
         if error is not None:
             log.warning("delivery failed", kind=reminder.kind.name, instance=reminder.target.id, error=str(error))
             self._held.setdefault(_address(reminder), [])
-            self._store_failed()
+            self._engine.effects.store_failed()
         elif done.result() is _HELD:
             self.deliver(reminder)
         elif done.result() is not LOOK:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 from sidecar.actors.clock import usable
-from sidecar.actors.engine import Address, Engine
+from sidecar.actors.engine import Engine
+from sidecar.actors.residents import Address
 from sidecar.core import operations
+from sidecar.core.ids import PeerId
 from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Child, Context, Decision, Instance, Outcome, Reply, State
 
 T = TypeVar("T")
 R = TypeVar("R")
-PeerId = tuple[str, str]  # namespace and app ID
 MOST_HOPS = 64  # apps that are asked one behind the other: a peer that lies might make a tree endless
 MOST_CHILDREN = 200  # that an app is asked about at once
 MOST_SECONDS = 60.0  # of one errand for a caller without a deadline

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+PeerId = tuple[str, str]  # namespace and app ID of another app
 LARGEST_NUMBER = 2**63 - 1  # that a store holds; peers and persons can name larger ones
 
 

@@ -15,6 +15,7 @@ import structlog
 from sidecar.actors.engine import Engine
 from sidecar.core import events
 from sidecar.core.delivery import Arrival, arrive
+from sidecar.core.ids import PeerId
 from sidecar.core.model import ActorId, Changes, Delivered, Kind, Lost, Outcome, Reminder, Reply
 from sidecar.core.workflow import calls
 from sidecar.peers.directory import Directory
@@ -27,7 +28,6 @@ BATCH_BYTES = 4 * 1024 * 1024
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 _FINAL_FAILURES = {Outcome.DENIED, Outcome.INVALID, Outcome.MISSING}
 _FAILURES = {Outcome.DENIED: "WorkflowAccessPolicyDenied"}
-PeerId = tuple[str, str]  # namespace and app ID
 ActorPair = tuple[ActorId, ActorId]
 log = structlog.get_logger(__name__)
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import structlog
 
-from sidecar.actors.engine import Address
+from sidecar.actors.engine import Engine
+from sidecar.actors.residents import Address
 from sidecar.actors.trees import in_groups
 from sidecar.core import events, operations
 from sidecar.core.model import Context, Decision, Instance, Outcome, Reply, State, Status
-from sidecar.services.clients import InstanceView, Service, input_of
+from sidecar.services.clients import InstanceView, input_of
 from sidecar.services.purge import Purge, Purging
 from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Page, Store
 
@@ -56,9 +57,9 @@ def _has_tags(instance: Instance, criteria: Criteria) -> bool:
 class Queries:
     """Operations over the instances of one sidecar."""
 
-    def __init__(self, service: Service) -> None:
-        self._engine = service.engine
-        self._purging = Purging(service)
+    def __init__(self, engine: Engine, purging: Purging) -> None:
+        self._engine = engine
+        self._purging = purging
 
     async def page(self, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
         """See `page_of`."""

@@ -1,16 +1,14 @@
-"""What clients and workers may ask of the entities of a sidecar."""
+"""What clients may ask of the entities of a sidecar."""
 
 import asyncio
 from dataclasses import dataclass
 
-from sidecar.actors.engine import Address
-from sidecar.actors.store_outage import held
+from sidecar.actors.residents import Address
 from sidecar.core import events
 from sidecar.core.entity import entity
-from sidecar.core.errors import OvertakenError
 from sidecar.core.model import DONE, Context, Decision, Lock, Outcome, Reply, State
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.services.clients import Service
+from sidecar.services.clients import ClientService
 from sidecar.store.protocol import EntityRow
 
 _PAGE = 100  # entities that are read at once
@@ -39,12 +37,9 @@ class Query:
 class EntityService:
     """The operations on entities."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ClientService) -> None:
         self._service = service
         self._engine = service.engine
-        self._dispatch = service.dispatch
-
-    # ------------------------------------------------------------ clients
 
     async def signal(self, address: Address, signaled: pb.EntitySignaled) -> Reply:
         """Send an operation to an entity, which need not be there."""
@@ -107,32 +102,3 @@ class EntityService:
     async def _has_ended(self, hub: str, lock: Lock) -> bool:
         owner = await self._service.instance((hub, lock.owner))
         return owner is None or owner.status.terminal or owner.execution != lock.execution
-
-    # ------------------------------------------------------------ workers
-
-    async def complete(self, result: pb.EntityBatchResult) -> Reply:
-        """Take a worker's answer to a batch; one that comes too late changes nothing."""
-        token, entities = result.completion_token, self._dispatch.entities
-        actor = entities.holder(token)
-        if actor is None:
-            return Reply(Outcome.STALE)
-
-        def decide(at: Context, state: State | None) -> Decision:
-            batch = entities.batch(actor, token)
-            if batch is None or state is None:
-                return Decision(None, Reply(Outcome.STALE))
-            try:
-                changes = entity.complete(at, state, batch, result)
-            except OvertakenError:
-                entities.decline(actor)
-                return Decision(None, Reply(Outcome.STALE))
-            entities.done(actor)
-            return Decision(changes, DONE)
-
-        return await held(self._engine, lambda: self._engine.submit(actor.address, decide))
-
-    def abandon(self, token: str) -> None:
-        """Take back a batch that a worker does not want."""
-        actor = self._dispatch.entities.holder(token)
-        if actor is not None:
-            self._dispatch.entities.decline(actor)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sidecar.actors.engine import Address
+from sidecar.actors.residents import Address
 from sidecar.core import events
 from sidecar.core.attempts import NONE
 from sidecar.core.delivery import Arrival, arrive
@@ -26,9 +26,10 @@ from sidecar.core.model import (
 )
 from sidecar.core.workflow import calls, stalls
 from sidecar.peers.outbox import Outbox
-from sidecar.services.clients import OWN, Caller, InstanceView, Service
+from sidecar.services.clients import OWN, Caller, ClientService, InstanceView
 from sidecar.store.protocol import Waiting
 from sidecar.work.dispatch import Dispatch
+from sidecar.work.leases import is_running
 
 FAILED_BY_PERSON = "CallFailedByOperator"
 MISSING = Reply(Outcome.MISSING, "no such call waits")
@@ -62,11 +63,11 @@ class TreeNode:
 class Inspection:
     """The looks and the ways out, over one sidecar."""
 
-    def __init__(self, service: Service, dispatch: Dispatch, router: Outbox) -> None:
+    def __init__(self, service: ClientService, dispatch: Dispatch, outbox: Outbox) -> None:
         self._service = service
         self._engine = service.engine
         self._dispatch = dispatch
-        self._router = router
+        self._outbox = outbox
 
     async def waiting(self, app: str, after: int, limit: int) -> list[tuple[Waiting, int, str]]:
         """Return calls that wait for another app, each with the attempts that failed and the last error."""
@@ -74,12 +75,12 @@ class Inspection:
         return [(one, *self._attempts(one.target)) for one in found]
 
     def _attempts(self, target: ActorId) -> tuple[int, str]:
-        queue = self._router.queues.get((target.namespace, target.app))
+        queue = self._outbox.queues.get((target.namespace, target.app))
         return (0, "") if queue is None else (queue.failures, queue.error)
 
     def retry(self, app: str) -> list[str]:
         """Try to reach an app now ("": every app); return the apps for which something waits."""
-        return self._router.retry(app)
+        return self._outbox.retry(app)
 
     async def fail(self, reminder_id: int, reason: str) -> Reply:
         """Let the call of this reminder fail, as a workflow sees it; work that is out for it is taken back."""
@@ -144,8 +145,8 @@ class Inspection:
         count, error, quarantined = instance.crashes
         if not (instance.ready or quarantined):
             return []
-        actor = self._engine.actor(address)
-        state = "parked" if quarantined else "running" if actor.turn or actor.batch else "queued"
+        running = is_running(self._engine.actor(address))
+        state = "parked" if quarantined else "running" if running else "queued"
         return [Wait("worker", instance.name, self._engine.me.app, 0, 0, state, error, count)]
 
     async def _wait(self, call: OpenCall) -> Wait:
@@ -161,7 +162,7 @@ class Inspection:
             count, error, _ = NONE if reminder is None else reminder.crashes
             state = "started" if reminder is None else state
             return Wait(_KINDS[call.kind], call.name, app, task, since, state, error, count)
-        queue = self._router.queues.get((call.target.namespace, app))
+        queue = self._outbox.queues.get((call.target.namespace, app))
         if queue is not None and call.reminder in queue.pending:
             return Wait(_KINDS[call.kind], call.name, app, task, since, "not delivered", queue.error)
         return Wait(_KINDS[call.kind], call.name, app, task, since, "delivered", "")

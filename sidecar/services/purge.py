@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from sidecar.actors.engine import Address
+from sidecar.actors.residents import Address
 from sidecar.actors.trees import MOST_SECONDS, REACH_SECONDS, Node, TreeOptions, UnreachableError
 from sidecar.core import operations
 from sidecar.core.model import DONE, Instance, Outcome, Reply
 from sidecar.core.policy import Operation
-from sidecar.services.clients import OWN, Caller, Service
+from sidecar.services.clients import OWN, Caller, ClientService
 
 
 class Purge(NamedTuple):
@@ -26,10 +26,10 @@ class Purge(NamedTuple):
 class Purging:
     """Purges over one sidecar."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ClientService) -> None:
         self._service = service
         self._engine = service.engine
-        self._trees = service.dispatch.trees
+        self._trees = service.trees
 
     async def purge(self, address: Address, how: Purge) -> tuple[Reply, int]:
         """Remove an instance that has ended; return how many instances went, in all apps.

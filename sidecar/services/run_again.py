@@ -2,15 +2,16 @@
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.actors.engine import Address
 from sidecar.actors.id_reuse import replacing
+from sidecar.actors.reminders import Reminders
+from sidecar.actors.residents import Address
 from sidecar.core import events, operations
 from sidecar.core.model import Outcome, Reply
 from sidecar.core.operations import Identity, Start
 from sidecar.core.policy import Operation
 from sidecar.core.workflow import rerun, rewind
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.services.clients import OWN, Caller, Service, with_dedup_keys
+from sidecar.services.clients import OWN, Caller, ClientService, with_dedup_keys
 
 _MOST_TRIES = 8
 
@@ -18,10 +19,10 @@ _MOST_TRIES = 8
 class Administration:
     """What may be done with instances that have ended."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ClientService, reminders: Reminders) -> None:
         self._service = service
         self._engine = service.engine
-        self._deliveries = service.dispatch.deliveries
+        self._reminders = reminders
 
     async def rewind(self, address: Address, reason: StringValue | None) -> Reply:
         """Let an instance that has failed run again from before its failures, and its children with it."""
@@ -32,7 +33,7 @@ class Administration:
         return rewind.MOVED
 
     async def _rewind_once(self, address: Address, reason: StringValue | None) -> Reply:
-        record = await self._deliveries.record(address)
+        record = await self._reminders.record(address)
         return await self._engine.submit(address, lambda at, state: rewind.rewind(at, state, reason, record))
 
     async def restart(self, address: Address, new_id: bool) -> tuple[Reply, str]:
@@ -55,7 +56,7 @@ class Administration:
         if new_id:
             return await self._service.start(Start(identity, started, None, unique=True)), identity.id
         reply = await replacing(
-            self._service.dispatch.trees,
+            self._service.trees,
             address,
             lambda existing: existing.status.terminal,
             lambda at, state: operations.restart(at, state, instance.key, identity, started),
@@ -70,7 +71,7 @@ class Administration:
         """
         source = await self._service.instance(address)
         self._service.access.check(caller.app, Operation.RERUN, None if source is None else source.name)
-        record = await self._deliveries.record(address, log=True)
+        record = await self._reminders.record(address, log=True)
         if source is None:
             return rewind.MISSING
         if record is None or not record.is_of(source):

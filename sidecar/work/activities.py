@@ -4,7 +4,7 @@ One delivery at a time. All of it is a hint over the store: an activity that is 
 """
 
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
@@ -37,7 +37,7 @@ class Lease:
 
 
 class ActivityWork:
-    """Hands activities to workers and takes them back. `spawn` runs something on the side."""
+    """Hands activities to workers and takes them back."""
 
     def __init__(
         self,
@@ -45,18 +45,15 @@ class ActivityWork:
         pool: Pool,
         *,
         delivery_limit: DeliveryLimit,
-        spawn: Callable[[Coroutine[object, object, None], str], None],
         pump: Callable[[], None],
-        store_failed: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._store = engine.store
         self._clock = engine.clock
         self._pool = pool
         self._delivery_limit = delivery_limit
-        self._spawn = spawn
+        self._spawn = engine.side.spawn
         self._pump = pump
-        self._store_failed = store_failed
         self._at_hand: dict[int, Reminder] = {}
         self._numbers = itertools.count(1)
         self._reads = Reads()
@@ -119,7 +116,7 @@ class ActivityWork:
         except UnavailableError as error:
             log.warning("cannot read an activity", error=str(error))
             worker.activities.pop(reminder_id, None)
-            self._store_failed()
+            self._engine.effects.store_failed()
             return
         if reminder is None:
             worker.activities.pop(reminder_id, None)
@@ -155,7 +152,7 @@ class ActivityWork:
             await self.settle(reminder, events.task_failed(self._clock.now(), reminder.call.task, details))
         except UnavailableError as error:
             log.warning("cannot store the failure of an activity", error=str(error))
-            self._store_failed()
+            self._engine.effects.store_failed()
 
     async def settle(self, reminder: Reminder, event: bytes) -> Reply:
         """End an activity with the event that says how, whether or not a worker has it.

@@ -4,30 +4,28 @@ All of it is a hint over the store and can be read again.
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
-from types import MappingProxyType
 from typing import Protocol
 
 import structlog
 
-from sidecar.actors.engine import Actor, Address, Engine
+from sidecar.actors.engine import Engine
 from sidecar.actors.reminders import Reminders
+from sidecar.actors.residents import Actor
 from sidecar.actors.timers import Timers
-from sidecar.actors.trees import Trees
 from sidecar.core.attempts import DeliveryLimit
 from sidecar.core.model import Changes, Instance, Kind, Reminder
 from sidecar.store.protocol import UnavailableError
 from sidecar.work.activities import ActivityWork
-from sidecar.work.entities import EntityWork
+from sidecar.work.entities import EntityLease, EntityWork
 from sidecar.work.pool import Pool, Worker
 from sidecar.work.ready_queue import Lane
-from sidecar.work.turns import TurnWork
+from sidecar.work.turns import TurnLease, TurnWork
 
 _RETRY_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
 
-class Outbox(Protocol):
+class Outgoing(Protocol):
     """Where reminders for other apps leave."""
 
     def offer(self, reminder: Reminder) -> None:
@@ -46,33 +44,23 @@ class Dispatch:
     def __init__(
         self,
         engine: Engine,
-        outbox: Outbox,
+        pool: Pool,
+        reminders: Reminders,
+        outbox: Outgoing,
         *,
         turn_timeout: float,
         activity_timeout: float | None,
         delivery_limit: DeliveryLimit,
-        limits: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.engine = engine
-        self.pool = Pool(limits)
-        self.turns = TurnWork(engine, self.pool, timeout=turn_timeout, delivery_limit=delivery_limit, pump=self.pump)
-        self.activities = ActivityWork(
-            engine,
-            self.pool,
-            delivery_limit=delivery_limit,
-            spawn=self.spawn,
-            pump=self.pump,
-            store_failed=self.store_failed,
-        )
-        self.trees = Trees(engine)
-        self.deliveries = Reminders(engine, self.pool, self.trees, spawn=self.spawn, store_failed=self.store_failed)
-        self.entities = EntityWork(
-            engine, self.pool, timeout=turn_timeout, delivery_limit=delivery_limit, pump=self.pump
-        )
-        self.timers = Timers(engine.store, engine.clock, self.deliveries.deliver)
+        self.pool = pool
+        self.reminders = reminders
+        self.timers = Timers(engine.store, engine.clock, reminders.deliver)
         self.outbox = outbox
+        self.turns = TurnWork(engine, pool, timeout=turn_timeout, delivery_limit=delivery_limit, pump=self.pump)
+        self.entities = EntityWork(engine, pool, timeout=turn_timeout, delivery_limit=delivery_limit, pump=self.pump)
+        self.activities = ActivityWork(engine, pool, delivery_limit=delivery_limit, pump=self.pump)
         self._activity_timeout = activity_timeout
-        self._tasks: set[asyncio.Task[None]] = set()
         self._pumping = False
         self._recovering = False
 
@@ -97,6 +85,7 @@ class Dispatch:
         """See `Effects`."""
         instance = changes.instance
         idle = instance is not None and (instance.suspended or instance.status.terminal or instance.crashes.quarantined)
+        self.turns.committed(actor, changes)
         if instance is None or changes.replaces or idle:
             self.entities.unqueue(actor)
             self.turns.unqueue(actor)
@@ -110,25 +99,26 @@ class Dispatch:
 
     def loaded(self, actor: Actor) -> None:
         """See `Effects`."""
+        self.turns.loaded(actor)
         if actor.state is not None:
             self._queue(actor, actor.state.instance)
 
     def forgotten(self, actor: Actor) -> None:
         """See `Effects`."""
-        self.entities.recall(actor)
+        self.entities.forgotten(actor)
         self.turns.recall(actor)
         self.turns.forget_past(actor)
 
     def relieve(self) -> None:
         """Drop from memory what can be read again."""
         self.turns.drop_pasts()
-        self.engine.forget_idle()
+        self.engine.residents.drop_idle()
 
     def store_failed(self) -> None:
         """See `Effects`."""
         if not self._recovering:
             self._recovering = True
-            self.spawn(self._recover(), "recover after a failed commit")
+            self.engine.side.spawn(self._recover(), "recover after a failed commit")
 
     async def _recover(self) -> None:
         store = self.engine.store
@@ -138,7 +128,7 @@ class Dispatch:
         else:
             await self.engine.clock.sleep(_RETRY_SECONDS)
         self._recovering = False
-        self.deliveries.release()
+        self.reminders.release()
         self.timers.reload()
         try:
             await self.outbox.reload()
@@ -155,17 +145,13 @@ class Dispatch:
         else:
             self.turns.queue(actor, instance)
 
-    async def refill(self) -> None:
-        """Read waiting work from the store: at the start, and after a failure."""
-        await self._refill(None, None, None)
-
-    async def _refill(
+    async def refill(
         self,
-        turns: frozenset[Lane] | None,
-        activities: frozenset[Lane] | None,
-        entities: frozenset[Lane] | None,
+        turns: frozenset[Lane] | None = None,
+        activities: frozenset[Lane] | None = None,
+        entities: frozenset[Lane] | None = None,
     ) -> None:
-        """Read waiting work of these lanes (None: of all) from the store."""
+        """Read waiting work of these lanes (None: of all) from the store: at the start, and after a failure."""
         try:
             await self.turns.refill(turns)
             await self.activities.refill(activities)
@@ -188,15 +174,11 @@ class Dispatch:
         for worker, item in self.pool.assign():
             if isinstance(item, int):
                 self.activities.hand_out(worker, item)
+            elif item in worker.entities:
+                self.entities.assign(item, worker)
             else:
-                self._assign(worker, item)
+                self.turns.assign(item, worker)
         self._read_more()
-
-    def _assign(self, worker: Worker, address: Address) -> None:
-        if address in worker.entities:
-            self.entities.assign(address, worker)
-        else:
-            self.turns.assign(address, worker)
 
     def _read_more(self) -> None:
         pool = self.pool
@@ -205,13 +187,13 @@ class Dispatch:
             pool.turns.refilling(wanted[0])
             pool.activities.refilling(wanted[1])
             pool.entities.refilling(wanted[2])
-            self.spawn(self._refill(*wanted), "refill")
+            self.engine.side.spawn(self.refill(*wanted), "refill")
 
     def before_commands(self, actor: Actor) -> asyncio.Future[None] | None:
         """See `Effects`."""
-        if actor.holder is not None and actor.address in actor.holder.entities:
-            return self.entities.before_commands(actor)
-        return self.turns.before_commands(actor)
+        if isinstance(actor.lease, EntityLease):
+            return self.entities.before_commands(actor, actor.lease)
+        return self.turns.before_commands(actor, actor.lease) if isinstance(actor.lease, TurnLease) else None
 
     # ------------------------------------------------------------ workers
 
@@ -246,16 +228,3 @@ class Dispatch:
             self.turns.sweep()
             self.activities.sweep(self._activity_timeout)
             self.entities.sweep()
-
-    # ------------------------------------------------------------ side tasks
-
-    def spawn(self, work: Coroutine[object, object, None], name: str) -> None:
-        """Run something on the side, and log it if it fails."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._spawned)
-
-    def _spawned(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("side task failed", task=task.get_name(), exc_info=task.exception())

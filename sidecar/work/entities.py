@@ -4,96 +4,124 @@ The state of an entity is read for each batch and not kept: it may be large, and
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from sidecar.actors.engine import Actor, Address, Engine
+from sidecar.actors.engine import Engine
+from sidecar.actors.residents import Actor, Address
 from sidecar.core.entity import entity
 from sidecar.core.entity.entity import Batch
 from sidecar.core.model import Instance, State
 from sidecar.core.work_items import EntityItem
-from sidecar.work.leases import ActorLeases
+from sidecar.work.leases import ActorLeases, Lease
 from sidecar.work.pool import Pool, Worker
 
 log = structlog.get_logger(__name__)
 
 
-class EntityWork(ActorLeases):
+@dataclass(slots=True, eq=False)
+class EntityLease(Lease):
+    """A batch of operations that a worker has; `entity_state` is the revision that was read, and the state there."""
+
+    batch: Batch | None = None
+    entity_state: tuple[int, str | None] | None = None
+
+    @property
+    def key(self) -> int:
+        """See `Lease`."""
+        return 0 if self.batch is None else self.batch.key
+
+
+class EntityWork(ActorLeases[EntityLease]):
     """Hands batches to workers and takes them back."""
 
     def __init__(self, engine: Engine, pool: Pool, **options: Any) -> None:
         super().__init__(engine, pool, pool.entities, entities=True, **options)
-        self._by_token: dict[str, Actor] = {}
+        self._by_token: dict[str, EntityLease] = {}
+        self._slow: dict[Address, int] = {}  # so many operations go one by one, since together they were too much
 
-    def before_commands(self, actor: Actor) -> asyncio.Future[None] | None:
+    def before_commands(self, actor: Actor, lease: EntityLease) -> asyncio.Future[None] | None:
         """Hand out what may run on an entity that was assigned. Returns what must be awaited first, or None."""
-        if actor.holder is None or actor.batch is not None:
+        if lease.is_out:
             return None
         if actor.state is None or not actor.state.instance.ready:
             self.recall(actor)
             return None
-        if actor.output is None or actor.output[0] != actor.state.instance.revision:
-            return asyncio.ensure_future(self._read(actor, actor.state.instance))
-        self._hand_out(actor, actor.state, actor.output[1], actor.holder)
+        if lease.entity_state is None or lease.entity_state[0] != actor.state.instance.revision:
+            return asyncio.ensure_future(self._read(lease, actor.state.instance))
+        self._hand_out(lease, actor.state, lease.entity_state[1])
         return None
 
-    async def _read(self, actor: Actor, instance: Instance) -> None:
+    async def _read(self, lease: EntityLease, instance: Instance) -> None:
         _, text = await self._engine.store.payloads(instance.key)
-        actor.output = (instance.revision, text)
+        lease.entity_state = (instance.revision, text)
 
-    def _hand_out(self, actor: Actor, state: State, text: str | None, worker: Worker) -> None:
-        clock, instance = self._engine.clock, state.instance
-        actor.output = None
+    def _hand_out(self, lease: EntityLease, state: State, text: str | None) -> None:
+        clock, instance, address, worker = self._engine.clock, state.instance, lease.actor.address, lease.worker
+        lease.entity_state = None
         room = worker.max_bytes - (0 if text is None else len(text.encode()))
-        most = 1 if actor.slow else entity.BATCH_OPERATIONS
+        most = 1 if self._slow.get(address) else entity.BATCH_OPERATIONS
         batch = entity.next_batch(state, f"e.{clock.new_id()}", room, most)
         too_large = worker.send(EntityItem(instance.id, text, tuple(row.event for row in batch.rows), batch.token))
         if too_large:
-            self.recall(actor)
+            self.recall(lease.actor)
             log.warning("entity waits for a worker that can receive it", entity=instance.id, bytes=too_large)
-            self._offer(actor.address, self._group_of(instance, too_large))
+            self._offer(address, self._group_of(instance, too_large))
             return
-        actor.batch, actor.deadline = batch, clock.monotonic() + self._timeout
-        self.out[actor.address] = self._by_token[batch.token] = actor
+        lease.batch, lease.deadline = batch, clock.monotonic() + self._timeout
+        self.out[address] = self._by_token[batch.token] = lease
 
-    def holder(self, token: str) -> Actor | None:
-        """Return the entity of which a worker has the batch with this token, or None."""
+    def leased(self, token: str) -> EntityLease | None:
+        """Return the batch that is out under a token, or None."""
         return self._by_token.get(token)
 
-    def batch(self, actor: Actor, token: str) -> Batch | None:
-        """Return the batch that a worker answers, if it is the one that is out."""
-        return actor.batch if actor.batch is not None and actor.batch.token == token else None
+    def claim(self, lease: EntityLease) -> EntityLease:
+        """See `ActorLeases`."""
+        self._freed(lease)
+        return super().claim(lease)
 
-    def done(self, actor: Actor) -> None:
-        """A worker has run what it had of an entity: its slot is free again, and pauses begin anew."""
-        actor.slow = max(0, actor.slow - 1)
-        self._refusals.done(actor.address)
+    def done(self, lease: EntityLease) -> None:
+        """A worker has run what it had of an entity: pauses begin anew."""
+        address = lease.actor.address
+        self._refusals.done(address)
+        if self._slow.get(address, 0) > 1:
+            self._slow[address] -= 1
+        else:
+            self._slow.pop(address, None)
+
+    def forgotten(self, actor: Actor) -> None:
+        """An entity was dropped from memory."""
         self.recall(actor)
+        self._slow.pop(actor.address, None)
 
-    def recall(self, actor: Actor) -> None:
-        """Void the batch that is out, or assigned, and free its slot."""
-        if actor.holder is None or actor.address not in actor.holder.entities:
-            return
-        del actor.holder.entities[actor.address]
-        if actor.batch is not None:
-            self._by_token.pop(actor.batch.token, None)
-        actor.batch = actor.holder = None
-        self.out.pop(actor.address, None)
-        self._pump()
+    # ------------------------------------------------------------ of this kind
 
-    def _crashed(self, actor: Actor, worker: Worker) -> None:
-        self._one_by_one(actor)
-        super()._crashed(actor, worker)
+    def lease_of(self, actor: Actor) -> EntityLease | None:
+        """See `ActorLeases`."""
+        return actor.lease if isinstance(actor.lease, EntityLease) else None
 
-    def _one_by_one(self, actor: Actor) -> None:
-        """Let the operations that are out go one by one, so that those before the one at fault get through."""
-        actor.slow = max(actor.slow, 0 if actor.batch is None else len(actor.batch.rows))
+    def _new_lease(self, actor: Actor, worker: Worker) -> EntityLease:
+        return EntityLease(actor, worker)
 
-    def _held(self, worker: Worker) -> Iterable[Address]:
+    def _held_by(self, worker: Worker) -> MutableMapping[Address, str]:
         return worker.entities
 
-    def _late(self, actor: Actor) -> None:
-        log.warning("operations of an entity timed out", entity=actor.address[1], seconds=self._timeout)
-        self._one_by_one(actor)
+    def _freed(self, lease: EntityLease) -> None:
+        if lease.batch is not None:
+            self._by_token.pop(lease.batch.token, None)
+
+    def _crashed(self, lease: EntityLease) -> None:
+        self._one_by_one(lease)
+        super()._crashed(lease)
+
+    def _one_by_one(self, lease: EntityLease) -> None:
+        """Let the operations that are out go one by one, so that those before the one at fault get through."""
+        count = 0 if lease.batch is None else len(lease.batch.rows)
+        self._slow[lease.actor.address] = max(self._slow.get(lease.actor.address, 0), count)
+
+    def _late(self, lease: EntityLease) -> None:
+        log.warning("operations of an entity timed out", entity=lease.actor.address[1], seconds=self._timeout)
+        self._one_by_one(lease)

@@ -1,38 +1,57 @@
-"""The pasts of instances that are kept in memory: those used last, as many as fit."""
+"""What workers have seen of instances, kept in memory: the pasts that were used last, as many as fit."""
 
 from collections import OrderedDict
 
-from sidecar.actors.engine import Actor, Address, Engine
+from sidecar.actors.residents import Address
+from sidecar.core.model import Changes, Turn
 from sidecar.core.work_items import Past
 
 LIMIT_BYTES = 128 * 1024 * 1024
 
 
 class HistoryCache:
-    """Counts the bytes of the pasts that actors hold and drops those that were not used for longest."""
+    """Pasts by address; all of them can be read again from the store."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._sizes: OrderedDict[Address, int] = OrderedDict()
+    def __init__(self) -> None:
+        self._pasts: OrderedDict[Address, Past] = OrderedDict()
+        self._sizes: dict[Address, int] = {}
         self._bytes = 0
 
-    def use(self, actor: Actor, past: Past) -> None:
-        """Count the past of an instance as used just now."""
-        self._bytes += past.size - self._sizes.pop(actor.address, 0)
-        self._sizes[actor.address] = past.size
-        while self._bytes > LIMIT_BYTES and len(self._sizes) > 1:
-            address, size = self._sizes.popitem(last=False)
-            self._bytes -= size
-            self._engine.actor(address).past = None
+    def get(self, address: Address) -> Past | None:
+        """Return the past of an instance, None when it must be read."""
+        return self._pasts.get(address)
+
+    def use(self, address: Address, past: Past) -> None:
+        """Keep the past of an instance as the one used last."""
+        self._bytes += past.size - self._sizes.get(address, 0)
+        self._pasts[address], self._sizes[address] = past, past.size
+        self._pasts.move_to_end(address)
+        while self._bytes > LIMIT_BYTES and len(self._pasts) > 1:
+            self.forget(next(iter(self._pasts)))
+
+    def committed(self, address: Address, changes: Changes, turn: Turn | None) -> None:
+        """Move the past of an instance over changes; `turn` is the one that they complete, None if they complete none.
+
+        An execution that begins has no past; what its callers have told of theirs it keeps.
+        """
+        past, instance = self._pasts.get(address), changes.instance
+        if past is None or instance is None:
+            return
+        if turn is not None and instance.execution != turn.execution:
+            self.use(address, Past([], past.lineage))
+            return
+        cut, rows = changes.truncate, () if turn is None else turn.rows
+        taken = [row for row in rows if cut is None or row.position < cut]
+        closed = (row for row in changes.append if row.turn <= instance.last_completed_turn)
+        past.add(row.event for row in sorted((*taken, *closed)))
+
+    def forget(self, address: Address) -> None:
+        """Drop the past of an instance."""
+        if self._pasts.pop(address, None) is not None:
+            self._bytes -= self._sizes.pop(address)
 
     def drop(self) -> None:
         """Drop all of them."""
-        for address in list(self._sizes):
-            self._engine.actor(address).past = None
+        self._pasts.clear()
         self._sizes.clear()
         self._bytes = 0
-
-    def forget(self, actor: Actor) -> None:
-        """Drop the past of an instance."""
-        actor.past = None
-        self._bytes -= self._sizes.pop(actor.address, 0)

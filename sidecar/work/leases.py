@@ -1,15 +1,19 @@
 """Work of actors for the own workers: what turns of workflows and batches of operations of entities have in common.
 
-An actor waits, is assigned to a worker (its holder), and what that has of it is out until the worker answers, leaves or
-takes too long. All of it is a hint over the store.
+An actor waits, is assigned to a worker, and what that has of it is out under a lease until the worker answers, leaves
+or takes too long. An answer claims the lease before anything is decided of it, and settles it when that is committed.
+All of it is a hint over the store.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import structlog
 
-from sidecar.actors.engine import Actor, Address, Engine
+from sidecar.actors.engine import Engine
+from sidecar.actors.residents import Actor, Address
 from sidecar.core.attempts import DeliveryLimit
 from sidecar.core.model import DONE, Context, Decision, Instance, Rewind, State
 from sidecar.core.workflow import stalls
@@ -21,14 +25,42 @@ PAGE = 5_000
 log = structlog.get_logger(__name__)
 
 
-class ActorLeases(ABC):
-    """Hands work of one kind of actors to workers and takes it back. What waits of it is in `backlog`."""
+@dataclass(slots=True, eq=False)
+class Lease:
+    """What a worker has of an actor, or is to get.
+
+    `deadline` is the monotonic time at which it is handed out again. A lease that is claimed belongs to the answer that
+    is being decided: nobody takes it back. One that is void counts no more, and its answer changes nothing.
+    """
+
+    actor: Actor
+    worker: Worker
+    deadline: float = 0.0
+    claimed: bool = False
+    void: bool = False
+
+    @property
+    def key(self) -> int:
+        """Key of the instance whose work is out, 0 while it is only assigned."""
+        raise NotImplementedError
+
+    @property
+    def is_out(self) -> bool:
+        """Whether the worker was sent something."""
+        return bool(self.key)
+
+
+L = TypeVar("L", bound=Lease)
+
+
+class ActorLeases(ABC, Generic[L]):
+    """Hands work of one kind of actors to workers and takes it back. What waits of it is in `queue`."""
 
     def __init__(
         self,
         engine: Engine,
         pool: Pool,
-        backlog: ReadyQueue[Address],
+        waiting: ReadyQueue[Address],
         *,
         entities: bool,
         timeout: float,
@@ -37,37 +69,44 @@ class ActorLeases(ABC):
     ) -> None:
         self._engine = engine
         self._pool = pool
-        self._backlog = backlog
+        self._waiting = waiting
         self._entities = entities
         self._timeout = timeout
         self._delivery_limit = delivery_limit
         self._pump = pump
         self._refusals: Refusals[Address] = Refusals(engine.clock)
-        self.out: dict[Address, Actor] = {}
+        self.out: dict[Address, L] = {}  # what workers have and have not answered
 
     @abstractmethod
-    def _held(self, worker: Worker) -> Iterable[Address]:
-        """Return the actors whose work a worker has, or is to get."""
+    def lease_of(self, actor: Actor) -> L | None:
+        """Return the lease of an actor if it is one of this kind."""
 
     @abstractmethod
-    def recall(self, actor: Actor) -> None:
-        """Void what is out, or assigned, and free its slot."""
+    def _new_lease(self, actor: Actor, worker: Worker) -> L: ...
 
     @abstractmethod
-    def _late(self, actor: Actor) -> None:
+    def _held_by(self, worker: Worker) -> MutableMapping[Address, str]:
+        """Return the actors whose work a worker has, or is to get, with their names."""
+
+    @abstractmethod
+    def _freed(self, lease: L) -> None:
+        """A lease has ended: let go of what is kept for it."""
+
+    @abstractmethod
+    def _late(self, lease: L) -> None:
         """A worker has not answered in time."""
 
     # ------------------------------------------------------------ waiting
 
     def queue(self, actor: Actor, instance: Instance) -> None:
         """Let an actor wait for a worker if it is ready and no worker has it."""
-        if instance.ready and actor.holder is None:
+        if instance.ready and actor.lease is None:
             self._offer(actor.address, self._group_of(instance))
             self._pump()
 
     def _offer(self, address: Address, group: Group) -> None:
-        """Put an actor into the backlog, kept from workers that do not want it now."""
-        self._backlog.offer(address, group._replace(excluded_workers=self._refusals.of(address)))
+        """Put an actor into the queue, kept from workers that do not want it now."""
+        self._waiting.offer(address, group._replace(excluded_workers=self._refusals.of(address)))
 
     def _group_of(self, instance: Instance, size: int = 0) -> Group:
         """Return what workers must be able to take to have the work of an instance; `size` in bytes, 0 for any."""
@@ -81,48 +120,73 @@ class ActorLeases(ABC):
         Raises:
             UnavailableError: the store failed.
         """
-        backlog = self._backlog
-        backlog.refilling(lanes)
+        waiting = self._waiting
+        waiting.refilling(lanes)
         after, more = 0, True
-        while more and not backlog.has_share(lanes):
+        while more and not waiting.has_share(lanes):
             page = await self._engine.store.ready(after, PAGE, self._entities)
-            held = {address for worker in self._pool.workers for address in self._held(worker)}
+            held = {address for worker in self._pool.workers for address in self._held_by(worker)}
             for found in page:
                 address = (found.hub, found.id)
                 if address not in held and (lanes is None or (found.hub, found.name) in lanes):
                     on_probation = self._delivery_limit.on_probation(found.crashes)
-                    self._offer(
-                        address, Group(found.name, found.version or "", hub=found.hub, on_probation=on_probation)
-                    )
+                    group = Group(found.name, found.version or "", hub=found.hub, on_probation=on_probation)
+                    self._offer(address, group)
             more = len(page) == PAGE
             after = page[-1].key if page else after
 
     def unqueue(self, actor: Actor) -> None:
         """An actor is to wait no longer, whatever it waited for: what is out of it is void."""
         self.recall(actor)
-        self._backlog.discard(actor.address)
+        self._waiting.discard(actor.address)
 
-    # ------------------------------------------------------------ out
+    # ------------------------------------------------------------ leases
 
     def assign(self, address: Address, worker: Worker) -> None:
         """Give an actor's work to a worker, as soon as the actor is between two steps."""
         actor = self._engine.actor(address)
-        actor.holder = worker
+        actor.lease = self._new_lease(actor, worker)
         self._engine.wake(actor)
 
-    def give_back(self, actor: Actor) -> None:
-        """Queue the work of a worker that is gone, or took too long."""
-        self.recall(actor)
+    def recall(self, actor: Actor) -> None:
+        """Void the lease of an actor and free its slot, unless an answer has claimed it."""
+        lease = self.lease_of(actor)
+        if lease is not None and not lease.claimed:
+            self._end(lease)
+
+    def _end(self, lease: L) -> None:
+        """Void a lease and free the slot of its worker."""
+        lease.void = True
+        self.out.pop(lease.actor.address, None)
+        self._freed(lease)
+        if lease.actor.lease is lease:
+            self._held_by(lease.worker).pop(lease.actor.address, None)
+            lease.actor.lease = None
+        self._pump()
+
+    def claim(self, lease: L) -> L:
+        """Take a lease for the answer that has come: nobody else ends it before `settle`."""
+        lease.claimed = True
+        self.out.pop(lease.actor.address, None)
+        return lease
+
+    def settle(self, lease: L) -> None:
+        """End a lease whose answer is decided, or whose worker is gone or took too long; queue what waits by then."""
+        self._end(lease)
+        actor = lease.actor
         if actor.loaded and actor.state is not None:
             self.queue(actor, actor.state.instance)
         else:
             self._engine.wake(actor)
 
-    def decline(self, actor: Actor) -> None:
+    def refuse(self, lease: L) -> None:
+        """Keep an actor from the worker that has it now, for a pause once the lease ends."""
+        self._refusals.refuse(lease.actor.address, lease.worker.name)
+
+    def decline(self, lease: L) -> None:
         """Queue work that came to nothing: others may have it at once, this worker after a pause."""
-        if actor.holder is not None:
-            self._refusals.refuse(actor.address, actor.holder.name)
-        self.give_back(actor)
+        self.refuse(lease)
+        self.settle(lease)
 
     def forget_refusals(self, actor: Actor) -> None:
         """An actor has ended or is gone: one that takes its ID is another."""
@@ -133,18 +197,19 @@ class ActorLeases(ABC):
     def left(self, worker: Worker, *, lost: bool) -> None:
         """Queue all that a worker had which is gone; if it was lost, count that against what was out."""
         self._refusals.left(worker.name)
-        for address in list(self._held(worker)):
-            actor = self._engine.actor(address)
-            if lost and address in self.out:
-                self._crashed(actor, worker)
+        for address in list(self._held_by(worker)):
+            lease = self.lease_of(self._engine.actor(address))
+            if lease is None or lease.claimed:
+                continue
+            if lost and lease.is_out:
+                self._crashed(lease)
             else:
-                self.give_back(actor)
+                self.settle(lease)
 
-    def _crashed(self, actor: Actor, worker: Worker) -> None:
-        """Count the loss of a worker; with the commit the work is queued again, or parked."""
-        work, error = actor.turn or actor.batch, worker.loss()
-        key = 0 if work is None else work.key
-        self.recall(actor)
+    def _crashed(self, lease: L) -> None:
+        """Count the loss of a worker; with the commit the work is queued again, or quarantined."""
+        key, error, actor = lease.key, lease.worker.loss(), lease.actor
+        self._end(lease)
 
         def decide(at: Context, state: State | None) -> Decision:
             if state is None or state.instance.key != key or not state.instance.ready:
@@ -152,8 +217,6 @@ class ActorLeases(ABC):
             changes = stalls.crashed(at, state, error, self._delivery_limit)
             if changes.instance is not None and changes.instance.crashes.quarantined:
                 log.warning("parked: each worker that gets it crashes", instance=actor.address[1], error=error)
-                if actor.past is not None:
-                    actor.past.add(row.event for row in changes.append)
             return Decision(changes, DONE)
 
         self._engine.tell(actor.address, decide)
@@ -161,8 +224,18 @@ class ActorLeases(ABC):
     def sweep(self) -> None:
         """Hand out again what took longer than it may, and what was given back and has paused."""
         now = self._engine.clock.monotonic()
-        for actor in [actor for actor in self.out.values() if actor.deadline <= now]:
-            self._late(actor)
-            self.give_back(actor)
-        if self._refusals.resume(self._backlog):
+        for lease in [lease for lease in self.out.values() if lease.deadline <= now]:
+            self._late(lease)
+            self.settle(lease)
+        if self._refusals.resume(self._waiting):
             self._pump()
+
+
+def is_valid(lease: Lease, state: State | None) -> bool:
+    """Whether the answer to a lease may still count: an instance may have gone, or been read anew, meanwhile."""
+    return state is not None and not lease.void and lease.key == state.instance.key
+
+
+def is_running(actor: Actor) -> bool:
+    """Whether a worker has something of an actor."""
+    return isinstance(actor.lease, Lease) and actor.lease.is_out

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.actors.engine import IDLE_ACTORS
+from sidecar.actors.residents import IDLE_ACTORS
 from sidecar.core.model import Changes, Context, Decision, Outcome, Position, State
 from sidecar.store.protocol import Refusal, UnavailableError
 from tests.inprocess.world import DONE, RUNNING, SUSPENDED, Hand, World, at, call, end, kinds, raised, until
@@ -13,7 +13,7 @@ from tests.inprocess.world import DONE, RUNNING, SUSPENDED, Hand, World, at, cal
 
 async def _events(world: World, instance_id: str) -> list[bytes]:
     """All that is stored, what waits for a turn too."""
-    instance = await world.service.instance(at(instance_id))
+    instance = await world.clients.instance(at(instance_id))
     assert instance is not None
     return list(await world.store.real.events(instance.key, Position(0, -1), 1 << 60))
 
@@ -82,7 +82,7 @@ async def test_a_refused_commit_drops_the_actor_and_is_decided_again(world: Worl
 
     assert [reply.outcome for reply in replies] == [DONE, DONE]
     assert raised(await _events(world, "a")) == ["known", "one", "two"]
-    found = await world.service.instance(at("a"))
+    found = await world.clients.instance(at("a"))
     assert found is not None
     assert found.custom_status == "moved"
 
@@ -95,7 +95,7 @@ async def test_what_builds_on_a_refused_change_is_refused_with_it(world: World) 
     await asyncio.gather(world.event("a", "one"), world.event("a", "two"))
 
     assert raised(await _events(world, "a")) == ["one", "two"]
-    found = await world.service.instance(at("a"))
+    found = await world.clients.instance(at("a"))
     assert found is not None
     assert found.custom_status == "moved"
 
@@ -160,8 +160,8 @@ async def test_a_start_of_unknown_outcome_runs_once(world: World, hand: Hand) ->
 async def test_a_failed_read_fails_its_caller_and_the_next_one_is_served(world: World) -> None:
     world.store.failing["load"] = 1
     with pytest.raises(UnavailableError):
-        await world.service.instance(at("a"))
-    assert await world.service.instance(at("a")) is None
+        await world.clients.instance(at("a"))
+    assert await world.clients.instance(at("a")) is None
 
 
 @pytest.mark.parametrize("read", ["load", "events"])
@@ -196,7 +196,7 @@ async def test_a_store_that_fails_in_an_unknown_way_leaves_no_caller_waiting(wor
 
 async def test_idle_instances_leave_memory_and_busy_ones_stay(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert IDLE_ACTORS > 100
-    monkeypatch.setattr("sidecar.actors.engine.IDLE_ACTORS", 10)
+    monkeypatch.setattr("sidecar.actors.residents.IDLE_ACTORS", 10)
     hand = Hand(turns=3)
     world.dispatch.add_worker(hand.worker)
     for number in range(3):
@@ -207,7 +207,7 @@ async def test_idle_instances_leave_memory_and_busy_ones_stay(world: World, monk
     await world.quiet()
     await world.start("last")
 
-    assert len(world.engine._actors) <= 20
+    assert len(world.engine.residents._actors) <= 20
     for item in hand.turns[:3]:
         assert (await world.complete(item)).outcome is DONE
     assert await world.status("idle0") == 6
@@ -239,9 +239,9 @@ async def test_a_caller_that_gives_up_does_not_take_the_others_with_it(world: Wo
 
 async def test_suspend_and_resume_show_at_once(world: World) -> None:
     await world.start("a")
-    await world.service.suspend(at("a"), "lunch")
+    await world.clients.suspend(at("a"), "lunch")
     assert await world.status("a") == SUSPENDED
-    await world.service.resume(at("a"), None)
+    await world.clients.resume(at("a"), None)
     assert await world.status("a") != SUSPENDED
     assert await world.status("a") != RUNNING, "no worker has begun it"
 
@@ -251,9 +251,9 @@ async def test_deciding_the_same_reminder_twice_counts_once(world: World) -> Non
     later = world.clock.wall + 60_000_000
     await world.start("a", scheduled_at=later)
     (reminder,) = await world.store.real.due(later, Position(0, 0), 10)
-    world.dispatch.deliveries.deliver(reminder)
-    world.dispatch.deliveries.deliver(reminder)
+    world.reminders.deliver(reminder)
+    world.reminders.deliver(reminder)
     await world.quiet()
-    world.dispatch.deliveries.deliver(reminder)
+    world.reminders.deliver(reminder)
     await world.quiet()
     assert kinds(await _events(world, "a")) == ["execution_started"]

@@ -118,7 +118,7 @@ async def test_the_answer_to_a_pause_is_final_also_of_a_peer_that_knows_no_such_
     await until(lambda: got == [Kind.CREATE])
     await orders.call("SuspendInstance", pb.ReasonRequest(instance_id="boss"))
     await until(lambda: got == [Kind.CREATE, Kind.PAUSE])
-    await until(lambda: not orders.sidecar.router.queue(("default", "ml")).pending)
+    await until(lambda: not orders.sidecar.outbox.queue(("default", "ml")).pending)
     await asyncio.sleep(0.5)
     assert got == [Kind.CREATE, Kind.PAUSE]
     answering.cancel()

@@ -66,7 +66,7 @@ async def foreign_activity(net: Net) -> tuple[PlayedLink, ActivityItem]:
     link = net.connect()
     await net.router.link_up(ML, link.store)
     request = pb.ActivityRequest(name="work", task_id=1).SerializeToString()
-    await net.world.service.deliver(message(5, Kind.ACTIVITY, ME.activity("default", "x"), request), received(5))
+    await net.world.messages.deliver(message(5, Kind.ACTIVITY, ME.activity("default", "x"), request), received(5))
     item = await net.hand.activity(1)
     await net.world.quiet()
     return link, item
@@ -226,14 +226,14 @@ async def test_a_result_that_comes_twice_in_a_step_behind_a_refused_duplicate_is
     await net.run("a", call(1, app="ml"))
     await until(lambda: link.messages and not net.router.queue(ML).pending)
     asked = link.messages[0]
-    assert (await world.service.deliver(event(10, "a"), received(10))).outcome is Outcome.DONE
+    assert (await world.messages.deliver(event(10, "a"), received(10))).outcome is Outcome.DONE
     assert (await world.complete(await net.hand.turn(2))).outcome is DONE
     world.store.batches.clear()
 
     payload = pb.HistoryEvent(task_completed=pb.TaskCompleted(task_scheduled_id=1)).SerializeToString()
     result = replace(message(11, Kind.RESULT, asked.source, payload), source=asked.target, call=asked.call, name="")
     copies = [(event(10, "a"), received(10)), (result, received(11)), (result, received(11))]
-    replies = await asyncio.gather(*(world.service.deliver(*copy) for copy in copies))
+    replies = await asyncio.gather(*(world.messages.deliver(*copy) for copy in copies))
 
     assert [len(changes.received) for changes in world.store.batches[0]] == [1, 1, 1], "all in one step"
     assert [reply.outcome for reply in replies] == [DUPLICATE, DONE, DUPLICATE]
@@ -242,7 +242,7 @@ async def test_a_result_that_comes_twice_in_a_step_behind_a_refused_duplicate_is
     assert stored is not None
     assert not stored.open
     assert (await world.complete(net.hand.turns[-1], end())).outcome is DONE
-    history = await world.service.history(at("a"))
+    history = await world.clients.history(at("a"))
     assert kinds(history or []).count("task_completed") == 1
 
 
@@ -328,11 +328,11 @@ async def test_an_activity_whose_link_breaks_while_it_is_stored_is_handed_out(wo
     """Seed 12: it was stored, and known when it came again, and no worker got it before the next start."""
     request = pb.ActivityRequest(name="work", task_id=1).SerializeToString()
     asked = message(5, Kind.ACTIVITY, ME.activity("default", "x"), request)
-    taking = asyncio.create_task(world.service.deliver(asked, received(5)))
+    taking = asyncio.create_task(world.messages.deliver(asked, received(5)))
     await cancelled_in_commit(world, taking)
     await world.quiet()
 
-    assert (await world.service.deliver(asked, received(5))).outcome is DONE
+    assert (await world.messages.deliver(asked, received(5))).outcome is DONE
     assert (await world.answer(await hand.activity(1))).outcome is DONE
     assert len(hand.activities) == 1
 
@@ -365,7 +365,7 @@ async def test_what_a_terminated_holder_of_a_lock_has_asked_for_runs_before_the_
     out = await hand.batch(1)
     await world.start("w")
     await world.complete(await hand.turn(3), lock(1, counter))
-    await world.service.terminate(at("v"), None, recurse=False)
+    await world.clients.terminate(at("v"), None, recurse=False)
     await until(lambda: any(kinds([row.event]) == ["entity_unlock_sent"] for row in inbox()))
     assert len(hand.turns) == 3, "the lock is not granted yet"
 

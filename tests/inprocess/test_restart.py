@@ -45,7 +45,7 @@ async def test_all_that_waits_is_handed_out_after_a_restart(tmp_path: Path) -> N
     await world.complete(turns["activity out"], call(1))
     await world.complete(turns["timer runs"], timer(1, clock.wall + 60_000_000))
     await world.event("event waits", "news")
-    await world.service.suspend(at("suspended"), None)
+    await world.clients.suspend(at("suspended"), None)
     await hand.activity(1)
     await world.close()
 

@@ -3,32 +3,36 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.actors.clock import Clock
-from sidecar.actors.engine import Actor, Address, Engine
+from sidecar.actors.engine import Engine
+from sidecar.actors.reminders import Reminders
+from sidecar.actors.residents import Actor, Address
+from sidecar.actors.trees import Trees
 from sidecar.core.attempts import DeliveryLimit
 from sidecar.core.ids import Ids
 from sidecar.core.model import AppIdentity, Changes, Outcome, Reminder, Reply
 from sidecar.core.operations import Identity, Start
 from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.services.clients import Service
-from sidecar.services.entities import EntityService
-from sidecar.services.purge import Purge, Purging
+from sidecar.services import services
+from sidecar.services.purge import Purge
 from sidecar.store.protocol import Refusal, Store, UnavailableError
 from sidecar.store.sqlite import store as sqlite
 from sidecar.work.dispatch import Dispatch
-from sidecar.work.pool import Filter, Worker
+from sidecar.work.pool import Filter, Pool, Worker
 
 ME = AppIdentity("default", "orders")
 START = 1_700_000_000_000_000
 TERMINATED, SUSPENDED, RUNNING, COMPLETED, CONTINUED_AS_NEW = 5, 7, 0, 1, 2
 SOON = 2.0
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 MOST = 4  # deliveries that may end with the loss of the worker
 
 
@@ -183,31 +187,44 @@ def _size(item: WorkItem) -> int:
 class World:
     """The engine, its dispatch and service, over a store in a directory."""
 
-    def __init__(self, store: sqlite.Sqlite, clock: FakeClock, turn_timeout: float) -> None:
+    def __init__(
+        self, store: sqlite.Sqlite, clock: FakeClock, turn_timeout: float, limits: Mapping[str, int] = NO_LIMITS
+    ) -> None:
         self.clock = clock
         self.store = FaultyStore(store)
         ids = Ids(store.next_key, store.next_order, clock.new_id)
         self.engine = Engine(ME, self.store, clock, ids)  # type: ignore[arg-type]
         self.outbox = Outbox()
+        pool, trees = Pool(limits), Trees(self.engine)
+        self.reminders = Reminders(self.engine, trees, pool.knows_rewind)
         self.dispatch = Dispatch(
             self.engine,
+            pool,
+            self.reminders,
             self.outbox,
             turn_timeout=turn_timeout,
             activity_timeout=None,
             delivery_limit=DeliveryLimit(MOST),
         )
         self.engine.effects = self.dispatch
-        self.service = Service(self.engine, self.dispatch)
-        self.entities = EntityService(self.service)
+        self.services = services.build(self.dispatch, self.reminders, trees)
+        self.clients, self.answers = self.services.clients, self.services.answers
+        self.messages, self.entities = self.services.messages, self.services.entities
         self._side: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def open(cls, directory: Path, clock: FakeClock | None = None, turn_timeout: float = 120.0) -> "World":
+    async def open(
+        cls,
+        directory: Path,
+        clock: FakeClock | None = None,
+        turn_timeout: float = 120.0,
+        limits: Mapping[str, int] = NO_LIMITS,
+    ) -> "World":
         store = await sqlite.open_store(ME, directory, "s" * 32)
-        return cls(store, clock or FakeClock(), turn_timeout)
+        return cls(store, clock or FakeClock(), turn_timeout, limits)
 
     async def purge(self, address: Address, *, recursive: bool, force: bool) -> tuple[Reply, int]:
-        return await Purging(self.service).purge(address, Purge(recursive, force))
+        return await self.services.purging.purge(address, Purge(recursive, force))
 
     def run(self) -> None:
         """Start what a sidecar has running on the side."""
@@ -218,13 +235,13 @@ class World:
             task.cancel()
         await asyncio.gather(*self._side, return_exceptions=True)
         self.store.gate.set()
-        await self.engine.drain()
+        await self.engine.tasks.drain()
         await self.store.real.close()
 
     async def quiet(self) -> None:
         """Return when everything that was asked for has been done."""
         for _ in range(5):
-            await self.engine.drain()
+            await self.engine.tasks.drain()
             await asyncio.sleep(0.002)
 
     async def start(self, instance_id: str, name: str = "flow", **more: Any) -> Reply:
@@ -232,17 +249,17 @@ class World:
         execution = f"execution of {instance_id} {self.clock.new_id()}"
         started.instance.instance_id, started.instance.execution_id.value = instance_id, execution
         identity = Identity("default", instance_id, execution)
-        return await self.service.start(Start(identity, started, more.pop("scheduled_at", None), **more))
+        return await self.clients.start(Start(identity, started, more.pop("scheduled_at", None), **more))
 
     def event(self, instance_id: str, name: str, data: str = "1") -> "asyncio.Task[Reply]":
         """An external event, sent once this task lets go."""
-        return asyncio.create_task(self.service.raise_event(at(instance_id), name, StringValue(value=data)))
+        return asyncio.create_task(self.clients.raise_event(at(instance_id), name, StringValue(value=data)))
 
     async def complete(self, item: TurnItem, *actions: pb.Action, peer: str = "ipv4:worker", **more: Any) -> Reply:
         response = pb.OrchestratorResponse(
             instance_id=item.instance_id, actions=actions, completion_token=item.token, **more
         )
-        return await self.service.complete_turn("default", peer, response)
+        return await self.answers.complete_turn("default", peer, response)
 
     async def answer(self, item: ActivityItem, result: str = '"ok"', peer: str = "ipv4:worker") -> Reply:
         request = pb.ActivityRequest.FromString(item.request)
@@ -252,7 +269,7 @@ class World:
             result=StringValue(value=result),
             completion_token=item.token,
         )
-        return await self.service.complete_activity("default", peer, response)
+        return await self.answers.complete_activity("default", peer, response)
 
     async def signal(self, entity_id: str, operation: str, due: int | None = None) -> Reply:
         signaled = pb.EntitySignaled(operation=operation)
@@ -266,10 +283,10 @@ class World:
         done = [pb.OperationResult(success=pb.OperationSuccess(result=StringValue(value=name))) for name in names]
         text = None if state is None else StringValue(value=state)
         result = pb.EntityBatchResult(results=done, entity_state=text, completion_token=item.token, **more)
-        return await self.entities.complete(result)
+        return await self.answers.complete_batch(result)
 
     async def status(self, instance_id: str) -> int:
-        instance = await self.service.instance(at(instance_id))
+        instance = await self.clients.instance(at(instance_id))
         return -1 if instance is None else int(instance.status)
 
     def actor(self, instance_id: str) -> Actor:

@@ -340,7 +340,7 @@ async def test_a_call_that_is_taken_back_before_it_left_is_not_sent(net: Net) ->
     await net.world.quiet()
     link = PlayedLink()
     before = {reminder.kind for reminder in net.router.queue(ML).pending.values()}
-    await net.world.service.terminate(at("a"), None, False)
+    await net.world.clients.terminate(at("a"), None, False)
     net.links.up[ML] = link
     net.router.queue(ML).wake.set()
     await until(lambda: any(message.kind is Kind.WITHDRAW for message in link.messages))

@@ -63,8 +63,8 @@ async def test_calls_that_wait_are_shown_with_the_app_the_attempts_and_the_last_
     orders.worker(asking(call(1, "score", app="ml"), call(2, "haunt", app="ghost"), child(3, "c", app="nobody")))
     await orders.begin("a")
     await shown(orders, 3)
-    await until(lambda: all(queue.failures for (_, app), queue in orders.sidecar.router.queues.items() if app != "ml"))
-    await until(lambda: not orders.sidecar.router.queues["default", "ml"].pending)
+    await until(lambda: all(queue.failures for (_, app), queue in orders.sidecar.outbox.queues.items() if app != "ml"))
+    await until(lambda: not orders.sidecar.outbox.queues["default", "ml"].pending)
     score, haunt, created = await waiting(orders)
     assert [(one.instance_id, one.task_id, one.kind, one.app_id) for one in (score, haunt, created)] == [
         ("a", 1, "activity", "ml"),
@@ -120,7 +120,7 @@ async def test_an_app_is_tried_at_once_when_a_person_says_so(start: Start) -> No
     orders = await start("orders", peers={"ml": (f"127.0.0.1:{port}",)})
     orders.worker(asking(call(1, "score", app="ml")))
     await orders.begin("a")
-    queue = orders.sidecar.router.queues
+    queue = orders.sidecar.outbox.queues
     await until(lambda: ("default", "ml") in queue and queue["default", "ml"].failures > 3)
     ml = await start("ml", peer_port=port)
     ml.worker(activities={"score": lambda request: '"7"'})
@@ -187,7 +187,7 @@ async def test_a_part_of_the_tree_that_another_app_does_not_show_says_so(start: 
     orders = await start("orders", peers={"ml": (ml.peer_address,)})
     orders.worker(lambda events: [child(1, "c", app="ml")])
     await orders.begin("a")
-    await until(lambda: not (queue := orders.sidecar.router.queues.get(("default", "ml"))) or not queue.pending)
+    await until(lambda: not (queue := orders.sidecar.outbox.queues.get(("default", "ml"))) or not queue.pending)
     async with asyncio.timeout(5.0):
         while not (found := await tree(orders, "a")).children:  # noqa: ASYNC110 (asked over the wire)
             await asyncio.sleep(0.05)

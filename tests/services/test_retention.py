@@ -108,7 +108,7 @@ async def test_a_child_is_kept_by_its_own_end(world: World, hand: Hand) -> None:
     state = await world.store.real.load("default", "i2")
     assert state is not None
     row = replace(state.instance, revision=state.instance.revision + 1, completed_at=world.clock.wall)
-    await world.engine.drain()
+    await world.engine.tasks.drain()
     world.engine.drop(world.actor("i2"))
     assert await world.store.real.commit([Changes(key=row.key, expected=row.revision - 1, instance=row)]) == [None]
     assert await Retention(world.engine, {"completed": 5.0}).sweep() == 1

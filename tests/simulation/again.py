@@ -7,7 +7,6 @@ from typing import Any
 from sidecar.core import events
 from sidecar.core.model import Instance, Outcome, Status
 from sidecar.core.workflow.rerun import RerunRequest
-from sidecar.services.run_again import Administration
 from tests.simulation import programs
 from tests.simulation.clients import HUB, Clients, Wanted
 from tests.simulation.deployment import Node
@@ -43,7 +42,7 @@ class Again(Clients):
             return
         self.mended.add(instance_id)
         self.wanted[instance_id].mended = True
-        ask = lambda: Administration(node.middle.service).rewind((HUB, instance_id), events.text("mended"))  # noqa: E731
+        ask = lambda: node.middle.services.administration.rewind((HUB, instance_id), events.text("mended"))  # noqa: E731
         reply = await self._insist(node, f"rewind {instance_id}", ask)
         # In the wrong state it is when an earlier try, that was not answered, has rewound it.
         if reply.outcome not in (Outcome.DONE, Outcome.WRONG_STATE, Outcome.MISSING):
@@ -71,7 +70,7 @@ class Again(Clients):
         if await self._ended(node, instance_id) is None:
             return
         self.wanted[instance_id].runs += 1
-        ask = lambda: Administration(node.middle.service).restart((HUB, instance_id), False)  # noqa: E731
+        ask = lambda: node.middle.services.administration.restart((HUB, instance_id), False)  # noqa: E731
         await self._insist(node, f"restart {instance_id}", ask)
 
     async def do_rerun(self, node: Node, instance_id: str) -> None:
@@ -79,15 +78,19 @@ class Again(Clients):
         found = await self._ended(node, instance_id)
         log: list[bytes] | None = None
         if found is not None:
-            history = lambda: node.middle.service.history((HUB, instance_id))  # noqa: E731
+            history = lambda: node.middle.services.clients.history((HUB, instance_id))  # noqa: E731
             log = await self._insist(node, f"history {instance_id}", history)
         past = [events.decode(event) for event in log or ()]
         numbers = [event.event_id for event in past if event.WhichOneof("kind") in _TARGETS]
         if not numbers:
             return
         number, new_id = self._rng.choice(numbers), f"{instance_id}r"
-        ask = lambda: Administration(node.middle.service).rerun((HUB, instance_id), new_id, RerunRequest(number))  # noqa: E731
-        reply = await self._insist(node, f"rerun {instance_id} from {number}", ask)
+        again = node.middle.services.administration
+        reply = await self._insist(
+            node,
+            f"rerun {instance_id} from {number}",
+            lambda: again.rerun((HUB, instance_id), new_id, RerunRequest(number)),
+        )
         if reply.outcome in (Outcome.DONE, Outcome.EXISTS):
             begun = next(event.execution_started for event in past if event.HasField("execution_started"))
             given = json.loads(begun.input.value)

@@ -12,7 +12,7 @@ from sidecar.core import events
 from sidecar.core.model import Instance, Outcome, Reply, Status
 from sidecar.core.operations import Identity, Start
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.services.purge import Purge, Purging
+from sidecar.services.purge import Purge
 from sidecar.store.protocol import Order, UnavailableError
 from tests.simulation import programs
 from tests.simulation.deployment import Node
@@ -116,7 +116,7 @@ class Clients:
         started.instance.instance_id = instance_id
         scheduled = node.clock.now() + int(delay * 1e6) if delay else None
         wish = Start(Identity(HUB, instance_id, execution), started, scheduled)
-        reply = await self._insist(node, f"start {instance_id}", lambda: node.middle.service.start(wish))
+        reply = await self._insist(node, f"start {instance_id}", lambda: node.middle.services.clients.start(wish))
         if reply.outcome is not Outcome.INVALID and instance_id not in self.wanted:
             self.wanted[instance_id] = Wanted(node.name, steps)
             self._accepted[instance_id].set()
@@ -136,15 +136,17 @@ class Clients:
         await self._started(instance_id)
         data = events.text(str(value))
         await self._insist(
-            node, f"raise {instance_id}", lambda: node.middle.service.raise_event((HUB, instance_id), name, data)
+            node,
+            f"raise {instance_id}",
+            lambda: node.middle.services.clients.raise_event((HUB, instance_id), name, data),
         )
 
     async def _suspend(self, node: Node, instance_id: str) -> None:
-        work = lambda: node.middle.service.suspend((HUB, instance_id), "")  # noqa: E731
+        work = lambda: node.middle.services.clients.suspend((HUB, instance_id), "")  # noqa: E731
         await self._insist(node, f"suspend {instance_id}", work)
 
     async def _resume(self, node: Node, instance_id: str) -> None:
-        work = lambda: node.middle.service.resume((HUB, instance_id), "")  # noqa: E731
+        work = lambda: node.middle.services.clients.resume((HUB, instance_id), "")  # noqa: E731
         await self._insist(node, f"resume {instance_id}", work)
 
     async def do_pause(self, node: Node, instance_id: str, seconds: float) -> None:
@@ -184,7 +186,7 @@ class Clients:
 
     async def _look(self, node: Node, instance_id: str) -> Instance | None:
         found: Instance | None = await self._insist(
-            node, f"get {instance_id}", lambda: node.middle.service.instance((HUB, instance_id))
+            node, f"get {instance_id}", lambda: node.middle.services.clients.instance((HUB, instance_id))
         )
         return found
 
@@ -194,7 +196,7 @@ class Clients:
     async def do_terminate(self, node: Node, instance_id: str, recurse: bool) -> None:
         wanted = await self._started(instance_id)
         wanted.terminated = True
-        work = lambda: node.middle.service.terminate((HUB, instance_id), "over", recurse)  # noqa: E731
+        work = lambda: node.middle.services.clients.terminate((HUB, instance_id), "over", recurse)  # noqa: E731
         await self._insist(node, f"terminate {instance_id}", work)
 
     async def do_purge(self, node: Node, instance_id: str) -> None:
@@ -235,7 +237,7 @@ class Clients:
         self.struck.add(tag)
         recurse = not how.endswith("alone")
         if how.startswith("terminate"):
-            work: Work = lambda: owner.middle.service.terminate((HUB, child_id), "over", recurse)  # noqa: E731
+            work: Work = lambda: owner.middle.services.clients.terminate((HUB, child_id), "over", recurse)  # noqa: E731
         else:
             work = lambda: _purge(owner, child_id, recursive=recurse, force=True)  # noqa: E731
         await self._insist(owner, f"{how} {child_id}", work)
@@ -255,7 +257,7 @@ def _reply_in(answer: Any) -> Reply | None:
 
 def _purge(node: Node, instance_id: str, *, recursive: bool, force: bool) -> Coroutine[Any, Any, tuple[Reply, int]]:
     until = node.clock.monotonic() + _PURGE_SECONDS
-    return Purging(node.middle.service).purge((HUB, instance_id), Purge(recursive, force, until=until))
+    return node.middle.services.purging.purge((HUB, instance_id), Purge(recursive, force, until=until))
 
 
 def _children(owner: Node, instance_id: str) -> list[tuple[str, str]]:

@@ -6,13 +6,13 @@ import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from sidecar.app import Middle, assemble
 from sidecar.config.settings import Settings
 from sidecar.core import events
 from sidecar.core.model import AppIdentity, Changes, Kind, Reminder
 from sidecar.edge.transport.ports import Call
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal
+from sidecar.wiring import Middle, assemble
 from tests.simulation.faulty_store import Disk, Faults
 from tests.simulation.invariants import Watch
 from tests.simulation.network import Channel, Network, Pipe
@@ -146,7 +146,7 @@ class Node:
         self.run(self._boot(self.middle), "boot")
 
     async def _boot(self, middle: Middle) -> None:
-        await middle.router.start()
+        await middle.outbox.start()
         await middle.dispatch.refill()
         middle.peers.start()
         self.on_up()

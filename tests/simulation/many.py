@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sidecar.core.model import DEFAULT_HUB, Status
-from sidecar.services.bulk import Queries, mark_of
+from sidecar.services.bulk import mark_of
 from sidecar.services.purge import Purge
 from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Page
 from tests.simulation.deployment import Node
@@ -45,7 +45,7 @@ class Many:
 
     async def _page(self, node: Node, order: Order, cursor: Cursor, limit: int) -> Page:
         def work() -> Coroutine[Any, Any, Page]:
-            return Queries(node.middle.service).page(Criteria(DEFAULT_HUB), order, cursor, limit)
+            return node.middle.services.queries.page(Criteria(DEFAULT_HUB), order, cursor, limit)
 
         page: Page = await self._insist(node, f"list {order.value}", work)
         return page
@@ -57,7 +57,7 @@ class Many:
         before = {one.key: one for one in node.disk.instances() if ":" not in one.id}
 
         def work() -> Coroutine[Any, Any, tuple[int, bool]]:
-            return Queries(node.middle.service).purge(criteria, Purge(recursive, force=False))
+            return node.middle.services.queries.purge(criteria, Purge(recursive, force=False))
 
         count, _ = await self._insist(node, f"sweep {prefix}", work)
         node.note(f"a sweep of {prefix} has removed {count}")

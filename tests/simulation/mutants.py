@@ -218,15 +218,15 @@ MUTANTS = (
         "lease-forgotten",
         "engine",
         "work/leases.py",
-        "                self._crashed(actor, worker)\n            else:\n                self.give_back(actor)\n",
+        "                self._crashed(lease)\n            else:\n                self.settle(lease)\n",
         "                pass\n",
     ),
     Mutant(
         "any-token-answers-a-turn",
         "engine",
         "work/turns.py",
-        'return token == f"{actor.turn.token}.{actor.address[0]}" or (not token and actor.holder.peer == peer)',
-        "return bool(token) or actor.holder.peer == peer",
+        "(token == lease.token or (not token and lease.worker.peer == peer))",
+        "(bool(token) or lease.worker.peer == peer)",
     ),
     Mutant(
         "done-activity-keeps-its-slot",

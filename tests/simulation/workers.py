@@ -9,7 +9,6 @@ from typing import Any
 from sidecar.core.model import DEFAULT_HUB, Outcome
 from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.services.entities import EntityService
 from sidecar.store.protocol import UnavailableError
 from sidecar.work.pool import Filter, Rewinds, Worker
 from tests.simulation import entities, habits, programs, sdk
@@ -88,7 +87,7 @@ class SimWorker:
             self.node.running = {activity: who for activity, who in self.node.running.items() if who[0] != self._number}
             if self.node.up:
                 self.node.middle.dispatch.remove_worker(self.worker)
-                if any(actor.holder is self.worker for actor in self.node.middle.dispatch.turns.out.values()):
+                if any(lease.worker is self.worker for lease in self.node.middle.dispatch.turns.out.values()):
                     self.node.violations.append(Violation(f"{self.worker.name} has left and still has a turn"))
 
     def _got(self, item: WorkItem) -> int:
@@ -156,7 +155,7 @@ class SimWorker:
         answers = await self._behave()
         if self.rng.random() < self.habits.abandons:
             self.node.note(f"turn of {item.instance_id}: abandoned")
-            self.node.middle.service.abandon_turn(item.token)
+            self.node.middle.services.answers.abandon_turn(item.token)
             return
         if self.rng.random() < self.manners.wrong:
             await self._answer_turn(item, response, f"t.{self.rng.getrandbits(64):016x}.default", None)
@@ -180,7 +179,7 @@ class SimWorker:
     async def _fetch(self, item: TurnItem) -> list[bytes] | None:
         """Read the past that was kept and is lost, as it is now; without it hang up."""
         try:
-            whole = await self.node.middle.service.history((DEFAULT_HUB, item.instance_id))
+            whole = await self.node.middle.services.clients.history((DEFAULT_HUB, item.instance_id))
         except UnavailableError:
             whole = None
         self.node.note(f"{self.worker.name} has lost the past of {item.instance_id} and reads it")
@@ -224,7 +223,7 @@ class SimWorker:
         sent.CopyFrom(response)
         sent.completion_token = token
         try:
-            reply = await self.node.middle.service.complete_turn(DEFAULT_HUB, self.worker.peer, sent)
+            reply = await self.node.middle.services.answers.complete_turn(DEFAULT_HUB, self.worker.peer, sent)
         except UnavailableError:
             self.node.note(f"turn of {item.instance_id}: unavailable")
             return False
@@ -241,7 +240,7 @@ class SimWorker:
         result = entities.run(item)
         for _ in range(await self._behave()):
             try:
-                reply = await EntityService(self.node.middle.service).complete(result)
+                reply = await self.node.middle.services.answers.complete_batch(result)
             except UnavailableError:
                 self.node.note(f"batch of {item.entity_id}: unavailable")
                 continue
@@ -264,7 +263,9 @@ class SimWorker:
             if self.node.running.get(activity) == (self._number, number):
                 del self.node.running[activity]
             try:
-                reply = await self.node.middle.service.complete_activity(DEFAULT_HUB, self.worker.peer, response)
+                reply = await self.node.middle.services.answers.complete_activity(
+                    DEFAULT_HUB, self.worker.peer, response
+                )
             except UnavailableError:
                 self.node.note(f"activity {item.token}: unavailable")
                 continue

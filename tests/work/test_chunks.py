@@ -16,7 +16,7 @@ def part(number: int, *, last: bool = False) -> dict[str, Any]:
 
 
 async def scheduled(world: World) -> int:
-    log = await world.service.history(at("a"))
+    log = await world.clients.history(at("a"))
     return kinds(log or []).count("task_scheduled")
 
 
@@ -84,11 +84,11 @@ async def test_parts_go_with_their_turn(world: World, hand: Hand, item: TurnItem
         world.clock.steady += 121
         await asyncio.sleep(0.02)
     else:
-        await world.service.suspend(at("a"), None)
+        await world.clients.suspend(at("a"), None)
     await world.complete(item, call(2), **part(1))
     assert (await world.complete(item, call(3), **part(2, last=True))).outcome is STALE
     assert await scheduled(world) == 0
-    assert world.dispatch.turns._part_bytes == 0
+    assert world.dispatch.turns.chunks.bytes == 0
 
 
 async def test_an_answer_that_is_too_large_fails_the_workflow_and_says_why(
@@ -99,21 +99,21 @@ async def test_an_answer_that_is_too_large_fails_the_workflow_and_says_why(
     big.schedule_task.input.CopyFrom(StringValue(value="x" * 6_000))
     await world.complete(item, big, **part(0))
     await world.complete(item, big, **part(1))
-    view = await world.service.view(at("a"), payloads=True)
+    view = await world.clients.view(at("a"), payloads=True)
     assert view is not None
     assert view.instance.status == 3
     assert b"AnswerTooLarge" in (view.instance.failure or b"")
-    assert world.dispatch.turns._part_bytes == 0
+    assert world.dispatch.turns.chunks.bytes == 0
 
 
 async def test_too_many_parts_at_once_give_the_turn_back(
     world: World, hand: Hand, item: TurnItem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many workers send parts and never the last: what is held has a bound."""
-    monkeypatch.setattr("sidecar.work.turns.ALL_PARTS_BYTES", 100)
+    monkeypatch.setattr("sidecar.work.answer_chunks.ALL_PARTS_BYTES", 100)
     for number in range(5):
         await world.complete(item, call(number, name="x" * 60), **part(number))
-    assert world.dispatch.turns._part_bytes == 0
+    assert world.dispatch.turns.chunks.bytes == 0
     assert not hand.worker.turns
 
 
@@ -121,5 +121,5 @@ async def test_parts_of_a_stranger_are_no_answer(world: World, item: TurnItem) -
     for number in range(3):
         item_of_another = TurnItem("a", "", item.past, [], "t.nonsense.default")
         await world.complete(item_of_another, call(number), **part(number, last=number == 2))
-    assert world.actor("a").parts is None
+    assert world.dispatch.turns.chunks.bytes == 0
     assert (await world.complete(item, end())).outcome is DONE

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.work.dispatch import Dispatch
 from tests.inprocess.world import Hand, World, call, end
 
 GPUS = {"activity:gpu-*": 2, "activity:*": 5, "workflow:heavy": 1}
 
 
 @pytest.fixture
-async def limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setitem(Dispatch.__init__.__kwdefaults__, "limits", GPUS)
-    world = await World.open(tmp_path)
+async def limited(tmp_path: Path) -> AsyncIterator[World]:
+    world = await World.open(tmp_path, limits=GPUS)
     world.run()
     yield world
     await world.close()

@@ -51,7 +51,7 @@ class Victims:
 
 
 async def crashes(world: World, instance_id: str = "a") -> int:
-    instance = await world.service.instance(at(instance_id))
+    instance = await world.clients.instance(at(instance_id))
     return -1 if instance is None else instance.crashes.times
 
 
@@ -119,7 +119,7 @@ async def test_what_is_given_back_or_left_by_a_stop_is_not_counted(world: World)
     victims = Victims(world, turns=0)
     for number in range(1, MOST + 2):
         item = await victims.hand.activity(number)
-        world.service.abandon_activity(item.token)
+        world.answers.abandon_activity(item.token)
         world.clock.steady += 200.0
     await victims.hand.activity(MOST + 2)
     world.dispatch.pool.open = False
@@ -185,7 +185,7 @@ async def _from_ml(world: World) -> None:
         9, Kind.ACTIVITY, 0, me.activity("default", "far::1::1"), source, CallId("e", 1, 1), 0, "poison",
         request.SerializeToString(),
     )  # fmt: skip
-    assert (await world.service.deliver(asked, Received("default", "ml", "ml.1", 9))).outcome is DONE
+    assert (await world.messages.deliver(asked, Received("default", "ml", "ml.1", 9))).outcome is DONE
 
 
 # ---------------------------------------------------------------- turns
@@ -211,7 +211,7 @@ async def test_a_turn_that_costs_each_worker_is_parked_and_says_why(world: World
     await world.quiet()
     assert not victims.hand.turns
     assert not other.turns, "a new worker alone does not begin the loop anew"
-    reply = await world.service.raise_event(at("a"), "go", None)
+    reply = await world.clients.raise_event(at("a"), "go", None)
     assert reply.outcome is Outcome.WRONG_STATE
     assert f"is stalled: Worker crashed: {MOST} deliveries" in reply.text
 
@@ -232,7 +232,7 @@ async def test_a_parked_workflow_stays_so_over_a_restart(tmp_path: Path) -> None
 
 async def test_a_parked_workflow_is_resumed_by_a_person_and_counting_begins_anew(world: World) -> None:
     victims = await park(world)
-    assert (await world.service.resume(at("a"), None)).outcome is DONE
+    assert (await world.clients.resume(at("a"), None)).outcome is DONE
     for _ in range(MOST - 1):
         await victims.hand.turn(1)
         victims.lose()
@@ -244,7 +244,7 @@ async def test_a_parked_workflow_is_resumed_by_a_person_and_counting_begins_anew
 
 async def test_a_parked_workflow_can_be_terminated_and_purged(world: World) -> None:
     await park(world)
-    assert (await world.service.terminate(at("a"), None, False)).outcome is DONE
+    assert (await world.clients.terminate(at("a"), None, False)).outcome is DONE
     assert await world.status("a") == TERMINATED
     assert (await world.purge(at("a"), recursive=False, force=False))[0].outcome is DONE
 
@@ -262,7 +262,7 @@ async def test_what_arrives_at_a_parked_workflow_waits_with_it(world: World) -> 
     await world.answer(await doer.activity(1))
     await world.quiet()
     assert not victims.hand.turns
-    await world.service.resume(at("a"), None)
+    await world.clients.resume(at("a"), None)
     item = await victims.hand.turn(1)
     assert any(pb.HistoryEvent.FromString(event).HasField("task_completed") for event in item.new)
 
@@ -309,7 +309,7 @@ async def test_a_workflow_that_is_terminated_while_its_worker_is_lost_stays_so(w
     await world.start("a")
     victims = Victims(world)
     await victims.hand.turn(1)
-    ending = asyncio.create_task(world.service.terminate(at("a"), None, False))
+    ending = asyncio.create_task(world.clients.terminate(at("a"), None, False))
     victims.lose()
     assert (await ending).outcome is DONE
     await world.quiet()
@@ -339,7 +339,7 @@ async def test_operations_of_an_entity_that_cost_each_worker_are_parked_and_thos
         victims.hand.batches.remove(item)
         await world.ran(item)
     assert ran == ["good", "good"]
-    instance = await world.service.instance(at(entity))
+    instance = await world.clients.instance(at(entity))
     assert instance is not None
     assert instance.crashes.quarantined
     assert not instance.ready
@@ -354,7 +354,7 @@ async def test_operations_of_an_entity_that_cost_each_worker_are_parked_and_thos
 
 def inspection(world: World) -> Inspection:
     router = SimpleNamespace(queues={})
-    return Inspection(world.service, world.dispatch, router)  # type: ignore[arg-type]
+    return Inspection(world.clients, world.dispatch, router)  # type: ignore[arg-type]
 
 
 async def test_the_tree_shows_the_crashes_of_a_turn_and_that_it_is_parked(world: World) -> None:

@@ -74,10 +74,10 @@ async def test_after_a_turn_that_failed_everything_is_sent(world: World, keeper:
     if how == "times out":
         world.clock.steady += 121
     elif how == "is given back":
-        world.service.abandon_turn(third.token)
+        world.answers.abandon_turn(third.token)
         world.clock.steady += 1.1
     else:
-        world.service.resend_turn(third.token)
+        world.answers.resend_turn(third.token)
     again = await keeper.turn(4)
     assert again.known == 0
     assert (await world.complete(third, call(3), peer=keeper.worker.peer)).outcome is STALE
@@ -89,7 +89,7 @@ async def test_after_a_turn_that_failed_everything_is_sent(world: World, keeper:
 async def test_requires_history_for_a_turn_that_came_whole_is_a_turn_given_back(world: World, hand: Hand) -> None:
     """E.5: else the two would ask each other for ever."""
     await world.start("a")
-    world.service.resend_turn((await hand.turn(1)).token)
+    world.answers.resend_turn((await hand.turn(1)).token)
     await asyncio.sleep(0.02)
     assert len(hand.turns) == 1
     world.clock.steady += 1.1
@@ -111,7 +111,7 @@ async def test_an_instance_that_takes_an_id_is_sent_whole(world: World, keeper: 
     await step(world, keeper, 1)
     await step(world, keeper, 2)
     await keeper.turn(3)
-    await world.service.terminate(at("a"), None, False)
+    await world.clients.terminate(at("a"), None, False)
     await world.start("a", name="new")
     for number in range(4, 7):
         item = await keeper.turn(number)
@@ -128,10 +128,10 @@ async def test_the_history_during_a_turn_is_what_the_turn_stands_on(world: World
     await step(world, keeper, 2)
     item = await keeper.turn(3)
     await world.event("a", "meanwhile")
-    assert await world.service.history(at("a")) == item.past.events
-    assert await world.service.history(at("a"), for_turn=True) == item.past.events
+    assert await world.clients.history(at("a")) == item.past.events
+    assert await world.clients.history(at("a"), for_turn=True) == item.past.events
     await world.complete(item, end(), peer=keeper.worker.peer)
-    assert kinds(await world.service.history(at("a")) or [])[-1] == "execution_completed"
+    assert kinds(await world.clients.history(at("a")) or [])[-1] == "execution_completed"
 
 
 async def test_an_instance_that_left_memory_goes_on_with_what_is_new(world: World, keeper: Hand) -> None:

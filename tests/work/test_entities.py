@@ -126,26 +126,27 @@ async def test_what_a_worker_gives_back_comes_to_it_again_after_a_pause(world: W
     await world.signal(C, "1")
     item = await hand.batch(1)
     if how == "abandoned":
-        world.entities.abandon(item.token)
+        world.answers.abandon_batch(item.token)
     else:
         assert (await world.ran(item, None, 0)).outcome is STALE
     await world.quiet()
     assert len(hand.batches) == 1
     world.clock.steady += 1.1
     assert operations(await hand.batch(2)) == ["1"]
-    world.entities.abandon("e.nobody")
-    world.entities.abandon(item.token)
+    world.answers.abandon_batch("e.nobody")
+    world.answers.abandon_batch(item.token)
     await world.quiet()
     assert len(hand.batches) == 2
 
 
-async def test_a_commit_that_fails_leaves_the_batch_to_be_run_again(world: World, hand: Hand) -> None:
+async def test_an_answer_whose_commit_failed_is_decided_anew(world: World, hand: Hand) -> None:
     await world.signal(C, "1")
     item = await hand.batch(1)
     world.store.failing["commit"] = 1
-    assert (await world.ran(item, "lost")).outcome is Outcome.STALE
+    assert (await world.ran(item, "kept")).outcome is Outcome.DONE
+    await world.signal(C, "2")
     again = await hand.batch(2)
-    assert (operations(again), again.state) == (["1"], None)
+    assert (operations(again), again.state) == (["2"], "kept")
 
 
 async def test_a_commit_whose_answer_is_lost_is_not_run_again(world: World, hand: Hand) -> None:
@@ -256,7 +257,7 @@ async def test_a_person_sees_that_a_workflow_waits_for_an_entity(world: World, h
     await world.complete(await hand.turn(1), call_entity(1, C), lock(2, "@counter@b"))
     await world.quiet()
     router = cast(Outbox, SimpleNamespace(queues={}))
-    branch = await Inspection(world.service, world.dispatch, router).branch(at("w"))
+    branch = await Inspection(world.clients, world.dispatch, router).branch(at("w"))
     assert branch is not None
     assert [(one.kind, one.name, one.state) for one in branch.waits[:1]] == [("entity", C, "queued")]
 
@@ -284,7 +285,7 @@ async def test_a_workflow_that_is_terminated_lets_go(world: World, hand: Hand, w
     await world.start("w")
     await world.complete(await hand.turn(3), lock(1, C))
     await world.quiet()
-    await world.service.terminate(at("v" if when == "held" else "w"), None, recurse=False)
+    await world.clients.terminate(at("v" if when == "held" else "w"), None, recurse=False)
     if when == "held":
         assert (await hand.turn(4)).instance_id == "w"
         return
@@ -380,7 +381,7 @@ async def test_only_locks_of_executions_that_have_ended_are_released(world: Worl
     assert running is not None
     orphans = [Lock("nobody", "x", "s"), Lock("v", "an earlier execution", "s"), Lock("ended", "e", "s")]
     await world.start("ended")
-    await world.service.terminate(at("ended"), None, recurse=False)
+    await world.clients.terminate(at("ended"), None, recurse=False)
     rows = [Changes(key=50 + n, instance=stored(50 + n, f"@n@{n}", lock=lock_)) for n, lock_ in enumerate(orphans)]
     await world.store.commit(rows)
     assert await world.entities.clean("default", "", empty=True, orphans=False) == (0, 0, None)

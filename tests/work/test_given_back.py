@@ -15,12 +15,12 @@ async def _rest() -> None:
 async def test_a_turn_that_was_given_back_comes_again_after_a_pause(world: World, hand: Hand) -> None:
     await world.start("a")
     first = await hand.turn(1)
-    world.service.abandon_turn(first.token)
+    world.answers.abandon_turn(first.token)
     await _rest()
     assert len(hand.turns) == 1, "not at once"
     world.clock.steady += 1.1
     second = await hand.turn(2)
-    world.service.abandon_turn(first.token)
+    world.answers.abandon_turn(first.token)
     assert (await world.complete(second, end())).outcome is DONE
 
 
@@ -29,7 +29,7 @@ async def test_each_time_the_pause_is_longer_and_none_is_longer_than_the_longest
     await world.start("a")
     pauses = []
     for number in range(1, 10):
-        world.service.abandon_turn((await hand.turn(number)).token)
+        world.answers.abandon_turn((await hand.turn(number)).token)
         begun = world.clock.steady
         while len(hand.turns) == number:
             world.clock.steady += 1.0
@@ -45,7 +45,7 @@ async def test_another_worker_gets_a_turn_that_was_given_back_at_once(world: Wor
     first = await hand.turn(1)
     other = Hand("other")
     world.dispatch.add_worker(other.worker)
-    world.service.abandon_turn(first.token)
+    world.answers.abandon_turn(first.token)
     second = await other.turn(1)
     assert (await world.complete(first, end())).outcome is STALE
     assert (await world.complete(second, end())).outcome is DONE
@@ -55,7 +55,7 @@ async def test_another_worker_gets_a_turn_that_was_given_back_at_once(world: Wor
 
 async def test_a_worker_that_connects_during_the_pause_gets_the_turn_at_once(world: World, hand: Hand) -> None:
     await world.start("a")
-    world.service.abandon_turn((await hand.turn(1)).token)
+    world.answers.abandon_turn((await hand.turn(1)).token)
     other = Hand("other")
     world.dispatch.add_worker(other.worker)
     assert (await world.complete(await other.turn(1), end())).outcome is DONE
@@ -63,7 +63,7 @@ async def test_a_worker_that_connects_during_the_pause_gets_the_turn_at_once(wor
 
 async def test_an_event_during_the_pause_does_not_cut_it_short(world: World, hand: Hand) -> None:
     await world.start("a")
-    world.service.abandon_turn((await hand.turn(1)).token)
+    world.answers.abandon_turn((await hand.turn(1)).token)
     await world.event("a", "news")
     await world.quiet()
     assert len(hand.turns) == 1
@@ -71,7 +71,7 @@ async def test_an_event_during_the_pause_does_not_cut_it_short(world: World, han
 
 async def test_a_completed_turn_ends_the_reluctance(world: World, hand: Hand) -> None:
     await world.start("a")
-    world.service.abandon_turn((await hand.turn(1)).token)
+    world.answers.abandon_turn((await hand.turn(1)).token)
     world.clock.steady += 1.1
     await world.complete(await hand.turn(2))
     await world.event("a", "news")
@@ -80,7 +80,7 @@ async def test_a_completed_turn_ends_the_reluctance(world: World, hand: Hand) ->
 
 async def test_other_instances_go_on_during_the_pause(world: World, hand: Hand) -> None:
     await world.start("a")
-    world.service.abandon_turn((await hand.turn(1)).token)
+    world.answers.abandon_turn((await hand.turn(1)).token)
     await world.start("b")
     assert (await hand.turn(2)).instance_id == "b"
 
@@ -89,12 +89,12 @@ async def test_an_activity_that_was_given_back_comes_again_after_a_pause(world: 
     await world.start("a")
     await world.complete(await hand.turn(1), call(1))
     first = await hand.activity(1)
-    world.service.abandon_activity(first.token)
+    world.answers.abandon_activity(first.token)
     await _rest()
     assert len(hand.activities) == 1, "not at once"
     world.clock.steady += 1.1
     second = await hand.activity(2)
-    world.service.abandon_activity(first.token)
+    world.answers.abandon_activity(first.token)
     await _rest()
     assert len(hand.activities) == 2, "an earlier delivery has nothing to give back"
     assert (await world.answer(second)).outcome is DONE
@@ -106,7 +106,7 @@ async def test_another_worker_gets_an_activity_that_was_given_back_at_once(world
     first = await hand.activity(1)
     other = Hand("other", turns=0)
     world.dispatch.add_worker(other.worker)
-    world.service.abandon_activity(first.token)
+    world.answers.abandon_activity(first.token)
     assert (await world.answer(await other.activity(1))).outcome is DONE
     assert len(hand.activities) == 1
 

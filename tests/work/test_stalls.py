@@ -33,7 +33,7 @@ async def refuse(world: World, item: TurnItem) -> Reply:
 
 
 async def stalls_of(world: World, instance_id: str = "a") -> list[str]:
-    log = [pb.HistoryEvent.FromString(event) for event in await world.service.history(at(instance_id)) or []]
+    log = [pb.HistoryEvent.FromString(event) for event in await world.clients.history(at(instance_id)) or []]
     return [event.execution_stalled.description for event in log if event.HasField("execution_stalled")]
 
 
@@ -129,7 +129,7 @@ async def test_commands_are_refused_while_it_is_stalled_and_taken_afterwards(wor
     world.dispatch.add_worker(unfit.worker)
     await refuse(world, await unfit.turn(1))
     expected = Reply(Outcome.WRONG_STATE, "workflow 'a' is stalled: Version not available: v1")
-    service = world.service
+    service = world.clients
     assert await service.raise_event(at("a"), "late", None) == expected
     assert await service.suspend(at("a"), None) == expected
     assert await service.resume(at("a"), None) == expected
@@ -210,8 +210,8 @@ async def test_the_rest_of_the_past_that_a_worker_keeps_is_right_after_a_stall(w
         assert item.known == (0 if number == 1 else len(fit.past_seen[number - 2]))
         await world.complete(item, **version("p1"))
         await world.event("a", "more")
-    stored = await world.service.history(at("a"))
-    assert stored == world.actor("a").past.events  # type: ignore[union-attr]
+    stored = await world.clients.history(at("a"))
+    assert stored == world.dispatch.turns._pasts.get(at("a")).events  # type: ignore[union-attr]
 
 
 # ---------------------------------------------------------------- sizes
@@ -229,7 +229,7 @@ async def test_a_turn_that_is_too_large_for_every_worker_says_so_and_goes_on_wit
     world.dispatch.add_worker(small.worker)
     await settled()
     assert await world.status("a") == STALLED
-    reply = await world.service.raise_event(at("a"), "more", None)
+    reply = await world.clients.raise_event(at("a"), "more", None)
     assert reply.outcome is Outcome.WRONG_STATE
     assert "bytes" in reply.text
     assert "at most 1000" in reply.text

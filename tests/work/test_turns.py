@@ -1,11 +1,13 @@
 """Turns and activities on their way to workers and back: nothing is lost, nothing counts twice."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
-from sidecar.core.model import Outcome
+from sidecar.core.model import Changes, Outcome
 from sidecar.schema import taskhub_pb2 as pb
+from sidecar.store.protocol import Refusal
 from sidecar.work.pool import Filter
 from tests.inprocess.world import (
     COMPLETED,
@@ -34,7 +36,7 @@ async def test_a_turn_waits_until_a_worker_comes(world: World) -> None:
     assert kinds(item.new) == ["orchestrator_started", "execution_started"]
     assert item.past.events == []
     await world.complete(item, end('"out"'))
-    view = await world.service.view(at("a"), payloads=True)
+    view = await world.clients.view(at("a"), payloads=True)
     assert view is not None
     assert (view.instance.status, view.input, view.output) == (COMPLETED, '"in"', '"out"')
 
@@ -61,7 +63,7 @@ async def test_an_answer_with_a_foreign_token_changes_nothing(world: World, hand
     item = await hand.turn(1)
     world.store.batches.clear()
     response = pb.OrchestratorResponse(instance_id="a", actions=[end()], completion_token=token)
-    reply = await world.service.complete_turn("default", "ipv4:stranger", response)
+    reply = await world.answers.complete_turn("default", "ipv4:stranger", response)
     assert reply.outcome is STALE
     assert world.store.batches == []
     assert (await world.complete(item, end())).outcome is DONE
@@ -71,9 +73,9 @@ async def test_without_a_token_the_connection_that_has_the_turn_is_believed(worl
     await world.start("a")
     await hand.turn(1)
     response = pb.OrchestratorResponse(instance_id="a", actions=[end()])
-    assert (await world.service.complete_turn("default", "ipv4:worker", response)).outcome is DONE
+    assert (await world.answers.complete_turn("default", "ipv4:worker", response)).outcome is DONE
     assert await world.status("a") == COMPLETED
-    assert (await world.service.complete_turn("default", "ipv4:worker", response)).outcome is STALE
+    assert (await world.answers.complete_turn("default", "ipv4:worker", response)).outcome is STALE
 
 
 async def test_two_identical_completions_in_the_same_moment_have_one_effect(world: World, hand: Hand) -> None:
@@ -101,13 +103,13 @@ async def test_two_identical_activity_results_in_the_same_moment_have_one_effect
 async def test_a_suspended_instance_takes_no_answer_for_the_turn_that_was_out(world: World, hand: Hand) -> None:
     await world.start("a")
     item = await hand.turn(1)
-    await world.service.suspend(at("a"), None)
+    await world.clients.suspend(at("a"), None)
     assert (await world.complete(item, end())).outcome is STALE
     assert await world.status("a") == SUSPENDED
     await world.quiet()
     assert len(hand.turns) == 1
 
-    await world.service.resume(at("a"), None)
+    await world.clients.resume(at("a"), None)
     again = await hand.turn(2)
     assert kinds(again.new)[1:] == ["execution_started", "execution_suspended", "execution_resumed"]
     assert (await world.complete(again, end())).outcome is DONE
@@ -116,7 +118,7 @@ async def test_a_suspended_instance_takes_no_answer_for_the_turn_that_was_out(wo
 async def test_a_terminated_instance_takes_no_answer_for_the_turn_that_was_out(world: World, hand: Hand) -> None:
     await world.start("a")
     item = await hand.turn(1)
-    await world.service.terminate(at("a"), '"why"', False)
+    await world.clients.terminate(at("a"), '"why"', False)
     assert (await world.complete(item, end())).outcome is STALE
     assert await world.status("a") == TERMINATED
     assert not hand.worker.turns
@@ -129,7 +131,7 @@ async def test_an_answer_in_the_same_moment_as_a_terminate_does_not_undo_it(
     await world.start("a")
     item = await hand.turn(1)
     actions = [end()] if last == "ends" else [call(1)]
-    replies = await asyncio.gather(world.service.terminate(at("a"), None, False), world.complete(item, *actions))
+    replies = await asyncio.gather(world.clients.terminate(at("a"), None, False), world.complete(item, *actions))
     assert await world.status("a") == TERMINATED
     assert [reply.outcome for reply in replies] == [DONE, STALE]
     await world.quiet()
@@ -139,7 +141,7 @@ async def test_an_answer_in_the_same_moment_as_a_terminate_does_not_undo_it(
 async def test_an_answer_in_the_same_moment_as_a_suspend_does_not_undo_it(world: World, hand: Hand) -> None:
     await world.start("a")
     item = await hand.turn(1)
-    replies = await asyncio.gather(world.service.suspend(at("a"), None), world.complete(item, call(1)))
+    replies = await asyncio.gather(world.clients.suspend(at("a"), None), world.complete(item, call(1)))
     assert await world.status("a") == SUSPENDED
     assert [reply.outcome for reply in replies] == [DONE, STALE]
 
@@ -156,6 +158,69 @@ async def test_an_answer_for_an_execution_that_is_replaced_in_the_same_moment_is
     fresh = await hand.turn(2)
     assert pb.HistoryEvent.FromString(fresh.new[1]).execution_started.name == "new"
     assert (await world.complete(fresh, end())).outcome is DONE
+
+
+def refusing_once(world: World, refusal: Refusal) -> None:
+    """The store refuses the next batch with the answer of a worker in it, as when what it assumed has moved."""
+
+    def refuse(batch: Sequence[Changes]) -> list[Refusal | None] | None:
+        if not any(one.instance is not None and one.instance.last_completed_turn for one in batch):
+            return None
+        world.store.refuse = lambda batch: None
+        return [refusal for _ in batch]
+
+    world.store.refuse = refuse
+
+
+async def test_an_answer_that_meets_a_conflict_is_decided_anew(world: World, hand: Hand) -> None:
+    await world.start("a")
+    item = await hand.turn(1)
+    refusing_once(world, Refusal.CONFLICT)
+    assert (await world.complete(item, call(0))).outcome is DONE
+    await world.answer(await hand.activity(1))
+    again = await hand.turn(2)
+    assert kinds(again.new) == ["orchestrator_started", "task_completed"], "the first turn is not replayed"
+    assert [kinds(past) for past in hand.past_seen] == [
+        [],
+        ["orchestrator_started", "execution_started", "task_scheduled"],
+    ]
+
+
+async def test_an_answer_that_meets_a_conflict_does_not_swallow_what_arrived_meanwhile(
+    world: World, hand: Hand
+) -> None:
+    await world.start("a")
+    item = await hand.turn(1)
+    await world.event("a", "early")
+    refusing_once(world, Refusal.CONFLICT)
+    completing = asyncio.create_task(world.complete(item))
+    event = world.event("a", "late")
+    assert (await completing).outcome is DONE
+    await event
+    assert raised((await hand.turn(2)).new) == ["early", "late"]
+
+
+async def test_an_answer_whose_commit_failed_is_decided_anew(world: World, hand: Hand) -> None:
+    await world.start("a")
+    item = await hand.turn(1)
+    world.store.failing["commit"] = 1
+    assert (await world.complete(item, end())).outcome is DONE
+    await world.quiet()
+    assert (await world.status("a"), len(hand.turns)) == (COMPLETED, 1)
+
+
+async def test_an_answer_counts_though_its_worker_is_gone_before_it_is_stored(world: World, hand: Hand) -> None:
+    await world.start("a")
+    item = await hand.turn(1)
+    world.store.gate.clear()
+    completing = asyncio.create_task(world.complete(item, end()))
+    await until(lambda: not world.dispatch.turns.out)
+    completing.cancel()
+    world.dispatch.remove_worker(hand.worker)
+    world.store.gate.set()
+    await world.quiet()
+    assert await world.status("a") == COMPLETED
+    assert world.actor("a").lease is None
 
 
 async def test_a_turn_that_takes_too_long_is_handed_out_again(world: World, hand: Hand) -> None:
@@ -187,7 +252,7 @@ async def test_a_lost_turn_comes_again_with_what_arrived_meanwhile(world: World,
     await world.start("a")
     first = await hand.turn(1)
     await world.event("a", "one")
-    world.service.abandon_turn(first.token)
+    world.answers.abandon_turn(first.token)
     world.clock.steady += 1.1
     second = await hand.turn(2)
     await world.event("a", "two")
@@ -293,7 +358,7 @@ async def test_terminate_takes_back_activities_that_wait(world: World, hand: Han
     await world.start("a")
     await world.complete(await hand.turn(1), call(1), call(2))
     await hand.activity(1)
-    await world.service.terminate(at("a"), None, False)
+    await world.clients.terminate(at("a"), None, False)
     await world.quiet()
     assert len(hand.activities) == 1
     assert not hand.worker.activities

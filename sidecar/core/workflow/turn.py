@@ -58,6 +58,19 @@ def after(state: State, turn: Turn) -> Position:
     return max(state.tail, Position(turn.number + 1, FIRST_ARRIVAL))
 
 
+def close_again(state: State, turn: Turn) -> bool:
+    """Close a turn over a state that was read anew, as if it had just been handed out; False if it does not fit.
+
+    The turn must cover just what has arrived up to it: else its answer would stand for events that no worker has seen.
+    """
+    instance = state.instance
+    arrived = tuple(row for row in state.inbox if row.turn <= turn.number)
+    if (instance.key, instance.execution, arrived) != (turn.key, turn.execution, turn.rows):
+        return False
+    state.tail = after(state, turn)
+    return turn.number > instance.last_completed_turn
+
+
 def complete(
     at: Context, state: State, turn: Turn, response: pb.OrchestratorResponse, record: Record | None = None
 ) -> Changes:

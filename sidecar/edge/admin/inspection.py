@@ -13,7 +13,7 @@ from sidecar.core.errors import DeniedError
 from sidecar.core.ids import LARGEST_NUMBER
 from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome
 from sidecar.edge.peer.forward import Forwarder
-from sidecar.edge.taskhub.rpc import Methods, address_of, caller_of, done, guarded, parsed
+from sidecar.edge.rpc import Methods, address_of, caller_of, done, guarded, parsed
 from sidecar.edge.transport.ports import Call, Handlers, Refused, StatusCode
 from sidecar.schema import admin_pb2 as pb
 from sidecar.services.clients import Caller

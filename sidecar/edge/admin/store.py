@@ -8,7 +8,7 @@ from typing import Protocol
 from sidecar.actors.clock import Clock
 from sidecar.core.model import AppIdentity
 from sidecar.edge.admin.inspection import SERVICE
-from sidecar.edge.taskhub.rpc import guarded, parsed
+from sidecar.edge.rpc import guarded, parsed
 from sidecar.edge.transport.ports import Call, Handlers, Refused, StatusCode
 from sidecar.schema import admin_pb2 as pb
 from sidecar.store.protocol import Copied, CopyError

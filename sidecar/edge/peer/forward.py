@@ -16,13 +16,13 @@ from google.protobuf.message import DecodeError
 
 from sidecar.actors.clock import usable
 from sidecar.actors.engine import Engine
-from sidecar.core.ids import Ids
+from sidecar.core.ids import Ids, PeerId
 from sidecar.core.model import Forgotten, Received
 from sidecar.core.names import invalid_app_id
 from sidecar.edge.dialects import wire
-from sidecar.edge.taskhub.rpc import Forwarded, parse
+from sidecar.edge.rpc import Forwarded, parse
 from sidecar.edge.transport.ports import Call, Refused, StatusCode, UnaryHandler
-from sidecar.peers.outbox import LinkBrokenError, PeerId
+from sidecar.peers.outbox import LinkBrokenError
 from sidecar.schema import peer_pb2, taskhub_pb2
 
 # The field of each request that names the app it is for (Dapr's SDKs from 1.19).

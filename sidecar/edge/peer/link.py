@@ -12,14 +12,14 @@ from typing import Any, Protocol
 import structlog
 
 from sidecar.core.errors import MalformedError
-from sidecar.core.ids import LARGEST_NUMBER
+from sidecar.core.ids import LARGEST_NUMBER, PeerId
 from sidecar.core.model import AppIdentity, Forgotten, Outcome, Received, Reminder, Reply
 from sidecar.edge.peer.codec import answer_of, message_of, reminder_of, reply_of
 from sidecar.edge.peer.forward import Served
 from sidecar.edge.transport.ports import Closed, Outflow, Refused
-from sidecar.peers.outbox import LinkBrokenError, PeerId
+from sidecar.peers.outbox import LinkBrokenError
 from sidecar.schema import peer_pb2 as pb
-from sidecar.services.clients import Service
+from sidecar.services.peer_messages import PeerMessages
 from sidecar.store.protocol import UnavailableError
 
 METHOD = "/sidecar.peer.PeerService/Link"
@@ -61,7 +61,7 @@ class Incoming:
 class PeerLink:
     """One link that is up, whichever side opened it. Implements `router.Link`."""
 
-    def __init__(self, me: AppIdentity, wire: Wire, greeting: pb.Hello, service: Service, served: Served) -> None:
+    def __init__(self, me: AppIdentity, wire: Wire, greeting: pb.Hello, messages: PeerMessages, served: Served) -> None:
         self.peer: PeerId = (greeting.namespace, greeting.app_id)
         # What a peer says of its store holds for that app alone: another may say the same.
         self.store = "/".join((*self.peer, greeting.store_id))
@@ -69,7 +69,7 @@ class PeerLink:
         self.over = ""  # why this link is to end
         self._me = me
         self._wire = wire
-        self._service = service
+        self._messages = messages
         self._served = served
         self._sequence = 0
         self._answers: dict[int, asyncio.Future[list[Reply]]] = {}
@@ -197,7 +197,7 @@ class PeerLink:
             await self._send(pb.Frame(answers=answers))
             if batch.floor:
                 floor = min(batch.floor, LARGEST_NUMBER)
-                await self._service.dedup_keys.forget(self.peer, Forgotten(self.store, floor))
+                await self._messages.dedup_keys.forget(self.peer, Forgotten(self.store, floor))
         except (Closed, UnavailableError):
             return
 
@@ -214,7 +214,7 @@ class PeerLink:
         try:
             reminder = reminder_of(self._me, self.peer, message)
             received = Received(*self.peer, self.store, message.id)
-            return await self._service.deliver(reminder, received)
+            return await self._messages.deliver(reminder, received)
         except MalformedError as error:
             return Reply(Outcome.INVALID, str(error))
         except UnavailableError as error:

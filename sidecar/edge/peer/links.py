@@ -10,14 +10,15 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from sidecar.core.errors import MalformedError
+from sidecar.core.ids import PeerId
 from sidecar.edge.peer.forward import Served
 from sidecar.edge.peer.handshake import check_hello, hello, read_hello
 from sidecar.edge.peer.link import METHOD, Incoming, PeerLink
 from sidecar.edge.transport.ports import Call, Channel, Closed, Outflow, Refused, StatusCode
 from sidecar.peers.directory import Directory
-from sidecar.peers.outbox import LONGEST_PAUSE, SHORTEST_PAUSE, PeerId
+from sidecar.peers.outbox import LONGEST_PAUSE, SHORTEST_PAUSE
 from sidecar.schema import peer_pb2 as pb
-from sidecar.services.clients import Service
+from sidecar.services.peer_messages import PeerMessages
 from sidecar.store.protocol import UnavailableError
 
 HANDSHAKE_SECONDS = 10.0
@@ -52,7 +53,7 @@ class Peers:
 
     def __init__(
         self,
-        service: Service,
+        messages: PeerMessages,
         directory: Directory,
         connect: Callable[[str, PeerId], Channel],
         link_up: Callable[[PeerId, str], Awaitable[None]],
@@ -61,8 +62,8 @@ class Peers:
         proves: Proof | None = None,
     ) -> None:
         """`proves` says whether the names of a certificate are those of an app; None: links are not encrypted."""
-        self._me = service.engine.me
-        self._service = service
+        self._me = messages.engine.me
+        self._messages = messages
         self._directory = directory
         self._connect = connect
         self._link_up = link_up
@@ -73,7 +74,7 @@ class Peers:
         self._accepted: dict[PeerId, PeerLink] = {}
         self._dialers: dict[str, _Dialer] = {}
         self._since: dict[PeerLink, int] = {}
-        self._process = service.engine.clock.new_id()
+        self._process = messages.engine.clock.new_id()
         self._starts: dict[PeerId, deque[str]] = {}  # the processes that each app's sidecar was, oldest first
         self._looking: asyncio.Task[None] | None = None
 
@@ -148,7 +149,7 @@ class Peers:
         while True:
             for app in self._directory.apps():
                 self._want((self._me.namespace, app))
-            await self._service.engine.clock.sleep(LOOK_SECONDS)
+            await self._messages.engine.clock.sleep(LOOK_SECONDS)
 
     # ------------------------------------------------------------ the side that opens
 
@@ -158,7 +159,7 @@ class Peers:
         if app in self._dialers or app == self._me.app or not self._directory.addresses(*peer):
             return
         task = asyncio.create_task(self._keep(app), name=f"link to {app}")
-        self._dialers[app] = _Dialer(task, self._service.engine.clock.now())
+        self._dialers[app] = _Dialer(task, self._messages.engine.clock.now())
         task.add_done_callback(lambda done: self._dialed(app, done))
 
     def _dialed(self, app: str, task: asyncio.Task[None]) -> None:
@@ -170,7 +171,7 @@ class Peers:
         """Dial for as long as the app is listed, or wanted and has an address."""
         peer = (self._me.namespace, app)
         failures = 0
-        clock = self._service.engine.clock
+        clock = self._messages.engine.clock
         while addresses := self._directory.addresses(*peer):
             dialer = self._dialers[app]
             dialer.knock.clear()
@@ -198,7 +199,7 @@ class Peers:
                 greeting = read_hello(await call.receive())
             check_hello(self._me, greeting, app)
             self._admit(greeting)
-            await self._serve(PeerLink(self._me, call, greeting, self._service, self._served), self._opened)
+            await self._serve(PeerLink(self._me, call, greeting, self._messages, self._served), self._opened)
         except (Refused, Closed, TimeoutError, MalformedError, DecodeError, UnavailableError) as error:
             dialer.error = str(error) or "no answer"
             log.debug("no link", app=app, address=address, error=dialer.error)
@@ -210,7 +211,7 @@ class Peers:
 
     async def _serve(self, link: PeerLink, links: dict[PeerId, PeerLink]) -> None:
         links[link.peer] = link
-        self._since[link] = self._service.engine.clock.now()
+        self._since[link] = self._messages.engine.clock.now()
         for ready in self._waiting.pop(link.peer, []):
             if not ready.done():
                 ready.set_result(link)
@@ -225,13 +226,13 @@ class Peers:
         finally:
             del self._since[link]
             if link.peer[1] in self._dialers:
-                self._dialers[link.peer[1]].since = self._service.engine.clock.now()
+                self._dialers[link.peer[1]].since = self._messages.engine.clock.now()
             if links.get(link.peer) is link:
                 del links[link.peer]
             log.info("peer disconnected", app=link.peer[1], opened=links is self._opened)
 
     def _hello(self) -> bytes:
-        return hello(self._me, self._service.engine.store.identity, self._process)
+        return hello(self._me, self._messages.engine.store.identity, self._process)
 
     def _admit(self, greeting: pb.Hello) -> None:
         """See that an app is one sidecar: of two, as when a store was copied, the one that was started later counts.
@@ -274,7 +275,7 @@ class Peers:
         if greeting.app_id in self._dialers:
             self._dialers[greeting.app_id].knock.set()
         try:
-            link = PeerLink(self._me, Incoming(requests, out), greeting, self._service, self._served)
+            link = PeerLink(self._me, Incoming(requests, out), greeting, self._messages, self._served)
             await self._serve(link, self._accepted)
         except (TimeoutError, Closed, DecodeError, UnavailableError) as error:
             raise Refused(StatusCode.UNAVAILABLE, str(error) or "the link fell silent") from None

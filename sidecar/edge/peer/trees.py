@@ -18,11 +18,11 @@ from sidecar.actors.trees import (
     Trees,
     UnreachableError,
 )
+from sidecar.core.ids import PeerId
 from sidecar.core.model import ActorId, CallId, Child
 from sidecar.edge.peer.forward import Forwarder
-from sidecar.edge.taskhub.rpc import Forwarded, Methods, guarded, parse
+from sidecar.edge.rpc import Forwarded, Methods, guarded, parse
 from sidecar.edge.transport.ports import Call, Refused, StatusCode, UnaryHandler
-from sidecar.peers.outbox import PeerId
 from sidecar.schema import peer_pb2 as pb
 
 LOOK, REMOVE = "LookAtChildren", "RemoveChildren"

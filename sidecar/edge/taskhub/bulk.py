@@ -12,23 +12,23 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from sidecar.actors.clock import usable
-from sidecar.actors.engine import Address
+from sidecar.actors.residents import Address
 from sidecar.config.settings import Settings
 from sidecar.core import events
 from sidecar.core.model import Outcome, Status
 from sidecar.core.names import invalid_instance_id
 from sidecar.edge.dialects import MICROSOFT, SMALL_LIMIT, wire
 from sidecar.edge.peer.trees import MOST_COUNT
+from sidecar.edge.rpc import Methods, address_of, caller_of, done, hub_of, parse, parsed
 from sidecar.edge.taskhub import page_tokens
 from sidecar.edge.taskhub.hubs import Hubs
-from sidecar.edge.taskhub.rpc import Methods, address_of, caller_of, done, hub_of, parse, parsed
 from sidecar.edge.taskhub.views import state_of
 from sidecar.edge.transport.ports import Call, Refused
 from sidecar.edge.transport.ports import StatusCode as Code
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.services.bulk import Queries, mark_of
-from sidecar.services.clients import Service
-from sidecar.services.purge import Purge, Purging
+from sidecar.services.bulk import mark_of
+from sidecar.services.purge import Purge
+from sidecar.services.services import Services
 from sidecar.store.protocol import Criteria, Order, Page
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
@@ -39,10 +39,10 @@ _BATCH, _LENGTH_DELIMITED = 4, 2  # of a purge: Microsoft's batch of IDs, where 
 class Many:
     """Handlers."""
 
-    def __init__(self, service: Service, hubs: Hubs, settings: Settings) -> None:
-        self._service = service
-        self._queries = Queries(service)
-        self._purging = Purging(service)
+    def __init__(self, services: Services, hubs: Hubs, settings: Settings) -> None:
+        self._service = services.clients
+        self._queries = services.queries
+        self._purging = services.purging
         self._hubs = hubs
         self._may_delete_hubs = settings.allow_hub_deletion
         self._most_bytes = min(SMALL_LIMIT, settings.max_message_bytes) - _HEADROOM
@@ -171,7 +171,7 @@ class Many:
         return await self._queries.purge(criteria, self._how(call, request), seconds)
 
     def _how(self, call: Call, request: pb.PurgeInstancesRequest) -> Purge:
-        until = None if call.deadline is None else self._service.dispatch.trees.until(call.deadline)
+        until = None if call.deadline is None else self._service.trees.until(call.deadline)
         return Purge(request.recursive, request.force, caller_of(call), until)
 
     async def _terminate(self, call: Call, request: pb.SkipGracefulTerminationsRequest) -> bytes:

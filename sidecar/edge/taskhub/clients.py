@@ -9,12 +9,12 @@ from sidecar.core import events
 from sidecar.core.names import invalid_name, invalid_tags
 from sidecar.core.operations import Identity, Start
 from sidecar.edge import dialects
-from sidecar.edge.taskhub.rpc import Methods, address_of, caller_of, done, parse, parsed
+from sidecar.edge.rpc import Methods, address_of, caller_of, done, parse, parsed
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.taskhub.views import answer
 from sidecar.edge.transport.ports import Call, Outflow, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.services.clients import Service
+from sidecar.services.clients import ClientService
 
 _IGNORE, _TERMINATE = 1, 2  # actions of the older reuse policy
 _CHUNK_BYTES = 1024 * 1024
@@ -23,7 +23,7 @@ _CHUNK_BYTES = 1024 * 1024
 class Clients:
     """Handlers; `closing` is set when the sidecar lets go of those who wait."""
 
-    def __init__(self, service: Service, streams: Streams, closing: asyncio.Event) -> None:
+    def __init__(self, service: ClientService, streams: Streams, closing: asyncio.Event) -> None:
         self._service = service
         self._streams = streams
         self._me = service.engine.me

@@ -1,9 +1,9 @@
-"""The calls about entities: of clients, to signal, look at and clean them, and of workers, to answer a batch."""
+"""The calls of clients about entities: to signal, look at and clean them."""
 
-from sidecar.actors.engine import Address
+from sidecar.actors.residents import Address
 from sidecar.core import events
 from sidecar.core.names import entity_id, entity_prefix, invalid_name
-from sidecar.edge.taskhub.rpc import Methods, done, hub_of, parsed
+from sidecar.edge.rpc import Methods, done, hub_of, parsed
 from sidecar.edge.transport.ports import Call, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.entities import EntityService, Query
@@ -20,19 +20,12 @@ class EntityCalls:
         self._service = service
 
     def methods(self) -> Methods:
-        """Return the handlers by RPC for clients."""
+        """Return the handlers by RPC."""
         return {
             "SignalEntity": parsed(pb.SignalEntityRequest, self._signal),
             "GetEntity": parsed(pb.GetEntityRequest, self._get),
             "QueryEntities": parsed(pb.QueryEntitiesRequest, self._query),
             "CleanEntityStorage": parsed(pb.CleanEntityStorageRequest, self._clean),
-        }
-
-    def answers(self) -> Methods:
-        """Return the handlers by RPC for workers; they are served while the sidecar stops."""
-        return {
-            "CompleteEntityTask": parsed(pb.EntityBatchResult, self._complete),
-            "AbandonTaskEntityWorkItem": parsed(pb.AbandonRequest, self._abandon),
         }
 
     async def _signal(self, call: Call, request: pb.SignalEntityRequest) -> bytes:
@@ -80,16 +73,6 @@ class EntityCalls:
         return pb.CleanEntityStorageResponse(
             continuation_token=events.text(after), empty_entities_removed=removed, orphaned_locks_released=released
         ).SerializeToString()
-
-    async def _complete(self, call: Call, request: pb.EntityBatchResult) -> bytes:
-        if request.requires_state:
-            self._service.abandon(request.completion_token)  # it is handed out again, with its state as always
-            return b""
-        return done(await self._service.complete(request))
-
-    async def _abandon(self, call: Call, request: pb.AbandonRequest) -> bytes:
-        self._service.abandon(request.completion_token)
-        return b""
 
 
 def _address(call: Call, text: str) -> Address:

@@ -6,7 +6,7 @@ hub, the one that other apps reach.
 
 from sidecar.core.model import DEFAULT_HUB
 from sidecar.core.names import invalid_hub
-from sidecar.edge.taskhub.rpc import Admitted
+from sidecar.edge.rpc import Admitted
 from sidecar.edge.transport.ports import Call, Refused, StatusCode
 
 HEADER = "taskhub"

@@ -1,19 +1,19 @@
 """The calls that run again what has ended."""
 
 from sidecar.core.workflow.rerun import RerunRequest
-from sidecar.edge.taskhub.rpc import Methods, address_of, caller_of, done, parsed
+from sidecar.edge.rpc import Methods, address_of, caller_of, done, parsed
 from sidecar.edge.transport.ports import Call
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.services.clients import Service
+from sidecar.services.clients import ClientService
 from sidecar.services.run_again import Administration
 
 
 class Again:
     """Handlers."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ClientService, administration: Administration) -> None:
         self._ids = service.engine.ids
-        self._administration = Administration(service)
+        self._administration = administration
 
     def methods(self) -> Methods:
         """Return the handlers by RPC."""

@@ -8,17 +8,16 @@ import asyncio
 
 from sidecar.config.settings import Settings
 from sidecar.edge.peer.forward import Forwarder
+from sidecar.edge.rpc import Methods, guarded
 from sidecar.edge.taskhub.bulk import Many
 from sidecar.edge.taskhub.clients import Clients
 from sidecar.edge.taskhub.completions import Answers
 from sidecar.edge.taskhub.entities import EntityCalls
 from sidecar.edge.taskhub.hubs import Hubs
-from sidecar.edge.taskhub.rpc import Methods, guarded
 from sidecar.edge.taskhub.run_again import Again
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.transport.ports import Call, Handlers, Outflow, Refused, StatusCode, StreamHandler, UnaryHandler
-from sidecar.services.clients import Service
-from sidecar.services.entities import EntityService
+from sidecar.services.services import Services
 from sidecar.store.protocol import UnavailableError
 from sidecar.work.memory import Memory
 
@@ -31,25 +30,25 @@ class TaskHub:
     """The handlers of the service."""
 
     def __init__(
-        self, service: Service, streams: Streams, forwarder: Forwarder, memory: Memory, settings: Settings
+        self, services: Services, streams: Streams, forwarder: Forwarder, memory: Memory, settings: Settings
     ) -> None:
         self._forwarder = forwarder
         self._memory = memory
         self.stopping = asyncio.Event()
         self.closing = asyncio.Event()
         self._hubs = Hubs(settings.task_hubs)
-        self._clients = Clients(service, streams, self.closing)
-        self._many = Many(service, self._hubs, settings)
-        self._again = Again(service)
-        self._answers = Answers(service, streams, self.closing)
-        self._entities = EntityCalls(EntityService(service))
+        self._clients = Clients(services.clients, streams, self.closing)
+        self._many = Many(services, self._hubs, settings)
+        self._again = Again(services.clients, services.administration)
+        self._answers = Answers(services.answers, streams, self.closing)
+        self._entities = EntityCalls(services.entities)
 
     def handlers(self) -> Handlers:
         """Return the methods of the service by path."""
         unary = {name: self._forwarder.routed(name, method) for name, method in self.calls().items()}
         # Entities belong to their app: no other app's client reaches them.
         entities = {name: self._open(name, method) for name, method in self._entities.methods().items()}
-        unary |= {name: guarded(method) for name, method in {**entities, **self._of_workers()}.items()}
+        unary |= {name: guarded(method) for name, method in {**entities, **self._answers.methods()}.items()}
         stream = {"GetWorkItems": self._answers.work_items, "StreamInstanceHistory": self._clients.stream_history}
         return Handlers(
             unary={SERVICE + name: self._admitted(method) for name, method in unary.items()},
@@ -58,10 +57,7 @@ class TaskHub:
 
     def answers(self) -> frozenset[str]:
         """Return the paths by which workers answer."""
-        return frozenset(SERVICE + name for name in self._of_workers())
-
-    def _of_workers(self) -> Methods:
-        return {**self._answers.methods(), **self._entities.answers()}
+        return frozenset(SERVICE + name for name in self._answers.methods())
 
     def calls(self) -> Methods:
         """Return the calls of clients by RPC, as this app does them for itself or for another app's clients."""

@@ -8,7 +8,7 @@ import structlog
 from sidecar.core.work_items import EntityItem, TurnItem, WorkItem
 from sidecar.edge import dialects
 from sidecar.edge.dialects import Family, Profile
-from sidecar.edge.taskhub.rpc import hub_of
+from sidecar.edge.rpc import hub_of
 from sidecar.edge.transport.ports import Call, Closed, Outflow
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.work.dispatch import Dispatch

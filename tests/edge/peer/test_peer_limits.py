@@ -27,7 +27,7 @@ async def test_a_peer_that_sends_batches_without_end_loses_its_link(
         await held.wait()
         return DONE
 
-    monkeypatch.setattr(world.service, "deliver", deliver)
+    monkeypatch.setattr(world.messages, "deliver", deliver)
     wire = Wire()
     receiver, sender = ends(world, wire)
     running = asyncio.create_task(receiver.run())

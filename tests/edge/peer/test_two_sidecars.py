@@ -77,7 +77,7 @@ async def test_remote_activities_and_children_come_back_though_the_target_has_no
     assert state.output.value == "child of ml,home for orders,no luck,score for orders"
     kid = await ml.outcome("kid")
     assert (kid.parent_instance_id.value, kid.parent_app_id.value) == ("a", "orders")
-    await until(lambda: not orders.sidecar.router.queue(("default", "ml")).pending)
+    await until(lambda: not orders.sidecar.outbox.queue(("default", "ml")).pending)
     assert await orders.sidecar.store.destinations() == [], "nothing is awaited any more"
 
 
@@ -85,7 +85,7 @@ async def test_home_reaches_an_app_without_an_address_over_the_link_that_it_open
     orders = await start("orders")
     orders.worker(flow_of(call(1, "score", "ml")))
     await orders.begin("a")
-    await until(lambda: orders.sidecar.router.queue(("default", "ml")).error)
+    await until(lambda: orders.sidecar.outbox.queue(("default", "ml")).error)
     ml = await start("ml", peers={"orders": (orders.peer_address,)})
     ml.worker(None, {"score": echo})
     assert (await orders.outcome("a")).output.value == "score for orders"
@@ -113,7 +113,7 @@ async def test_an_activity_waits_for_a_sidecar_that_is_down(start: Start) -> Non
     orders = await start("orders", peers={"ml": (f"127.0.0.1:{port}",)})
     orders.worker(flow_of(call(1, "score", "ml")))
     await orders.begin("a")
-    await until(lambda: orders.sidecar.router.queue(("default", "ml")).error)
+    await until(lambda: orders.sidecar.outbox.queue(("default", "ml")).error)
     ml = await start("ml", peer_port=port)
     ml.worker(None, {"score": echo})
     assert (await orders.outcome("a")).output.value == "score for orders"
@@ -126,7 +126,7 @@ async def test_a_target_that_lost_its_disk_gets_the_call_again(start: Start, tmp
     ml = await start("ml", peer_port=port)
     orders.worker(flow_of(call(1, "score", "ml")))
     await orders.begin("a")
-    queue = orders.sidecar.router.queue(("default", "ml"))
+    queue = orders.sidecar.outbox.queue(("default", "ml"))
     await until(lambda: len(ml.sidecar.dispatch.pool.activities) and not queue.pending)
     await ml.stop()
     shutil.rmtree(tmp_path / "ml")
@@ -142,7 +142,7 @@ async def test_another_app_at_the_address_gets_no_work(start: Start) -> None:
     orders = await start("orders", peers={"ml": (pay.peer_address,)})
     orders.worker(flow_of(call(1, "score", "ml")))
     await orders.begin("a")
-    await until(lambda: orders.sidecar.router.queue(("default", "ml")).error)
+    await until(lambda: orders.sidecar.outbox.queue(("default", "ml")).error)
     await asyncio.sleep(0.3)
     assert orders.sidecar.peers.connected() == []
     assert pay.workers[0].requests == []
@@ -256,8 +256,8 @@ async def test_a_result_of_another_app_than_the_one_that_was_asked_changes_nothi
     worker = orders.worker(flow_of(call(1, "score", "pay")))
     await orders.begin("a")
     await until(lambda: worker.turns)
-    await until(lambda: orders.sidecar.router.queue(("default", "pay")).pending)
-    (sent,) = orders.sidecar.router.queue(("default", "pay")).pending.values()
+    await until(lambda: orders.sidecar.outbox.queue(("default", "pay")).pending)
+    (sent,) = orders.sidecar.outbox.queue(("default", "pay")).pending.values()
     link = PlayedPeer(orders)
     assert await link.introduce(hello(app_id="evil")) == ""
     result = message(

@@ -15,7 +15,6 @@ from sidecar.edge.taskhub import page_tokens, views
 from sidecar.edge.taskhub.bulk import DEFAULT_PAGE, LARGEST_PAGE
 from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.services.bulk import Queries
 from sidecar.services.clients import InstanceView
 from sidecar.services.purge import Purging
 from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order
@@ -197,7 +196,7 @@ async def test_a_tag_is_found_as_a_tag_and_not_inside_a_value(node: Node) -> Non
     await stored(
         node, tagged(1, {"a": "1", "b": ""}), tagged(2, {"a": "2"}), tagged(3, {"z": events.tag("a", "1").decode()})
     )
-    queries = Queries(node.sidecar.service)
+    queries = node.sidecar.services.queries
     for tags, expected in ([("a", "1")], [1]), ([("b", "")], [1]), ([("a", "1"), ("a", "2")], []), ([], [1, 2, 3]):
         criteria = Criteria("default", tags=tuple(events.tag(*tag) for tag in tags))
         page = await queries.page(criteria, Order.CREATED, BEGINNING, 10)

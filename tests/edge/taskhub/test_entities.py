@@ -125,13 +125,13 @@ async def test_a_worker_takes_only_what_it_says_it_takes(node: Node) -> None:
     plain = await worker(node, max_entities=0)
     none = await worker(node, filters=pb.WorkItemFilters(orchestrations=[pb.WorkItemFilter(name="flow")]))
     some = await worker(node, filters=pb.WorkItemFilters(entities=[pb.WorkItemFilter(name="Counter")]))
-    await until(lambda: len(node.sidecar.service.dispatch.pool.workers) == 3)
+    await until(lambda: len(node.sidecar.dispatch.pool.workers) == 3)
     await signal(node, "@other@a")
     for key in range(3):
         await signal(node, f"@counter@{key}")
     got = {(await batch(some))[0].instance_id for _ in range(3)}
     assert got == {f"@counter@{key}" for key in range(3)}
-    workers = node.sidecar.service.dispatch.pool.workers
+    workers = node.sidecar.dispatch.pool.workers
     assert sorted(len(one.entities) for one in workers) == [0, 0, 3]
     plain.cancel()
     none.cancel()
@@ -139,10 +139,10 @@ async def test_a_worker_takes_only_what_it_says_it_takes(node: Node) -> None:
 
 async def test_a_worker_that_shows_to_be_of_another_family_gets_no_entities(node: Node) -> None:
     stream = await worker(node)
-    await until(lambda: node.sidecar.service.dispatch.pool.workers)
+    await until(lambda: node.sidecar.dispatch.pool.workers)
     answer = pb.OrchestratorResponse(instance_id="x", slot_6=b"\x12\x01v", completion_token="t.x.default")
     await node.call("CompleteOrchestratorTask", answer)
-    [one] = node.sidecar.service.dispatch.pool.workers
+    [one] = node.sidecar.dispatch.pool.workers
     assert one.max_entities == 0
     stream.cancel()
 

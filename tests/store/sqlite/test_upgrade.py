@@ -91,7 +91,7 @@ async def other_app_answers(world: World) -> None:
     done = pb.ActivityResponse(task_id=1, result=StringValue(value='"far"'))
     now = world.clock.now()
     answer = calls.answer_of(sent[Kind.ACTIVITY], events.task_result(now, done), now)
-    assert (await world.service.deliver(answer, Received("default", "ml", "store of ml", 9))).outcome is Outcome.DONE
+    assert (await world.messages.deliver(answer, Received("default", "ml", "store of ml", 9))).outcome is Outcome.DONE
 
 
 def ended_in(file: Path) -> set[str]:

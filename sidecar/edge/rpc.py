@@ -1,4 +1,4 @@
-"""What the handlers of `TaskHubSidecarService` share: reading requests, naming instances, answering with a status."""
+"""What the handlers of all services share: reading requests, naming instances, answering with a status."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from sidecar.actors.engine import Address
+from sidecar.actors.residents import Address
 from sidecar.core.errors import DeniedError, MalformedError
 from sidecar.core.model import DEFAULT_HUB, Outcome, Received, Reply
 from sidecar.core.names import invalid_instance_id

@@ -1,0 +1,45 @@
+"""All that may be asked of one sidecar, whatever the protocol it is asked in."""
+
+from dataclasses import dataclass
+
+from sidecar.actors.reminders import Reminders
+from sidecar.actors.trees import Trees
+from sidecar.core.policy import Policy
+from sidecar.services.access import Access
+from sidecar.services.bulk import Queries
+from sidecar.services.clients import ClientService
+from sidecar.services.entities import EntityService
+from sidecar.services.peer_messages import PeerMessages
+from sidecar.services.purge import Purging
+from sidecar.services.run_again import Administration
+from sidecar.services.worker_answers import WorkerAnswers
+from sidecar.work.dispatch import Dispatch
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The services over one engine."""
+
+    clients: ClientService
+    entities: EntityService
+    administration: Administration
+    purging: Purging
+    queries: Queries
+    answers: WorkerAnswers
+    messages: PeerMessages
+
+
+def build(dispatch: Dispatch, reminders: Reminders, trees: Trees, policy: Policy | None = None) -> Services:
+    """Return the services over an engine and its dispatch; `policy` says what other apps may do, None: everything."""
+    engine, access = dispatch.engine, Access(policy)
+    clients = ClientService(engine, trees, access)
+    purging = Purging(clients)
+    return Services(
+        clients,
+        EntityService(clients),
+        Administration(clients, reminders),
+        purging,
+        Queries(engine, purging),
+        WorkerAnswers(dispatch, reminders),
+        PeerMessages(engine, reminders, access),
+    )

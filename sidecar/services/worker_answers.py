@@ -1,0 +1,205 @@
+"""The answers of workers: claim the lease, decide purely, commit, settle the lease.
+
+A decision can be taken again, as after a conflict in the store, since nothing but the commit comes of it. An answer
+that comes too late changes nothing.
+"""
+
+from collections.abc import Coroutine
+from typing import Any
+
+from sidecar.actors.reminders import Reminders
+from sidecar.actors.residents import Address, Decide
+from sidecar.actors.store_outage import held
+from sidecar.core import events
+from sidecar.core.entity import entity
+from sidecar.core.errors import OvertakenError
+from sidecar.core.model import DONE, Context, Decision, Outcome, Reply, State
+from sidecar.core.workflow import propagated_history
+from sidecar.core.workflow import turn as turns
+from sidecar.core.workflow.rewind import Record
+from sidecar.core.workflow.stalls import StalledError
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.store.protocol import UnavailableError
+from sidecar.work.answer_chunks import BrokenAnswerError
+from sidecar.work.dispatch import Dispatch
+from sidecar.work.entities import EntityLease
+from sidecar.work.leases import is_valid
+from sidecar.work.turns import TurnLease, stall
+
+_LONGEST_NUMBER = 18  # digits of an order number: any such number fits a column
+STALE = Reply(Outcome.STALE)
+
+
+class WorkerAnswers:
+    """Takes the answers of workers, and what they do not want back."""
+
+    def __init__(self, dispatch: Dispatch, reminders: Reminders) -> None:
+        self._engine = dispatch.engine
+        self._turns = dispatch.turns
+        self._activities = dispatch.activities
+        self._entities = dispatch.entities
+        self._reminders = reminders
+
+    # ------------------------------------------------------------ turns
+
+    async def complete_turn(self, hub: str, peer: str, response: pb.OrchestratorResponse) -> Reply:
+        """Take a worker's answer to a turn, or a part of it, in neutral form; a part has its effect with the last."""
+        return await self._to_its_end(self._complete_turn(hub, peer, response))
+
+    async def _complete_turn(self, hub: str, peer: str, response: pb.OrchestratorResponse) -> Reply:
+        token = response.completion_token
+        lease = self._turns.leased((_hub_of(token, hub), response.instance_id), token, peer)
+        if lease is None:
+            return STALE
+        whole = self._joined(lease, response)
+        if whole is None:
+            return STALE
+        self._turns.answered(lease, whole)
+        try:
+            return await self._decide_turn(lease, whole)
+        except OvertakenError:
+            return STALE
+        except StalledError as error:
+            return await self._stall(lease, error.why)
+        finally:
+            self._turns.settle(lease)
+
+    def _joined(self, lease: TurnLease, response: pb.OrchestratorResponse) -> pb.OrchestratorResponse | None:
+        """Return an answer that is whole, None while more of it must come or when the turn is handed out again."""
+        try:
+            whole = self._turns.chunks.join(lease.token, response)
+        except BrokenAnswerError:
+            self._turns.decline(lease)
+            return None
+        if whole is not None and turns.processes_nothing(whole):
+            self._turns.decline(lease)
+            return None
+        return whole
+
+    async def _decide_turn(self, lease: TurnLease, response: pb.OrchestratorResponse) -> Reply:
+        reads = any(action.HasField("rewind") for action in response.actions) or propagated_history.asked_for(response)
+        record = await self._reminders.record(lease.actor.address, log=True) if reads else None
+        return await self._submit(lease.actor.address, _completed(lease, response, record))
+
+    async def _stall(self, lease: TurnLease, why: pb.ExecutionStalled) -> Reply:
+        """An instance cannot go on with this worker: it stalls unless another one is left to try."""
+        if self._turns.refuse_for_good(lease):
+            return DONE
+        return await self._submit(lease.actor.address, lambda at, state: stall(at, state, why))
+
+    def abandon_turn(self, token: str) -> None:
+        """Take back a turn that a worker does not want."""
+        self._turns.abandon(token)
+
+    def resend_turn(self, token: str) -> None:
+        """Send a turn again to a worker that needs all of the past."""
+        self._turns.resend(token)
+
+    # ------------------------------------------------------------ activities
+
+    async def complete_activity(self, hub: str, peer: str, response: pb.ActivityResponse) -> Reply:
+        """Take a worker's answer to an activity; the first one counts, whoever it comes from."""
+        return await self._to_its_end(self._complete_activity(hub, peer, response))
+
+    async def _complete_activity(self, hub: str, peer: str, response: pb.ActivityResponse) -> Reply:
+        activities = self._activities
+        reminder_id, number = _delivery(response.completion_token, self._engine.store.identity)
+        if reminder_id is None and not response.completion_token:
+            reminder_id = activities.by_task(peer, hub, response.instance_id, response.task_id)
+        reminder = None if reminder_id is None else await activities.find(reminder_id)
+        if reminder is None:
+            return STALE
+        response.task_id = reminder.call.task
+        result = events.task_result(self._engine.clock.now(), response)
+        try:
+            return await held(self._engine, lambda: activities.settle(reminder, result))
+        except UnavailableError:
+            activities.give_back(reminder.id, number)
+            raise
+
+    def abandon_activity(self, token: str) -> None:
+        """Take back an activity that a worker does not want."""
+        reminder_id, number = _delivery(token, self._engine.store.identity)
+        if reminder_id is not None:
+            self._activities.abandon(reminder_id, number)
+
+    # ------------------------------------------------------------ entities
+
+    async def complete_batch(self, result: pb.EntityBatchResult) -> Reply:
+        """Take a worker's answer to a batch of operations of an entity."""
+        return await self._to_its_end(self._complete_batch(result))
+
+    async def _complete_batch(self, result: pb.EntityBatchResult) -> Reply:
+        lease = self._entities.leased(result.completion_token)
+        if lease is None:
+            return STALE
+        self._entities.claim(lease)
+        try:
+            reply = await self._submit(lease.actor.address, _ran(lease, result))
+        except OvertakenError:
+            if not result.results:  # nothing was run: the same worker is to try again only after a pause
+                self._entities.refuse(lease)
+            return STALE
+        else:
+            self._entities.done(lease)
+            return reply
+        finally:
+            self._entities.settle(lease)
+
+    def abandon_batch(self, token: str) -> None:
+        """Take back a batch that a worker does not want."""
+        lease = self._entities.leased(token)
+        if lease is not None:
+            self._entities.decline(lease)
+
+    # ------------------------------------------------------------ all
+
+    async def _submit(self, address: Address, decide: Decide) -> Reply:
+        return await held(self._engine, lambda: self._engine.submit(address, decide))
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, Reply]) -> Reply:
+        """Take an answer to its end, though the connection that it came over breaks meanwhile."""
+        reply: Reply = await self._engine.tasks.through(work, "answer of a worker")
+        return reply
+
+
+def _completed(lease: TurnLease, response: pb.OrchestratorResponse, record: Record | None) -> Decide:
+    def decide(at: Context, state: State | None) -> Decision:
+        if state is None or lease.turn is None or not is_valid(lease, state):
+            return Decision(None, STALE)
+        return Decision(turns.complete(at, state, lease.turn, response, record), DONE)
+
+    return decide
+
+
+def _ran(lease: EntityLease, result: pb.EntityBatchResult) -> Decide:
+    def decide(at: Context, state: State | None) -> Decision:
+        if state is None or lease.batch is None or not is_valid(lease, state):
+            return Decision(None, STALE)
+        return Decision(entity.complete(at, state, lease.batch, result), DONE)
+
+    return decide
+
+
+def _delivery(token: str, store: str) -> tuple[int | None, int | None]:
+    """Return the activity and the number of its delivery that a completion token names.
+
+    One of a store that was lost names none: its worker lived on, and order numbers began again here.
+    """
+    kind, _, rest = token.partition(".")
+    activity, _, rest = rest.partition(".")
+    number, _, of = rest.partition(".")
+    if kind != "a" or of != store or not all(_is_number(text) for text in (activity, number)):
+        return None, None
+    return int(activity), int(number)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER
+
+
+def _hub_of(token: str, hub: str) -> str:
+    """Return the hub that the token names: a worker answers where it got the item."""
+    kind, _, rest = token.partition(".")
+    _, found, named = rest.partition(".")
+    return named if kind == "t" and found else hub

@@ -1,0 +1,111 @@
+"""Wires the parts of a sidecar over a store: all of it but its listeners."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sidecar.actors.clock import Clock
+from sidecar.actors.engine import Engine
+from sidecar.actors.reminders import Reminders
+from sidecar.actors.trees import Trees
+from sidecar.config import settings as config
+from sidecar.config.settings import Settings
+from sidecar.core.attempts import DeliveryLimit
+from sidecar.core.ids import Ids, PeerId
+from sidecar.core.model import AppIdentity
+from sidecar.core.policy import Policy
+from sidecar.edge.admin import inspection
+from sidecar.edge.admin.inspection import Admin
+from sidecar.edge.peer.forward import ROUTER_FIELDS, Forwarder, Served
+from sidecar.edge.peer.links import Peers, Proof
+from sidecar.edge.peer.trees import PeerTrees
+from sidecar.edge.taskhub.service import TaskHub
+from sidecar.edge.taskhub.streams import Streams
+from sidecar.edge.transport.ports import Channel
+from sidecar.peers.directory import Directory
+from sidecar.peers.outbox import Link, Outbox
+from sidecar.services import services
+from sidecar.services.inspection import Inspection
+from sidecar.services.retention import Retention
+from sidecar.services.services import Services
+from sidecar.store.protocol import Store
+from sidecar.work.dispatch import Dispatch
+from sidecar.work.memory import Memory
+from sidecar.work.pool import Pool
+
+_PEER_HEADROOM = 1024 * 1024
+Connect = Callable[[str, PeerId], Channel]
+
+
+class _LateLinks:
+    """The outbox is built before the links that it looks for."""
+
+    peers: Peers
+
+    def link(self, namespace: str, app: str) -> Link | None:
+        return self.peers.link(namespace, app)
+
+    def knock(self, namespace: str, app: str) -> None:
+        self.peers.knock(namespace, app)
+
+
+@dataclass(frozen=True, slots=True)
+class Middle:
+    """All of a sidecar but its listeners and its store."""
+
+    engine: Engine
+    dispatch: Dispatch
+    trees: Trees
+    services: Services
+    outbox: Outbox
+    peers: Peers
+    taskhub: TaskHub
+    admin: Admin
+    retention: Retention
+    memory: Memory
+
+
+def assemble(
+    settings: Settings,
+    me: AppIdentity,
+    store: Store,
+    clock: Clock,
+    *,
+    connect: Connect,
+    proves: Proof | None = None,
+    policy: Policy | None = None,
+) -> Middle:
+    """Wire the parts of a sidecar over a store; `connect` opens a channel to a peer at an address."""
+    engine = Engine(me, store, clock, Ids(store.next_key, store.next_order, clock.new_id))
+    directory = Directory(
+        me.namespace, settings.peers, pattern=settings.peer_pattern, file=settings.peer_file, read=config.read_peers
+    )
+    links = _LateLinks()
+    most_bytes, unknown_app_fails = settings.max_message_bytes - _PEER_HEADROOM, settings.unknown_app == "fail"
+    outbox = Outbox(engine, directory, links, most_bytes=most_bytes, unknown_app_fails=unknown_app_fails)
+    pool, trees = Pool(settings.limits), Trees(engine)
+    reminders = Reminders(engine, trees, pool.knows_rewind)
+    dispatch = engine.effects = _dispatch(engine, pool, reminders, outbox, settings)
+    served_by = services.build(dispatch, reminders, trees, policy)
+    served = Served(most_bytes, served_by.messages.dedup_keys.release)
+    links.peers = Peers(served_by.messages, directory, connect, outbox.link_up, served=served, proves=proves)
+    forwarder = Forwarder(engine, links.peers, most_bytes, unknown_app_fails)
+    memory = Memory(settings.memory_limit, dispatch.relieve)
+    taskhub = TaskHub(served_by, Streams(dispatch, settings.max_message_bytes), forwarder, memory, settings)
+    admin = Admin(Inspection(served_by.clients, dispatch, outbox), forwarder)
+    trees.elsewhere = peer_trees = PeerTrees(forwarder, trees)
+    served.methods = {name: method for name, method in taskhub.calls().items() if name in ROUTER_FIELDS}
+    served.methods |= {inspection.TREE: admin.methods()[inspection.TREE], **peer_trees.methods()}
+    retention = Retention(engine, settings.retention)
+    return Middle(engine, dispatch, trees, served_by, outbox, links.peers, taskhub, admin, retention, memory)
+
+
+def _dispatch(engine: Engine, pool: Pool, reminders: Reminders, outbox: Outbox, settings: Settings) -> Dispatch:
+    return Dispatch(
+        engine,
+        pool,
+        reminders,
+        outbox,
+        turn_timeout=settings.turn_timeout,
+        activity_timeout=settings.activity_timeout,
+        delivery_limit=DeliveryLimit(settings.max_deliveries),
+    )
