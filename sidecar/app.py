@@ -17,8 +17,8 @@ from sidecar.config import settings as config
 from sidecar.config.settings import Settings, StartError
 from sidecar.core import events
 from sidecar.core.attempts import DeliveryLimit
+from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import Ids
-from sidecar.core.model import AppIdentity
 from sidecar.core.policy import Policy
 from sidecar.edge.admin import inspection
 from sidecar.edge.admin.health import Health

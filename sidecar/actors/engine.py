@@ -15,8 +15,9 @@ import structlog
 
 from sidecar.actors.clock import Clock
 from sidecar.core.entity.entity import Batch
+from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.ids import Ids
-from sidecar.core.model import AppIdentity, Changes, Context, Decision, Outcome, Reminder, Reply, State, Turn
+from sidecar.core.model import Changes, Decision, Outcome, Reminder, Reply, State, Turn
 from sidecar.core.work_items import Past
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.chunks import Parts

@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol, TypeVar
 from sidecar.actors.clock import usable
 from sidecar.actors.engine import Address, Engine
 from sidecar.core import operations
-from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Child, Context, Decision, Instance, Outcome, Reply, State
+from sidecar.core.identity import Context
+from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Child, Decision, Instance, Outcome, Reply, State
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -9,7 +9,7 @@ from pathlib import Path
 from sidecar.actors.clock import Clock
 from sidecar.config import settings as config
 from sidecar.config.settings import Settings, StartError
-from sidecar.core.model import AppIdentity
+from sidecar.core.identity import AppIdentity
 from sidecar.edge.admin.store import BACKUP, CHECK
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.security.api_tokens import HEADER, ApiTokens

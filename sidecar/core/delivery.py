@@ -8,36 +8,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from sidecar.core import events, operations
 from sidecar.core.entity import entity
-from sidecar.core.errors import MalformedError
+from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.model import (
     DONE,
     NO_CALL,
     ActorId,
-    AppIdentity,
     CallKind,
     Changes,
-    Context,
     Decision,
     Kind,
     OpenCall,
     Outcome,
     Parent,
-    Received,
     Reminder,
     Reply,
     Row,
     State,
 )
 from sidecar.core.names import invalid_name
-from sidecar.core.workflow import calls, entity_calls, pauses, propagated_history, rewind
+from sidecar.core.receipts import Received
+from sidecar.core.workflow import calls, creation, entity_calls, pauses, propagated_history, rewind
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.calls import Draft
 from sidecar.core.workflow.rewind import Record
-from sidecar.schema import taskhub_pb2 as pb
 
 _NOT_THE_PARENT = Reply(Outcome.DENIED, "only the execution that created this instance may do that")
 
@@ -229,8 +224,8 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
     actor = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
     parent = Parent(actor, reminder.call, started.parent.name.value)
     event = _start_of_child(at, reminder)
-    identity = operations.Identity(reminder.target.hub, reminder.target.id, started.instance.execution_id.value, parent)
-    changes = operations.created(at, state, identity, started, event)
+    identity = creation.Identity(reminder.target.hub, reminder.target.id, started.instance.execution_id.value, parent)
+    changes = creation.created(at, state, identity, started, event)
     if started.lineage and changes.instance is not None:
         propagated_history.check(started.lineage)
         changes = replace(changes, lineage=started.lineage, instance=replace(changes.instance, lineage=True))
@@ -244,7 +239,7 @@ def _start_detached(at: Context, state: State | None, arrival: Arrival) -> Decis
     if wrong or not started.instance.execution_id.value:
         return arrival.nothing(Reply(Outcome.INVALID, wrong or "a start needs an execution ID"))
     target = arrival.reminder.target
-    identity = operations.Identity(target.hub, target.id, started.instance.execution_id.value)
+    identity = creation.Identity(target.hub, target.id, started.instance.execution_id.value)
     started.ClearField("parent")
     started.instance.instance_id, started.instance.app_id = target.id, at.me.app
     scheduled = events.micros(started.scheduled_start) if started.HasField("scheduled_start") else None
@@ -318,46 +313,3 @@ _ON_INSTANCES: dict[Kind, Callable[[Context, State, Arrival], Decision]] = {
     Kind.PURGE: _command,
     Kind.PAUSE: _pause,
 }
-
-
-def activity_done(at: Context, state: State | None, reminder: Reminder, event: bytes) -> Decision:
-    """Decide what the worker's answer to an own activity changes at the instance that asked for it."""
-    result = calls.answer_of(reminder, event, at.now)
-    return arrive(at, state, Arrival(result, consumed=(reminder.id,)))
-
-
-def foreign_activity_done(at: Context, reminder: Reminder, event: bytes) -> Changes:
-    """Return the changes that turn an activity of another app into its result, on the way home."""
-    home = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
-    result = Reminder(at.ids.order(), Kind.RESULT, 0, home, reminder.target, reminder.call, at.now, "", event)
-    return Changes(set=(result,), dropped=(reminder.id,), required=(reminder.id,))
-
-
-def accept_activity(at: Context, message: Reminder) -> Changes:
-    """Return the changes that take an activity of another app in; the store ignores one that it has.
-
-    Raises:
-        MalformedError: the payload is no request to run an activity.
-    """
-    requested(message)
-    target = at.me.activity(message.target.hub, message.target.id)
-    return Changes(set=(replace(message, id=at.ids.order(), owner=0, target=target, due=at.now),))
-
-
-def requested(message: Reminder) -> pb.ActivityRequest:
-    """Return the activity that a message asks for.
-
-    Raises:
-        MalformedError: the payload is no request to run an activity.
-    """
-    try:
-        request = pb.ActivityRequest.FromString(message.payload)
-    except DecodeError as error:
-        raise MalformedError("the payload is no request to run an activity") from error
-    propagated_history.check(request.lineage)
-    return request
-
-
-def withdrawn(reminder: Reminder) -> Changes:
-    """Return the changes that take an activity of another app back, if it is still there."""
-    return Changes(dropped=(reminder.id,), required=(reminder.id,))

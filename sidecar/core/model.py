@@ -6,11 +6,10 @@ their neutral form; inputs, outputs and statuses are opaque text.
 
 import enum
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from sidecar.core.attempts import NONE, Crash, DeliveryAttempts
-from sidecar.core.ids import Ids
+from sidecar.core.receipts import Delivered, Forgotten, Lost, Received
 
 ACTOR_TYPE_PREFIX = "dapr.internal"
 DEFAULT_HUB = "default"
@@ -224,38 +223,6 @@ class Instance:
     crashes: DeliveryAttempts = NONE
 
 
-class Received(NamedTuple):
-    """A message of another sidecar's store."""
-
-    namespace: str
-    app: str
-    store: str
-    id: int
-
-
-class Delivered(NamedTuple):
-    """A reminder that another store has accepted; it goes, or stays until its answer if it is held."""
-
-    reminder: int
-    store: str
-
-
-class Forgotten(NamedTuple):
-    """The other store holds no message with an ID in this range any more: none of them will come again."""
-
-    store: str
-    below: int
-    first: int = 0
-
-
-class Lost(NamedTuple):
-    """An app whose store is another than the one that accepted our calls: they are to be sent again."""
-
-    namespace: str
-    app: str
-    store: str
-
-
 @dataclass(frozen=True, slots=True)
 class Changes:
     """What one step changes, committed as a whole or not at all.
@@ -353,48 +320,3 @@ class Decision:
 
 
 DONE = Reply(Outcome.DONE)
-
-
-@dataclass(frozen=True, slots=True)
-class AppIdentity:
-    """Who this sidecar is, and which app a call without a target goes to.
-
-    A route is a kind of call ("workflow" or "activity"), a pattern of its name and an app ID; the first that fits
-    counts. `cascade_suspend`: a client's pause reaches children too.
-    """
-
-    namespace: str
-    app: str
-    reuse_ended: bool = True
-    routes: tuple[tuple[str, str, str], ...] = ()
-    cascade_suspend: bool = False
-
-    def routed(self, kind: str, name: str) -> str:
-        """Return the app that a call goes to when it names none."""
-        fits = (app for of, pattern, app in self.routes if of == kind and fnmatchcase(name, pattern))
-        return next(fits, self.app)
-
-    def workflow(self, hub: str, instance_id: str) -> ActorId:
-        """Return the address of an own instance."""
-        return ActorId(self.namespace, self.app, "workflow", hub, instance_id)
-
-    def activity(self, hub: str, activity_id: str) -> ActorId:
-        """Return the address of an activity that runs here."""
-        return ActorId(self.namespace, self.app, "activity", hub, activity_id)
-
-    def entity(self, hub: str, entity_id: str) -> ActorId:
-        """Return the address of an own entity."""
-        return ActorId(self.namespace, self.app, "entity", hub, entity_id)
-
-    def owns(self, actor: ActorId) -> bool:
-        """Whether the actor is one of this app."""
-        return actor.app == self.app and actor.namespace == self.namespace
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Where and when a decision is taken: all that a step may know beside the instance and what came to it."""
-
-    me: AppIdentity
-    now: int
-    ids: Ids

@@ -1,27 +1,23 @@
 """What clients ask for: each command as a decision over the state of one instance."""
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events
 from sidecar.core.attempts import NONE
+from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.model import (
-    DEFAULT_HUB,
     DONE,
     NO_CALL,
     ActorId,
-    AppIdentity,
     CallId,
     Changes,
-    Context,
     Decision,
     Instance,
     Kind,
     Outcome,
-    Parent,
-    Received,
     Reminder,
     Reply,
     Rewind,
@@ -29,21 +25,14 @@ from sidecar.core.model import (
     State,
     Status,
 )
-from sidecar.core.workflow import calls, pauses, stalls
+from sidecar.core.receipts import Received
+from sidecar.core.workflow import calls, creation, pauses, stalls
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.calls import Draft
+from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 
 MISSING = Reply(Outcome.MISSING, "no such instance exists")
-
-
-class Identity(NamedTuple):
-    """Hub, ID and execution ID of an instance to create, and the call that creates it if one does."""
-
-    hub: str
-    id: str
-    execution: str
-    parent: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +65,7 @@ def start(at: Context, state: State | None, request: Start) -> Decision:
         if refusal is not None:
             return Decision(None, refusal)
     event = events.execution_started(at.now, request.started, at.me.app)
-    changes = created(at, state, request.identity, request.started, event)
+    changes = creation.created(at, state, request.identity, request.started, event)
     if request.scheduled_at is None or request.scheduled_at <= at.now or changes.instance is None:
         return Decision(changes, DONE)
     actor = at.me.workflow(request.identity.hub, request.identity.id)
@@ -111,70 +100,8 @@ def restart(at: Context, state: State | None, key: int, identity: Identity, begu
     """Decide to start an instance again in its own place, if it is still the one that was looked at."""
     if state is None or state.instance.key != key or not state.instance.status.terminal:
         return Decision(None, Reply(Outcome.UNAVAILABLE, "the instance was changed meanwhile"))
-    return Decision(created(at, state, identity, begun, events.execution_started(at.now, begun, at.me.app)), DONE)
-
-
-def created(
-    at: Context, state: State | None, identity: Identity, started: pb.ExecutionStarted, event: bytes
-) -> Changes:
-    """Return the changes that create an instance, in the place of `state` if there is one.
-
-    Of one that still ran the calls are taken back and the parent is told; its children live on.
-    """
-    instance = fresh(started, identity, at.now, at.ids.key())
-    changes = Changes(key=instance.key, instance=instance, append=(Row(1, 1, event),))
-    if state is None:
-        return changes
-    draft = Draft(at, state)
-    if not state.instance.status.terminal:
-        calls.end_all(draft, withdraw=True)
-        pauses.let_children_go(draft)
-        _tell_parent(draft, "WorkflowReplaced", "was replaced by another with its ID")
-    return replace(
-        changes,
-        replaces=state.instance.key,
-        replaced_at=state.instance.revision,
-        set=tuple(draft.reminders),
-        dropped=tuple(draft.dropped),
-        released=tuple(draft.released),
-    )
-
-
-def _tell_parent(draft: Draft, kind: str, what: str) -> None:
-    """Answer the call that created an instance which will not answer it itself."""
-    instance = draft.state.instance
-    if instance.parent is not None:
-        message = f"child workflow '{instance.id}' {what}"
-        calls.answer_parent(draft, calls.failed_child(draft.now, instance.parent.call.task, kind, message))
-
-
-def fresh(started: pb.ExecutionStarted, identity: Identity, now: int, key: int) -> Instance:
-    """Return the row of an instance that begins at once."""
-    return Instance(
-        key=key,
-        hub=identity.hub or DEFAULT_HUB,
-        id=identity.id,
-        revision=1,
-        name=started.name,
-        version=started.version.value if started.HasField("version") else None,
-        status=Status.PENDING,
-        suspended=False,
-        began=True,
-        ready=True,
-        created_at=now,
-        updated_at=now,
-        started_at=None,
-        completed_at=None,
-        scheduled_at=None,
-        origin=identity.execution,
-        execution=identity.execution,
-        last_completed_turn=0,
-        workflow_time=0,
-        custom_status=None,
-        failure=None,
-        tags=pb.ExecutionStarted(tags=started.tags).SerializeToString(deterministic=True),
-        parent=identity.parent,
-        trace=started.parent_trace_context.SerializeToString(deterministic=True),
+    return Decision(
+        creation.created(at, state, identity, begun, events.execution_started(at.now, begun, at.me.app)), DONE
     )
 
 
@@ -231,7 +158,7 @@ def terminated(
         calls.command_children(draft, Kind.TERMINATE, pauses.living(state), order)
     else:
         pauses.let_children_go(draft)
-    _tell_parent(draft, "WorkflowTerminated", "was terminated")
+    calls.fail_at_parent(draft, "WorkflowTerminated", "was terminated")
     rows = states.arrive(state, [events.terminated(draft.now, output, recurse)])
     fields: dict[str, Any] = {
         "status": Status.TERMINATED,
@@ -294,7 +221,7 @@ def _purged(draft: Draft) -> Decision:
     calls.end_all(draft, withdraw=True)
     pauses.let_children_go(draft)
     if not state.instance.status.terminal:
-        _tell_parent(draft, "WorkflowPurged", "was purged")
+        calls.fail_at_parent(draft, "WorkflowPurged", "was purged")
     changes = Changes(
         key=state.instance.key,
         expected=state.instance.revision,

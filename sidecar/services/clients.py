@@ -11,23 +11,12 @@ from sidecar.actors.dedup import DedupKeys
 from sidecar.actors.engine import Actor, Address, Decide, Engine
 from sidecar.actors.id_reuse import replacing
 from sidecar.actors.store_outage import held
-from sidecar.core import delivery, events, operations
+from sidecar.core import activities, delivery, events, operations
 from sidecar.core.errors import DeniedError, MalformedError, OvertakenError
-from sidecar.core.model import (
-    DONE,
-    Context,
-    Decision,
-    Instance,
-    Kind,
-    Outcome,
-    Parent,
-    Position,
-    Received,
-    Reminder,
-    Reply,
-    State,
-)
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Decision, Instance, Kind, Outcome, Parent, Position, Reminder, Reply, State
 from sidecar.core.policy import Operation, Policy
+from sidecar.core.receipts import Received
 from sidecar.core.workflow import pauses, propagated_history
 from sidecar.core.workflow import turn as turns
 from sidecar.core.workflow.rewind import Record
@@ -268,7 +257,7 @@ class Service:
         try:
             self.access.check_message(message, received.app)
             if message.kind is Kind.ACTIVITY:
-                changes = delivery.accept_activity(engine.context(), message)
+                changes = activities.accept_activity(engine.context(), message)
                 await engine.commit(changes)
                 return DONE
             if message.kind is Kind.WITHDRAW:
@@ -291,7 +280,7 @@ class Service:
     async def _withdraw(self, message: Reminder) -> Reply:
         found = await self.engine.store.foreign_activity(*message.source[:2], message.call)
         if found is not None:
-            outcome = await self.engine.commit(delivery.withdrawn(found))
+            outcome = await self.engine.commit(activities.withdrawn(found))
             return DONE if outcome is not Refusal.CONFLICT else Reply(Outcome.STALE)
         return DONE
 

@@ -6,9 +6,10 @@ from sidecar.actors.engine import Address
 from sidecar.actors.id_reuse import replacing
 from sidecar.core import events, operations
 from sidecar.core.model import Outcome, Reply
-from sidecar.core.operations import Identity, Start
+from sidecar.core.operations import Start
 from sidecar.core.policy import Operation
 from sidecar.core.workflow import rerun, rewind
+from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.clients import OWN, Caller, Service, with_dedup_keys
 

@@ -10,7 +10,8 @@ from typing import Any
 import structlog
 
 from sidecar.actors.engine import Actor, Address, Engine
-from sidecar.core.model import DONE, Changes, Context, Decision, Instance, Position, Rewind, State, Turn
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Changes, Decision, Instance, Position, Rewind, State, Turn
 from sidecar.core.work_items import Past, TurnItem
 from sidecar.core.workflow import chunks, stalls
 from sidecar.core.workflow import turn as turns

@@ -12,27 +12,27 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import delivery, events, operations
 from sidecar.core.delivery import Arrival
+from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.ids import Ids
 from sidecar.core.model import (
     ActorId,
-    AppIdentity,
     CallId,
     Changes,
-    Context,
     Decision,
     Instance,
     Kind,
     OpenCall,
     Parent,
-    Received,
     Reminder,
     Row,
     State,
     Status,
     Turn,
 )
+from sidecar.core.receipts import Received
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow import turn as turns
+from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 
 ME = AppIdentity("default", "orders")
@@ -189,7 +189,7 @@ def wish(instance_id: str = "w", execution: str = "w-1", *, scheduled_at: int | 
     started = pb.ExecutionStarted(name="order", tags={"kind": "big"})
     started.instance.instance_id = instance_id
     started.instance.execution_id.value = execution
-    identity = operations.Identity("default", instance_id, execution)
+    identity = Identity("default", instance_id, execution)
     return operations.Start(identity, started, scheduled_at, **policy)
 
 

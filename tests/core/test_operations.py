@@ -5,20 +5,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events, operations
-from sidecar.core.model import (
-    NO_CALL,
-    AppIdentity,
-    CallId,
-    Changes,
-    Context,
-    Decision,
-    Kind,
-    Outcome,
-    Parent,
-    Reply,
-    State,
-    Status,
-)
+from sidecar.core.identity import AppIdentity, Context
+from sidecar.core.model import NO_CALL, CallId, Changes, Decision, Kind, Outcome, Parent, Reply, State, Status
 from sidecar.core.workflow import pauses
 from tests.core.builders import (
     ME,

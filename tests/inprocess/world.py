@@ -12,10 +12,12 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.actors.clock import Clock
 from sidecar.actors.engine import Actor, Address, Engine
 from sidecar.core.attempts import DeliveryLimit
+from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import Ids
-from sidecar.core.model import AppIdentity, Changes, Outcome, Reminder, Reply
-from sidecar.core.operations import Identity, Start
+from sidecar.core.model import Changes, Outcome, Reminder, Reply
+from sidecar.core.operations import Start
 from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem
+from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.clients import Service
 from sidecar.services.entities import EntityService

@@ -5,21 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from sidecar.core import events
-from sidecar.core.model import (
-    NO_CALL,
-    ActorId,
-    AppIdentity,
-    CallId,
-    CallKind,
-    Child,
-    Context,
-    Decision,
-    Kind,
-    OpenCall,
-    Reminder,
-    Row,
-    State,
-)
+from sidecar.core.identity import AppIdentity, Context
+from sidecar.core.model import NO_CALL, ActorId, CallId, CallKind, Child, Decision, Kind, OpenCall, Reminder, Row, State
 from sidecar.schema import taskhub_pb2 as pb
 
 
@@ -174,6 +161,14 @@ def command_children(draft: Draft, kind: Kind, children: Sequence[Child], payloa
 def failed_child(now: int, task: int, kind: str, message: str) -> bytes:
     """Return the failure of a child workflow for a reason that is not its own."""
     return events.child_failed(now, task, events.failure(kind, message))
+
+
+def fail_at_parent(draft: Draft, kind: str, what: str) -> None:
+    """Answer the call that created an instance which will not answer it itself: `what` happened to it."""
+    parent = draft.state.instance.parent
+    if parent is not None:
+        message = f"child workflow '{draft.state.instance.id}' {what}"
+        answer_parent(draft, failed_child(draft.now, parent.call.task, kind, message))
 
 
 def unreachable(draft: Draft, call: CallId, kind: CallKind, details: pb.FailureDetails) -> None:

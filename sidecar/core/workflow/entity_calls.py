@@ -7,7 +7,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from sidecar.core import events
 from sidecar.core.errors import UnsupportedActionError
-from sidecar.core.model import ActorId, CallKind, Context, Kind, OpenCall, Reminder
+from sidecar.core.identity import Context
+from sidecar.core.model import ActorId, CallKind, Kind, OpenCall, Reminder
 from sidecar.core.names import entity_id
 from sidecar.core.workflow import calls
 from sidecar.core.workflow.calls import Draft

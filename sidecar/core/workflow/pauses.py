@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sidecar.core import events
-from sidecar.core.model import DONE, Changes, Child, Context, Decision, Kind, Outcome, Reminder, Reply, State, Status
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Changes, Child, Decision, Kind, Outcome, Reminder, Reply, State, Status
 from sidecar.core.workflow import calls, stalls
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.calls import Draft
@@ -34,7 +35,7 @@ def resume(at: Context, state: State | None, reason: str | None) -> Decision:
     if state is None:
         return Decision(None, _MISSING)
     if state.instance.crashes.quarantined:
-        return Decision(stalls.unparked(at, state), DONE)
+        return Decision(stalls.end_quarantine(at, state), DONE)
     if (stalled := stalls.refusal(state.instance)) is not None:
         return Decision(None, stalled)
     if state.instance.status.terminal or not state.instance.suspended:

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import events, operations
-from sidecar.core.model import DONE, Changes, Context, Decision, Instance, Outcome, Reply, Rewind, Row, State
+from sidecar.core import events
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Changes, Decision, Instance, Outcome, Reply, Rewind, Row, State
 from sidecar.core.names import invalid_instance_id
-from sidecar.core.operations import Identity
-from sidecar.core.workflow import call_emission, stalls
+from sidecar.core.workflow import call_emission, creation, stalls
 from sidecar.core.workflow.calls import Draft
+from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 
 _TURN = 1  # the copied past is the first turn of the new instance
@@ -125,7 +126,7 @@ def _with_own_ids(history: list[pb.HistoryEvent], request: RerunRequest, identit
 def _made(at: Context, identity: Identity, history: list[pb.HistoryEvent]) -> Changes:
     started = next(event.execution_started for event in history if event.HasField("execution_started"))
     times = [events.micros(event.timestamp) for event in history if event.HasField("orchestrator_started")]
-    instance = operations.fresh(started, identity, at.now, at.ids.key())
+    instance = creation.fresh(started, identity, at.now, at.ids.key())
     recorded = stalls.of_history(history)
     instance = replace(
         instance, last_completed_turn=_TURN, workflow_time=max(times), rewind=Rewind.REPLAY, recorded=recorded

@@ -17,13 +17,13 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.core import events
 from sidecar.core.attempts import NONE
 from sidecar.core.errors import UnsupportedActionError
+from sidecar.core.identity import Context
 from sidecar.core.model import (
     DONE,
     FIRST_ARRIVAL,
     CallKind,
     Changes,
     Child,
-    Context,
     Decision,
     Instance,
     Kind,

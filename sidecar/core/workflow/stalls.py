@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from sidecar.core import events
 from sidecar.core.attempts import NONE, DeliveryLimit
-from sidecar.core.model import Changes, Context, Instance, Outcome, Reply, Row, State, Status
+from sidecar.core.identity import Context
+from sidecar.core.model import Changes, Instance, Outcome, Reply, Row, State, Status
 from sidecar.core.workflow import state as states
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -109,7 +110,7 @@ def crashed(at: Context, state: State, error: str, delivery_limit: DeliveryLimit
     return Changes(key=after.key, expected=before.revision, instance=after, append=rows)
 
 
-def unparked(at: Context, state: State) -> Changes:
+def end_quarantine(at: Context, state: State) -> Changes:
     """Return what lets a parked instance be handed out again, as if nothing had happened yet."""
     status = states.live_status(state.instance)
     after = states.touched(state, at.now, 0, status=status, stall=None, crashes=NONE)

@@ -11,19 +11,8 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.core import events
 from sidecar.core.attempts import NONE
 from sidecar.core.errors import OvertakenError, UnsupportedActionError
-from sidecar.core.model import (
-    FIRST_ARRIVAL,
-    AppIdentity,
-    Changes,
-    Context,
-    Instance,
-    Position,
-    Rewind,
-    Row,
-    State,
-    Status,
-    Turn,
-)
+from sidecar.core.identity import AppIdentity, Context
+from sidecar.core.model import FIRST_ARRIVAL, Changes, Instance, Position, Rewind, Row, State, Status, Turn
 from sidecar.core.workflow import calls, rewind, stalls
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.actions import carry_out

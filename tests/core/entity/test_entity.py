@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.core import events
 from sidecar.core.delivery import Arrival, arrive
-from sidecar.core.entity import entity
+from sidecar.core.entity import entity, locks
 from sidecar.core.entity.entity import Batch
 from sidecar.core.errors import OvertakenError
 from sidecar.core.model import NO_CALL, ActorId, CallId, Kind, Lock, Outcome, Reminder, Status
@@ -363,7 +363,7 @@ def test_an_orphaned_lock_goes_behind_what_its_holder_has_asked_for(counter: Cou
     counter.lock("w").call("w", "last").signal("waits")
     orphan = counter.instance.lock
     assert orphan is not None
-    counter.take(entity.release(counter.at, counter.live, orphan))
+    counter.take(locks.release(counter.at, counter.live, orphan))
     assert (counter.holder, counter.may_run()) == ("w", ["last"])
     counter.run()
     assert (counter.holder, counter.may_run()) == (None, ["waits"])
@@ -424,6 +424,6 @@ def test_an_orphaned_lock_goes_to_the_next_that_waits(counter: Counter) -> None:
     counter.lock("w").lock("v")
     orphan = counter.instance.lock
     assert orphan is not None
-    counter.take(entity.release(counter.at, counter.live, orphan))
+    counter.take(locks.release(counter.at, counter.live, orphan))
     assert counter.holder == "v"
-    assert entity.release(counter.at, counter.live, orphan).changes is None
+    assert locks.release(counter.at, counter.live, orphan).changes is None

@@ -6,7 +6,8 @@ import pytest
 
 from sidecar.core import delivery, events
 from sidecar.core.delivery import Arrival
-from sidecar.core.model import NO_CALL, ActorId, AppIdentity, CallId, Changes, Child, Kind, Outcome, Parent, Status
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import NO_CALL, ActorId, CallId, Changes, Child, Kind, Outcome, Parent, Status
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import (
     MADE,

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from sidecar.core import events, operations
-from sidecar.core.model import AppIdentity, Kind, Outcome, Reminder, Status
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import Kind, Outcome, Reminder, Status
 from sidecar.core.workflow import pauses, stalls
 from tests.core.builders import (
     ME,

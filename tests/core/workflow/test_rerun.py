@@ -6,9 +6,9 @@ import pytest
 
 from sidecar.core import events
 from sidecar.core.model import CallKind, Kind, Outcome, Position, Rewind, Row, Status
-from sidecar.core.operations import Identity
 from sidecar.core.workflow import pauses, rerun
 from sidecar.core.workflow import state as states
+from sidecar.core.workflow.creation import Identity
 from sidecar.core.workflow.rerun import RerunRequest, Source
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import (
