@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from sidecar.config import formats, parsers
+from sidecar.config import addresses, formats, parsers
 from sidecar.config.options import BY_FIELD, OPTIONS, Option
 
 _CONFIG_VARIABLE = "SIDECAR_CONFIG"
@@ -119,7 +119,7 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> Resolved
 def read_peers(path: Path) -> Mapping[str, tuple[str, ...]]:
     """The addresses in a file of peers, by app ID. Raises ValueError: one line that says what is wrong."""
     try:
-        return parsers.peers(read_file(path, "--peer-file"))
+        return addresses.peers(read_file(path, "--peer-file"))
     except ConfigError as error:
         raise ValueError(str(error)) from error
 
