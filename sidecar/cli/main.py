@@ -200,7 +200,7 @@ def _restore(
 
 
 def _done(work: Callable[[], T]) -> T:
-    """Do something to a store; what cannot be done ends the command with the reason."""
+    """Do something with a store. If it cannot be done, the command ends with the reason."""
     from sidecar.store.protocol import CopyError  # noqa: PLC0415 - as above
 
     try:

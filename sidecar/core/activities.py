@@ -13,20 +13,20 @@ from sidecar.schema import taskhub_pb2 as pb
 
 
 def activity_done(at: Context, state: State | None, reminder: Reminder, event: bytes) -> Decision:
-    """Decide what the worker's answer to an own activity changes at the instance that asked for it."""
+    """Decide what a worker's answer to an activity of this app's workflows changes at the workflow."""
     result = calls.answer_of(reminder, event, at.now)
     return arrive(at, state, Arrival(result, consumed=(reminder.id,)))
 
 
 def foreign_activity_done(at: Context, reminder: Reminder, event: bytes) -> Changes:
-    """Return the changes that turn an activity of another app into its result, on the way home."""
+    """Return the changes that replace an activity of another app by its result, which is sent to that app."""
     home = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
     result = Reminder(at.ids.order(), Kind.RESULT, 0, home, reminder.target, reminder.call, at.now, "", event)
     return Changes(set=(result,), dropped=(reminder.id,), required=(reminder.id,))
 
 
 def accept_activity(at: Context, message: Reminder) -> Changes:
-    """Return the changes that take an activity of another app in; the store ignores one that it has.
+    """Return the changes that store an activity of another app. The store ignores one that it has already.
 
     Raises:
         MalformedError: the payload is no request to run an activity.
@@ -51,5 +51,5 @@ def requested(message: Reminder) -> pb.ActivityRequest:
 
 
 def withdrawn(reminder: Reminder) -> Changes:
-    """Return the changes that take an activity of another app back, if it is still there."""
+    """Return the changes that delete an activity of another app which took it back, if it is still there."""
     return Changes(dropped=(reminder.id,), required=(reminder.id,))

@@ -11,8 +11,9 @@ from sidecar.core.model import ActorId
 class AppIdentity:
     """Who this sidecar is, and which app a call without a target goes to.
 
-    A route is a kind of call ("workflow" or "activity"), a pattern of its name and an app ID; the first that fits
-    counts. `cascade_suspend`: a client's pause reaches children too.
+    A route is a kind of call ("workflow" or "activity"), a pattern of its name and an app ID; the first route that
+    fits decides. `reuse_ended`: the ID of an instance that has ended may be used again when the client gives no policy.
+    `cascade_suspend`: a client's pause reaches the children too.
     """
 
     namespace: str
@@ -45,7 +46,10 @@ class AppIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where and when a decision is taken: all that a step may know beside the instance and what came to it."""
+    """The app that decides, the time in µs since the Unix epoch, and the source of new IDs.
+
+    A step knows nothing else but the instance and what has arrived for it.
+    """
 
     me: AppIdentity
     now: int

@@ -1,10 +1,10 @@
-"""What the stores of two apps know of each other's messages: which were taken, accepted, forgotten, lost."""
+"""What the stores of two apps know of each other's messages: which were received, accepted, forgotten or lost."""
 
 from typing import NamedTuple
 
 
 class Received(NamedTuple):
-    """A message of another sidecar's store."""
+    """A message of another sidecar's store that was received here; it is remembered so that a copy changes nothing."""
 
     namespace: str
     app: str
@@ -13,14 +13,14 @@ class Received(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """A reminder that another store has accepted; it goes, or stays until its answer if it is held."""
+    """A reminder that another store has accepted: it is deleted, or stays until its call is answered."""
 
     reminder: int
     store: str
 
 
 class Forgotten(NamedTuple):
-    """The other store holds no message with an ID in this range any more: none of them will come again."""
+    """The other store has deleted its messages with IDs from `first` to below `below`: none of them will come again."""
 
     store: str
     below: int
@@ -28,7 +28,7 @@ class Forgotten(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """An app whose store is another than the one that accepted our calls: they are to be sent again."""
+    """An app that has another store than the one that accepted our calls: these calls are to be sent again."""
 
     namespace: str
     app: str

@@ -163,7 +163,7 @@ def result(request: Reminder, event: bytes | None = None, *, source: ActorId | N
 
 
 def creation(parent: Parent = PARENT, instance_id: str = "w", execution: str = "w-1") -> Reminder:
-    """Return the wish of a parent for a child, as it arrives."""
+    """Return the request of a parent to create a child, as it arrives."""
     started = pb.ExecutionStarted(name="order", tags={"kind": "big"})
     started.instance.instance_id = instance_id
     started.instance.execution_id.value = execution
@@ -185,7 +185,9 @@ def message(number: int = 1, app: str = "ml") -> Received:
     return Received("default", app, f"{app}-store", number)
 
 
-def wish(instance_id: str = "w", execution: str = "w-1", *, scheduled_at: int | None = None, **policy: Any) -> Any:
+def start_request(
+    instance_id: str = "w", execution: str = "w-1", *, scheduled_at: int | None = None, **policy: Any
+) -> Any:
     started = pb.ExecutionStarted(name="order", tags={"kind": "big"})
     started.instance.instance_id = instance_id
     started.instance.execution_id.value = execution
@@ -255,7 +257,7 @@ class Flow:
     def start(self, *, parent: Parent | None = None, **fields: Any) -> "Flow":
         """Create the instance, by a client or as a child."""
         if parent is None:
-            self.take(operations.start(self.at, self.live, wish(**fields)))
+            self.take(operations.start(self.at, self.live, start_request(**fields)))
         else:
             self.take(delivery.arrive(self.at, None, Arrival(creation(parent), received=(message(0, "front"),))))
         return self

@@ -132,7 +132,7 @@ class World:
         for position in changes.removed:
             del stored.log[position]
         for row in changes.append:
-            assert row.position not in stored.log, "two events in one place"
+            assert row.position not in stored.log, "two events at one position"
             stored.log[row.position] = row.event
 
     def _release(self, number: int) -> None:

@@ -1,10 +1,10 @@
 """An entity: what waits for it, which of that may run now, and what follows from a worker's answer.
 
-Its inbox is its log: operations and requests for its lock, in the order they came. What comes first runs first. A
-request for the lock takes effect when it is at the front; from then on only the holder's calls run, and the others
-wait in their order, until the holder has unlocked and all that it asked for before that has run. Locks over several
-entities are taken one after the other, in the order of their IDs, which is the same for everybody: so nobody waits for
-one who waits for him.
+Its inbox is its log: operations and requests for its lock, in the order of their arrival. What came first runs first.
+A request for the lock is granted when it is at the front. From then on only the holder's calls run, and the others
+wait in their order, until the holder has unlocked and all that it called before that has run. Locks of several
+entities are taken one after the other, in the order of their IDs, which is the same for everybody: so two workflows
+never wait for each other.
 """
 
 from dataclasses import dataclass, replace
@@ -51,7 +51,7 @@ class Batch:
 
 
 def next_batch(state: State, token: str, most_bytes: int, most: int = BATCH_OPERATIONS) -> Batch:
-    """Return what may run now: at least one operation, and of more only as many as `most_bytes` have room for."""
+    """Return the operations that may run now: at least one, and not more than `most` or than fit into `most_bytes`."""
     rows: list[Row] = []
     size = 0
     for row in runnable(state.inbox, state.instance.lock):
@@ -60,9 +60,6 @@ def next_batch(state: State, token: str, most_bytes: int, most: int = BATCH_OPER
             break
         rows.append(row)
     return Batch(state.instance.key, token, tuple(rows))
-
-
-# ---------------------------------------------------------------- steps
 
 
 def _fresh(at: Context, hub: str, entity: str) -> State:
@@ -75,7 +72,7 @@ def _fresh(at: Context, hub: str, entity: str) -> State:
 
 
 def signal(at: Context, state: State | None, target: ActorId, event: bytes, due: int) -> Decision:
-    """Decide a client's signal; one for later becomes a reminder, and the entity need not be there before."""
+    """Decide a client's signal. One for later becomes a reminder. An entity that does not exist is created."""
     if due > at.now:
         later = Reminder(at.ids.order(), Kind.EVENT, 0, target, target, NO_CALL, due, "", event)
         return Decision(Changes(set=(later,)), DONE)
@@ -83,7 +80,7 @@ def signal(at: Context, state: State | None, target: ActorId, event: bytes, due:
 
 
 def arrive(at: Context, state: State | None, reminder: Reminder) -> Decision:
-    """Decide a message for an entity, which may not be there yet. Only its own app sends it any."""
+    """Decide a message for an entity, which is created if it does not exist. Only its own app may send one."""
     target = reminder.target
     if not at.me.owns(reminder.source) or entity_id(target.id) != target.id:
         return Decision(None, Reply(Outcome.DENIED, "an entity takes messages of its own app only"))
@@ -109,10 +106,10 @@ def _enqueue(at: Context, state: State | None, target: ActorId, event: bytes) ->
 def complete(at: Context, state: State, batch: Batch, result: pb.EntityBatchResult) -> Changes:
     """Return what a worker's answer to a batch changes: state, answers to calls, and what the operations ask for.
 
-    Operations without a result were not run and stay, unless the whole batch failed: then they failed with it.
+    Operations without a result were not run and stay in the inbox. If the whole batch failed, they fail with it.
 
     Raises:
-        OvertakenError: the entity has gone meanwhile, or nothing of the batch was run.
+        OvertakenError: the entity was removed meanwhile, or no operation of the batch was run.
     """
     waiting = {row.position for row in state.inbox}
     if state.instance.key != batch.key or any(row.position not in waiting for row in batch.rows):
@@ -130,11 +127,11 @@ def complete(at: Context, state: State, batch: Batch, result: pb.EntityBatchResu
         _answer(step, events.decode(row.event), outcome)
     for action in result.actions:
         _act(step, action)
-    locks.let_go(step)
+    locks.release_when_due(step)
     locks.grant(step)
     if result.HasField("entity_state"):
         return step.changes(output=result.entity_state.value)
-    # A worker that could not even begin says nothing of the state.
+    # An answer without any result comes from a worker that could not begin: it says nothing about the state.
     return step.changes(no_output=bool(result.results))
 
 
@@ -149,7 +146,7 @@ def _answer(step: Step, event: pb.HistoryEvent, outcome: pb.OperationResult) -> 
 
 
 def _act(step: Step, action: pb.OperationAction) -> None:
-    """Carry out what an operation asked for; what can reach nobody is dropped."""
+    """Carry out what an operation asked for. A signal or a start with an address that cannot exist is dropped."""
     me, hub, now = step.at.me, step.instance.hub, step.at.now
     if action.HasField("send_signal"):
         order = action.send_signal
@@ -190,7 +187,7 @@ def _start_of(request: pb.StartWorkflow, instance_id: str, execution: str) -> pb
 
 
 def forget(at: Context, state: State | None, revision: int) -> Decision:
-    """Decide to remove an entity that was seen to be empty: without state, and nothing has happened to it since."""
+    """Decide to remove an entity that was read as empty at this revision, if it has not changed since."""
     if state is None or state.instance.revision != revision or state.inbox or state.instance.lock is not None:
         return Decision(None, Reply(Outcome.STALE))
     return Decision(Changes(key=state.instance.key, expected=revision, purged=True), DONE)

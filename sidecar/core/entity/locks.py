@@ -1,4 +1,4 @@
-"""The lock of an entity: who gets it, who lets go of it, and when."""
+"""The lock of an entity: when it is granted, and when it is released."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from sidecar.schema import taskhub_pb2 as pb
 
 
 def unlock(at: Context, state: State | None, owner: str, message: bytes) -> Decision:
-    """End a critical section, or take its request back if that still waits."""
+    """Decide an unlock by the workflow `owner`: it releases the lock, or removes a request that still waits."""
     if state is None:
         return Decision(None, DONE)
     lock, section = state.instance.lock, events.decode(message).entity_unlock_sent.critical_section_id
@@ -28,7 +28,7 @@ def unlock(at: Context, state: State | None, owner: str, message: bytes) -> Deci
 
 
 def _hand_back(step: Step, owner: str, section: str, locked: Sequence[str]) -> None:
-    """Unlock what a request has locked on its way here: the owner's unlock may have been there before it."""
+    """Unlock the entities that a request locked on its way here: the owner's unlock may have reached them before it."""
     hub = step.instance.hub
     for entity in locked:
         unlock = events.entity_unlock_sent(step.at.now, section, owner, entity)
@@ -36,9 +36,9 @@ def _hand_back(step: Step, owner: str, section: str, locked: Sequence[str]) -> N
 
 
 def _released(at: Context, state: State, unlock: bytes) -> Decision:
-    """Return the decision that takes the lock from its holder; who waits for it gets it.
+    """Return the decision that releases the lock and grants it to the next request, if one is at the front.
 
-    What the holder has asked for and what has not run is of its critical section: the unlock waits behind it.
+    Calls of the holder that have not run yet belong to its critical section: the unlock waits behind them.
     """
     step = step_over(at, state)
     if not may_run(state.inbox, state.instance.lock):  # of what waits, only calls of the holder may run
@@ -55,8 +55,8 @@ def _is_unlock(event: pb.HistoryEvent) -> bool:
     return event.HasField("entity_unlock_sent")
 
 
-def let_go(step: Step) -> None:
-    """Take the lock from its holder when its unlock waits and nothing of it is in front of that."""
+def release_when_due(step: Step) -> None:
+    """Release the lock if the holder's unlock waits and none of the holder's calls is in front of it."""
     if step.lock is None:
         return
     for row in step.queue():
@@ -70,7 +70,7 @@ def let_go(step: Step) -> None:
 
 
 def grant(step: Step) -> None:
-    """Grant the lock when what waits at the front is a request for it."""
+    """Grant the lock if a request for it is at the front, and pass the request on to the next entity that it names."""
     front = next(step.queue(), None)
     if step.lock is not None or front is None:
         return
@@ -91,7 +91,7 @@ def grant(step: Step) -> None:
 
 
 def release(at: Context, state: State | None, orphan: Lock) -> Decision:
-    """Decide to take a lock from an execution that has ended."""
+    """Decide to release a lock whose execution has ended, if it still has the lock."""
     if state is None or state.instance.lock != orphan:
         return Decision(None, Reply(Outcome.STALE))
     return _released(at, state, events.entity_unlock_sent(at.now, orphan.section, orphan.owner, state.instance.id))

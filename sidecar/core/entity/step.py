@@ -11,7 +11,7 @@ from sidecar.core.model import NO_CALL, ActorId, CallId, Changes, Instance, Kind
 
 @dataclass(slots=True)
 class Step:
-    """What a step has decided so far over an entity. `revision` 0: the entity is new."""
+    """What a step has decided so far. `fresh` joins the inbox and `gone` leaves it. `revision` 0: the entity is new."""
 
     at: Context
     instance: Instance
@@ -24,7 +24,7 @@ class Step:
     reminders: list[Reminder] = field(default_factory=list)
 
     def queue(self) -> Iterator[Row]:
-        """Return what waits after this step."""
+        """Return the inbox as it will be after this step."""
         return (row for rows in (self.inbox, self.fresh) for row in rows if row.position not in self.gone)
 
     def send(
@@ -37,20 +37,23 @@ class Step:
         due: int = 0,
         source: ActorId | None = None,
     ) -> None:
-        """Set a reminder, of this entity unless `source` says whose; one that is due earlier than now is due now."""
+        """Set a reminder from this entity, or from `source`. It is due at `due`, but not before now."""
         number, due = self.at.ids.order(), max(due, self.at.now)
         source = source or self.at.me.entity(self.instance.hub, self.instance.id)
         self.reminders.append(Reminder(number, kind, self.instance.key, target, source, call, due, "", payload))
 
     def ready(self) -> bool:
-        """Whether something may run. While nothing leaves and nobody locks, only what comes can change that."""
+        """Whether an operation may run after this step.
+
+        Unless something left the inbox or the lock changed, only what is new has to be looked at.
+        """
         same = self.revision and not self.gone and self.lock == self.instance.lock
         rows = self.fresh if same else list(self.queue())
         runnable = bool(same and self.instance.ready) or may_run(rows, self.lock)
         return runnable and not self.instance.crashes.quarantined
 
     def changes(self, **fields: Any) -> Changes:
-        """Return the changes that do all that."""
+        """Return the changes of this step."""
         instance = replace(
             self.instance,
             revision=self.revision + 1,
@@ -70,4 +73,5 @@ class Step:
 
 
 def step_over(at: Context, state: State) -> Step:
+    """Begin a step over an entity."""
     return Step(at, state.instance, state.inbox, state.tail, state.instance.revision, state.instance.lock)

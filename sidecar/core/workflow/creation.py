@@ -1,4 +1,4 @@
-"""How an instance begins: under which IDs, by whose call, and with which row and first event."""
+"""How an instance begins: its IDs, the call that creates it, its row and its first event."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -22,9 +22,9 @@ class Identity(NamedTuple):
 def created(
     at: Context, state: State | None, identity: Identity, started: pb.ExecutionStarted, event: bytes
 ) -> Changes:
-    """Return the changes that create an instance, in the place of `state` if there is one.
+    """Return the changes that create an instance, which replaces that of `state` if there is one.
 
-    Of one that still ran the calls are taken back and the parent is told; its children live on.
+    If that one still ran, its calls are withdrawn and its parent gets a failure. Its children go on.
     """
     instance = fresh(started, identity, at.now, at.ids.key())
     changes = Changes(key=instance.key, instance=instance, append=(Row(1, 1, event),))
@@ -33,7 +33,7 @@ def created(
     draft = Draft(at, state)
     if not state.instance.status.terminal:
         calls.end_all(draft, withdraw=True)
-        pauses.let_children_go(draft)
+        pauses.resume_children(draft)
         calls.fail_at_parent(draft, "WorkflowReplaced", "was replaced by another with its ID")
     return replace(
         changes,

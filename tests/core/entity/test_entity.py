@@ -200,8 +200,8 @@ def test_an_operation_signals_others_and_starts_workflows(counter: Counter) -> N
     later = events.timestamp(NOW + 5 * SECOND)
     to_other = pb.SendSignal(instance_id="@Other@x", name="hello", input=text("1"), scheduled_time=later)
     start = pb.StartWorkflow(instance_id="run", name="Flow", input=text("2"), scheduled_time=later)
-    wishes = [pb.OperationAction(send_signal=to_other), pb.OperationAction(start_workflow=start)]
-    counter.signal("go").run(actions=wishes)
+    actions = [pb.OperationAction(send_signal=to_other), pb.OperationAction(start_workflow=start)]
+    counter.signal("go").run(actions=actions)
     signaled = one(counter.last.set, Kind.EVENT)
     assert (signaled.target, signaled.source, signaled.due) == (
         ME.entity("default", "@other@x"),
@@ -218,8 +218,8 @@ def test_an_operation_signals_others_and_starts_workflows(counter: Counter) -> N
 
 def test_a_workflow_that_an_entity_starts_has_no_parent_and_starts_once() -> None:
     counter, flow = Counter(), Flow()
-    wish = pb.OperationAction(start_workflow=pb.StartWorkflow(instance_id="w", name="order"))
-    counter.signal("go").run(actions=[wish])
+    action = pb.OperationAction(start_workflow=pb.StartWorkflow(instance_id="w", name="order"))
+    counter.signal("go").run(actions=[action])
     created = one(counter.last.set, Kind.DETACHED)
     assert flow.arrive(created).reply.outcome is Outcome.DONE
     assert (flow.instance.parent, flow.instance.name, flow.instance.ready) == (None, "order", True)

@@ -1,4 +1,4 @@
-"""Children: how they come to be at the asking of a parent, and whom they obey."""
+"""Children: how they come to be when a parent asks for them, and whose commands they take."""
 
 from dataclasses import replace
 
@@ -137,7 +137,7 @@ ORDERS = {
         (ME.workflow("default", "boss"), MADE),
     ],
 )
-def test_a_child_obeys_only_the_call_that_made_it(what: str, actor: ActorId, call: CallId) -> None:
+def test_a_child_takes_commands_only_of_the_call_that_made_it(what: str, actor: ActorId, call: CallId) -> None:
     """M81"""
     flow = Flow().start(parent=PARENT)
     flow.turn(timer(0))
