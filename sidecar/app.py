@@ -15,8 +15,8 @@ from sidecar.config import policy_file
 from sidecar.config import settings as config
 from sidecar.config.settings import Settings, StartError
 from sidecar.core import events
+from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import PeerId
-from sidecar.core.model import AppIdentity
 from sidecar.core.policy import Policy
 from sidecar.edge.admin.health import Health
 from sidecar.edge.admin.store import StoreAdmin

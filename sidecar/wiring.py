@@ -10,8 +10,8 @@ from sidecar.actors.trees import Trees
 from sidecar.config import settings as config
 from sidecar.config.settings import Settings
 from sidecar.core.attempts import DeliveryLimit
+from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import Ids, PeerId
-from sidecar.core.model import AppIdentity
 from sidecar.core.policy import Policy
 from sidecar.edge.admin import inspection
 from sidecar.edge.admin.inspection import Admin

@@ -3,7 +3,8 @@
 from contextlib import suppress
 
 from sidecar.actors.engine import Engine
-from sidecar.core.model import Changes, Forgotten
+from sidecar.core.model import Changes
+from sidecar.core.receipts import Forgotten
 from sidecar.store.protocol import UnavailableError
 
 _COPIES_SECONDS = 60.0  # a copy of a message may be under way this long, on a link that broke or in a queue here

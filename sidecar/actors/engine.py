@@ -14,8 +14,9 @@ import structlog
 from sidecar.actors.clock import Clock
 from sidecar.actors.residents import Actor, Address, Command, Decide, Residents
 from sidecar.actors.tasks import SideTasks
+from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.ids import Ids
-from sidecar.core.model import AppIdentity, Changes, Context, Decision, Outcome, Reminder, Reply
+from sidecar.core.model import Changes, Decision, Outcome, Reminder, Reply
 from sidecar.core.workflow import state as states
 from sidecar.store.protocol import Refusal, Store, UnavailableError
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from sidecar.actors.residents import Address, Decide
 from sidecar.actors.trees import REACH_SECONDS, Node, TreeOptions, Trees, UnreachableError
-from sidecar.core.model import DONE, Context, Decision, Instance, Outcome, Reply, State
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Decision, Instance, Outcome, Reply, State
 
 LOOK = Reply(Outcome.UNAVAILABLE, "the children of the instance that has this ID are being looked at")
 

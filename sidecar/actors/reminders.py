@@ -15,7 +15,8 @@ from sidecar.actors.id_reuse import LOOK, running_child, unknown_children
 from sidecar.actors.residents import Address
 from sidecar.actors.trees import REACH_SECONDS, Branch, TreeOptions, Trees, UnreachableError
 from sidecar.core.delivery import Arrival, arrive, must_look
-from sidecar.core.model import Child, Context, Decision, Kind, Outcome, Position, Reminder, Reply, State, Status
+from sidecar.core.identity import Context
+from sidecar.core.model import Child, Decision, Kind, Outcome, Position, Reminder, Reply, State, Status
 from sidecar.core.workflow.rewind import Record
 from sidecar.store.protocol import UnavailableError
 

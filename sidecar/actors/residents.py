@@ -5,7 +5,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sidecar.core.model import Context, Decision, Reply, State
+from sidecar.core.identity import Context
+from sidecar.core.model import Decision, Reply, State
 
 Address = tuple[str, str]  # hub and instance ID
 Decide = Callable[[Context, State | None], Decision]

@@ -15,8 +15,9 @@ from sidecar.actors.clock import usable
 from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Address
 from sidecar.core import operations
+from sidecar.core.identity import Context
 from sidecar.core.ids import PeerId
-from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Child, Context, Decision, Instance, Outcome, Reply, State
+from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Child, Decision, Instance, Outcome, Reply, State
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -1,4 +1,4 @@
-"""Certificates for development: a CA of one's own and one certificate an app. A command, not a service."""
+"""Certificates for development: a CA, and a certificate for each app that it signs."""
 
 import ipaddress
 import os

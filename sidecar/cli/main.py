@@ -5,7 +5,6 @@ Owns options, output and exit codes. The settings are read in `config`; the work
 """
 
 import http.client
-import inspect
 import json
 import os
 import sys
@@ -16,7 +15,8 @@ from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
-from sidecar.config import options, parsers
+from sidecar.cli.flags import CONFIG_FILE, with_settings
+from sidecar.config import parsers
 from sidecar.config import settings as config
 from sidecar.config.settings import ConfigError, StartError
 
@@ -41,10 +41,6 @@ _store = typer.Typer(help="Check the store of an app, make a backup of it, put o
 app.add_typer(_store, name="store", no_args_is_help=True)
 
 T = TypeVar("T")
-_ConfigFile = Annotated[
-    str | None,
-    typer.Option("--config", metavar="FILE", help="File with settings, in YAML or TOML."),
-]
 _OutputForm = Annotated[_Output, typer.Option("--output", "-o", help="Form of the list.")]
 
 
@@ -63,40 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command, which takes the flags as one mapping, an option for each of `options.OPTIONS`."""
-    _, *others = inspect.signature(command).parameters.values()
-    own = {parameter.name for parameter in others}
-
-    def wrapper(**given: object) -> None:
-        flags = {name: value for name, value in given.items() if name not in own}
-        command(flags, **{name: given[name] for name in own})
-
-    settings = (_parameter(option.field, _typed(option)) for option in options.OPTIONS if not option.secret)
-    parameters = [_parameter("config", _ConfigFile), *settings, *others]
-    wrapper.__doc__ = command.__doc__
-    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return wrapper
-
-
-def _parameter(name: str, annotation: object) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-def _typed(option: options.Option) -> object:
-    """Values stay text here: `config` checks those of every source alike."""
-    default = config.shown(getattr(config.DEFAULTS, option.field))
-    if option.field == "log_format":
-        default = "console on a terminal, else json"
-    text = f"{option.help} [default: {default}]" if default else option.help
-    if not option.metavar:
-        return Annotated[bool | None, typer.Option(f"{option.flag}/--no-{option.flag[2:]}", help=text)]
-    if option.repeats:
-        return Annotated[list[str] | None, typer.Option(option.flag, metavar=option.metavar, help=text)]
-    return Annotated[str | None, typer.Option(option.flag, metavar=option.metavar, help=text)]
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(config.version())
@@ -113,7 +75,7 @@ def _root(
 
 
 @app.command("run")
-@_with_settings
+@with_settings
 def _run(flags: dict[str, object]) -> None:
     """Run one sidecar in the foreground, until SIGTERM or Ctrl-C.
 
@@ -128,7 +90,7 @@ def _run(flags: dict[str, object]) -> None:
 
 @app.command("health")
 def _health(
-    config_file: _ConfigFile = None,
+    config_file: CONFIG_FILE = None,
     http_port: Annotated[
         str | None,
         typer.Option(metavar="PORT", help="Port to ask [default: as configured, or 3500]."),
@@ -176,7 +138,7 @@ def _fail(text: str) -> NoReturn:
 
 
 @app.command("config")
-@_with_settings
+@with_settings
 def _config(flags: dict[str, object], *, output: _OutputForm = _Output.TABLE) -> None:
     """Print every setting and where its value comes from, without starting anything."""
     resolved = config.resolve(flags, os.environ)
@@ -189,7 +151,7 @@ def _config(flags: dict[str, object], *, output: _OutputForm = _Output.TABLE) ->
 
 
 @_store.command("check")
-@_with_settings
+@with_settings
 def _check(flags: dict[str, object]) -> None:
     """Read all of an app's store and say what is wrong with it: exit code 0 if nothing is, else 1.
 
@@ -207,7 +169,7 @@ def _check(flags: dict[str, object]) -> None:
 
 
 @_store.command("backup")
-@_with_settings
+@with_settings
 def _backup(
     flags: dict[str, object],
     *,
@@ -222,7 +184,7 @@ def _backup(
 
 
 @_store.command("restore")
-@_with_settings
+@with_settings
 def _restore(
     flags: dict[str, object], *, file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.")]
 ) -> None:
@@ -238,7 +200,7 @@ def _restore(
 
 
 def _done(work: Callable[[], T]) -> T:
-    """Do something to a store; what cannot be done ends the command with the reason."""
+    """Do something with a store. If it cannot be done, the command ends with the reason."""
     from sidecar.store.protocol import CopyError  # noqa: PLC0415 - as above
 
     try:

@@ -1,6 +1,6 @@
-"""What `sidecar store` does: by the sidecar that has the store open, or by this process when none has.
+"""What `sidecar store` does. A sidecar that has the store open is asked to do it; else this process does it.
 
-A second program that opened a database in use could damage it, with the SQLite that many systems have.
+With the SQLite of many systems, a second process that opens a database in use can damage it.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from pathlib import Path
 from sidecar.actors.clock import Clock
 from sidecar.config import settings as config
 from sidecar.config.settings import Settings, StartError
-from sidecar.core.model import AppIdentity
+from sidecar.core.identity import AppIdentity
 from sidecar.edge.admin.store import BACKUP, CHECK
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.security.api_tokens import HEADER, ApiTokens
@@ -19,7 +19,7 @@ from sidecar.store.protocol import Copied, CopyError
 from sidecar.store.sqlite import restore as offline
 from sidecar.store.sqlite import schema
 
-_ANYBODY = Tls(b"", b"", None)  # shows no certificate, and trusts the CAs of the system or of the variable
+_ANYBODY = Tls(b"", b"", None)  # no certificate of its own; the CAs of the system or of the variable are trusted
 _HOW = "--listen-host, --app-cert and its token; with TLS GRPC_DEFAULT_SSL_ROOTS_FILE_PATH may name the CA"
 
 
@@ -45,7 +45,7 @@ def backup(settings: Settings, name: str) -> Copied:
 
 
 def restore(settings: Settings, source: Path) -> Path | None:
-    """Put a backup in the place of the store; return where the old one is kept, if there was one. Raises CopyError."""
+    """Replace the store by a backup. Return where the old store is kept, if there was one. Raises CopyError."""
     try:
         return offline.restore(_me(settings), settings.data_dir, source, Clock().now())
     except offline.RunningError:

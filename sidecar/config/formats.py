@@ -1,4 +1,4 @@
-"""The formats that a config file may have: from text to plain values, or a ValueError that says what is wrong."""
+"""The formats that a config file may have. Each is read into plain values, or ValueError says what is wrong."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

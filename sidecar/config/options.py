@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from sidecar.config import parsers
+from sidecar.config import addresses, amounts, parsers
 
 
 class Option(NamedTuple):
@@ -33,13 +33,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("namespace", parsers.app_id, "NAME", "Namespace of the app and of its peers."),
     Option(
         "grpc_port",
-        parsers.ports,
+        addresses.ports,
         "PORT",
         "Port for the app's workflow SDK; repeatable.",
         repeats=True,
     ),
-    Option("http_port", parsers.port, "PORT", "Port for health and metadata."),
-    Option("listen_host", parsers.host, "HOST", "Address of these ports; localhost is both loopback addresses."),
+    Option("http_port", addresses.port, "PORT", "Port for health and metadata."),
+    Option("listen_host", addresses.host, "HOST", "Address of these ports; localhost is both loopback addresses."),
     Option("insecure_listen", parsers.switch, "", "Let anybody call who reaches an address that is not loopback."),
     Option(
         "api_token",
@@ -56,8 +56,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("app_cert", parsers.path, "FILE", "Certificate of the gRPC ports, in PEM; with it they speak TLS alone."),
     Option("app_key", parsers.path, "FILE", "Private key of that certificate."),
-    Option("peer_port", parsers.port, "PORT", "Port for the sidecars of other apps."),
-    Option("peer_host", parsers.host, "HOST", "Address that the peer port listens on."),
+    Option("peer_port", addresses.port, "PORT", "Port for the sidecars of other apps."),
+    Option("peer_host", addresses.host, "HOST", "Address that the peer port listens on."),
     Option("peer_cert", parsers.path, "FILE", "Certificate of this app for the peer link, in PEM."),
     Option("peer_key", parsers.path, "FILE", "Private key of that certificate."),
     Option("peer_ca", parsers.path, "FILE", "Certificate of the CA that peers must have theirs from."),
@@ -66,7 +66,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("data_dir", parsers.path, "DIR", "Directory of the database; sidecars may share one."),
     Option(
         "peers",
-        parsers.peers,
+        addresses.peers,
         "APP=HOST:PORT",
         "Where another app's sidecar listens; repeatable, also separated by commas.",
         repeats=True,
@@ -74,7 +74,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "peer_pattern",
-        parsers.peer_pattern,
+        addresses.peer_pattern,
         "HOST:PORT",
         "Address of every other app, such as {app}-sidecar:50002; {namespace} may stand in it too.",
     ),
@@ -104,31 +104,31 @@ OPTIONS: tuple[Option, ...] = (
         "terminal|never",
         "When an instance ID may be used again if the client states no policy: once it has ended, or never.",
     ),
-    Option("max_message_bytes", parsers.size, "SIZE", "Largest gRPC message: bytes, or such as 64MiB."),
+    Option("max_message_bytes", amounts.size, "SIZE", "Largest gRPC message: bytes, or such as 64MiB."),
     Option(
         "memory_limit",
-        parsers.memory,
+        amounts.memory,
         "SIZE",
         "Memory that this process may have, such as 512MiB: new work is refused before that [default: the cgroup's].",
     ),
-    Option("max_connections", parsers.count, "COUNT", "Most connections at once to each port; more are closed."),
-    Option("max_calls", parsers.count, "COUNT", "Most calls of clients under way at once; more are refused."),
-    Option("max_workers", parsers.count, "COUNT", "Most workers connected at once; more are refused."),
+    Option("max_connections", amounts.count, "COUNT", "Most connections at once to each port; more are closed."),
+    Option("max_calls", amounts.count, "COUNT", "Most calls of clients under way at once; more are refused."),
+    Option("max_workers", amounts.count, "COUNT", "Most workers connected at once; more are refused."),
     Option(
         "turn_timeout",
-        parsers.seconds,
+        amounts.seconds,
         "SECONDS",
         "A turn that a worker has not answered is handed out again.",
     ),
-    Option("activity_timeout", parsers.seconds_or_none, "SECONDS", "The same for an activity."),
+    Option("activity_timeout", amounts.seconds_or_none, "SECONDS", "The same for an activity."),
     Option(
         "max_deliveries",
-        parsers.count_or_none,
+        amounts.count_or_none,
         "COUNT",
         "How many deliveries of an item may end with the loss of the worker, until its activity fails or its workflow "
         "is parked; none: any number.",
     ),
-    Option("drain_timeout", parsers.seconds, "SECONDS", "How long a stop waits for work that was handed out."),
+    Option("drain_timeout", amounts.seconds, "SECONDS", "How long a stop waits for work that was handed out."),
     Option(
         "unknown_app",
         parsers.choice("wait", "fail"),
@@ -148,14 +148,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("allow_hub_deletion", parsers.switch, "", "Let a client delete all instances of its task hub by one call."),
     Option(
         "retention",
-        parsers.retention,
+        amounts.retention,
         "STATUS=TIME",
         "How long ended workflows are kept, such as completed=7d,failed=30d or any=90d; repeatable.",
         repeats=True,
     ),
     Option(
         "limits",
-        parsers.limits,
+        amounts.limits,
         "KIND:NAME=COUNT",
         "Most at once over all workers: workflow:NAME=N, activity:NAME=N (NAME may be gpu-*), or activities=N, "
         "workflows=N for all; repeatable, also separated by commas.",

@@ -14,12 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from sidecar.config import formats, parsers
+from sidecar.config import addresses, formats, parsers
 from sidecar.config.options import BY_FIELD, OPTIONS, Option
 
 _CONFIG_VARIABLE = "SIDECAR_CONFIG"
-_ALSO = MappingProxyType({"DAPR_API_TOKEN": "SIDECAR_API_TOKEN"})  # taken when the other is not given
-# Kubernetes sets these for a Service whose name starts with "sidecar"; nobody meant them as settings.
+_ALSO = MappingProxyType({"DAPR_API_TOKEN": "SIDECAR_API_TOKEN"})  # the first counts if the second is not given
+# Kubernetes sets these for a Service whose name starts with "sidecar". They are not meant as settings.
 _SERVICE_LINK = re.compile(r"SIDECAR_(?:\w+_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT_\d+_(?:TCP|UDP|SCTP)\w*)")
 
 
@@ -119,7 +119,7 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> Resolved
 def read_peers(path: Path) -> Mapping[str, tuple[str, ...]]:
     """The addresses in a file of peers, by app ID. Raises ValueError: one line that says what is wrong."""
     try:
-        return parsers.peers(read_file(path, "--peer-file"))
+        return addresses.peers(read_file(path, "--peer-file"))
     except ConfigError as error:
         raise ValueError(str(error)) from error
 
@@ -262,7 +262,7 @@ def _check_listening(settings: Settings, sources: Mapping[str, str]) -> None:
 
 
 def _without(peers: Mapping[str, tuple[str, ...]], own: str) -> Mapping[str, tuple[str, ...]]:
-    """The peers but for this app, so that one list can be given to every sidecar of a deployment."""
+    """The peers without this app, so that every sidecar of a deployment can be given the same list."""
     return MappingProxyType({app: addresses for app, addresses in peers.items() if app != own})
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def stamp(file: Path) -> tuple[int, int]:
-    """Return what differs once a file has changed: time of change in nanoseconds and inode, (0, 0) without a file."""
+    """Return what changes with the file: its time of change in nanoseconds and its inode; (0, 0) without a file."""
     try:
         found = file.stat()
     except OSError:

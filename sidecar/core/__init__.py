@@ -1,1 +1,4 @@
-"""The rules of workflows as pure functions: no I/O, no clock, no randomness, no dialect."""
+"""The rules of workflows and entities as pure functions over values, from commands and arrivals to changes.
+
+It must not know I/O, clocks, randomness, the store or the wire format of any SDK.
+"""

@@ -1,6 +1,6 @@
-"""Work that costs its workers: how often that is borne, and from when on an item is suspected.
+"""Deliveries that end with the loss of the worker: how many an item has had, and how many it may have.
 
-A crash is the loss of the stream of a worker that had an item and had not answered it.
+A crash is the end of the stream of a worker that had an item and had not answered it.
 """
 
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 
 class DeliveryAttempts(NamedTuple):
-    """The crashes of an item since it was last answered. `parked`: no worker gets it until a person says so."""
+    """The crashes of an item since it was last answered. `quarantined`: no worker gets it until a person says so."""
 
     times: int = 0
     error: str = ""  # of the last one
     quarantined: bool = False
 
     def another(self, error: str) -> "DeliveryAttempts":
-        """Return these and one more."""
+        """Return these attempts and one more that ended with this error."""
         return DeliveryAttempts(self.times + 1, error)
 
 
@@ -36,9 +36,12 @@ class DeliveryLimit:
     most: int | None = None
 
     def is_over(self, crashes: DeliveryAttempts) -> bool:
-        """Whether an item is handed out no more."""
+        """Whether an item with these attempts is not handed out again."""
         return self.most is not None and crashes.times >= self.most
 
     def on_probation(self, times: int) -> bool:
-        """Whether a worker is to have no other item that is suspected, so that a crash tells them apart."""
+        """Whether an item with so many crashes is on probation.
+
+        A worker has at most one such item at a time: if it crashes, it is clear which item was the cause.
+        """
         return self.most is not None and times >= max(1, self.most // 2)

@@ -1,61 +1,56 @@
-"""A reminder arrives at an instance: what it changes there, or nothing when it is a duplicate or comes too late.
+"""What a reminder changes at the instance that it arrives at: nothing if it is a duplicate or comes too late.
 
-`Arrival.consumed` are reminders of this store that the step uses up; `Arrival.received` is the message of another
-store that it accepts. One of the two makes each delivery count once.
+A step deletes the reminders of this store that it consumes (`Arrival.consumed`) and remembers the message of another
+store that it accepts (`Arrival.received`). One of the two makes each delivery take effect once.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from sidecar.core import events, operations
 from sidecar.core.entity import entity
-from sidecar.core.errors import MalformedError
+from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.model import (
     DONE,
     NO_CALL,
     ActorId,
-    AppIdentity,
     CallKind,
     Changes,
-    Context,
     Decision,
     Kind,
     OpenCall,
     Outcome,
     Parent,
-    Received,
     Reminder,
     Reply,
     Row,
     State,
 )
 from sidecar.core.names import invalid_name
-from sidecar.core.workflow import calls, entity_calls, pauses, propagated_history, rewind
+from sidecar.core.receipts import Received
+from sidecar.core.workflow import calls, creation, entity_calls, pauses, propagated_history, rewind
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.calls import Draft
 from sidecar.core.workflow.rewind import Record
-from sidecar.schema import taskhub_pb2 as pb
 
 _NOT_THE_PARENT = Reply(Outcome.DENIED, "only the execution that created this instance may do that")
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A reminder with what its delivery uses up."""
+    """A reminder, with what its delivery consumes and what was read for it beforehand."""
 
     reminder: Reminder
     consumed: tuple[int, ...] = ()
     received: tuple[Received, ...] = ()
     record: Record | None = None  # what is stored of the instance: for a rewind
-    looked: int = 0  # the key of the ended instance, if it was looked whether its children run
-    blocked: str = ""  # and the path to one that does
-    may_create: Callable[[], None] = lambda: None  # raises DeniedError if a rewind may not create what it does not find
+    looked: int = 0  # the key of an ended instance that has the ID, if its children were looked at
+    blocked: str = ""  # the path to one of these children that still runs
+    may_create: Callable[[], None] = lambda: None  # raises DeniedError if a rewind may not create a missing instance
 
     def nothing(self, reply: Reply) -> Decision:
-        """Return the decision to use the reminder up and change nothing else."""
+        """Return the decision to consume the reminder and change nothing else."""
         if not self.consumed and not self.received:
             return Decision(None, reply)
         return Decision(Changes(dropped=self.consumed, required=self.consumed, received=self.received), reply)
@@ -80,7 +75,7 @@ def _arrive_at_workflow(at: Context, state: State | None, arrival: Arrival) -> D
 
 
 def must_look(me: AppIdentity, state: State | None, arrival: Arrival) -> bool:
-    """Whether a start may take the place of an ended instance whose children were not looked at yet."""
+    """Whether the start may replace an ended instance, and the children of that have not been looked at yet."""
     if state is None or arrival.reminder.kind not in (Kind.CREATE, Kind.DETACHED):
         return False
     return state.instance.status.terminal and me.reuse_ended and state.instance.key != arrival.looked
@@ -93,7 +88,7 @@ def _using_up(arrival: Arrival, decision: Decision) -> Decision:
 
 
 def _unanswered(at: Context, arrival: Arrival, reply: Reply) -> Decision:
-    """Return the decision for an answer that nobody waits for: of locks that were granted somebody must let go."""
+    """Return the decision for an answer that nobody waits for. Locks that it grants are released again."""
     if arrival.reminder.kind is not Kind.RESULT or not at.me.owns(arrival.reminder.source):
         return arrival.nothing(reply)
     unlocks = entity_calls.hand_back(at, arrival.reminder)
@@ -156,7 +151,7 @@ def _resolve(at: Context, state: State, arrival: Arrival) -> Decision:
 
 
 def _apps(me: AppIdentity, call: OpenCall) -> tuple[str, str]:
-    """Return source and target as the history shows them: an activity's as it went, a child's as it came back."""
+    """Return source and target app as histories show them: of an activity the call's, of a child its answer's."""
     return (me.app, call.target.app) if call.kind is CallKind.ACTIVITY else (call.target.app, me.app)
 
 
@@ -170,7 +165,7 @@ _ANSWERS = {
 
 
 def _answers(payload: bytes, call: OpenCall) -> bool:
-    """Whether the event is of a kind that ends this call, and names it: a peer's word is not enough."""
+    """Whether the event ends a call of this kind and names this very call. A peer may have sent any event."""
     event = events.decode(payload)
     kind = event.WhichOneof("kind") or ""
     field = _ANSWERS[call.kind].get(kind)
@@ -189,7 +184,7 @@ def _event(at: Context, state: State, arrival: Arrival) -> Decision:
 
 
 def _command(at: Context, state: State, arrival: Arrival) -> Decision:
-    """Decide what a parent wants of a child. One that is to be removed is gone by now, unless it may not be."""
+    """Decide a parent's terminate or purge. A child that may be purged was removed before this is asked."""
     reminder = arrival.reminder
     if not _may_command(at.me, state, reminder):
         return arrival.nothing(_NOT_THE_PARENT)
@@ -211,7 +206,7 @@ def _pause(at: Context, state: State, arrival: Arrival) -> Decision:
 
 
 def _may_command(me: AppIdentity, state: State, reminder: Reminder) -> bool:
-    """Whether the sender names the call that created this instance, or is an own workflow that named it itself."""
+    """Whether the sender names the call that created this instance, or is a workflow of this app that terminates it."""
     if me.owns(reminder.source) and reminder.kind is Kind.TERMINATE and reminder.call == NO_CALL:
         return True
     return operations.is_child_of(state.instance, reminder.source, reminder.call)
@@ -229,8 +224,8 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
     actor = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
     parent = Parent(actor, reminder.call, started.parent.name.value)
     event = _start_of_child(at, reminder)
-    identity = operations.Identity(reminder.target.hub, reminder.target.id, started.instance.execution_id.value, parent)
-    changes = operations.created(at, state, identity, started, event)
+    identity = creation.Identity(reminder.target.hub, reminder.target.id, started.instance.execution_id.value, parent)
+    changes = creation.created(at, state, identity, started, event)
     if started.lineage and changes.instance is not None:
         propagated_history.check(started.lineage)
         changes = replace(changes, lineage=started.lineage, instance=replace(changes.instance, lineage=True))
@@ -238,13 +233,13 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
 
 
 def _start_detached(at: Context, state: State | None, arrival: Arrival) -> Decision:
-    """Start a workflow for another as for a client: it has no parent, and one whose ID is taken is dropped."""
+    """Start a workflow as a client would: it has no parent, and nothing happens if its ID is taken."""
     started = events.decode(arrival.reminder.payload).execution_started
     wrong = invalid_name("workflow", started.name)
     if wrong or not started.instance.execution_id.value:
         return arrival.nothing(Reply(Outcome.INVALID, wrong or "a start needs an execution ID"))
     target = arrival.reminder.target
-    identity = operations.Identity(target.hub, target.id, started.instance.execution_id.value)
+    identity = creation.Identity(target.hub, target.id, started.instance.execution_id.value)
     started.ClearField("parent")
     started.instance.instance_id, started.instance.app_id = target.id, at.me.app
     scheduled = events.micros(started.scheduled_start) if started.HasField("scheduled_start") else None
@@ -255,7 +250,7 @@ def _start_detached(at: Context, state: State | None, arrival: Arrival) -> Decis
 
 
 def _start_of_child(at: Context, reminder: Reminder) -> bytes:
-    """Return the start event of a child, with its parent as the link has proved it, not as the payload says."""
+    """Return the start event of a child. Its parent is the proved sender, whatever the payload says."""
     event = events.decode(events.stamped(reminder.payload, at.now, reminder.source.app, at.me.app))
     started = event.execution_started
     started.ClearField("lineage")
@@ -273,7 +268,7 @@ def _start_of_child(at: Context, reminder: Reminder) -> bytes:
 
 
 def _occupied(at: Context, state: State, arrival: Arrival) -> Decision:
-    """Tell the parent that the child's ID is taken; the occupant is not touched."""
+    """Answer the parent that the child's ID is taken. The instance that has the ID is not changed."""
     reminder = arrival.reminder
     draft = Draft(at, state)
     message = f"an active workflow with ID '{reminder.target.id}' already exists in app '{at.me.app}'"
@@ -291,7 +286,7 @@ def _occupied(at: Context, state: State, arrival: Arrival) -> Decision:
 
 
 def _rewind(at: Context, state: State | None, arrival: Arrival) -> Decision:
-    """Let a child run again with its parent; one that is gone, or was never there, is created."""
+    """Let a child run again with its parent. A child that does not exist is created."""
     order = arrival.reminder
     if events.decode(order.payload).WhichOneof("kind") != "execution_rewound":
         return arrival.nothing(Reply(Outcome.INVALID, "a rewind was expected"))
@@ -318,46 +313,3 @@ _ON_INSTANCES: dict[Kind, Callable[[Context, State, Arrival], Decision]] = {
     Kind.PURGE: _command,
     Kind.PAUSE: _pause,
 }
-
-
-def activity_done(at: Context, state: State | None, reminder: Reminder, event: bytes) -> Decision:
-    """Decide what the worker's answer to an own activity changes at the instance that asked for it."""
-    result = calls.answer_of(reminder, event, at.now)
-    return arrive(at, state, Arrival(result, consumed=(reminder.id,)))
-
-
-def foreign_activity_done(at: Context, reminder: Reminder, event: bytes) -> Changes:
-    """Return the changes that turn an activity of another app into its result, on the way home."""
-    home = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
-    result = Reminder(at.ids.order(), Kind.RESULT, 0, home, reminder.target, reminder.call, at.now, "", event)
-    return Changes(set=(result,), dropped=(reminder.id,), required=(reminder.id,))
-
-
-def accept_activity(at: Context, message: Reminder) -> Changes:
-    """Return the changes that take an activity of another app in; the store ignores one that it has.
-
-    Raises:
-        MalformedError: the payload is no request to run an activity.
-    """
-    requested(message)
-    target = at.me.activity(message.target.hub, message.target.id)
-    return Changes(set=(replace(message, id=at.ids.order(), owner=0, target=target, due=at.now),))
-
-
-def requested(message: Reminder) -> pb.ActivityRequest:
-    """Return the activity that a message asks for.
-
-    Raises:
-        MalformedError: the payload is no request to run an activity.
-    """
-    try:
-        request = pb.ActivityRequest.FromString(message.payload)
-    except DecodeError as error:
-        raise MalformedError("the payload is no request to run an activity") from error
-    propagated_history.check(request.lineage)
-    return request
-
-
-def withdrawn(reminder: Reminder) -> Changes:
-    """Return the changes that take an activity of another app back, if it is still there."""
-    return Changes(dropped=(reminder.id,), required=(reminder.id,))

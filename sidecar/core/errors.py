@@ -1,4 +1,4 @@
-"""What can be wrong with what others ask of the core; the text of each is for them."""
+"""What can be wrong with what others ask of the core. The text of each error is meant for whoever asked."""
 
 
 class UnsupportedActionError(Exception):
@@ -6,7 +6,7 @@ class UnsupportedActionError(Exception):
 
 
 class OvertakenError(Exception):
-    """The instance has gone on without the turn that is answered: what was computed in it does not hold."""
+    """The instance has gone on without the turn that is answered, so nothing of the answer may be committed."""
 
 
 class DeniedError(Exception):

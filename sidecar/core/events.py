@@ -1,4 +1,4 @@
-"""Building history events and asking them questions."""
+"""Building history events and reading what is in them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -243,12 +243,12 @@ def stamped(event: bytes, now: int, source_app: str = "", target_app: str = "") 
 
 
 def belongs_to_no_call(event: bytes) -> bool:
-    """Whether the event outlives a continue-as-new that has not seen it."""
+    """Whether the event goes on to the next execution when one continues as new before it was handed out."""
     return decode(event).WhichOneof("kind") in _CALL_FREE
 
 
 def clock_after(rows: Iterable[Row], floor: int) -> int:
-    """Return the earliest workflow time of a turn with these events: after each timer that fires in it."""
+    """Return the earliest workflow time of a turn with these events: not before `floor`, and after each timer in it."""
     time = floor
     for row in rows:
         event = decode(row.event)

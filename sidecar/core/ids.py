@@ -1,4 +1,4 @@
-"""Where new numbers and IDs come from."""
+"""The sources of new keys, order numbers and IDs."""
 
 from collections.abc import Callable
 

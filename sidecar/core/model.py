@@ -1,4 +1,4 @@
-"""The values that the core decides over and the rest of the sidecar passes around.
+"""The values that the core decides on and that the rest of the sidecar passes around.
 
 Times are integers: microseconds since the Unix epoch, UTC. Events are encoded `taskhub.HistoryEvent` messages in
 their neutral form; inputs, outputs and statuses are opaque text.
@@ -6,11 +6,10 @@ their neutral form; inputs, outputs and statuses are opaque text.
 
 import enum
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from sidecar.core.attempts import NONE, Crash, DeliveryAttempts
-from sidecar.core.ids import Ids
+from sidecar.core.receipts import Delivered, Forgotten, Lost, Received
 
 ACTOR_TYPE_PREFIX = "dapr.internal"
 DEFAULT_HUB = "default"
@@ -46,7 +45,7 @@ class Kind(enum.IntEnum):
     EVENT = 6  # an external event for a workflow; an operation, lock or unlock for an entity
     TERMINATE = 7  # end a child, with its children
     PURGE = 8  # remove a child, with what is below it: sent by older sidecars alone
-    WITHDRAW = 9  # an activity that still waits is not wanted any more
+    WITHDRAW = 9  # take back an activity that has not been handed out yet
     DETACHED = 10  # start a workflow that has no parent and answers nobody
     REWIND = 11  # the parent runs again: so must a child that has failed
     PAUSE = 12  # the parent was paused, or goes on: so does a child, with its children
@@ -56,7 +55,7 @@ class Rewind(enum.IntEnum):
     """Whether a history is being replaced. Stored: never renumber."""
 
     NO = 0
-    ASKED = 1  # a worker is to say the new history; what arrives meanwhile waits for it
+    ASKED = 1  # a worker is asked for the new history; what arrives meanwhile waits for it
     REPLAY = 2  # the history is new: a turn is due even if nothing has arrived
 
 
@@ -69,7 +68,7 @@ class CallKind(enum.IntEnum):
     EVENT = 4  # an event that was sent; never answered, kept so that a replay does not send it again
     ENTITY = 5  # an operation of an entity; its name is the ID of the request
     LOCK = 6  # the locks of a critical section; its name is the ID of the section
-    HELD = 7  # the locks of a critical section that were granted; never answered, kept until they are let go
+    HELD = 7  # the locks of a critical section that were granted; never answered, kept until they are released
 
 
 class ActorId(NamedTuple):
@@ -131,7 +130,7 @@ class Parent(NamedTuple):
 
 
 class Child(NamedTuple):
-    """A child workflow, and the call of its parent that created it: it obeys nothing else."""
+    """A child workflow, and the call of its parent that created it: it takes commands of that call alone."""
 
     actor: ActorId
     call: CallId
@@ -140,7 +139,7 @@ class Child(NamedTuple):
 class OpenCall(NamedTuple):
     """A call that has no answer yet. `reminder` is the reminder that causes it, 0 if there is none.
 
-    `entities` are the IDs of those whose locks it waits for or holds, in the order in which they are taken.
+    `entities` are the IDs of the entities whose locks it waits for or has, in the order in which they are locked.
     """
 
     call: CallId
@@ -152,7 +151,7 @@ class OpenCall(NamedTuple):
 
 
 class Lock(NamedTuple):
-    """Who has an entity for itself: instance and execution ID of an own workflow, and the ID of its section."""
+    """Who has locked an entity: instance ID and execution ID of a workflow of this app, and its critical section."""
 
     owner: str
     execution: str
@@ -163,7 +162,7 @@ class Lock(NamedTuple):
 class Reminder:
     """A durable message to an actor, due at a time.
 
-    `id` is the order number: it grows with every reminder of this store and is never used again.
+    `id` is the order number: it grows with every reminder of this store and is never used again. `due` is a time.
     """
 
     id: int
@@ -175,7 +174,7 @@ class Reminder:
     due: int
     name: str
     payload: bytes
-    kept_until_result: bool = False  # it stays after delivery, until its call is answered
+    kept_until_result: bool = False  # it is not deleted at its delivery, but when its call is answered
     crashes: DeliveryAttempts = NONE
 
 
@@ -183,10 +182,11 @@ class Reminder:
 class Instance:
     """What is stored of a workflow instance, or of an entity, beside its log and payloads.
 
-    `covered` is the last turn whose completion was committed; events of later turns are the inbox. `began` says
-    that the start event is in the log (before a scheduled start it is not). `revision` grows with each change.
-    `origin` is the execution ID that it was created with; `execution` that of now, after continue-as-new.
-    Of an `entity` the whole log is its inbox, the output is its state, and `lock` is who has it for itself.
+    `last_completed_turn` is the last turn whose completion was committed; events of later turns are the inbox.
+    `began`: the start event is in the log (before a scheduled start it is not). `ready`: something of it can be
+    handed to a worker. `revision` grows with each change. `origin` is the execution ID that it was created with,
+    `execution` the present one: continue-as-new and rewind give another.
+    The whole log of an `entity` is its inbox, its output is its state, and `lock` says who has locked it.
     """
 
     key: int
@@ -212,48 +212,16 @@ class Instance:
     failure: bytes | None
     tags: bytes
     parent: Parent | None
-    detached: int = 0  # workflows that it started without naming them, over its whole life
+    detached: int = 0  # how many detached workflows it has started without giving an ID, over its whole life
     trace: bytes = b""  # the encoded trace context that this execution was started in
     rewind: Rewind = Rewind.NO
     stall: bytes | None = None  # why it is STALLED, an encoded `taskhub.ExecutionStalled`
     recorded: bytes = b""  # encoded `taskhub.WorkflowVersion`: the version and patches that its history was made with
     entity: bool = False
     lock: Lock | None = None
-    lineage: bool = False  # its callers' history is kept for it
-    last_order: int = 0  # the number of the last pause, or end of one, that its parent has ordered
+    lineage: bool = False  # the history of its callers is stored with it
+    last_order: int = 0  # the order number of the last suspend or resume that its parent has sent
     crashes: DeliveryAttempts = NONE
-
-
-class Received(NamedTuple):
-    """A message of another sidecar's store."""
-
-    namespace: str
-    app: str
-    store: str
-    id: int
-
-
-class Delivered(NamedTuple):
-    """A reminder that another store has accepted; it goes, or stays until its answer if it is held."""
-
-    reminder: int
-    store: str
-
-
-class Forgotten(NamedTuple):
-    """The other store holds no message with an ID in this range any more: none of them will come again."""
-
-    store: str
-    below: int
-    first: int = 0
-
-
-class Lost(NamedTuple):
-    """An app whose store is another than the one that accepted our calls: they are to be sent again."""
-
-    namespace: str
-    app: str
-    store: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +229,10 @@ class Changes:
     """What one step changes, committed as a whole or not at all.
 
     The commit is refused when the instance `key` is not at revision `expected` (0: it is new) or when a reminder of
-    `required` is gone. It is refused as a duplicate when a message of `received` was accepted before, or when `set`
-    takes in an activity of another app that is here already or whose result is on its way home.
-    `instance` is the row to write; None with a key and `purged` removes it. `replaces` is the key of an instance that
-    goes at the same time, at revision `replaced_at`. `key` 0: no instance takes part.
+    `required` has been deleted. It is refused as a duplicate when a message of `received` was accepted before, or when
+    `set` has an activity of another app that is stored here already or whose result is on its way home.
+    `key` 0: no instance takes part. `instance` is the row to write; None with a key and `purged` removes the instance.
+    `replaces` is the key of an instance at revision `replaced_at` that is removed in the same commit.
     """
 
     key: int = 0
@@ -274,20 +242,20 @@ class Changes:
     replaces: int = 0
     replaced_at: int = 0
     output: str | None = None
-    no_output: bool = False  # there is none any more
+    no_output: bool = False  # the stored output is removed
     lineage: bytes = b""  # an encoded history of its callers, kept with the instance until it is purged
     reopened: bool = False  # an instance that had ended runs again
-    truncate: Position | None = None
+    truncate: Position | None = None  # the log is cut from here on, before anything is appended
     removed: tuple[Position, ...] = ()  # single events of the log
     append: tuple[Row, ...] = ()
     opened: tuple[OpenCall, ...] = ()
-    closed: tuple[int, ...] = ()
-    close_all: bool = False  # of the calls that were open before
+    closed: tuple[int, ...] = ()  # task IDs of calls that are not open any more
+    close_all: bool = False  # all calls that were open before are closed
     children: tuple[Child, ...] = ()
-    ended: tuple[CallId, ...] = ()  # the calls whose children have
+    ended: tuple[CallId, ...] = ()  # the calls whose children have ended
     set: tuple[Reminder, ...] = ()
-    dropped: tuple[int, ...] = ()
-    released: tuple[int, ...] = ()  # no longer held: gone once delivered
+    dropped: tuple[int, ...] = ()  # reminders that are deleted
+    released: tuple[int, ...] = ()  # reminders that are not kept until their result: deleted once delivered
     required: tuple[int, ...] = ()
     received: tuple[Received, ...] = ()
     delivered: tuple[Delivered, ...] = ()
@@ -298,7 +266,7 @@ class Changes:
 
 @dataclass(slots=True)
 class State:
-    """An instance with its open calls, its live children and its inbox. Only the engine changes it."""
+    """An instance with its open calls (by task ID), its children and its inbox. Only the engine changes it."""
 
     instance: Instance
     open: dict[int, OpenCall] = field(default_factory=dict)
@@ -309,7 +277,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A turn that a worker has: it covers the inbox up to turn `number`, in the order of `rows`.
+    """A turn that a worker has: `rows` are the inbox up to turn `number`, in the order in which they are replayed.
 
     `started` is the encoded OrchestratorStarted event, `time` its timestamp.
     """
@@ -338,7 +306,7 @@ class Outcome(enum.Enum):
 
 
 class Reply(NamedTuple):
-    """Outcome of a command for the one who asked."""
+    """Outcome of a command, for whoever sent it."""
 
     outcome: Outcome
     text: str = ""
@@ -346,55 +314,10 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to commit (None: nothing) and what to say once it is."""
+    """What to commit (None: nothing) and what to reply once that is committed."""
 
     changes: Changes | None
     reply: Reply
 
 
 DONE = Reply(Outcome.DONE)
-
-
-@dataclass(frozen=True, slots=True)
-class AppIdentity:
-    """Who this sidecar is, and which app a call without a target goes to.
-
-    A route is a kind of call ("workflow" or "activity"), a pattern of its name and an app ID; the first that fits
-    counts. `cascade_suspend`: a client's pause reaches children too.
-    """
-
-    namespace: str
-    app: str
-    reuse_ended: bool = True
-    routes: tuple[tuple[str, str, str], ...] = ()
-    cascade_suspend: bool = False
-
-    def routed(self, kind: str, name: str) -> str:
-        """Return the app that a call goes to when it names none."""
-        fits = (app for of, pattern, app in self.routes if of == kind and fnmatchcase(name, pattern))
-        return next(fits, self.app)
-
-    def workflow(self, hub: str, instance_id: str) -> ActorId:
-        """Return the address of an own instance."""
-        return ActorId(self.namespace, self.app, "workflow", hub, instance_id)
-
-    def activity(self, hub: str, activity_id: str) -> ActorId:
-        """Return the address of an activity that runs here."""
-        return ActorId(self.namespace, self.app, "activity", hub, activity_id)
-
-    def entity(self, hub: str, entity_id: str) -> ActorId:
-        """Return the address of an own entity."""
-        return ActorId(self.namespace, self.app, "entity", hub, entity_id)
-
-    def owns(self, actor: ActorId) -> bool:
-        """Whether the actor is one of this app."""
-        return actor.app == self.app and actor.namespace == self.namespace
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Where and when a decision is taken: all that a step may know beside the instance and what came to it."""
-
-    me: AppIdentity
-    now: int
-    ids: Ids

@@ -52,7 +52,7 @@ def entity_name(entity: str) -> str:
 
 
 def entity_prefix(text: str) -> str:
-    """Return the beginning of IDs of entities, with the name in lower case."""
+    """Return what the IDs of entities begin with, for a prefix that a person gave: with the name in lower case."""
     name, mark, key = text.removeprefix("@").partition("@")
     return f"@{name.lower()}{mark}{key}" if text.startswith("@") or not text else text
 

@@ -1,27 +1,23 @@
 """What clients ask for: each command as a decision over the state of one instance."""
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events
 from sidecar.core.attempts import NONE
+from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.model import (
-    DEFAULT_HUB,
     DONE,
     NO_CALL,
     ActorId,
-    AppIdentity,
     CallId,
     Changes,
-    Context,
     Decision,
     Instance,
     Kind,
     Outcome,
-    Parent,
-    Received,
     Reminder,
     Reply,
     Rewind,
@@ -29,30 +25,23 @@ from sidecar.core.model import (
     State,
     Status,
 )
-from sidecar.core.workflow import calls, pauses, stalls
+from sidecar.core.receipts import Received
+from sidecar.core.workflow import calls, creation, pauses, stalls
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.calls import Draft
+from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 
 MISSING = Reply(Outcome.MISSING, "no such instance exists")
-
-
-class Identity(NamedTuple):
-    """Hub, ID and execution ID of an instance to create, and the call that creates it if one does."""
-
-    hub: str
-    id: str
-    execution: str
-    parent: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
     """A client's request to start an instance.
 
-    `replaceable` are the statuses in which the instance that has the ID is replaced, or left as it is if
-    `ignore_existing` says so. None: the client gave no policy; then, and with `or_ended`, one that has ended is
-    replaced, unless configuration says that IDs are used once. `unique` refuses whatever is there.
+    `replaceable` are the statuses in which an instance that already has the ID is replaced (with `ignore_existing`:
+    left as it is). None: the client gave no policy. Without a policy, or with `or_ended`, an instance that has ended is
+    replaced, unless configuration says that an ID is used only once. `unique`: the start is refused if the ID is taken.
     """
 
     identity: Identity
@@ -65,9 +54,9 @@ class Start:
 
 
 def start(at: Context, state: State | None, request: Start) -> Decision:
-    """Decide a start: the ID may be taken, and what then happens is up to the reuse policy.
+    """Decide a start. If the ID is taken, the reuse policy says what happens.
 
-    A start that names the execution that is there is the same one, tried again.
+    A start with the execution ID of the instance that is there is the same start, tried again.
     """
     if state is not None and state.instance.origin == request.identity.execution:
         return Decision(None, Reply(Outcome.DUPLICATE))
@@ -76,7 +65,7 @@ def start(at: Context, state: State | None, request: Start) -> Decision:
         if refusal is not None:
             return Decision(None, refusal)
     event = events.execution_started(at.now, request.started, at.me.app)
-    changes = created(at, state, request.identity, request.started, event)
+    changes = creation.created(at, state, request.identity, request.started, event)
     if request.scheduled_at is None or request.scheduled_at <= at.now or changes.instance is None:
         return Decision(changes, DONE)
     actor = at.me.workflow(request.identity.hub, request.identity.id)
@@ -92,7 +81,7 @@ def _is_listed(existing: Instance, request: Start) -> bool:
 
 
 def takes_ended(me: AppIdentity, existing: Instance, request: Start) -> bool:
-    """Whether a start takes the place of an instance because that has ended, and not because a policy names it."""
+    """Whether a start replaces an instance because that has ended, and not because a policy names its status."""
     if request.unique or existing.origin == request.identity.execution or _is_listed(existing, request):
         return False
     return existing.status.terminal and me.reuse_ended and (request.replaceable is None or request.or_ended)
@@ -108,83 +97,21 @@ def _refuse_reuse(me: AppIdentity, existing: Instance, request: Start) -> Reply 
 
 
 def restart(at: Context, state: State | None, key: int, identity: Identity, begun: pb.ExecutionStarted) -> Decision:
-    """Decide to start an instance again in its own place, if it is still the one that was looked at."""
+    """Decide to start an instance again under its ID, if it is still the one that was read (`key`) and has ended."""
     if state is None or state.instance.key != key or not state.instance.status.terminal:
         return Decision(None, Reply(Outcome.UNAVAILABLE, "the instance was changed meanwhile"))
-    return Decision(created(at, state, identity, begun, events.execution_started(at.now, begun, at.me.app)), DONE)
-
-
-def created(
-    at: Context, state: State | None, identity: Identity, started: pb.ExecutionStarted, event: bytes
-) -> Changes:
-    """Return the changes that create an instance, in the place of `state` if there is one.
-
-    Of one that still ran the calls are taken back and the parent is told; its children live on.
-    """
-    instance = fresh(started, identity, at.now, at.ids.key())
-    changes = Changes(key=instance.key, instance=instance, append=(Row(1, 1, event),))
-    if state is None:
-        return changes
-    draft = Draft(at, state)
-    if not state.instance.status.terminal:
-        calls.end_all(draft, withdraw=True)
-        pauses.let_children_go(draft)
-        _tell_parent(draft, "WorkflowReplaced", "was replaced by another with its ID")
-    return replace(
-        changes,
-        replaces=state.instance.key,
-        replaced_at=state.instance.revision,
-        set=tuple(draft.reminders),
-        dropped=tuple(draft.dropped),
-        released=tuple(draft.released),
-    )
-
-
-def _tell_parent(draft: Draft, kind: str, what: str) -> None:
-    """Answer the call that created an instance which will not answer it itself."""
-    instance = draft.state.instance
-    if instance.parent is not None:
-        message = f"child workflow '{instance.id}' {what}"
-        calls.answer_parent(draft, calls.failed_child(draft.now, instance.parent.call.task, kind, message))
-
-
-def fresh(started: pb.ExecutionStarted, identity: Identity, now: int, key: int) -> Instance:
-    """Return the row of an instance that begins at once."""
-    return Instance(
-        key=key,
-        hub=identity.hub or DEFAULT_HUB,
-        id=identity.id,
-        revision=1,
-        name=started.name,
-        version=started.version.value if started.HasField("version") else None,
-        status=Status.PENDING,
-        suspended=False,
-        began=True,
-        ready=True,
-        created_at=now,
-        updated_at=now,
-        started_at=None,
-        completed_at=None,
-        scheduled_at=None,
-        origin=identity.execution,
-        execution=identity.execution,
-        last_completed_turn=0,
-        workflow_time=0,
-        custom_status=None,
-        failure=None,
-        tags=pb.ExecutionStarted(tags=started.tags).SerializeToString(deterministic=True),
-        parent=identity.parent,
-        trace=started.parent_trace_context.SerializeToString(deterministic=True),
+    return Decision(
+        creation.created(at, state, identity, begun, events.execution_started(at.now, begun, at.me.app)), DONE
     )
 
 
 def consuming(changes: Changes, consumed: tuple[int, ...], received: tuple[Received, ...]) -> Changes:
-    """Return changes that also use up a reminder or a message."""
+    """Return the changes with the reminders that they consume and the messages that they acknowledge."""
     return replace(changes, dropped=changes.dropped + consumed, required=consumed, received=received)
 
 
 def raise_event(at: Context, state: State | None, name: str, data: StringValue | None) -> Decision:
-    """Decide an external event; one for an instance that has ended is accepted and dropped."""
+    """Decide an external event. For an instance that has ended it is accepted and dropped."""
     if state is None:
         return Decision(None, MISSING)
     if state.instance.status.terminal:
@@ -205,7 +132,7 @@ def _step(state: State, rows: tuple[Row, ...], now: int, **fields: Any) -> Chang
 
 
 def terminate(at: Context, state: State | None, output: str | None, recurse: bool) -> Decision:
-    """Decide a client's terminate; one for an instance that has ended is an accepted no-op."""
+    """Decide a client's terminate. For an instance that has ended it is accepted and changes nothing."""
     if state is None:
         return Decision(None, MISSING)
     if state.instance.status.terminal:
@@ -223,15 +150,15 @@ def terminated(
     consumed: tuple[int, ...] = (),
     received: tuple[Received, ...] = (),
 ) -> Decision:
-    """Return the decision that ends an execution from outside, and tells its parent and children."""
+    """Return the decision that ends an execution from outside: its parent and children get messages about it."""
     state = draft.state
     calls.end_all(draft, withdraw=True)
     if recurse:
         order = events.terminated(draft.now, output, recurse=True)
         calls.command_children(draft, Kind.TERMINATE, pauses.living(state), order)
     else:
-        pauses.let_children_go(draft)
-    _tell_parent(draft, "WorkflowTerminated", "was terminated")
+        pauses.resume_children(draft)
+    calls.fail_at_parent(draft, "WorkflowTerminated", "was terminated")
     rows = states.arrive(state, [events.terminated(draft.now, output, recurse)])
     fields: dict[str, Any] = {
         "status": Status.TERMINATED,
@@ -255,7 +182,7 @@ def terminated(
 
 
 def is_child_of(instance: Instance, parent: ActorId, call: CallId) -> bool:
-    """Whether that call of that workflow has created an instance: only so does it obey as a child."""
+    """Whether this call of this workflow has created the instance: only then may it command the instance as a child."""
     recorded = instance.parent
     if recorded is None or recorded.actor[:2] != parent[:2]:
         return False
@@ -263,7 +190,7 @@ def is_child_of(instance: Instance, parent: ActorId, call: CallId) -> bool:
 
 
 def refuse_purge(instance: Instance, force: bool) -> Reply | None:
-    """Say why an instance is not removed: it has not ended, and there is no force."""
+    """Say why an instance is not purged (it has not ended, and `force` is not given), or return None."""
     if force or instance.status.terminal:
         return None
     stalled = stalls.refusal(instance)
@@ -272,7 +199,7 @@ def refuse_purge(instance: Instance, force: bool) -> Reply | None:
 
 
 def purge(at: Context, state: State | None, force: bool) -> Decision:
-    """Decide the removal of one instance: only of one that has ended, unless it is forced."""
+    """Decide a purge: only an instance that has ended is removed, unless it is forced."""
     if state is None:
         return Decision(None, MISSING)
     refusal = refuse_purge(state.instance, force)
@@ -280,7 +207,7 @@ def purge(at: Context, state: State | None, force: bool) -> Decision:
 
 
 def expire(at: Context, state: State | None, key: int, revision: int) -> Decision:
-    """Decide the end of the time that an ended instance is kept: it goes if nothing has happened to it since."""
+    """Decide the end of an instance's retention: it is removed if it has not changed since it was read."""
     if state is None or (state.instance.key, state.instance.revision) != (key, revision):
         return Decision(None, Reply(Outcome.STALE))
     if not state.instance.status.terminal:
@@ -289,12 +216,12 @@ def expire(at: Context, state: State | None, key: int, revision: int) -> Decisio
 
 
 def _purged(draft: Draft) -> Decision:
-    """Return the decision that removes an instance; its undelivered messages stay until they are delivered."""
+    """Return the decision that removes an instance. Its messages to others stay until they are delivered."""
     state = draft.state
     calls.end_all(draft, withdraw=True)
-    pauses.let_children_go(draft)
+    pauses.resume_children(draft)
     if not state.instance.status.terminal:
-        _tell_parent(draft, "WorkflowPurged", "was purged")
+        calls.fail_at_parent(draft, "WorkflowPurged", "was purged")
     changes = Changes(
         key=state.instance.key,
         expected=state.instance.revision,

@@ -1,4 +1,4 @@
-"""Which other apps may do what here: an allow-list, asked with the app that a caller has proved to be."""
+"""Which other apps may do what here: an allow-list. The app of a caller is the one that its link has proved."""
 
 import enum
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Operation(enum.Enum):
-    """What an app may ask of another; activities are only scheduled."""
+    """What an app may ask of another. Of activities only SCHEDULE can be asked."""
 
     SCHEDULE = "schedule"
     GET = "get"
@@ -21,10 +21,10 @@ class Operation(enum.Enum):
 
 
 class Happened(NamedTuple):
-    """One thing that a history tells.
+    """One thing that has happened in a history.
 
-    `kind` is "activity", "workflow" (a child) or "event"; `outcome` is "scheduled", "completed" or "failed", of an
-    event "raised"; `app` is where a call went, for an event the app that got it.
+    `kind` is "activity", "workflow" (a child) or "event". `outcome` is "scheduled", "completed" or "failed", for an
+    event "raised". `app` is the app that a call went to, for an event the app that received it.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Required(NamedTuple):
     app: str = "*"
 
     def met_by(self, one: Happened) -> bool:
-        """Whether it is this that has happened."""
+        """Whether this is what is required."""
         same = (self.kind, self.outcome) == (one.kind, one.outcome)
         return same and fnmatchcase(one.name, self.name) and fnmatchcase(one.app, self.app)
 
@@ -51,16 +51,16 @@ CallerHistory = Callable[[], Iterable[Happened]]  # read only when a rule asks f
 
 
 def no_past() -> Iterable[Happened]:
-    """Return the history of a caller that has shown none."""
+    """Return the history of a caller that has sent none."""
     return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Callers that fit a pattern of app IDs may do these operations on what fits a pattern of names.
+    """Callers whose app ID fits a pattern may do these operations on what has a name that fits a pattern.
 
-    `kind` is "workflow" or "activity". All of `requires` must have happened at the caller, in this order; other
-    things may have happened between.
+    `kind` is "workflow" or "activity". All of `requires` must have happened in the caller's history, in this order;
+    other things may have happened in between.
     """
 
     caller: str
@@ -70,12 +70,12 @@ class Rule:
     requires: tuple[Required, ...] = ()
 
     def fits(self, caller: str, kind: str, name: str | None, operation: Operation) -> bool:
-        """Whether the rule is about an operation; about an instance that does not exist (None) only if about any."""
+        """Whether the rule is about an operation. `name` None, no such instance: only a rule about all names fits."""
         named = self.name == "*" if name is None else fnmatchcase(name, self.name)
         return self.kind == kind and named and operation in self.operations and fnmatchcase(caller, self.caller)
 
     def met_by(self, past: CallerHistory) -> bool:
-        """Whether what it requires has happened, in order."""
+        """Whether all that the rule requires has happened, in its order."""
         if not self.requires:
             return True
         happened = iter(past())
@@ -84,10 +84,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Rules of which any may allow a call. Own calls are always allowed, and are not asked about."""
+    """Rules, each of which may allow a call. Calls inside this app are always allowed and are not checked."""
 
     rules: tuple[Rule, ...]
 
     def fitting(self, caller: str, kind: str, name: str | None, operation: Operation) -> list[Rule]:
-        """Return the rules that allow it to another app of this namespace if what they require has happened."""
+        """Return the rules that allow an app of this namespace an operation, if what they require has happened."""
         return [rule for rule in self.rules if rule.fits(caller, kind, name, operation)]

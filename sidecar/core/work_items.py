@@ -1,4 +1,4 @@
-"""Work for workers, in neutral form."""
+"""What is handed to workers, in the form that is the same for every SDK."""
 
 from array import array
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 class Frames:
-    """Events as one dialect profile reads them, joined; those that it does not read are left out."""
+    """Events encoded for one profile of workers and joined. Events that the profile does not read are left out."""
 
     def __init__(self) -> None:
         self.joined = bytearray()
@@ -17,18 +17,18 @@ class Frames:
         return len(self._ends) - 1
 
     def add(self, frame: bytes) -> None:
-        """Append an event; an empty frame stands for one that is not read."""
+        """Append an encoded event; an empty frame stands for an event that the profile does not read."""
         self.joined += frame
         self._ends.append(len(self.joined))
         self._counts.append(self._counts[-1] + bool(frame))
 
     def upto(self, events: int) -> tuple[int, int]:
-        """Return how many of the first events the profile reads, and the bytes that they take."""
+        """Return how many of the first `events` events the profile reads, and how many bytes these take."""
         return self._counts[events], self._ends[events]
 
 
 class Past:
-    """Events that a worker has seen, and the frames that were made of them for each dialect: each is framed once."""
+    """Events that a worker has seen, with their encodings by profile: each event is encoded once for a profile."""
 
     def __init__(self, events: list[bytes], lineage: bytes = b"") -> None:
         """`lineage` is the history of its callers that the instance was given."""
@@ -44,7 +44,7 @@ class Past:
         self.size += sum(map(len, fresh))
 
     def frames(self, profile: str, frame: Callable[[bytes], bytes]) -> Frames:
-        """Return all events framed for a dialect profile."""
+        """Return all events encoded for a profile; `frame` encodes those that have not been encoded yet."""
         frames = self._frames.setdefault(profile, Frames())
         for number in range(len(frames), len(self.events)):
             frames.add(frame(self.events[number]))
@@ -53,9 +53,9 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class TurnItem:
-    """A turn for a worker: what it has seen of the instance, and what is new.
+    """A turn for a worker: the events that were seen of the instance before, and the new ones.
 
-    `rewind` says that it asks for a new history. `known` is the number of events of the past that the worker has kept:
+    `rewind`: the worker is asked for a new history. `known` is the number of past events that the worker has kept;
     they are not sent again.
     """
 

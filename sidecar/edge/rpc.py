@@ -8,8 +8,9 @@ from google.protobuf.message import DecodeError, Message
 
 from sidecar.actors.residents import Address
 from sidecar.core.errors import DeniedError, MalformedError
-from sidecar.core.model import DEFAULT_HUB, Outcome, Received, Reply
+from sidecar.core.model import DEFAULT_HUB, Outcome, Reply
 from sidecar.core.names import invalid_instance_id
+from sidecar.core.receipts import Received
 from sidecar.edge.transport.ports import Call, Refused, StatusCode, UnaryHandler
 from sidecar.services.clients import OWN, Caller
 from sidecar.store.protocol import DamagedError, FullError, UnavailableError

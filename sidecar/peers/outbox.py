@@ -16,7 +16,8 @@ from sidecar.actors.engine import Engine
 from sidecar.core import events
 from sidecar.core.delivery import Arrival, arrive
 from sidecar.core.ids import PeerId
-from sidecar.core.model import ActorId, Changes, Delivered, Kind, Lost, Outcome, Reminder, Reply
+from sidecar.core.model import ActorId, Changes, Kind, Outcome, Reminder, Reply
+from sidecar.core.receipts import Delivered, Lost
 from sidecar.core.workflow import calls
 from sidecar.peers.directory import Directory
 from sidecar.store.protocol import UnavailableError

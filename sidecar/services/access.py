@@ -4,7 +4,7 @@ from functools import partial
 
 import structlog
 
-from sidecar.core import delivery, events
+from sidecar.core import activities, events
 from sidecar.core.errors import DeniedError
 from sidecar.core.model import Kind, Reminder
 from sidecar.core.policy import CallerHistory, Operation, Policy, no_past
@@ -53,7 +53,7 @@ class Access:
         """
         schedule = partial(self.check, app, Operation.SCHEDULE)
         if message.kind is Kind.ACTIVITY:
-            request = delivery.requested(message)
+            request = activities.requested(message)
             schedule(request.name, "activity", partial(propagated_history.happened, request.lineage, message.source))
         elif message.kind in (Kind.CREATE, Kind.DETACHED):
             started = events.decode(message.payload).execution_started

@@ -12,7 +12,8 @@ from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Address
 from sidecar.actors.trees import in_groups
 from sidecar.core import events, operations
-from sidecar.core.model import Context, Decision, Instance, Outcome, Reply, State, Status
+from sidecar.core.identity import Context
+from sidecar.core.model import Decision, Instance, Outcome, Reply, State, Status
 from sidecar.services.clients import InstanceView, input_of
 from sidecar.services.purge import Purge, Purging
 from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Page, Store

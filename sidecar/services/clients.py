@@ -12,18 +12,10 @@ from sidecar.actors.id_reuse import replacing
 from sidecar.actors.residents import Address, Decide
 from sidecar.actors.trees import Trees
 from sidecar.core import events, operations
-from sidecar.core.model import (
-    DONE,
-    Context,
-    Decision,
-    Instance,
-    Parent,
-    Position,
-    Received,
-    Reply,
-    State,
-)
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Decision, Instance, Parent, Position, Reply, State
 from sidecar.core.policy import Operation
+from sidecar.core.receipts import Received
 from sidecar.core.workflow import pauses
 from sidecar.services.access import Access
 

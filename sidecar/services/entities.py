@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from sidecar.actors.residents import Address
 from sidecar.core import events
-from sidecar.core.entity import entity
-from sidecar.core.model import DONE, Context, Decision, Lock, Outcome, Reply, State
+from sidecar.core.entity import entity, locks
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Decision, Lock, Outcome, Reply, State
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.clients import ClientService
 from sidecar.store.protocol import EntityRow
@@ -93,7 +94,7 @@ class EntityService:
         if row.lock is not None:
             orphan = row.lock
             if orphans and await self._has_ended(hub, orphan):
-                reply = await self._engine.submit(address, lambda at, state: entity.release(at, state, orphan))
+                reply = await self._engine.submit(address, lambda at, state: locks.release(at, state, orphan))
             return False, reply == DONE
         if empty and not row.has_state and not row.backlog:
             reply = await self._engine.submit(address, lambda at, state: entity.forget(at, state, row.revision))

@@ -9,12 +9,12 @@ from sidecar.core import events
 from sidecar.core.attempts import NONE
 from sidecar.core.delivery import Arrival, arrive
 from sidecar.core.entity import entity
+from sidecar.core.identity import Context
 from sidecar.core.model import (
     DONE,
     ActorId,
     CallKind,
     Child,
-    Context,
     Decision,
     Instance,
     Kind,
@@ -116,8 +116,8 @@ class Inspection:
                 return Decision(None, Reply(Outcome.MISSING, "no such instance exists"))
             if not state.instance.crashes.quarantined:
                 return Decision(None, Reply(Outcome.WRONG_STATE, f"'{address[1]}' is not parked"))
-            unparked = entity.unparked if state.instance.entity else stalls.unparked
-            return Decision(unparked(at, state), DONE)
+            end = entity.end_quarantine if state.instance.entity else stalls.end_quarantine
+            return Decision(end(at, state), DONE)
 
         return await self._engine.submit(address, decide)
 

@@ -5,10 +5,12 @@ from functools import partial
 from sidecar.actors.dedup import DedupKeys
 from sidecar.actors.engine import Engine
 from sidecar.actors.reminders import Reminders
-from sidecar.core import delivery
+from sidecar.core import activities, delivery
 from sidecar.core.errors import DeniedError, MalformedError
-from sidecar.core.model import DONE, Context, Decision, Kind, Outcome, Received, Reminder, Reply, State
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Decision, Kind, Outcome, Reminder, Reply, State
 from sidecar.core.policy import Operation
+from sidecar.core.receipts import Received
 from sidecar.services.access import Access
 from sidecar.store.protocol import Refusal
 
@@ -39,7 +41,7 @@ class PeerMessages:
     async def _take(self, message: Reminder, received: Received) -> Reply:
         engine = self.engine
         if message.kind is Kind.ACTIVITY:
-            await engine.commit(delivery.accept_activity(engine.context(), message))
+            await engine.commit(activities.accept_activity(engine.context(), message))
             return DONE
         if message.kind is Kind.WITHDRAW:
             return await self._withdraw(message)
@@ -57,6 +59,6 @@ class PeerMessages:
     async def _withdraw(self, message: Reminder) -> Reply:
         found = await self.engine.store.foreign_activity(*message.source[:2], message.call)
         if found is not None:
-            outcome = await self.engine.commit(delivery.withdrawn(found))
+            outcome = await self.engine.commit(activities.withdrawn(found))
             return DONE if outcome is not Refusal.CONFLICT else Reply(Outcome.STALE)
         return DONE

@@ -11,7 +11,8 @@ import structlog
 
 from sidecar.actors.engine import Engine
 from sidecar.core import operations
-from sidecar.core.model import Context, Decision, Instance, Outcome, State, Status
+from sidecar.core.identity import Context
+from sidecar.core.model import Decision, Instance, Outcome, State, Status
 from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, UnavailableError
 
 _BY_NAME = {

@@ -7,9 +7,10 @@ from sidecar.actors.reminders import Reminders
 from sidecar.actors.residents import Address
 from sidecar.core import events, operations
 from sidecar.core.model import Outcome, Reply
-from sidecar.core.operations import Identity, Start
+from sidecar.core.operations import Start
 from sidecar.core.policy import Operation
 from sidecar.core.workflow import rerun, rewind
+from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.clients import OWN, Caller, ClientService, with_dedup_keys
 

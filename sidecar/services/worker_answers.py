@@ -13,7 +13,8 @@ from sidecar.actors.store_outage import held
 from sidecar.core import events
 from sidecar.core.entity import entity
 from sidecar.core.errors import OvertakenError
-from sidecar.core.model import DONE, Context, Decision, Outcome, Reply, State
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Decision, Outcome, Reply, State
 from sidecar.core.workflow import propagated_history
 from sidecar.core.workflow import turn as turns
 from sidecar.core.workflow.rewind import Record

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from sidecar.actors.engine import Engine
-from sidecar.core import delivery, events
+from sidecar.core import activities, events
 from sidecar.core.attempts import Crash, DeliveryLimit
 from sidecar.core.model import Changes, Kind, Outcome, Reminder, Reply
 from sidecar.core.work_items import ActivityItem
@@ -164,12 +164,12 @@ class ActivityWork:
         if reminder.owner:
             reply = await engine.submit(
                 (reminder.source.hub, reminder.source.id),
-                lambda at, state: delivery.activity_done(at, state, reminder, event),
+                lambda at, state: activities.activity_done(at, state, reminder, event),
             )
             # That nobody waits any more is no mistake of the worker.
             outcome = Outcome.STALE if reply.outcome is Outcome.MISSING else reply.outcome
         else:
-            refusal = await engine.commit(delivery.foreign_activity_done(engine.context(), reminder, event))
+            refusal = await engine.commit(activities.foreign_activity_done(engine.context(), reminder, event))
             outcome = Outcome.DONE if refusal is None else Outcome.STALE
         # Done by this answer or before it: either way nobody may have it any more.
         self.discard(reminder.id)

@@ -15,7 +15,8 @@ import structlog
 from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Actor, Address
 from sidecar.core.attempts import DeliveryLimit
-from sidecar.core.model import DONE, Context, Decision, Instance, Rewind, State
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Decision, Instance, Rewind, State
 from sidecar.core.workflow import stalls
 from sidecar.work.backoff import Refusals
 from sidecar.work.pool import Pool, Worker

@@ -12,7 +12,8 @@ import structlog
 
 from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Actor, Address
-from sidecar.core.model import DONE, Changes, Context, Decision, Instance, Position, Rewind, State, Turn
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Changes, Decision, Instance, Position, Rewind, State, Turn
 from sidecar.core.work_items import Past, TurnItem
 from sidecar.core.workflow import stalls
 from sidecar.core.workflow import turn as turns

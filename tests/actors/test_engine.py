@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from sidecar.actors.residents import IDLE_ACTORS
-from sidecar.core.model import Changes, Context, Decision, Outcome, Position, State
+from sidecar.core.identity import Context
+from sidecar.core.model import Changes, Decision, Outcome, Position, State
 from sidecar.store.protocol import Refusal, UnavailableError
 from tests.inprocess.world import DONE, RUNNING, SUSPENDED, Hand, World, at, call, end, kinds, raised, until
 

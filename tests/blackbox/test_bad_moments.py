@@ -14,9 +14,10 @@ import grpc
 import pytest
 
 from sidecar.core import operations
+from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.ids import Ids
-from sidecar.core.model import AppIdentity, Context
-from sidecar.core.operations import Identity, Start
+from sidecar.core.operations import Start
+from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.sqlite.store import open_store
 from tests.blackbox.afterwards import further_workflows_finish, only

@@ -12,27 +12,27 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import delivery, events, operations
 from sidecar.core.delivery import Arrival
+from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.ids import Ids
 from sidecar.core.model import (
     ActorId,
-    AppIdentity,
     CallId,
     Changes,
-    Context,
     Decision,
     Instance,
     Kind,
     OpenCall,
     Parent,
-    Received,
     Reminder,
     Row,
     State,
     Status,
     Turn,
 )
+from sidecar.core.receipts import Received
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow import turn as turns
+from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 
 ME = AppIdentity("default", "orders")
@@ -163,7 +163,7 @@ def result(request: Reminder, event: bytes | None = None, *, source: ActorId | N
 
 
 def creation(parent: Parent = PARENT, instance_id: str = "w", execution: str = "w-1") -> Reminder:
-    """Return the wish of a parent for a child, as it arrives."""
+    """Return the request of a parent to create a child, as it arrives."""
     started = pb.ExecutionStarted(name="order", tags={"kind": "big"})
     started.instance.instance_id = instance_id
     started.instance.execution_id.value = execution
@@ -185,11 +185,13 @@ def message(number: int = 1, app: str = "ml") -> Received:
     return Received("default", app, f"{app}-store", number)
 
 
-def wish(instance_id: str = "w", execution: str = "w-1", *, scheduled_at: int | None = None, **policy: Any) -> Any:
+def start_request(
+    instance_id: str = "w", execution: str = "w-1", *, scheduled_at: int | None = None, **policy: Any
+) -> Any:
     started = pb.ExecutionStarted(name="order", tags={"kind": "big"})
     started.instance.instance_id = instance_id
     started.instance.execution_id.value = execution
-    identity = operations.Identity("default", instance_id, execution)
+    identity = Identity("default", instance_id, execution)
     return operations.Start(identity, started, scheduled_at, **policy)
 
 
@@ -255,7 +257,7 @@ class Flow:
     def start(self, *, parent: Parent | None = None, **fields: Any) -> "Flow":
         """Create the instance, by a client or as a child."""
         if parent is None:
-            self.take(operations.start(self.at, self.live, wish(**fields)))
+            self.take(operations.start(self.at, self.live, start_request(**fields)))
         else:
             self.take(delivery.arrive(self.at, None, Arrival(creation(parent), received=(message(0, "front"),))))
         return self

@@ -5,20 +5,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events, operations
-from sidecar.core.model import (
-    NO_CALL,
-    AppIdentity,
-    CallId,
-    Changes,
-    Context,
-    Decision,
-    Kind,
-    Outcome,
-    Parent,
-    Reply,
-    State,
-    Status,
-)
+from sidecar.core.identity import AppIdentity, Context
+from sidecar.core.model import NO_CALL, CallId, Changes, Decision, Kind, Outcome, Parent, Reply, State, Status
 from sidecar.core.workflow import pauses
 from tests.core.builders import (
     ME,
@@ -35,9 +23,9 @@ from tests.core.builders import (
     renew,
     result,
     send,
+    start_request,
     task,
     timer,
-    wish,
 )
 
 LATER = NOW + 60 * SECOND
@@ -63,7 +51,7 @@ def scheduled() -> Flow:
 
 def test_a_start_makes_an_instance_that_is_ready_for_its_first_turn() -> None:
     flow = Flow()
-    decision = flow.take(operations.start(flow.at, None, wish()))
+    decision = flow.take(operations.start(flow.at, None, start_request()))
     assert decision.reply.outcome is Outcome.DONE
     instance = flow.instance
     assert (instance.status, instance.began, instance.ready, instance.revision) == (Status.PENDING, True, True, 1)
@@ -73,7 +61,7 @@ def test_a_start_makes_an_instance_that_is_ready_for_its_first_turn() -> None:
     [row] = flow.state.inbox
     event = events.decode(row.event)
     assert (row.position, event.router.source_app_id) == ((1, 1), "orders")
-    assert event.execution_started == wish().started
+    assert event.execution_started == start_request().started
 
 
 @pytest.mark.parametrize("at", [NOW, NOW - SECOND, None])
@@ -89,7 +77,7 @@ def test_a_scheduled_start_leaves_its_event_in_a_reminder_and_out_of_the_log() -
     own = ME.workflow("default", "w")
     assert (reminder.kind, reminder.due, reminder.target, reminder.source) == (Kind.START, LATER, own, own)
     assert (reminder.owner, reminder.call) == (flow.instance.key, NO_CALL)
-    assert events.decode(reminder.payload).execution_started == wish().started
+    assert events.decode(reminder.payload).execution_started == start_request().started
     assert (flow.last.append, flow.state.inbox) == ((), [])
     instance = flow.instance
     assert (instance.status, instance.began, instance.ready) == (Status.PENDING, False, False)
@@ -133,7 +121,7 @@ def test_whether_an_id_may_be_used_again_is_as_the_table_says(policy: str) -> No
     for status in FOUND:
         flow = settled(status)
         at = Context(AppIdentity("default", "orders", reuse_ended=reuse), NOW, flow.ids)
-        decision = operations.start(at, flow.live, wish(execution="w-2", **fields))
+        decision = operations.start(at, flow.live, start_request(execution="w-2", **fields))
         told.append(decision.reply.outcome.value)
         if decision.changes is None:
             assert decision.reply.outcome is not Outcome.DONE
@@ -147,7 +135,7 @@ def test_whether_an_id_may_be_used_again_is_as_the_table_says(policy: str) -> No
 def test_a_start_that_is_tried_again_is_the_same_start_under_every_policy(policy: str) -> None:
     for status in FOUND:
         flow = settled(status)
-        decision = operations.start(flow.at, flow.live, wish(**POLICIES[policy][0]))
+        decision = operations.start(flow.at, flow.live, start_request(**POLICIES[policy][0]))
         assert decision == Decision(None, Reply(Outcome.DUPLICATE))
 
 
@@ -156,9 +144,9 @@ def test_a_start_that_is_tried_again_after_continue_as_new_is_still_the_same_sta
     flow.turn(renew())
     assert (flow.instance.origin, flow.instance.execution) == ("w-1", "id-1")
     for outcome in (Outcome.EXISTS, Outcome.DONE):
-        again = operations.start(flow.at, flow.live, wish(replaceable=ANY))
+        again = operations.start(flow.at, flow.live, start_request(replaceable=ANY))
         assert again == Decision(None, Reply(Outcome.DUPLICATE))
-        assert operations.start(flow.at, flow.live, wish(execution="id-1")).reply.outcome is outcome
+        assert operations.start(flow.at, flow.live, start_request(execution="id-1")).reply.outcome is outcome
         if outcome is Outcome.EXISTS:
             flow.turn(end())
 
@@ -166,7 +154,7 @@ def test_a_start_that_is_tried_again_after_continue_as_new_is_still_the_same_sta
 def test_a_refusal_names_the_instance_and_whether_it_is_active() -> None:
     def said(status: Status) -> str:
         flow = settled(status)
-        return operations.start(flow.at, flow.live, wish(execution="w-2", unique=True)).reply.text
+        return operations.start(flow.at, flow.live, start_request(execution="w-2", unique=True)).reply.text
 
     assert said(Status.RUNNING) == "an active workflow with ID 'w' already exists"
     assert said(Status.COMPLETED) == "a workflow with ID 'w' already exists"

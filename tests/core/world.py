@@ -7,25 +7,25 @@ memory, which `state.apply` moves, can be measured against what is stored.
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from sidecar.core import delivery
+from sidecar.core import activities, delivery
 from sidecar.core.delivery import Arrival
+from sidecar.core.identity import Context
 from sidecar.core.ids import Ids
 from sidecar.core.model import (
     DONE,
     CallId,
     Changes,
     Child,
-    Context,
     Decision,
     Instance,
     OpenCall,
     Position,
-    Received,
     Reminder,
     Row,
     State,
     Turn,
 )
+from sidecar.core.receipts import Received
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow import turn as turns
 from sidecar.schema import taskhub_pb2 as pb
@@ -132,7 +132,7 @@ class World:
         for position in changes.removed:
             del stored.log[position]
         for row in changes.append:
-            assert row.position not in stored.log, "two events in one place"
+            assert row.position not in stored.log, "two events at one position"
             stored.log[row.position] = row.event
 
     def _release(self, number: int) -> None:
@@ -173,7 +173,7 @@ class World:
     def work(self, reminder: Reminder) -> None:
         """Let an own worker answer an activity."""
         home = reminder.source.id
-        decision = delivery.activity_done(self.at, self.memory.get(home), reminder, outcome_of(reminder))
+        decision = activities.activity_done(self.at, self.memory.get(home), reminder, outcome_of(reminder))
         assert self.take(home, decision)
 
     def accept(self, reminder: Reminder) -> None:

@@ -5,9 +5,10 @@ from unittest.mock import Mock
 
 from google.protobuf.message import DecodeError
 
-from sidecar.core import delivery, events
+from sidecar.core import activities, events
 from sidecar.core.errors import MalformedError
-from sidecar.core.model import AppIdentity, Kind, Row
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import Kind, Row
 from sidecar.edge import dialects
 from sidecar.edge.admin.health import Health
 from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, NEUTRAL, completion, microsoft, wire
@@ -76,7 +77,7 @@ def request(data: bytes) -> None:
     message = peer_pb2.Message(kind=int(Kind.ACTIVITY), payload=data)
     message.target.namespace, message.target.app_id = ME.namespace, ME.app
     try:
-        delivery.requested(codec.reminder_of(ME, ("default", "evil"), message))
+        activities.requested(codec.reminder_of(ME, ("default", "evil"), message))
     except MalformedError as error:
         accepted(error)
         return

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.actors import store_outage
-from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Received, Reminder, Reply, Row
+from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Reminder, Reply, Row
+from sidecar.core.receipts import Received
 from sidecar.core.work_items import ActivityItem
 from sidecar.edge.peer import link as peer
 from sidecar.peers.outbox import LinkBrokenError

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Position, Received, Reminder
+from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Position, Reminder
+from sidecar.core.receipts import Received
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError

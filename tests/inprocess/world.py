@@ -16,10 +16,12 @@ from sidecar.actors.reminders import Reminders
 from sidecar.actors.residents import Actor, Address
 from sidecar.actors.trees import Trees
 from sidecar.core.attempts import DeliveryLimit
+from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import Ids
-from sidecar.core.model import AppIdentity, Changes, Outcome, Reminder, Reply
-from sidecar.core.operations import Identity, Start
+from sidecar.core.model import Changes, Outcome, Reminder, Reply
+from sidecar.core.operations import Start
 from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem
+from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services import services
 from sidecar.services.purge import Purge

@@ -10,7 +10,8 @@ from typing import Any
 
 from sidecar.core import events
 from sidecar.core.model import Instance, Outcome, Reply, Status
-from sidecar.core.operations import Identity, Start
+from sidecar.core.operations import Start
+from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.purge import Purge
 from sidecar.store.protocol import Order, UnavailableError

@@ -8,7 +8,8 @@ from typing import Any
 
 from sidecar.config.settings import Settings
 from sidecar.core import events
-from sidecar.core.model import AppIdentity, Changes, Kind, Reminder
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import Changes, Kind, Reminder
 from sidecar.edge.transport.ports import Call
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal

@@ -10,19 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sidecar.core.model import (
-    AppIdentity,
-    CallId,
-    Changes,
-    Child,
-    Instance,
-    Kind,
-    OpenCall,
-    Position,
-    Reminder,
-    Row,
-    State,
-)
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import CallId, Changes, Child, Instance, Kind, OpenCall, Position, Reminder, Row, State
 from sidecar.store.protocol import (
     Criteria,
     Cursor,

@@ -5,19 +5,8 @@ from collections.abc import Iterable
 
 from sidecar.core import events
 from sidecar.core.entity import entity
-from sidecar.core.model import (
-    AppIdentity,
-    CallId,
-    CallKind,
-    Changes,
-    Instance,
-    Kind,
-    OpenCall,
-    Rewind,
-    Row,
-    State,
-    Status,
-)
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import CallId, CallKind, Changes, Instance, Kind, OpenCall, Rewind, Row, State, Status
 from tests.simulation import entities
 from tests.simulation.faulty_store import Disk
 from tests.simulation.programs import Violation

@@ -9,20 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from sidecar.core.model import (
-    AppIdentity,
-    CallId,
-    Changes,
-    Child,
-    Instance,
-    Kind,
-    Lost,
-    OpenCall,
-    Position,
-    Reminder,
-    Row,
-    State,
-)
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import CallId, Changes, Child, Instance, Kind, OpenCall, Position, Reminder, Row, State
+from sidecar.core.receipts import Lost
 from sidecar.core.workflow.state import load as load_state
 from sidecar.store.protocol import Criteria, Cursor, EntityRow, Order, Page, Ready, Refusal, UnavailableError, Waiting
 

@@ -168,15 +168,15 @@ MUTANTS = (
         "parent-not-told-of-terminate",
         "core",
         "core/operations.py",
-        '    _tell_parent(draft, "WorkflowTerminated", "was terminated")\n',
+        '    calls.fail_at_parent(draft, "WorkflowTerminated", "was terminated")\n',
         "",
     ),
     Mutant(
         "parent-not-told-of-purge",
         "core",
         "core/operations.py",
-        '    if not state.instance.status.terminal:\n        _tell_parent(draft, "WorkflowPurged", "was purged")\n',
-        "",
+        '        calls.fail_at_parent(draft, "WorkflowPurged", "was purged")\n',
+        "        pass\n",
     ),
     Mutant(
         "purge-leaves-children-of-other-apps",
@@ -303,8 +303,8 @@ MUTANTS = (
     Mutant(
         "entity-locked-for-nobody",
         "entities",
-        "core/entity/entity.py",
-        "        if lock is None or _is_of_holder(event, lock):\n",
+        "core/entity/inbox.py",
+        "        if lock is None or is_of_holder(event, lock):\n",
         "        if event.WhichOneof('kind') in ('entity_called', 'entity_signaled'):\n",
     ),
     Mutant(
@@ -324,8 +324,8 @@ MUTANTS = (
     Mutant(
         "unlock-overtakes-calls-of-its-holder",
         "entities",
-        "core/entity/entity.py",
-        "    if not _may_run(state.inbox, state.instance.lock):",
+        "core/entity/locks.py",
+        "    if not may_run(state.inbox, state.instance.lock):",
         "    if True:",
     ),
     Mutant(

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sidecar.core.model import AppIdentity, Instance, Kind, OpenCall, Reminder, Row
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import Instance, Kind, OpenCall, Reminder, Row
 from sidecar.store.sqlite import check, rows, schema, store, writes
 from sidecar.store.sqlite.connection import File
 from tests.simulation.faulty_store import Faults

@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+from sidecar.core.identity import AppIdentity
 from sidecar.core.model import (
     NO_CALL,
     ActorId,
-    AppIdentity,
     CallId,
     CallKind,
     Changes,

@@ -13,19 +13,16 @@ from sidecar.core.model import (
     CallKind,
     Changes,
     Child,
-    Delivered,
-    Forgotten,
     Kind,
     Lock,
-    Lost,
     Parent,
     Position,
-    Received,
     Reminder,
     Rewind,
     Row,
     Status,
 )
+from sidecar.core.receipts import Delivered, Forgotten, Lost, Received
 from sidecar.store.protocol import EntityRow, Ready, Refusal, Store, UnavailableError, Waiting
 from tests.store.builders import (
     EVERYTHING,

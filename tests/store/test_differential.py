@@ -23,21 +23,18 @@ from sidecar.core.model import (
     CallKind,
     Changes,
     Child,
-    Delivered,
-    Forgotten,
     Instance,
     Kind,
     Lock,
-    Lost,
     OpenCall,
     Parent,
     Position,
-    Received,
     Reminder,
     Rewind,
     Row,
     Status,
 )
+from sidecar.core.receipts import Delivered, Forgotten, Lost, Received
 from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Refusal, Store
 from sidecar.store.sqlite.store import Sqlite, open_store
 from tests.simulation.memory_store import MemoryStore

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core.attempts import NONE, DeliveryAttempts, DeliveryLimit
-from sidecar.core.model import CallId, Kind, Outcome, Received, Reminder
+from sidecar.core.model import CallId, Kind, Outcome, Reminder
+from sidecar.core.receipts import Received
 from sidecar.core.work_items import TurnItem
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.inspection import Inspection

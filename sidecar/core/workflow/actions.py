@@ -17,7 +17,7 @@ APP_TAG = "app-id"  # names the target app of a call of an SDK that has tags and
 
 
 def carry_out(draft: Draft, action: pb.Action) -> None:
-    """Take an action into the draft; one that was carried out before, in this turn or an earlier one, changes nothing.
+    """Add an action to the draft. One that was carried out before, in this turn or an earlier one, changes nothing.
 
     Raises:
         UnsupportedActionError: it cannot be carried out; the text names it.
@@ -32,7 +32,7 @@ def carry_out(draft: Draft, action: pb.Action) -> None:
 
 
 def _app_of(draft: Draft, action: pb.Action, kind: str, name: str, tags: Mapping[str, str]) -> str:
-    """Return the app that a call goes to: the one that it names, else that of its tag, else that of a route."""
+    """Return the app that a call goes to: the app that it names, else that of its tag, else that of a route."""
     return action.router.target_app_id or tags.get(APP_TAG, "") or draft.me.routed(kind, name)
 
 
@@ -54,7 +54,7 @@ def _route(draft: Draft, event: pb.HistoryEvent, target: ActorId) -> None:
 
 
 def _trace(draft: Draft, wanted: pb.ScheduleTask | pb.CreateChild | pb.CreateDetached) -> pb.TraceContext | None:
-    """Return the trace context that a call belongs to: its own, else that of its maker, as far as there is one."""
+    """Return the trace context of a call: its own, else that of the workflow that makes it, else none."""
     if wanted.HasField("parent_trace_context"):
         return wanted.parent_trace_context
     trace = draft.state.instance.trace
@@ -64,7 +64,7 @@ def _trace(draft: Draft, wanted: pb.ScheduleTask | pb.CreateChild | pb.CreateDet
 def _make(
     draft: Draft, event: pb.HistoryEvent, target: ActorId, kind: CallKind, *, error: str, wrong: str | None
 ) -> None:
-    """Confirm a call and make it; when something is `wrong` with its address it has failed with `error` instead."""
+    """Confirm a call and make it. If something is `wrong` with its address, it fails with `error` instead."""
     _route(draft, event, target)
     draft.confirmed.append(events.encode(event))
     if wrong:
@@ -114,7 +114,7 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
 
 
 def _create_detached(draft: Draft, action: pb.Action) -> None:
-    """Start a workflow that is nobody's child: no parent, no answer, and no command of its maker reaches it."""
+    """Start a workflow that is nobody's child: it has no parent, answers nobody, and takes no commands of its maker."""
     wanted = action.create_detached
     instance_id = wanted.instance_id or _unnamed(draft)
     target, wrong = _target(draft, action, "workflow", instance_id)

@@ -1,6 +1,6 @@
-"""What an event of the log asks of others: from the confirmation of a call to its reminder and its open call.
+"""Sending calls: from the event that confirms a call to its reminder and its open call.
 
-A turn sends what its own confirmations ask for; rewind and rerun send again what a history leaves open.
+A turn sends the calls that it has just confirmed. Rewind and rerun send again the calls that a history leaves open.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ _ENDS = {
     "child_failed": "task_scheduled_id",
     "timer_fired": "timer_id",
 }
-# Entities know calls by an ID of the worker's, not by their number.
+# Calls of entities are known by an ID that the worker chose, not by their task ID.
 _NAMED = {"entity_called": "request_id", "entity_lock_requested": "critical_section_id"}
 _NAMED_ENDS = {
     "entity_completed": "request_id",
@@ -53,7 +53,7 @@ def left_open(history: Iterable[pb.HistoryEvent]) -> list[pb.HistoryEvent]:
 
 
 def target(draft: Draft, event: pb.HistoryEvent, kind: str, actor_id: str) -> ActorId:
-    """Return the actor that an event addresses; without a router it is of this app."""
+    """Return the actor that an event addresses. If the event names no app, the actor is one of this app."""
     app = event.router.target_app_id or draft.me.app
     namespace = event.router.target_namespace or draft.me.namespace
     own = app == draft.me.app and namespace == draft.me.namespace
@@ -61,7 +61,7 @@ def target(draft: Draft, event: pb.HistoryEvent, kind: str, actor_id: str) -> Ac
 
 
 def send(draft: Draft, event: pb.HistoryEvent) -> None:
-    """Send what an event asks for, as a call of this turn."""
+    """Send the call that an event confirms, as a call of this turn."""
     SENDERS[event.WhichOneof("kind") or ""](draft, event)
 
 
@@ -133,7 +133,7 @@ def _timer(draft: Draft, event: pb.HistoryEvent) -> None:
 
 
 def _sent(draft: Draft, event: pb.HistoryEvent) -> None:
-    """Remember that something was sent that nobody answers: a replay may ask for it again."""
+    """Remember a message that nobody answers, so that a replay does not send it again."""
     kind = event.WhichOneof("kind") or ""
     actor = target(draft, event, "workflow", getattr(event, kind).instance_id)
     draft.open(draft.call_id(event.event_id), CallKind.EVENT, getattr(getattr(event, kind), "name", ""), actor, 0)

@@ -1,30 +1,17 @@
-"""Calls to activities, children, timers and other instances: how each is opened and how all of them end."""
+"""Calls to activities, children, timers and entities: how one is opened and how all of them end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from sidecar.core import events
-from sidecar.core.model import (
-    NO_CALL,
-    ActorId,
-    AppIdentity,
-    CallId,
-    CallKind,
-    Child,
-    Context,
-    Decision,
-    Kind,
-    OpenCall,
-    Reminder,
-    Row,
-    State,
-)
+from sidecar.core.identity import AppIdentity, Context
+from sidecar.core.model import NO_CALL, ActorId, CallId, CallKind, Child, Decision, Kind, OpenCall, Reminder, Row, State
 from sidecar.schema import taskhub_pb2 as pb
 
 
 class Lineage(NamedTuple):
-    """What a workflow may pass on: its own events, and the encoded history that it was given itself."""
+    """What a workflow may pass on to those it calls: its own events, and the encoded history of its own callers."""
 
     log: Sequence[bytes]
     given: bytes = b""
@@ -37,20 +24,20 @@ class Draft:
     at: Context
     state: State
     turn: int = 0
-    ending: bool = False  # the execution ends with this step: calls are sent, and nobody waits for them
+    ending: bool = False  # the execution ends with this step: calls are sent, but nobody waits for their results
     done: set[int] = field(default_factory=set)  # IDs of the actions that were carried out
     confirmed: list[bytes] = field(default_factory=list)
-    arrivals: list[bytes] = field(default_factory=list)
+    arrivals: list[bytes] = field(default_factory=list)  # events that the step itself adds to the inbox
     waiting: tuple[Row, ...] = ()  # what the turn did not process, and what arrived while it was out
     opened: dict[int, OpenCall] = field(default_factory=dict)
     children: list[Child] = field(default_factory=list)
-    lineage: Lineage | None = None  # if a call of this step asks for it
-    detached: int = 0  # detached workflows that this step starts under an ID of ours
+    lineage: Lineage | None = None  # given if a call of this step asks for it
+    detached: int = 0  # how many detached workflows this step starts whose ID the sidecar chooses
     reminders: list[Reminder] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
     closed: list[int] = field(default_factory=list)
-    unlocked: set[tuple[str, str]] = field(default_factory=set)  # critical sections, with the entity they let go of
+    unlocked: set[tuple[str, str]] = field(default_factory=set)  # (critical section, entity that it unlocked)
 
     @property
     def me(self) -> AppIdentity:
@@ -68,7 +55,7 @@ class Draft:
         return self.me.workflow(self.state.instance.hub, self.state.instance.id)
 
     def is_open(self, task: int) -> bool:
-        """Whether a call of this task waits from an earlier turn: a replay may name it again."""
+        """Whether an earlier turn has opened a call of this task. A replay may name it again."""
         return task in self.state.open
 
     def call_id(self, task: int) -> CallId:
@@ -103,16 +90,17 @@ class Draft:
         return reminder
 
     def open(self, call: CallId, kind: CallKind, name: str, target: ActorId, reminder: int, *entities: str) -> None:
-        """Remember that an answer is waited for."""
+        """Open a call: an answer to it is expected."""
         if not self.ending:
             self.opened[call.task] = OpenCall(call, kind, name, target, reminder, entities)
 
 
 def end_all(draft: Draft, *, withdraw: bool) -> None:
-    """Let go of every open call of an execution that ends.
+    """End every open call of an execution that ends.
 
-    Timers go, and locks are let go of. Undelivered calls to other apps live until they are delivered. Activities that
-    still wait are taken back if `withdraw` says so; else they run, and their results find nobody.
+    Timers are deleted and locks released. Calls to other apps that are not delivered yet stay until they are.
+    Activities that still wait are taken back if `withdraw` says so; else they run, and their results are
+    dropped.
     """
     for task in sorted(draft.state.open):
         call = draft.state.open[task]
@@ -129,7 +117,7 @@ def end_all(draft: Draft, *, withdraw: bool) -> None:
 
 
 def unlock(draft: Draft, section: str, entity: str) -> None:
-    """Let go of an entity whose lock a critical section waits for or holds."""
+    """Release the lock of an entity that a critical section waits for or has."""
     instance = draft.state.instance
     draft.unlocked.add((section, entity))
     message = events.entity_unlock_sent(draft.now, section, instance.id, entity)
@@ -145,7 +133,7 @@ def _withdraw(draft: Draft, call: OpenCall) -> None:
 
 
 def withdrawing(at: Context, state: State | None, reminder: Reminder, decision: Decision) -> Decision:
-    """Return the decision that answers a call to an activity of another app, and takes that activity back too."""
+    """Return a decision that answers a call, which also takes the activity back if it is one of another app."""
     changes = decision.changes
     remote = reminder.kind is Kind.ACTIVITY and not at.me.owns(reminder.target)
     if state is None or changes is None or not changes.key or not remote:
@@ -156,7 +144,7 @@ def withdrawing(at: Context, state: State | None, reminder: Reminder, decision: 
 
 
 def answer_parent(draft: Draft, event: bytes) -> None:
-    """Send the end of an instance to the call that created it, if one did."""
+    """Send the result of an instance to the call that created it, if it has a parent."""
     parent = draft.state.instance.parent
     if parent is not None:
         draft.remind(Kind.RESULT, parent.actor, event, call=parent.call)
@@ -165,25 +153,33 @@ def answer_parent(draft: Draft, event: bytes) -> None:
 def command_children(draft: Draft, kind: Kind, children: Sequence[Child], payload: bytes) -> None:
     """Send a command to children.
 
-    The reminder names the call that created the child: it obeys nothing else.
+    The reminder names the call that created the child: a child takes commands of that call alone.
     """
     for child in children:
         draft.remind(kind, child.actor, payload, call=child.call)
 
 
 def failed_child(now: int, task: int, kind: str, message: str) -> bytes:
-    """Return the failure of a child workflow for a reason that is not its own."""
+    """Return the failure of a child workflow whose cause is not in its own code."""
     return events.child_failed(now, task, events.failure(kind, message))
 
 
+def fail_at_parent(draft: Draft, kind: str, what: str) -> None:
+    """Let the call that created the instance fail because of `what` happened to the instance, such as "was purged"."""
+    parent = draft.state.instance.parent
+    if parent is not None:
+        message = f"child workflow '{draft.state.instance.id}' {what}"
+        answer_parent(draft, failed_child(draft.now, parent.call.task, kind, message))
+
+
 def unreachable(draft: Draft, call: CallId, kind: CallKind, details: pb.FailureDetails) -> None:
-    """Let a call fail at once, in the next turn, without having been opened."""
+    """Let a call fail in the next turn without having opened it."""
     build = events.child_failed if kind is CallKind.CHILD else events.task_failed
     draft.arrivals.append(build(draft.now, call.task, details))
 
 
 def answer_of(reminder: Reminder, event: bytes, now: int) -> Reminder:
-    """Return the result of a call as if it came from where the call went to."""
+    """Return the reminder that brings the result of a call back from where the call went to."""
     return replace(
         reminder,
         kind=Kind.RESULT,

@@ -1,4 +1,4 @@
-"""An answer to a turn that comes in several parts: some SDKs cut what they send. Pure."""
+"""An answer to a turn that comes in several parts: some SDKs split large answers."""
 
 from sidecar.core import events
 from sidecar.core.model import Status
@@ -9,7 +9,7 @@ MOST_PARTS = 1_000
 
 
 class Parts:
-    """The parts that have come, in order."""
+    """The parts that have arrived, in order."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -19,13 +19,16 @@ class Parts:
         return len(self._parts)
 
     def add(self, part: pb.OrchestratorResponse) -> bool:
-        """Take the next part; False when the answer is larger than may be held."""
+        """Add the next part. Return False if the answer is larger than may be kept in memory."""
         self.size += part.ByteSize()
         self._parts.append(part)
         return self.size <= MOST_BYTES and len(self._parts) <= MOST_PARTS
 
     def whole(self) -> pb.OrchestratorResponse:
-        """Return the answer: the actions of all parts. All else stands in each; the count of events in the first."""
+        """Return the answer with the actions of all parts.
+
+        The other fields are the same in every part, but for the count of processed events, which the first part has.
+        """
         first, last = self._parts[0], self._parts[-1]
         answer = pb.OrchestratorResponse()
         answer.CopyFrom(last)
@@ -39,12 +42,12 @@ class Parts:
 
 
 def index_of(part: pb.OrchestratorResponse, expected: int) -> int:
-    """Return the number of a part, from 0; one that does not say is the next."""
+    """Return the number of a part, from 0. A part without a number is the expected one."""
     return part.chunk_index.value if part.HasField("chunk_index") else expected
 
 
 def too_large(part: pb.OrchestratorResponse) -> pb.OrchestratorResponse:
-    """Return the answer that fails an execution whose worker answers with more than may be held."""
+    """Return the answer that replaces one which is larger than may be kept in memory: it fails the execution."""
     message = f"the answer to the turn has more than {MOST_BYTES} bytes or {MOST_PARTS} parts"
     details = events.failure("AnswerTooLarge", message, retriable=False)
     failed = pb.Action(id=-1, complete=pb.Complete(status=Status.FAILED, failure=details))

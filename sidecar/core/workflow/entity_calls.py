@@ -1,4 +1,4 @@
-"""What a workflow asks of entities, and how it keeps track of the locks it waits for and holds."""
+"""What a workflow sends to entities, and how it keeps track of the locks that it waits for and has."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,7 +7,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from sidecar.core import events
 from sidecar.core.errors import UnsupportedActionError
-from sidecar.core.model import ActorId, CallKind, Context, Kind, OpenCall, Reminder
+from sidecar.core.identity import Context
+from sidecar.core.model import ActorId, CallKind, Kind, OpenCall, Reminder
 from sidecar.core.names import entity_id
 from sidecar.core.workflow import calls
 from sidecar.core.workflow.calls import Draft
@@ -69,9 +70,9 @@ def call(draft: Draft, confirmed: pb.HistoryEvent) -> None:
 
 
 def lock(draft: Draft, confirmed: pb.HistoryEvent) -> None:
-    """Ask for locks, in the one order in which all ask: the first entity passes the request on to the next.
+    """Ask for locks in the order of the entities' IDs: the first entity passes the request on to the next.
 
-    Beside the end of the execution there is nobody to use them.
+    Nothing is asked for in the step that ends the execution: nobody could use the locks.
     """
     message, call_id = _message(confirmed), draft.call_id(confirmed.event_id)
     wanted = message.entity_lock_requested
@@ -118,19 +119,19 @@ _HANDLERS: dict[str, Callable[[Draft, pb.HistoryEvent], None]] = {
 
 
 def held(asked: OpenCall) -> OpenCall:
-    """Return a request for locks once it was granted: the execution holds them until it lets go of them."""
+    """Return the open call of a request for locks once it is granted: the execution has them until it unlocks."""
     return asked._replace(kind=CallKind.HELD, reminder=0)
 
 
 def granted(event: bytes) -> bytes:
-    """Return the grant of locks as a workflow sees it."""
+    """Return the grant of locks as it stands in a workflow's history."""
     grant = events.decode(event)
     grant.entity_lock_granted.ClearField("lock_set")
     return events.encode(grant)
 
 
 def hand_back(at: Context, reminder: Reminder) -> tuple[Reminder, ...]:
-    """Return the reminders that give up locks which were granted to an execution that is no more."""
+    """Return the reminders that release locks which were granted to an execution that does not wait for them."""
     grant = events.decode(reminder.payload).entity_lock_granted
     owner = reminder.target
 

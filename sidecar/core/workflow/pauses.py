@@ -1,14 +1,15 @@
-"""Pausing an instance and letting it go on: for a client, and for the parent of a child.
+"""Suspending and resuming an instance: for a client, and for the parent of a child.
 
-Where configuration says so, a pause reaches the children too, over all apps, as does its end. A child obeys no order
-that is older than the last one: when the wall clock has gone back, or a copy comes late, it would be paused for good.
+Where configuration says so, both reach the children too, in all apps. A child ignores an order that is older than the
+last one that it has carried out: a copy that comes late, or a wall clock that went back, could suspend it for good.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from sidecar.core import events
-from sidecar.core.model import DONE, Changes, Child, Context, Decision, Kind, Outcome, Reminder, Reply, State, Status
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Changes, Child, Decision, Kind, Outcome, Reminder, Reply, State, Status
 from sidecar.core.workflow import calls, stalls
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.calls import Draft
@@ -19,7 +20,7 @@ _PAUSES = {"execution_suspended": True, "execution_resumed": False}
 
 
 def suspend(at: Context, state: State | None, reason: str | None) -> Decision:
-    """Decide a client's pause: it holds from its commit, whatever a worker is doing."""
+    """Decide a client's suspend. It takes effect with its commit, even if a worker has a turn."""
     if state is None:
         return Decision(None, _MISSING)
     if state.instance.status.terminal or state.instance.suspended:
@@ -30,11 +31,11 @@ def suspend(at: Context, state: State | None, reason: str | None) -> Decision:
 
 
 def resume(at: Context, state: State | None, reason: str | None) -> Decision:
-    """Decide a client's end of a pause, or that what was parked is handed out again."""
+    """Decide a client's resume. An instance that is quarantined is handed out again."""
     if state is None:
         return Decision(None, _MISSING)
     if state.instance.crashes.quarantined:
-        return Decision(stalls.unparked(at, state), DONE)
+        return Decision(stalls.end_quarantine(at, state), DONE)
     if (stalled := stalls.refusal(state.instance)) is not None:
         return Decision(None, stalled)
     if state.instance.status.terminal or not state.instance.suspended:
@@ -50,9 +51,9 @@ def _by_client(at: Context, state: State, event: bytes) -> Decision:
 
 
 def by_parent(at: Context, state: State, order: Reminder) -> Decision:
-    """Decide a pause or its end that a parent has ordered; whatever it changes here, the children are told too.
+    """Decide a suspend or resume that a parent has ordered. It is passed on to the children even if it changes nothing.
 
-    A child that is stalled stays so: it does not run, and goes on by itself.
+    The status of a stalled child does not change: it does not run, and it goes on by itself.
     """
     instance = state.instance
     pauses = _PAUSES.get(events.decode(order.payload).WhichOneof("kind") or "")
@@ -76,8 +77,8 @@ def living(state: State) -> Sequence[Child]:
     return [state.children[call] for call in sorted(state.children)]
 
 
-def let_children_go(draft: Draft) -> None:
-    """Let the children of an instance go on that was paused with them and will not end their pause itself."""
+def resume_children(draft: Draft) -> None:
+    """Resume the children that were suspended together with an instance which will not resume them any more."""
     instance = draft.state.instance
     if instance.suspended and (draft.me.cascade_suspend or instance.last_order):
         _pass_on(draft, events.resumed(draft.now, None))

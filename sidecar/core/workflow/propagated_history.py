@@ -1,11 +1,11 @@
-"""The history of a workflow for those that it calls, if it asks for that: its own, or that of its callers too.
+"""History that a workflow passes on to those it calls: its own, or also that of its callers.
 
-Workers ask for it call by call. It travels in the reminder, is kept beside the instance that it is for, over
-continue-as-new, and is never part of anybody's own history.
+Workers ask for it with each call. It travels in the reminder and is stored beside the instance that it is for, over
+continue-as-new. It is never part of an instance's own history.
 
-An access policy may ask what has happened at a caller. The last chunk answers it, if it is of the app that the link has
-proved and of the instance that makes the call: that app's sidecar kept it, its workers did not write it. What stands
-before it, of ancestors, came to the caller from others; nobody here can tell whether it is true, so it counts nothing.
+An access policy may require that something has happened in the caller's history. Only the last chunk counts, and only
+if it is of the app that the link has proved and of the instance that makes the call: the sidecar of that app wrote it,
+not its workers. Earlier chunks, of ancestors, came to the caller from other apps; nobody here can check them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ OWN, ALL = 1, 2  # the scopes of the protocol
 
 
 def asked_for(response: pb.OrchestratorResponse) -> bool:
-    """Whether an answer to a turn asks for it."""
+    """Whether an answer to a turn asks for history to be passed on."""
     return any(
         action.schedule_task.history_propagation_scope or action.create_child.history_propagation_scope
         for action in response.actions
@@ -31,10 +31,10 @@ def asked_for(response: pb.OrchestratorResponse) -> bool:
 
 
 def check(given: bytes) -> None:
-    """See that what another app gave is a history that workers can be sent.
+    """Check that the history that another app sent can be sent to workers.
 
     Raises:
-        MalformedError: it is not.
+        MalformedError: it cannot be decoded.
     """
     try:
         history = pb.PropagatedHistory.FromString(given)
@@ -69,7 +69,7 @@ _ENDED = {
 
 
 def happened(encoded: bytes, caller: ActorId) -> Iterator[Happened]:
-    """Return what has happened at the caller of a call, by the history that came with it; nothing without one."""
+    """Return what has happened in the history of a caller, as far as its call brought a history that can be trusted."""
     try:
         chunks = pb.PropagatedHistory.FromString(encoded).chunks
         if not chunks or (chunks[-1].app_id, chunks[-1].instance_id) != (caller.app, caller.id):

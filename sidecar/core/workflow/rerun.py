@@ -1,7 +1,7 @@
-"""Rerun from an event: a new instance whose past is that of another up to the event, and which goes on by itself.
+"""Rerun from an event: a new instance gets the history of another one up to this event, and goes on from there.
 
-What the copied past leaves open is asked for again: activities, timers with the time they were set for, and children,
-which get IDs of their own. The instance that is copied stays as it is.
+Calls that the copied history leaves open are made again: activities, timers with the time they were set for, and
+children, which get new IDs. The instance that is copied does not change.
 """
 
 from collections.abc import Sequence
@@ -10,24 +10,25 @@ from typing import NamedTuple
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import events, operations
-from sidecar.core.model import DONE, Changes, Context, Decision, Instance, Outcome, Reply, Rewind, Row, State
+from sidecar.core import events
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Changes, Decision, Instance, Outcome, Reply, Rewind, Row, State
 from sidecar.core.names import invalid_instance_id
-from sidecar.core.operations import Identity
-from sidecar.core.workflow import call_emission, stalls
+from sidecar.core.workflow import call_emission, creation, stalls
 from sidecar.core.workflow.calls import Draft
+from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 
-_TURN = 1  # the copied past is the first turn of the new instance
+_TURN = 1  # the copied history is the first turn of the new instance
 _TARGETS = {"task_scheduled": "activity", "timer_created": "timer", "child_created": "child workflow"}
-# What was done to the old instance from outside, and how it ended, is not done to the new one.
+# What was done to the old instance from outside, and how it ended, is not copied.
 _OF_THE_OLD = frozenset(
     {"execution_suspended", "execution_resumed", "execution_terminated", "execution_completed", "execution_stalled"}
 )
 
 
 class RerunRequest(NamedTuple):
-    """From which event to go on, and what of it is to be another: its input, the ID of its child."""
+    """The event to go on from, and what of it is changed: its input, the ID of its child."""
 
     event_id: int
     overwrite: bool = False
@@ -36,14 +37,14 @@ class RerunRequest(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The instance whose past is taken, and all of its past that workers have seen."""
+    """The instance that is copied, and all of its history that workers have seen."""
 
     instance: Instance
     log: Sequence[bytes]
 
 
 def rerun(at: Context, state: State | None, of: Source, identity: Identity, request: RerunRequest) -> Decision:
-    """Decide to make a new instance out of what another did before an event. SDKs know the texts of the refusals."""
+    """Decide to create an instance with the history of another before an event. SDKs know the texts of the refusals."""
     source = of.instance
     if state is not None:
         same = state.instance.origin == identity.execution
@@ -93,7 +94,7 @@ def _child_id(event: pb.HistoryEvent, request: RerunRequest, identity: Identity)
 
 
 def _changed(event: pb.HistoryEvent, request: RerunRequest, source: Instance) -> pb.HistoryEvent:
-    """Return the event to go on from: with its new input, and where it comes from."""
+    """Return the event to go on from, with its new input and the ID of the instance that is copied."""
     changed = pb.HistoryEvent()
     changed.CopyFrom(event)
     body = getattr(changed, changed.WhichOneof("kind") or "")
@@ -106,7 +107,7 @@ def _changed(event: pb.HistoryEvent, request: RerunRequest, source: Instance) ->
 
 
 def _with_own_ids(history: list[pb.HistoryEvent], request: RerunRequest, identity: Identity) -> list[pb.HistoryEvent]:
-    """Return the past as that of the new instance: its IDs, and those of the children that it makes again."""
+    """Return the history with the IDs of the new instance, and new IDs for the children that it creates again."""
     unfinished = {id(event) for event in call_emission.left_open(history)}
     own = []
     for event in history:
@@ -125,7 +126,7 @@ def _with_own_ids(history: list[pb.HistoryEvent], request: RerunRequest, identit
 def _made(at: Context, identity: Identity, history: list[pb.HistoryEvent]) -> Changes:
     started = next(event.execution_started for event in history if event.HasField("execution_started"))
     times = [events.micros(event.timestamp) for event in history if event.HasField("orchestrator_started")]
-    instance = operations.fresh(started, identity, at.now, at.ids.key())
+    instance = creation.fresh(started, identity, at.now, at.ids.key())
     recorded = stalls.of_history(history)
     instance = replace(
         instance, last_completed_turn=_TURN, workflow_time=max(times), rewind=Rewind.REPLAY, recorded=recorded

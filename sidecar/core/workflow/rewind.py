@@ -1,11 +1,11 @@
 """Rewind: an instance that has failed goes back to before its failures and runs again, with its children.
 
-The new history has all but the failures: of an activity that failed the call goes too, so that a replay makes it
-again; of a child that failed the call stays, and the child is rewound. A worker that knows how writes the new history;
-where there is none, it is written here by the same rules. Either way it replaces the old one in one commit, under a
-new execution ID, and the calls that it leaves open are opened again.
+The new history leaves the failures out. The call of an activity that failed is left out too, so that a replay makes it
+again; the call of a child that failed stays, and the child is rewound. A worker that can do so writes the new history;
+if none can, it is written here by the same rules. Either way it replaces the old history in one commit, under a new
+execution ID, and the calls that it leaves open are opened again.
 
-As with those workers, a failure that the workflow had caught goes too: what it did afterwards may then not replay.
+Failures that the workflow had caught are left out too, as these workers do: what it did afterwards may not replay then.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,13 +17,13 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.core import events
 from sidecar.core.attempts import NONE
 from sidecar.core.errors import UnsupportedActionError
+from sidecar.core.identity import Context
 from sidecar.core.model import (
     DONE,
     FIRST_ARRIVAL,
     CallKind,
     Changes,
     Child,
-    Context,
     Decision,
     Instance,
     Kind,
@@ -42,16 +42,16 @@ from sidecar.core.workflow import state as states
 from sidecar.core.workflow.calls import Draft
 from sidecar.schema import taskhub_pb2 as pb
 
-_LAST_PLACE = 1 << 40  # of the end of an execution, behind all that its last turn has
+_LAST_INDEX = 1 << 40  # of the end of an execution, behind all events of its last turn
 _FAILURES = ("task_failed", "child_failed")
 MISSING = Reply(Outcome.MISSING, "no such instance exists")
 MOVED = Reply(Outcome.UNAVAILABLE, "the instance has gone on while its log was read")
 
 
 class Record(NamedTuple):
-    """What was read of an instance beside its state. It holds while `covered` and `execution` are what they were.
+    """What was read of an instance beside its state, valid until `last_completed_turn` or `execution` change.
 
-    `log` None: not read, a worker is to write the new history. `children` are all of them, ended ones too.
+    `log` None: it was not read, because a worker will write the new history. `children` includes those that ended.
     """
 
     last_completed_turn: int
@@ -62,7 +62,7 @@ class Record(NamedTuple):
     lineage: bytes = b""
 
     def is_of(self, instance: Instance) -> bool:
-        """Whether it still says what is stored of the instance."""
+        """Whether the record is still valid for the instance."""
         return (self.last_completed_turn, self.execution) == (instance.last_completed_turn, instance.execution)
 
 
@@ -70,7 +70,7 @@ class Record(NamedTuple):
 
 
 def rewind(at: Context, state: State | None, reason: StringValue | None, record: Record | None) -> Decision:
-    """Decide a client's rewind: only of an instance that has failed."""
+    """Decide a client's rewind: only an instance that has failed is rewound."""
     if state is None:
         return Decision(None, MISSING)
     if state.instance.status is not Status.FAILED:
@@ -82,9 +82,9 @@ def rewind(at: Context, state: State | None, reason: StringValue | None, record:
 
 
 def of_child(at: Context, state: State, order: Reminder, record: Record | None) -> Decision:
-    """Decide what the rewind of its parent means to a child; the caller uses the message up.
+    """Decide what the rewind of its parent means for a child. The caller consumes the message.
 
-    One that has failed is rewound, one that runs will answer, one that ended otherwise answers again.
+    A child that has failed is rewound. A child that runs will answer. A child that ended otherwise answers again.
     """
     instance = state.instance
     if not instance.status.terminal:
@@ -110,7 +110,7 @@ def _answer_again(now: int, instance: Instance, task: int, output: str | None) -
 
 
 def as_creation(at: Context, order: Reminder) -> Reminder:
-    """Return the order to rewind a child that is not there as that to create it."""
+    """Return the order to rewind a child that does not exist as an order to create it."""
     wanted = events.decode(order.payload).execution_rewound
     started = pb.ExecutionStarted(
         name=wanted.name.value,
@@ -138,12 +138,12 @@ def _begin(draft: Draft, rewound: pb.ExecutionRewound, record: Record) -> Change
 
 
 def _ask(draft: Draft, rewound: bytes) -> Changes:
-    """Let the next turn be the question: the log with its end, and this event alone."""
+    """Make the next turn the one that asks a worker for the new history: the log with its end, and this event alone."""
     instance, now = draft.state.instance, draft.now
     end = events.execution_completed(instance.completed_at or now, instance.status, None, instance.failure)
     first = instance.last_completed_turn + 1
     waiting = [Row(first + 1, FIRST_ARRIVAL + at, event) for at, event in enumerate(_waiting(draft.state, first))]
-    rows = (Row(instance.last_completed_turn, _LAST_PLACE, end), Row(first, FIRST_ARRIVAL, rewound), *waiting)
+    rows = (Row(instance.last_completed_turn, _LAST_INDEX, end), Row(first, FIRST_ARRIVAL, rewound), *waiting)
     return Changes(
         key=instance.key,
         expected=instance.revision,
@@ -160,17 +160,17 @@ def _running(rewind: Rewind, **fields: Any) -> dict[str, Any]:
 
 
 def _waiting(state: State, behind: int) -> list[bytes]:
-    """Return what has arrived and was seen by no worker, without failures: their calls are made again."""
+    """Return what has arrived and no worker has seen, without failures: their calls are made again."""
     rows = [row.event for row in state.inbox if row.turn >= behind]
     kinds = [events.decode(event).WhichOneof("kind") for event in rows]
     return [event for event, kind in zip(rows, kinds, strict=True) if kind not in _FAILURES]
 
 
 def answered(draft: Draft, turn: Turn, response: pb.OrchestratorResponse, record: Record | None) -> Changes:
-    """Return what a worker's answer to the question for a new history changes.
+    """Return what the answer of a worker that was asked for a new history changes.
 
     Raises:
-        UnsupportedActionError: it is no such answer, or no history that an execution can have.
+        UnsupportedActionError: the answer has no new history, or none that an execution can have.
     """
     action = next((action for action in response.actions if action.WhichOneof("kind") == "rewind"), None)
     if action is None or record is None or record.log is None:
@@ -181,7 +181,7 @@ def answered(draft: Draft, turn: Turn, response: pb.OrchestratorResponse, record
 
 
 def _as_stored(stored: Sequence[bytes], history: Iterable[pb.HistoryEvent]) -> list[pb.HistoryEvent]:
-    """Give the events of a new history what only this sidecar keeps in them; some SDKs drop what they do not know."""
+    """Restore the fields of events that SDKs do not know and have left out of the new history."""
     known = [events.decode(event) for event in stored]
     found: list[pb.HistoryEvent] = []
     at = 0
@@ -209,9 +209,9 @@ def _same(one: pb.HistoryEvent, other: pb.HistoryEvent) -> bool:
 
 
 def without_failures(log: Sequence[pb.HistoryEvent], execution: str, parent_execution: str) -> list[pb.HistoryEvent]:
-    """Return the history that a worker would write: of calls that did not succeed in the end, the failures go.
+    """Return the history that a worker would write: without the failures of calls that did not succeed in the end.
 
-    The calls of such activities go too; that of a child stays, since the child is rewound.
+    The calls of such activities are left out too. The call of a child stays, since the child is rewound.
     """
     failed: dict[int, bool] = {}
     made: dict[int, int] = {}
@@ -250,11 +250,11 @@ def _of_execution(started: pb.HistoryEvent, execution: str, parent_execution: st
 
 
 def _replaced(draft: Draft, turn: int, time: int, history: list[pb.HistoryEvent], children: Iterable[Child]) -> Changes:
-    """Replace the log up to this turn, open again what the new one leaves open, and let a worker replay it."""
+    """Replace the log up to this turn, open the calls that the new log leaves open, and let a worker replay it."""
     if [event.WhichOneof("kind") for event in history[:2]] != ["orchestrator_started", "execution_started"]:
         raise UnsupportedActionError("a history begins with the start of a turn and that of the execution")
     execution = history[1].execution_started.instance.execution_id.value
-    if execution in ("", draft.state.instance.execution):  # calls are known by it: it must be another
+    if execution in ("", draft.state.instance.execution):  # call IDs have it in them: it must be a new one
         execution = draft.at.ids.new_id()
         history = [history[0], _of_execution(history[1], execution, ""), *history[2:]]
     instance = replace(draft.state.instance, execution=execution)
@@ -287,7 +287,7 @@ def _replaced(draft: Draft, turn: int, time: int, history: list[pb.HistoryEvent]
 
 
 def _child_of(event: pb.HistoryEvent, children: Iterable[Child]) -> Child | None:
-    """Return the child that this event created last, if it is one that is known."""
+    """Return the last child that was created by this event, if it is among the known ones."""
     if event.WhichOneof("kind") != "child_created":
         return None
     wanted = (event.event_id, event.child_created.instance_id)
@@ -296,7 +296,7 @@ def _child_of(event: pb.HistoryEvent, children: Iterable[Child]) -> Child | None
 
 
 def _rewind_child(draft: Draft, event: pb.HistoryEvent, child: Child, history: Sequence[pb.HistoryEvent]) -> None:
-    """Wait for a child again, by the call that created it, and tell it so; it is created again if it is gone."""
+    """Open the call that created a child again and order the child to rewind; if it is gone, it is created again."""
     made, instance = event.child_created, draft.state.instance
     reasons = [one.execution_rewound.reason for one in history if one.execution_rewound.HasField("reason")]
     order = pb.ExecutionRewound(

@@ -1,7 +1,8 @@
-"""Why an instance cannot go on though something waits: no worker that is there can run it. It goes on by itself.
+"""Stalled instances: something waits for them, but no connected worker can run them.
 
-Such an instance is STALLED: commands of clients are refused, what arrives waits. The next turn that is completed ends
-that. One that costs each worker that gets it is parked: STALLED until a person resumes or terminates it.
+Such an instance is STALLED: commands of clients are refused, and what arrives waits. It goes on by itself: the next
+turn that is completed ends the stall. An instance whose deliveries crash every worker is quarantined: STALLED until a
+person resumes or terminates it.
 """
 
 from collections.abc import Iterable
@@ -9,19 +10,20 @@ from dataclasses import replace
 
 from sidecar.core import events
 from sidecar.core.attempts import NONE, DeliveryLimit
-from sidecar.core.model import Changes, Context, Instance, Outcome, Reply, Row, State, Status
+from sidecar.core.identity import Context
+from sidecar.core.model import Changes, Instance, Outcome, Reply, Row, State, Status
 from sidecar.core.workflow import state as states
 from sidecar.schema import taskhub_pb2 as pb
 
 # The numbers of the protocol.
 PATCH_MISMATCH, VERSION_NOT_AVAILABLE, PAYLOAD_SIZE_EXCEEDED = 0, 1, 2
-WORKER_CRASHED = 3  # which no SDK has a name for
-# Place behind all events of a turn, and before an end that is noted there; by revision, since several may stand there.
+WORKER_CRASHED = 3  # our own: SDKs have no name for it
+# Index behind all events of a turn and before its end. The revision is added, since there may be several.
 _BETWEEN_TURNS = 1 << 39
 
 
 class StalledError(Exception):
-    """A worker cannot run the instance; nothing of its answer holds."""
+    """A worker cannot run the instance: nothing of its answer may be committed."""
 
     def __init__(self, why: pb.ExecutionStalled) -> None:
         super().__init__(why.description)
@@ -29,18 +31,18 @@ class StalledError(Exception):
 
 
 def too_large(size: int, limit: int) -> pb.ExecutionStalled:
-    """Return the reason of an instance whose turn is larger than any worker receives, in bytes."""
+    """Return why an instance stalls whose turn is larger than any worker receives. Both sizes are in bytes."""
     text = f"Payload size exceeded: the turn has {size} bytes, and a connected worker receives at most {limit}"
     return pb.ExecutionStalled(reason=PAYLOAD_SIZE_EXCEEDED, description=text)
 
 
 def check(instance: Instance, response: pb.OrchestratorResponse) -> None:
-    """See that the worker that answers has the version and the patches that the history was made with.
+    """Check that the worker has the version and the patches that the history was made with.
 
     The patches of the history must be the first ones that the worker's code went through, in their order.
 
     Raises:
-        StalledError: it has not.
+        StalledError: the worker does not have them.
     """
     recorded = pb.WorkflowVersion.FromString(instance.recorded)
     if any(_lacks_version(action) for action in response.actions):
@@ -54,12 +56,12 @@ def check(instance: Instance, response: pb.OrchestratorResponse) -> None:
 
 
 def _lacks_version(action: pb.Action) -> bool:
-    """Whether a worker has not the version of the workflow; some say it as the status of an end."""
+    """Whether a worker says that it lacks the workflow's version; some say so by completing with status STALLED."""
     return action.HasField("version_not_available") or action.complete.status == Status.STALLED
 
 
 def news(instance: Instance, version: pb.WorkflowVersion) -> pb.WorkflowVersion:
-    """Return what an answer says of version and patches that the history does not say yet."""
+    """Return the version and patches of an answer that are not in the history yet."""
     recorded = pb.WorkflowVersion.FromString(instance.recorded)
     fresh = pb.WorkflowVersion(patches=version.patches[len(recorded.patches) :])
     if version.name != recorded.name:
@@ -68,14 +70,14 @@ def news(instance: Instance, version: pb.WorkflowVersion) -> pb.WorkflowVersion:
 
 
 def recorded(instance: Instance, version: pb.WorkflowVersion) -> bytes:
-    """Return all that the history says of version and patches once an answer is in it."""
+    """Return the version and all patches of the history once this answer is part of it."""
     known = pb.WorkflowVersion.FromString(instance.recorded)
     known.MergeFrom(news(instance, version))
     return known.SerializeToString(deterministic=True)
 
 
 def of_history(history: Iterable[pb.HistoryEvent]) -> bytes:
-    """Return what a whole history says of version and patches."""
+    """Return the version and all patches of a history."""
     known = pb.WorkflowVersion()
     for event in history:
         known.MergeFrom(event.orchestrator_started.version)
@@ -83,7 +85,7 @@ def of_history(history: Iterable[pb.HistoryEvent]) -> bytes:
 
 
 def stalled(at: Context, state: State, why: pb.ExecutionStalled) -> Changes | None:
-    """Return what stalls an instance; None when it is for this very reason already, or cannot run anyway."""
+    """Return what stalls an instance; None if it is stalled for the same reason already or is not ready to run."""
     instance = state.instance
     encoded = why.SerializeToString(deterministic=True)
     if not instance.ready or instance.stall == encoded:
@@ -94,7 +96,7 @@ def stalled(at: Context, state: State, why: pb.ExecutionStalled) -> Changes | No
 
 
 def crashed(at: Context, state: State, error: str, delivery_limit: DeliveryLimit) -> Changes:
-    """Return what counts the loss of a worker that had something of an instance or entity; in the end it is parked."""
+    """Return what counts a crash of an instance or entity. At its delivery limit it is quarantined."""
     before = state.instance
     crashes = before.crashes.another(error)
     counted = replace(before, revision=before.revision + 1, crashes=crashes)
@@ -109,8 +111,8 @@ def crashed(at: Context, state: State, error: str, delivery_limit: DeliveryLimit
     return Changes(key=after.key, expected=before.revision, instance=after, append=rows)
 
 
-def unparked(at: Context, state: State) -> Changes:
-    """Return what lets a parked instance be handed out again, as if nothing had happened yet."""
+def end_quarantine(at: Context, state: State) -> Changes:
+    """Return what lets a quarantined instance be handed out again, as if no delivery had failed yet."""
     status = states.live_status(state.instance)
     after = states.touched(state, at.now, 0, status=status, stall=None, crashes=NONE)
     return Changes(key=after.key, expected=state.instance.revision, instance=after)

@@ -1,4 +1,4 @@
-"""How committed changes move the state of an instance that is held in memory."""
+"""How changes are applied to the state of an instance in memory."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,14 +23,14 @@ def load(instance: Instance, state: State, rows: list[Row]) -> State:
 
 
 def _floor(instance: Instance) -> Position:
-    """Return the first place for arrivals: the turn that asks for a new history takes none."""
+    """Return the first position for arrivals. The turn that asks for a new history takes none."""
     return Position(instance.last_completed_turn + (2 if instance.rewind is Rewind.ASKED else 1), FIRST_ARRIVAL)
 
 
 def apply(state: State | None, changes: Changes) -> State | None:
-    """Move the state by changes that are about to be committed; the caller drops it if they are not.
+    """Apply changes that are about to be committed. If the commit fails, the caller drops the state.
 
-    Returns the state, which is changed in place, or None when the instance is gone.
+    Returns the state, which is changed in place, or None if the instance is removed.
     """
     if changes.purged:
         return None
@@ -83,13 +83,13 @@ def ready(state: State, instance: Instance, arrivals: int) -> bool:
 
 
 def arrive(state: State, events: list[bytes]) -> tuple[Row, ...]:
-    """Return the rows under which events join the inbox."""
+    """Return the rows of events that are appended to the inbox."""
     turn, index = state.tail
     return tuple(Row(turn, index + offset, event) for offset, event in enumerate(events))
 
 
 def touched(state: State, now: int, arrivals: int, **fields: Any) -> Instance:
-    """Return the instance's row after a step: revision and time moved, readiness found anew."""
+    """Return the instance's row after a step, with these fields, the next revision, its time and its readiness."""
     instance = replace(
         state.instance,
         revision=state.instance.revision + 1,

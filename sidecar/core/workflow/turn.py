@@ -1,7 +1,4 @@
-"""A turn: what is handed to a worker, and what follows from its answer.
-
-`begin` and `complete` are pure.
-"""
+"""A turn: what is handed to a worker (`begin`), and what its answer changes (`complete`)."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,19 +8,8 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.core import events
 from sidecar.core.attempts import NONE
 from sidecar.core.errors import OvertakenError, UnsupportedActionError
-from sidecar.core.model import (
-    FIRST_ARRIVAL,
-    AppIdentity,
-    Changes,
-    Context,
-    Instance,
-    Position,
-    Rewind,
-    Row,
-    State,
-    Status,
-    Turn,
-)
+from sidecar.core.identity import AppIdentity, Context
+from sidecar.core.model import FIRST_ARRIVAL, Changes, Instance, Position, Rewind, Row, State, Status, Turn
 from sidecar.core.workflow import calls, rewind, stalls
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.actions import carry_out
@@ -36,7 +22,7 @@ _ENDS = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CA
 
 
 def begin(state: State, now: int, token: str) -> Turn:
-    """Close the inbox into a turn. The caller moves `state.tail` past it with `after`."""
+    """Make the inbox a turn. The caller sets `state.tail` to `after`, so that later arrivals are not part of it."""
     rows = tuple(state.inbox)
     if state.instance.rewind is Rewind.ASKED:
         rows = tuple(row for row in rows if row.turn == state.instance.last_completed_turn + 1)
@@ -54,7 +40,7 @@ def begin(state: State, now: int, token: str) -> Turn:
 
 
 def after(state: State, turn: Turn) -> Position:
-    """Return where arrivals go while the turn is out."""
+    """Return where arrivals go while a worker has the turn."""
     return max(state.tail, Position(turn.number + 1, FIRST_ARRIVAL))
 
 
@@ -76,12 +62,12 @@ def complete(
 ) -> Changes:
     """Return what a worker's answer to a turn changes.
 
-    `response` is in neutral form. An answer that cannot be carried out ends the instance as failed, saying why.
-    `record` is what is stored of the instance: the answer to a rewind is read beside it.
+    `response` is in neutral form. An answer that cannot be carried out fails the instance, with the reason.
+    `record` is what was read of the instance: the answer to a rewind needs it, and history that is passed on.
 
     Raises:
         OvertakenError: the instance was terminated, suspended, replaced or continued meanwhile.
-        StalledError: the worker has not what the instance needs.
+        StalledError: the worker lacks the version or the patches that the instance needs.
     """
     _check_current(state.instance, turn)
     if state.instance.rewind is not Rewind.ASKED:
@@ -112,7 +98,7 @@ def complete(
 
 
 def processes_nothing(response: pb.OrchestratorResponse) -> bool:
-    """Whether a worker says that it took no event of the turn but its start: with that nothing would ever go on."""
+    """Whether a worker says that it has processed nothing but the start of the turn: the instance would never go on."""
     return response.HasField("num_events_processed") and response.num_events_processed.value < _STARTED_AND_ONE
 
 
@@ -141,8 +127,8 @@ def _failed_by_us(message: str) -> pb.Action:
 # ---------------------------------------------------------------- outcomes of a turn
 
 
-def _covered(draft: Draft, turn: Turn, response: pb.OrchestratorResponse) -> tuple[Row, ...]:
-    """Return the rows that close the turn: its start, in front, and the confirmations of its actions, behind."""
+def _closing_rows(draft: Draft, turn: Turn, response: pb.OrchestratorResponse) -> tuple[Row, ...]:
+    """Return the rows that complete a turn: its start, in front of its events, and the confirmations behind them."""
     version = stalls.news(draft.state.instance, response.version)
     started = events.orchestrator_started(turn.time, version) if version.ByteSize() else turn.started
     last = max((row.event_index for row in turn.rows if row.turn == turn.number), default=0)
@@ -177,13 +163,13 @@ def _go_on(draft: Draft, turn: Turn, response: pb.OrchestratorResponse) -> Chang
     return _changes(
         draft,
         states.touched(draft.state, draft.now, len(moved), **fields),
-        append=_covered(draft, turn, response) + moved,
+        append=_closing_rows(draft, turn, response) + moved,
         truncate=cut,
     )
 
 
 def _moved(draft: Draft, turn: Turn) -> tuple[Position | None, tuple[Row, ...]]:
-    """Return where the log is cut, and the rows that follow there: what a turn did not process is first in the next."""
+    """Return where the log is cut and the rows that follow: what the turn did not process is first in the next one."""
     if not draft.waiting or draft.waiting[0].turn > turn.number:
         return None, ()
     moved = [*(row.event for row in draft.waiting), *draft.arrivals]
@@ -220,7 +206,7 @@ def _end(draft: Draft, turn: Turn, complete_: pb.Complete, response: pb.Orchestr
     return _changes(
         draft,
         states.touched(draft.state, draft.now, 0, **fields),
-        append=_covered(draft, turn, response) + moved,
+        append=_closing_rows(draft, turn, response) + moved,
         truncate=cut,
         output=None if result is None else result.value,
         close_all=True,
@@ -254,7 +240,7 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         "version": instance.version,
         "recorded": b"",
         "status": Status.RUNNING,
-        "trace": b"",  # a trace that went on for ever would be of no use
+        "trace": b"",  # an eternal workflow would make a trace without end
     }
     return _changes(
         draft,

@@ -6,7 +6,7 @@ A client names a file, never a place: whoever reaches the app port must not writ
 from typing import Protocol
 
 from sidecar.actors.clock import Clock
-from sidecar.core.model import AppIdentity
+from sidecar.core.identity import AppIdentity
 from sidecar.edge.admin.inspection import SERVICE
 from sidecar.edge.rpc import guarded, parsed
 from sidecar.edge.transport.ports import Call, Handlers, Refused, StatusCode

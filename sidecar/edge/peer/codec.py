@@ -1,8 +1,9 @@
 """The messages of a peer link and the values of the core, from one to the other. Pure."""
 
 from sidecar.core.errors import MalformedError
+from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import LARGEST_NUMBER, PeerId
-from sidecar.core.model import DEFAULT_HUB, ActorId, AppIdentity, CallId, Kind, Outcome, Reminder, Reply
+from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome, Reminder, Reply
 from sidecar.core.names import invalid_instance_id
 from sidecar.schema import peer_pb2 as pb
 

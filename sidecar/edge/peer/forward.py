@@ -17,8 +17,8 @@ from google.protobuf.message import DecodeError
 from sidecar.actors.clock import usable
 from sidecar.actors.engine import Engine
 from sidecar.core.ids import Ids, PeerId
-from sidecar.core.model import Forgotten, Received
 from sidecar.core.names import invalid_app_id
+from sidecar.core.receipts import Forgotten, Received
 from sidecar.edge.dialects import wire
 from sidecar.edge.rpc import Forwarded, parse
 from sidecar.edge.transport.ports import Call, Refused, StatusCode, UnaryHandler

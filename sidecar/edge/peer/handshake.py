@@ -1,7 +1,7 @@
 """How two sidecars find out, before anything else, that each is who the other means. Pure."""
 
 from sidecar.core.errors import MalformedError
-from sidecar.core.model import AppIdentity
+from sidecar.core.identity import AppIdentity
 from sidecar.core.names import invalid_app_id
 from sidecar.schema import peer_pb2 as pb
 

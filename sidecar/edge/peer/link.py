@@ -12,8 +12,10 @@ from typing import Any, Protocol
 import structlog
 
 from sidecar.core.errors import MalformedError
+from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import LARGEST_NUMBER, PeerId
-from sidecar.core.model import AppIdentity, Forgotten, Outcome, Received, Reminder, Reply
+from sidecar.core.model import Outcome, Reminder, Reply
+from sidecar.core.receipts import Forgotten, Received
 from sidecar.edge.peer.codec import answer_of, message_of, reminder_of, reply_of
 from sidecar.edge.peer.forward import Served
 from sidecar.edge.transport.ports import Closed, Outflow, Refused

@@ -7,7 +7,8 @@ from google.protobuf.empty_pb2 import Empty
 
 from sidecar.core import events
 from sidecar.core.names import invalid_name, invalid_tags
-from sidecar.core.operations import Identity, Start
+from sidecar.core.operations import Start
+from sidecar.core.workflow.creation import Identity
 from sidecar.edge import dialects
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, parse, parsed
 from sidecar.edge.taskhub.streams import Streams

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sidecar.core.model import AppIdentity
+from sidecar.core.identity import AppIdentity
 from sidecar.store.protocol import Copied, CopyError
 from sidecar.store.sqlite import backup as backups
 from sidecar.store.sqlite import check as checks

@@ -3,9 +3,9 @@
 from typing import Any
 
 from sidecar.core.attempts import DeliveryAttempts
+from sidecar.core.identity import AppIdentity
 from sidecar.core.model import (
     ActorId,
-    AppIdentity,
     CallId,
     CallKind,
     Child,

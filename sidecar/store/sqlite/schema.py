@@ -12,7 +12,7 @@ from typing import NamedTuple
 import structlog
 from filelock import FileLock, Timeout
 
-from sidecar.core.model import AppIdentity
+from sidecar.core.identity import AppIdentity
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import structlog
 
-from sidecar.core.model import AppIdentity, CallId, Changes, Child, Instance, Position, Reminder, Row, State
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import CallId, Changes, Child, Instance, Position, Reminder, Row, State
 from sidecar.core.workflow.state import load as load_state
 from sidecar.store.protocol import (
     Criteria,

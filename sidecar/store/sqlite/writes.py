@@ -3,7 +3,8 @@
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from sidecar.core.model import AppIdentity, Changes, Instance, Reminder
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import Changes, Instance, Reminder
 from sidecar.store.protocol import Refusal
 from sidecar.store.sqlite import rows
 

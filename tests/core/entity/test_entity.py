@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.core import events
 from sidecar.core.delivery import Arrival, arrive
-from sidecar.core.entity import entity
+from sidecar.core.entity import entity, locks
 from sidecar.core.entity.entity import Batch
 from sidecar.core.errors import OvertakenError
 from sidecar.core.model import NO_CALL, ActorId, CallId, Kind, Lock, Outcome, Reminder, Status
@@ -200,8 +200,8 @@ def test_an_operation_signals_others_and_starts_workflows(counter: Counter) -> N
     later = events.timestamp(NOW + 5 * SECOND)
     to_other = pb.SendSignal(instance_id="@Other@x", name="hello", input=text("1"), scheduled_time=later)
     start = pb.StartWorkflow(instance_id="run", name="Flow", input=text("2"), scheduled_time=later)
-    wishes = [pb.OperationAction(send_signal=to_other), pb.OperationAction(start_workflow=start)]
-    counter.signal("go").run(actions=wishes)
+    actions = [pb.OperationAction(send_signal=to_other), pb.OperationAction(start_workflow=start)]
+    counter.signal("go").run(actions=actions)
     signaled = one(counter.last.set, Kind.EVENT)
     assert (signaled.target, signaled.source, signaled.due) == (
         ME.entity("default", "@other@x"),
@@ -218,8 +218,8 @@ def test_an_operation_signals_others_and_starts_workflows(counter: Counter) -> N
 
 def test_a_workflow_that_an_entity_starts_has_no_parent_and_starts_once() -> None:
     counter, flow = Counter(), Flow()
-    wish = pb.OperationAction(start_workflow=pb.StartWorkflow(instance_id="w", name="order"))
-    counter.signal("go").run(actions=[wish])
+    action = pb.OperationAction(start_workflow=pb.StartWorkflow(instance_id="w", name="order"))
+    counter.signal("go").run(actions=[action])
     created = one(counter.last.set, Kind.DETACHED)
     assert flow.arrive(created).reply.outcome is Outcome.DONE
     assert (flow.instance.parent, flow.instance.name, flow.instance.ready) == (None, "order", True)
@@ -363,7 +363,7 @@ def test_an_orphaned_lock_goes_behind_what_its_holder_has_asked_for(counter: Cou
     counter.lock("w").call("w", "last").signal("waits")
     orphan = counter.instance.lock
     assert orphan is not None
-    counter.take(entity.release(counter.at, counter.live, orphan))
+    counter.take(locks.release(counter.at, counter.live, orphan))
     assert (counter.holder, counter.may_run()) == ("w", ["last"])
     counter.run()
     assert (counter.holder, counter.may_run()) == (None, ["waits"])
@@ -424,6 +424,6 @@ def test_an_orphaned_lock_goes_to_the_next_that_waits(counter: Counter) -> None:
     counter.lock("w").lock("v")
     orphan = counter.instance.lock
     assert orphan is not None
-    counter.take(entity.release(counter.at, counter.live, orphan))
+    counter.take(locks.release(counter.at, counter.live, orphan))
     assert counter.holder == "v"
-    assert entity.release(counter.at, counter.live, orphan).changes is None
+    assert locks.release(counter.at, counter.live, orphan).changes is None

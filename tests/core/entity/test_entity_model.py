@@ -16,7 +16,7 @@ from sidecar.core.entity import entity
 from sidecar.core.entity.entity import Batch
 from sidecar.core.model import DONE, Decision, Reminder, State
 from sidecar.schema import taskhub_pb2 as pb
-from tests.core.builders import call, end, lock, renew, text, unlock, wish
+from tests.core.builders import call, end, lock, renew, start_request, text, unlock
 from tests.core.world import World
 
 ENTITIES = ["@n@a", "@n@b", "@n@c"]
@@ -102,7 +102,7 @@ class Contention(RuleBasedStateMachine):
     def start(self, wanted: list[str]) -> None:
         name = f"w{len(self.programs)}"
         self.programs[name] = Program(wanted)
-        self.world.take(name, operations.start(self.world.at, None, wish(name, f"{name}-1")))
+        self.world.take(name, operations.start(self.world.at, None, start_request(name, f"{name}-1")))
 
     @precondition(fronts)
     @rule(data=st.data())

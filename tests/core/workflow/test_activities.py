@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import delivery, events, operations
+from sidecar.core import activities, events, operations
 from sidecar.core.errors import MalformedError
-from sidecar.core.model import AppIdentity, Changes, Context, Kind, Outcome, Reminder
+from sidecar.core.identity import AppIdentity, Context
+from sidecar.core.model import Changes, Kind, Outcome, Reminder
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import ME, ML, NOW, SECOND, Flow, end, kind_of, message, outcome_of, result, task
 
@@ -27,11 +28,11 @@ def there() -> Context:
 def test_an_own_activity_ends_with_the_answer_of_its_worker() -> None:
     flow = Flow().start()
     [request] = flow.turn(task(0)).set
-    decision = flow.take(delivery.activity_done(flow.at, flow.live, request, outcome_of(request)))
+    decision = flow.take(activities.activity_done(flow.at, flow.live, request, outcome_of(request)))
     assert decision.reply.outcome is Outcome.DONE
     assert (flow.last.required, set(flow.last.dropped), flow.last.closed) == ((request.id,), {request.id}, (0,))
     assert [kind_of(row.event) for row in flow.state.inbox] == ["task_completed"]
-    again = delivery.activity_done(flow.at, flow.live, request, outcome_of(request))
+    again = activities.activity_done(flow.at, flow.live, request, outcome_of(request))
     assert again.changes == Changes(dropped=(request.id,), required=(request.id,))
     assert again.reply.outcome is Outcome.DUPLICATE
 
@@ -44,14 +45,14 @@ def test_an_own_activity_that_nobody_waits_for_is_used_up_all_the_same(fate: str
         flow.turn(end())
     else:
         flow.take(operations.purge(flow.at, flow.live, force=True))
-    decision = delivery.activity_done(flow.at, flow.live, request, outcome_of(request))
+    decision = activities.activity_done(flow.at, flow.live, request, outcome_of(request))
     assert decision.changes == Changes(dropped=(request.id,), required=(request.id,))
     assert decision.reply.outcome is (Outcome.DUPLICATE if fate == "ended" else Outcome.MISSING)
 
 
 def test_an_activity_of_another_app_is_taken_in_with_its_way_back() -> None:
     message_of_peer = replace(sent(), id=77, target=ML.activity("default", "w::0::1"))
-    changes = delivery.accept_activity(there(), message_of_peer)
+    changes = activities.accept_activity(there(), message_of_peer)
     [taken] = changes.set
     assert changes == Changes(set=(taken,))
     assert taken == replace(message_of_peer, id=1, owner=0, due=NOW + SECOND)
@@ -60,16 +61,16 @@ def test_an_activity_of_another_app_is_taken_in_with_its_way_back() -> None:
 
 def test_an_activity_whose_request_cannot_be_read_is_refused() -> None:
     with pytest.raises(MalformedError):
-        delivery.accept_activity(there(), replace(sent(), payload=b"\xff"))
+        activities.accept_activity(there(), replace(sent(), payload=b"\xff"))
 
 
 def test_the_result_of_an_activity_of_another_app_replaces_it_and_resolves_the_call_at_home() -> None:
     home = Flow().start()
     [request] = home.turn(task(0, app="ml")).set
     at = there()
-    [taken] = delivery.accept_activity(at, request).set
+    [taken] = activities.accept_activity(at, request).set
     failed = pb.ActivityResponse(task_id=0, failure=pb.FailureDetails(error_type="Broken"))
-    changes = delivery.foreign_activity_done(at, taken, events.task_result(at.now, failed))
+    changes = activities.foreign_activity_done(at, taken, events.task_result(at.now, failed))
     [back] = changes.set
     assert changes == Changes(set=(back,), dropped=(taken.id,), required=(taken.id,))
     assert (back.kind, back.owner, back.target, back.call) == (Kind.RESULT, 0, request.source, request.call)
@@ -82,7 +83,7 @@ def test_the_result_of_an_activity_of_another_app_replaces_it_and_resolves_the_c
 
 
 def test_a_withdrawn_activity_goes_only_if_it_is_still_there() -> None:
-    assert delivery.withdrawn(sent()) == Changes(dropped=(sent().id,), required=(sent().id,))
+    assert activities.withdrawn(sent()) == Changes(dropped=(sent().id,), required=(sent().id,))
 
 
 def test_the_withdrawal_of_an_activity_names_the_call_under_which_it_was_taken_in() -> None:

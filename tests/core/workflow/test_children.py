@@ -1,4 +1,4 @@
-"""Children: how they come to be at the asking of a parent, and whom they obey."""
+"""Children: how they come to be when a parent asks for them, and whose commands they take."""
 
 from dataclasses import replace
 
@@ -6,7 +6,8 @@ import pytest
 
 from sidecar.core import delivery, events
 from sidecar.core.delivery import Arrival
-from sidecar.core.model import NO_CALL, ActorId, AppIdentity, CallId, Changes, Child, Kind, Outcome, Parent, Status
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import NO_CALL, ActorId, CallId, Changes, Child, Kind, Outcome, Parent, Status
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import (
     MADE,
@@ -136,7 +137,7 @@ ORDERS = {
         (ME.workflow("default", "boss"), MADE),
     ],
 )
-def test_a_child_obeys_only_the_call_that_made_it(what: str, actor: ActorId, call: CallId) -> None:
+def test_a_child_takes_commands_only_of_the_call_that_made_it(what: str, actor: ActorId, call: CallId) -> None:
     """M81"""
     flow = Flow().start(parent=PARENT)
     flow.turn(timer(0))

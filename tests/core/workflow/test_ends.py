@@ -170,7 +170,7 @@ def test_a_continued_execution_begins_with_its_input_and_then_what_belongs_to_no
     changes = flow.complete(turn, renew('"next"', carryover_events=carried))
     assert changes.truncate == (0, 0)
     rows = [events.decode(row.event) for row in flow.state.inbox]
-    assert [row.position for row in flow.state.inbox] == [(3, place) for place in range(1, 8)]
+    assert [row.position for row in flow.state.inbox] == [(3, index) for index in range(1, 8)]
     assert [event.event_raised.name or event.WhichOneof("kind") for event in rows] == [
         *("execution_started", "x", "y", "a", "execution_suspended", "b", "execution_resumed")
     ]

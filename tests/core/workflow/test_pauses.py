@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from sidecar.core import events, operations
-from sidecar.core.model import AppIdentity, Kind, Outcome, Reminder, Status
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import Kind, Outcome, Reminder, Status
 from sidecar.core.workflow import pauses, stalls
 from tests.core.builders import (
     ME,
@@ -74,7 +75,7 @@ def test_a_command_that_changes_nothing_is_not_passed_on() -> None:
     assert pauses.suspend(flow.at, flow.live, None).changes is None
 
 
-def test_a_child_obeys_and_passes_on_whatever_its_own_configuration_says() -> None:
+def test_a_child_carries_orders_out_and_passes_them_on_whatever_its_own_configuration_says() -> None:
     flow = family(ME, parent=PARENT)
     flow.now += SECOND
     flow.arrive(order(5, PAUSE), message(5, "front"))
@@ -87,7 +88,7 @@ def test_a_child_obeys_and_passes_on_whatever_its_own_configuration_says() -> No
     assert [what for _, _, what in told(flow)] == ["execution_resumed"] * 2
 
 
-def test_an_order_that_was_overtaken_by_a_later_one_is_not_obeyed() -> None:
+def test_an_order_that_was_overtaken_by_a_later_one_is_not_carried_out() -> None:
     flow = family(parent=PARENT)
     flow.arrive(order(6, GO_ON), message(6, "front"))
     assert (flow.last.append, told(flow)[0][2]) == ((), "execution_resumed")
@@ -98,7 +99,7 @@ def test_an_order_that_was_overtaken_by_a_later_one_is_not_obeyed() -> None:
     assert flow.instance.suspended
 
 
-def test_what_a_child_has_obeyed_holds_over_continue_as_new() -> None:
+def test_the_last_order_of_a_child_is_kept_over_continue_as_new() -> None:
     flow = Flow(CASCADING).start(parent=PARENT)
     flow.arrive(order(6, GO_ON), message(6, "front"))
     flow.turn(renew())

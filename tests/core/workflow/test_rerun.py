@@ -6,9 +6,9 @@ import pytest
 
 from sidecar.core import events
 from sidecar.core.model import CallKind, Kind, Outcome, Position, Rewind, Row, Status
-from sidecar.core.operations import Identity
 from sidecar.core.workflow import pauses, rerun
 from sidecar.core.workflow import state as states
+from sidecar.core.workflow.creation import Identity
 from sidecar.core.workflow.rerun import RerunRequest, Source
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import (
@@ -73,10 +73,10 @@ def done() -> Past:
     return flow
 
 
-def again(flow: Past, event_id: int, **wish: object) -> Flow:
+def again(flow: Past, event_id: int, **changed: object) -> Flow:
     """The new instance."""
     fresh = Flow(now=flow.now)
-    decision = rerun.rerun(fresh.at, None, flow.source(), NEW, RerunRequest(event_id, **wish))  # type: ignore[arg-type]
+    decision = rerun.rerun(fresh.at, None, flow.source(), NEW, RerunRequest(event_id, **changed))  # type: ignore[arg-type]
     assert decision.reply.outcome is Outcome.DONE, decision.reply
     fresh.take(decision)
     return fresh
@@ -150,7 +150,7 @@ def test_a_pause_of_the_original_is_none_of_the_new_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "wanted"),
+    ("changed", "wanted"),
     [
         ({}, None),
         ({"input": text("7")}, None),
@@ -158,11 +158,11 @@ def test_a_pause_of_the_original_is_none_of_the_new_one() -> None:
         ({"overwrite": True}, ""),
     ],
 )
-def test_the_input_is_another_only_if_that_is_asked_for(wish: dict[str, object], wanted: str | None) -> None:
+def test_the_input_is_another_only_if_that_is_asked_for(changed: dict[str, object], wanted: str | None) -> None:
     flow = Past()
     flow.start()
     flow.turn(task(1, input=text("1")), end())
-    fresh = again(flow, 1, **wish)
+    fresh = again(flow, 1, **changed)
     request = pb.ActivityRequest.FromString(one(fresh.last.set, Kind.ACTIVITY).payload)
     assert request.input.value == ("1" if wanted is None else wanted)
     assert request.HasField("input") is (wanted != "")
@@ -199,14 +199,14 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_rerun_is_refused_and_says_why(case: str) -> None:
-    number, wish, outcome, said = REFUSED[case]
+    number, changed, outcome, said = REFUSED[case]
     source = done().source()
     if case == "still running":
         source = source._replace(instance=replace(source.instance, status=Status.RUNNING))
     if case == "a child":
         source = source._replace(instance=replace(source.instance, parent=PARENT))
     fresh = Flow()
-    decision = rerun.rerun(fresh.at, None, source, NEW, RerunRequest(number, **wish))
+    decision = rerun.rerun(fresh.at, None, source, NEW, RerunRequest(number, **changed))
     assert decision.changes is None
     assert decision.reply.outcome is outcome
     assert said in decision.reply.text

@@ -39,12 +39,12 @@ def test_what_was_not_processed_comes_again_before_what_arrived_meanwhile(flow: 
 def test_the_log_shows_what_was_processed_and_then_the_actions_of_the_turn(flow: Flow) -> None:
     turn = flow.begin()
     changes = flow.complete(turn, task(7), **processed(3))
-    covered = sorted(
+    completed = sorted(
         [*turn.rows[:2], *(row for row in changes.append if row.turn <= flow.instance.last_completed_turn)]
     )
-    assert kinds(covered) == ["orchestrator_started", "event_raised", "event_raised", "task_scheduled"]
-    assert len({row.position for row in covered}) == len(covered)
-    assert all(row.position < changes.truncate for row in covered[:3] if changes.truncate)
+    assert kinds(completed) == ["orchestrator_started", "event_raised", "event_raised", "task_scheduled"]
+    assert len({row.position for row in completed}) == len(completed)
+    assert all(row.position < changes.truncate for row in completed[:3] if changes.truncate)
     assert [row.turn for row in changes.append if row.turn > flow.instance.last_completed_turn] == [turn.number + 1]
 
 

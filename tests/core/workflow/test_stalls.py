@@ -128,13 +128,13 @@ def test_one_event_for_each_text_and_none_for_the_same_again(flow: Flow) -> None
 
 def test_several_stalls_stand_in_their_order() -> None:
     flow = Flow().start()
-    places = []
+    positions = []
     for number in range(3):
         changes = stalls.stalled(flow.at, flow.state, stalls.too_large(number + 1, 0))
         assert changes is not None
-        places.append(flow.commit(changes).append[0].position)
-    assert places == sorted(set(places))
-    assert {turn for turn, _ in places} == {0}, "before the first turn as well"
+        positions.append(flow.commit(changes).append[0].position)
+    assert positions == sorted(set(positions))
+    assert {turn for turn, _ in positions} == {0}, "before the first turn as well"
 
 
 def test_a_turn_that_is_completed_ends_it(flow: Flow) -> None:

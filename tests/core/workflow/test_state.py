@@ -13,7 +13,7 @@ from sidecar.core.workflow import pauses
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow import turn as turns
 from sidecar.schema import taskhub_pb2 as pb
-from tests.core.builders import ME, NOW, SECOND, Flow, child, end, renew, result, send, task, timer, wish
+from tests.core.builders import ME, NOW, SECOND, Flow, child, end, renew, result, send, start_request, task, timer
 from tests.core.world import Stored, World
 
 # ---------------------------------------------------------------- single steps
@@ -109,7 +109,7 @@ class Steps(RuleBasedStateMachine):
         world = self.world
         state = world.state(name)
         policy = {"replaceable": ANY} if replace else {}
-        asked = wish(name, f"x-{self.fresh()}", scheduled_at=NOW + 5 * SECOND if later else None, **policy)
+        asked = start_request(name, f"x-{self.fresh()}", scheduled_at=NOW + 5 * SECOND if later else None, **policy)
         world.take(name, operations.start(world.at, state, asked))
 
     @precondition(lambda self: self.world.memory)

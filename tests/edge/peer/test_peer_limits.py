@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar.core.model import Forgotten, Reply
+from sidecar.core.model import Reply
+from sidecar.core.receipts import Forgotten
 from sidecar.edge.peer import forward
 from sidecar.edge.peer.forward import Served
 from sidecar.edge.peer.link import MOST_BATCHES

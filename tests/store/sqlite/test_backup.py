@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from sidecar.core.model import AppIdentity, CallKind, Changes, Kind
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import CallKind, Changes, Kind
 from sidecar.store.protocol import CopyError
 from sidecar.store.sqlite import check, restore, schema
 from sidecar.store.sqlite.backup import Backups

@@ -23,7 +23,9 @@ import structlog
 import uvloop
 
 from sidecar.core.attempts import Crash
-from sidecar.core.model import AppIdentity, Changes, Delivered, Kind, Lost, Position, Received, Row
+from sidecar.core.identity import AppIdentity
+from sidecar.core.model import Changes, Kind, Position, Row
+from sidecar.core.receipts import Delivered, Lost, Received
 from sidecar.store.protocol import Refusal, UnavailableError
 from sidecar.store.sqlite import schema
 from sidecar.store.sqlite import store as sqlite

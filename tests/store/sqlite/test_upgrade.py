@@ -16,7 +16,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events
-from sidecar.core.model import Kind, Outcome, Received, Status
+from sidecar.core.model import Kind, Outcome, Status
+from sidecar.core.receipts import Received
 from sidecar.core.workflow import calls
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.sqlite import check, schema
