@@ -29,11 +29,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, eq=False)
 class TurnLease(Lease):
-    """A turn that a worker has; `sent` is how many events of the past it stands on, `withheld` if not all were sent."""
+    """A turn that a worker has; `sent` is how many events of the past it stands on, `withheld` if not all were sent.
+
+    `stored` says that the answer which has claimed it is committed.
+    """
 
     turn: Turn | None = None
     sent: int = 0
     withheld: bool = False
+    stored: bool = False
 
     @property
     def key(self) -> int:
@@ -155,15 +159,20 @@ class TurnWork(ActorLeases[TurnLease]):
 
     def committed(self, actor: Actor, changes: Changes) -> None:
         """Move what is kept of an instance over changes, which may be those of the answer that has claimed its turn."""
-        lease, instance = self.lease_of(actor), changes.instance
-        turn = None
-        if lease is not None and lease.claimed and lease.turn is not None and instance is not None:
-            turn = lease.turn if instance.last_completed_turn >= lease.turn.number else None
+        turn, instance = self._completed_by(actor, changes), changes.instance
         if turn is not None:
             self._refusals.done(actor.address)
             if instance is not None and instance.execution != turn.execution:
                 self.forget_refusals(actor)
         self._pasts.committed(actor.address, changes, turn)
+
+    def _completed_by(self, actor: Actor, changes: Changes) -> Turn | None:
+        """Return the turn that changes complete, None if they complete none."""
+        lease, instance = self.lease_of(actor), changes.instance
+        if lease is None or lease.turn is None or not lease.claimed or lease.stored or instance is None:
+            return None
+        lease.stored = instance.last_completed_turn >= lease.turn.number
+        return lease.turn if lease.stored else None
 
     def loaded(self, actor: Actor) -> None:
         """An instance was read anew: the turn that an answer has claimed is closed as before, or counts no more."""

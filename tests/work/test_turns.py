@@ -200,6 +200,23 @@ async def test_an_answer_that_meets_a_conflict_does_not_swallow_what_arrived_mea
     assert raised((await hand.turn(2)).new) == ["early", "late"]
 
 
+async def test_what_is_committed_together_with_an_answer_is_not_taken_for_seen(world: World, hand: Hand) -> None:
+    await world.start("a")
+    item = await hand.turn(1)
+    world.store.gate.clear()
+    first = world.event("a", "first")
+    await asyncio.sleep(0.01)
+    completing = asyncio.create_task(world.complete(item, timer(0, world.clock.wall + 10**9)))
+    await asyncio.sleep(0.01)
+    late = world.event("a", "late")
+    await asyncio.sleep(0.01)
+    world.store.gate.set()
+    assert [(await done).outcome for done in (first, completing, late)] == [DONE] * 3
+    assert len(world.store.batches[-1]) == 2
+    assert raised((await hand.turn(2)).new) == ["first", "late"]
+    assert kinds(hand.past_seen[1]) == ["orchestrator_started", "execution_started", "timer_created"]
+
+
 async def test_an_answer_whose_commit_failed_is_decided_anew(world: World, hand: Hand) -> None:
     await world.start("a")
     item = await hand.turn(1)
