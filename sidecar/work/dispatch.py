@@ -100,6 +100,7 @@ class Dispatch:
     def loaded(self, actor: Actor) -> None:
         """See `Effects`."""
         self.turns.loaded(actor)
+        self.entities.loaded(actor)
         if actor.state is not None:
             self._queue(actor, actor.state.instance)
 

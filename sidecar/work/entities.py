@@ -92,6 +92,12 @@ class EntityWork(ActorLeases[EntityLease]):
         else:
             self._slow.pop(address, None)
 
+    def loaded(self, actor: Actor) -> None:
+        """An entity was read anew: an answer counts no more if what it has run is done, since places are used again."""
+        lease, state = self.lease_of(actor), actor.state
+        if lease is not None and lease.claimed and lease.batch is not None:
+            lease.void = state is None or not set(lease.batch.rows) <= set(state.inbox)
+
     def forgotten(self, actor: Actor) -> None:
         """An entity was dropped from memory."""
         self.recall(actor)

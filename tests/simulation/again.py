@@ -85,11 +85,11 @@ class Again(Clients):
         if not numbers:
             return
         number, new_id = self._rng.choice(numbers), f"{instance_id}r"
-        again = node.middle.services.administration
+        request = RerunRequest(number)
         reply = await self._insist(
             node,
             f"rerun {instance_id} from {number}",
-            lambda: again.rerun((HUB, instance_id), new_id, RerunRequest(number)),
+            lambda: node.middle.services.administration.rerun((HUB, instance_id), new_id, request),
         )
         if reply.outcome in (Outcome.DONE, Outcome.EXISTS):
             begun = next(event.execution_started for event in past if event.HasField("execution_started"))

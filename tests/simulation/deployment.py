@@ -72,6 +72,8 @@ def track_tasks(loop: asyncio.AbstractEventLoop) -> None:
         if life is not None:
             life.tasks[task] = None
             task.add_done_callback(lambda done: life.tasks.pop(done, None))
+            if life.over:
+                task.cancel()  # what is cancelled with a process may still start something; a real one could not
         return task
 
     loop.set_task_factory(factory)
@@ -175,6 +177,7 @@ class Node:
         self.running.clear()
         self.network.endpoints.pop(self.name, None)
         self.network.drop_all(self.name)
+        life.over = True
         for task in list(life.tasks):
             task.cancel()
 

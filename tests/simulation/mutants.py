@@ -222,6 +222,27 @@ MUTANTS = (
         "                pass\n",
     ),
     Mutant(
+        "a-turn-is-not-closed-again",
+        "engine",
+        "core/workflow/turn.py",
+        "    state.tail = after(state, turn)\n    return turn.number",
+        "    return turn.number",
+    ),
+    Mutant(
+        "what-is-stored-with-an-answer-is-seen",
+        "engine",
+        "work/turns.py",
+        "not lease.claimed or lease.stored or instance is None",
+        "not lease.claimed or instance is None",
+    ),
+    Mutant(
+        "a-batch-answers-what-came-into-its-place",
+        "engine",
+        "work/entities.py",
+        "            lease.void = state is None or not set(lease.batch.rows) <= set(state.inbox)\n",
+        "            lease.void = state is None\n",
+    ),
+    Mutant(
         "any-token-answers-a-turn",
         "engine",
         "work/turns.py",

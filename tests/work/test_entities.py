@@ -159,6 +159,20 @@ async def test_a_commit_whose_answer_is_lost_is_not_run_again(world: World, hand
     assert (operations(again), again.state) == (["2"], "kept")
 
 
+async def test_an_answer_that_was_stored_unheard_does_not_answer_what_came_into_its_place(
+    world: World, hand: Hand
+) -> None:
+    await world.signal(C, "1")
+    item = await hand.batch(1)
+    world.store.lost = 1
+    running = asyncio.create_task(world.ran(item, "kept"))
+    await until(lambda: not world.store.lost)
+    await world.signal(C, "2")
+    assert (await running).outcome is Outcome.STALE
+    again = await hand.batch(2)
+    assert (operations(again), again.state) == (["2"], "kept")
+
+
 async def test_everything_is_there_after_a_crash(tmp_path: Path) -> None:
     world = await World.open(tmp_path)
     hand = Hand(max_entities=1)
