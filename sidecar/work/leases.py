@@ -146,6 +146,9 @@ class ActorLeases(ABC, Generic[L]):
     def assign(self, address: Address, worker: Worker) -> None:
         """Give an actor's work to a worker, as soon as the actor is between two steps."""
         actor = self._engine.actor(address)
+        if actor.lease is not None:  # claimed by the answer of a worker that has left since: it is queued afterwards
+            self._held_by(worker).pop(address, None)
+            return
         actor.lease = self._new_lease(actor, worker)
         self._engine.wake(actor)
 

@@ -226,6 +226,26 @@ async def test_an_answer_whose_commit_failed_is_decided_anew(world: World, hand:
     assert (await world.status("a"), len(hand.turns)) == (COMPLETED, 1)
 
 
+async def test_nobody_else_gets_a_turn_whose_answer_waits_for_the_store(world: World, hand: Hand) -> None:
+    await world.start("a")
+    item = await hand.turn(1)
+    world.store.gate.clear()
+    completing = asyncio.create_task(world.complete(item, call(0)))
+    await until(lambda: not world.dispatch.turns.out)
+    world.dispatch.remove_worker(hand.worker)
+    other = Hand("other")
+    world.dispatch.add_worker(other.worker)
+    await world.dispatch.refill()
+    await asyncio.sleep(0.02)
+    assert not other.turns
+    assert not other.worker.turns, "it has its slot back"
+    world.store.gate.set()
+    assert (await completing).outcome is DONE
+    await world.answer(await other.activity(1), peer="ipv4:other")
+    await other.turn(1)
+    assert kinds(other.past_seen[0]) == ["orchestrator_started", "execution_started", "task_scheduled"]
+
+
 async def test_an_answer_counts_though_its_worker_is_gone_before_it_is_stored(world: World, hand: Hand) -> None:
     await world.start("a")
     item = await hand.turn(1)
