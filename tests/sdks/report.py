@@ -10,7 +10,7 @@ from typing import Any
 from tests.sdks.programs import Line
 from tests.sdks.sdks import BUILDS, UNTESTED, Build
 
-_MARKS = {"pass": "ok", "not offered": "\N{EN DASH}", "fail": "FAIL"}
+_MARKS = {"pass": "ok", "not offered": "\N{EN DASH}", "fail": "FAIL", "not built": "not built"}
 _NOT_RUN = "not run"
 
 
@@ -24,12 +24,16 @@ class Column:
     missing_tool: bool = False
 
     def mark(self, scenario: str) -> str:
-        line = self.lines.get(scenario)
-        return _MARKS[line.result] if line else _NOT_RUN
+        return mark(self.lines.get(scenario))
 
     @property
     def failed(self) -> list[Line]:
         return [line for line in self.lines.values() if line.result == "fail"]
+
+
+def mark(line: Line | None) -> str:
+    """What a cell shows."""
+    return _MARKS[line.result] if line else _NOT_RUN
 
 
 def say(text: str) -> None:
@@ -41,7 +45,7 @@ def say(text: str) -> None:
 def table(columns: Sequence[Column], scenarios: Sequence[str]) -> str:
     """For a terminal: the names of the builds hang above their columns."""
     ids = [column.build.id for column in columns]
-    first, width = max(len(name) for name in scenarios), 8
+    first, width = max(len(name) for name in scenarios), 10
     lines = []
     for number, id_ in enumerate(ids):
         lines.append(" " * first + "  " + "│".ljust(width) * number + id_)
@@ -57,6 +61,8 @@ def _row(name: str, marks: Sequence[str], first: int, width: int) -> str:
 def details(columns: Sequence[Column]) -> str:
     """Below the table: what failed and how, what was not run, and why something is not offered."""
     parts = list(_failures(columns))
+    if ready := [column.build.id for column in columns if column.build.ready]:
+        parts.append(f"\nBuilt elsewhere, of these sources: {', '.join(ready)}")
     reasons: dict[str, list[str]] = {}
     for column in columns:
         for line in column.lines.values():
@@ -87,6 +93,7 @@ def save(columns: Sequence[Column], scenarios: Sequence[str]) -> None:
             "id": column.build.id,
             "package": column.build.package,
             "version": column.build.version,
+            "ready": column.build.ready,
             "not_run": column.not_run,
             "scenarios": [line.as_json() for line in column.lines.values()],
         }
@@ -105,5 +112,5 @@ def markdown(columns: Sequence[Column], scenarios: Sequence[str]) -> str:
     for column in columns:
         build = column.build
         rows.append(f"| {build.id} | {build.package} {build.version} | {build.reason} |")
-    rows += [f"| {name} | not tested | {why} |" for name, why in UNTESTED]
+    rows += [f"| {row.name} | not tested | {row.reason} |" for row in UNTESTED]
     return "\n".join(rows) + "\n"

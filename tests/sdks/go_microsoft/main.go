@@ -36,12 +36,12 @@ func main() {
 func registry() *task.TaskRegistry {
 	r := task.NewTaskRegistry()
 	for _, orchestrator := range []task.Orchestrator{
-		Hello, Chain, FanOut, Retry, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying,
-		PayingCarefully, Reporting, Echoing,
+		Hello, Chain, FanOut, FanIn, Retry, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying,
+		PayingCarefully, Reporting, Echoing, Inputs,
 	} {
 		must(r.AddOrchestrator(orchestrator))
 	}
-	for _, activity := range []task.Activity{Greet, AddOne, Square, Shaky, Declining, Echo} {
+	for _, activity := range []task.Activity{Greet, AddOne, Square, Fill, Shaky, Declining, Echo, Show} {
 		must(r.AddActivity(activity))
 	}
 	return r

@@ -23,6 +23,7 @@ func scenarios(client *workflow.Client) stage.Programme {
 			"hello":           c.hello,
 			"chain":           c.chain,
 			"fan-out":         c.fanOut,
+			"fan-in":          c.fanIn,
 			"timer":           c.timer,
 			"event":           c.event,
 			"child":           c.child,
@@ -32,6 +33,7 @@ func scenarios(client *workflow.Client) stage.Programme {
 			"purge":           c.purge,
 			"failure-details": c.failureDetails,
 			"payload":         c.payload,
+			"inputs":          c.inputs,
 			"reuse":           c.reuse,
 			"missing":         c.missing,
 			"scheduled-start": c.scheduledStart,
@@ -196,6 +198,40 @@ func (c *caller) fanOut(s *stage.Stage) string {
 	c.output(s, c.schedule(s, "FanOut", workflow.WithInput(50)), &output)
 	s.Equal(output, 40425, "output")
 	return ""
+}
+
+// --- fan-in ---
+
+func Fill(ctx workflow.ActivityContext) (any, error) {
+	var length int
+	err := ctx.GetInput(&length)
+	return strings.Repeat("x", length), err
+}
+
+func FanIn(ctx *workflow.WorkflowContext) (any, error) {
+	var length, sum int
+	if err := ctx.GetInput(&length); err != nil {
+		return nil, err
+	}
+	tasks := make([]task.Task, 60)
+	for i := range tasks {
+		tasks[i] = ctx.CallActivity(Fill, workflow.ActivityInput(length))
+	}
+	for _, t := range tasks {
+		var text string
+		if err := t.Await(&text); err != nil {
+			return nil, err
+		}
+		sum += len(text)
+	}
+	return sum, nil
+}
+
+func (c *caller) fanIn(s *stage.Stage) string {
+	var output int
+	c.output(s, c.schedule(s, "FanIn", workflow.WithInput(60_000)), &output)
+	s.Equal(output, 3_600_000, "characters")
+	return "3.6 MB: this SDK takes no history above 4 MiB"
 }
 
 // --- timer ---
@@ -445,6 +481,37 @@ func (c *caller) payload(s *stage.Stage) string {
 	s.OK(json.Unmarshal([]byte(c.state(s, id).SerializedInput), &input), "input")
 	s.Check(input == text, "the input is kept")
 	return ""
+}
+
+// --- inputs ---
+
+func Show(ctx workflow.ActivityContext) (any, error) {
+	var input json.RawMessage
+	if err := ctx.GetInput(&input); err != nil {
+		return nil, err
+	}
+	return stage.Show(input)
+}
+
+// Inputs gives an activity there, by a route, each kind of input, and at last none.
+func Inputs(ctx *workflow.WorkflowContext) (any, error) {
+	var text string
+	var shown []string
+	for _, input := range stage.Inputs {
+		if err := ctx.CallActivity(Show, workflow.ActivityInput(input)).Await(&text); err != nil {
+			return nil, err
+		}
+		shown = append(shown, text)
+	}
+	err := ctx.CallActivity(Show).Await(&text)
+	return append(shown, text), err
+}
+
+func (c *caller) inputs(s *stage.Stage) string {
+	var shown []string
+	c.output(s, c.schedule(s, "Inputs"), &shown)
+	s.Equal(shown, stage.Shown, "what the activity was given")
+	return "by a route of the sidecar: CallActivity cannot name a target app"
 }
 
 // --- reuse, missing ---
