@@ -12,6 +12,7 @@ from tests.sdks.sdks import BUILDS, UNTESTED, Build
 
 _MARKS = {"pass": "ok", "not offered": "\N{EN DASH}", "fail": "FAIL", "not built": "not built"}
 _NOT_RUN = "not run"
+_SHORT = {"C#": ".NET", "JavaScript": "JS", "Python": "Py"}
 
 
 @dataclass(slots=True)
@@ -85,6 +86,13 @@ def _failures(columns: Sequence[Column]) -> Iterator[str]:
             yield textwrap.indent(line.detail, "    ")
 
 
+def title(build: Build) -> str:
+    """The build's name in the README: `python-dapr-1.19` is "Dapr Py 1.19"."""
+    _, _, *rest = build.id.split("-")
+    family = "MS" if build.family == "microsoft" else "Dapr"
+    return " ".join([family, _SHORT.get(build.language, build.language), *rest])
+
+
 def save(columns: Sequence[Column], scenarios: Sequence[str]) -> None:
     """Writes build/sdks/matrix.json and matrix.md."""
     BUILDS.mkdir(parents=True, exist_ok=True)
@@ -105,7 +113,7 @@ def save(columns: Sequence[Column], scenarios: Sequence[str]) -> None:
 
 def markdown(columns: Sequence[Column], scenarios: Sequence[str]) -> str:
     """The table as the README has it: a row for each scenario, and the packages below."""
-    rows = ["| | " + " | ".join(column.build.id for column in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    rows = ["| | " + " | ".join(title(column.build) for column in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name in scenarios:
         rows.append(f"| `{name}` | " + " | ".join(column.mark(name) for column in columns) + " |")
     rows += ["", "| build | package | |", "|---|---|---|"]

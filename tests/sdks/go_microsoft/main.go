@@ -37,11 +37,13 @@ func registry() *task.TaskRegistry {
 	r := task.NewTaskRegistry()
 	for _, orchestrator := range []task.Orchestrator{
 		Hello, Chain, FanOut, FanIn, Retry, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying,
-		PayingCarefully, Reporting, Echoing, Inputs,
+		PayingCarefully, Reporting, Echoing, RemoteActivity, Inputs, RemoteChild, RoutedChild,
 	} {
 		must(r.AddOrchestrator(orchestrator))
 	}
-	for _, activity := range []task.Activity{Greet, AddOne, Square, Fill, Shaky, Declining, Echo, Show} {
+	for _, activity := range []task.Activity{
+		Greet, AddOne, Square, Fill, Shaky, Declining, Echo, Where, RoutedWhere, Show,
+	} {
 		must(r.AddActivity(activity))
 	}
 	return r

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -36,14 +37,14 @@ func scenarios(hub *client.TaskHubGrpcClient) stage.Programme {
 			"failure-details": c.failureDetails,
 			"custom-status":   c.customStatus,
 			"payload":         c.payload,
+			"remote-activity": c.remoteActivity,
 			"inputs":          c.inputs,
+			"remote-child":    c.remoteChild,
 			"reuse":           c.reuse,
 			"missing":         c.missing,
 			"scheduled-start": c.scheduledStart,
 		},
 		NotOffered: map[string]string{
-			"remote-activity": "CallActivity cannot name a target app",
-			"remote-child":    "CallSubOrchestrator cannot name a target app",
 			"query":           "the client has no query",
 			"list-ids":        "the client has no list of IDs",
 			"purge-by-filter": "PurgeOrchestrationState takes one ID",
@@ -60,6 +61,8 @@ func scenarios(hub *client.TaskHubGrpcClient) stage.Programme {
 		},
 	}
 }
+
+const byRoute = "by a route of the sidecar: no call names an app"
 
 // The client of the scenarios.
 type caller struct {
@@ -567,6 +570,58 @@ func (c *caller) payload(s *stage.Stage) string {
 	return ""
 }
 
+// --- other apps: names that begin with "Routed" go there by a route of the sidecar ---
+
+func Where(task.ActivityContext) (any, error) {
+	return os.Getenv("APP_ID"), nil
+}
+
+func RoutedWhere(task.ActivityContext) (any, error) {
+	return os.Getenv("APP_ID"), nil
+}
+
+func RemoteActivity(ctx *task.OrchestrationContext) (any, error) {
+	var here, there string
+	if err := ctx.CallActivity(Where).Await(&here); err != nil {
+		return nil, err
+	}
+	err := ctx.CallActivity(RoutedWhere).Await(&there)
+	return []string{here, there}, err
+}
+
+func RemoteChild(ctx *task.OrchestrationContext) (any, error) {
+	var childID string
+	if err := ctx.GetInput(&childID); err != nil {
+		return nil, err
+	}
+	var visit []string
+	err := ctx.CallSubOrchestrator(RoutedChild, task.WithSubOrchestrationInstanceID(childID)).Await(&visit)
+	return visit, err
+}
+
+func RoutedChild(ctx *task.OrchestrationContext) (any, error) {
+	var where string
+	err := ctx.CallActivity(Where).Await(&where)
+	return []string{string(ctx.ID), where}, err
+}
+
+func (c *caller) remoteActivity(s *stage.Stage) string {
+	var places []string
+	c.output(s, c.schedule(s, "RemoteActivity"), &places)
+	s.Equal(places, []string{os.Getenv("APP_ID"), os.Getenv("OTHER_APP")}, "apps that the activities ran in")
+	return byRoute
+}
+
+func (c *caller) remoteChild(s *stage.Stage) string {
+	childID := stage.NewID("remote-child")
+	var visit []string
+	c.output(s, c.schedule(s, "RemoteChild", api.WithInput(childID)), &visit)
+	s.Equal(visit, []string{childID, os.Getenv("OTHER_APP")}, "ID and app of the child")
+	_, err := c.hub.FetchOrchestrationMetadata(s, api.InstanceID(childID))
+	s.Check(errors.Is(err, api.ErrInstanceNotFound), "the child, looked for here: %v", err)
+	return byRoute
+}
+
 // --- inputs ---
 
 func Show(ctx task.ActivityContext) (any, error) {
@@ -595,7 +650,7 @@ func (c *caller) inputs(s *stage.Stage) string {
 	var shown []string
 	c.output(s, c.schedule(s, "Inputs"), &shown)
 	s.Equal(shown, stage.Shown, "what the activity was given")
-	return "by a route of the sidecar: CallActivity cannot name a target app"
+	return byRoute
 }
 
 // --- reuse, missing ---

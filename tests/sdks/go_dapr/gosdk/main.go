@@ -17,11 +17,11 @@ func main() {
 	must(err)
 	for _, w := range []workflow.Workflow{
 		Hello, Chain, FanOut, FanIn, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying,
-		PayingCarefully, Echoing, Inputs,
+		PayingCarefully, Echoing, RemoteActivity, Inputs, RemoteChild, RoutedChild,
 	} {
 		must(worker.RegisterWorkflow(w))
 	}
-	for _, activity := range []workflow.Activity{Greet, AddOne, Square, Fill, Declining, Echo, Show} {
+	for _, activity := range []workflow.Activity{Greet, AddOne, Square, Fill, Declining, Echo, Where, RoutedWhere, Show} {
 		must(worker.RegisterActivity(activity))
 	}
 	must(worker.Start())

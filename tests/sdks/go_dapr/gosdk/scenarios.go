@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -33,7 +34,9 @@ func scenarios(client *workflow.Client) stage.Programme {
 			"purge":           c.purge,
 			"failure-details": c.failureDetails,
 			"payload":         c.payload,
+			"remote-activity": c.remoteActivity,
 			"inputs":          c.inputs,
+			"remote-child":    c.remoteChild,
 			"reuse":           c.reuse,
 			"missing":         c.missing,
 			"scheduled-start": c.scheduledStart,
@@ -41,8 +44,6 @@ func scenarios(client *workflow.Client) stage.Programme {
 		NotOffered: map[string]string{
 			"retry":           "CallActivity has no retry policy",
 			"custom-status":   "the workflow context cannot set it",
-			"remote-activity": "CallActivity cannot name a target app",
-			"remote-child":    "CallChildWorkflow cannot name a target app",
 			"query":           "the client has no query",
 			"list-ids":        "the client has no list of IDs",
 			"purge-by-filter": "PurgeWorkflow takes one ID",
@@ -59,6 +60,8 @@ func scenarios(client *workflow.Client) stage.Programme {
 		},
 	}
 }
+
+const byRoute = "by a route of the sidecar: no call names an app"
 
 // The client of the scenarios.
 type caller struct {
@@ -483,6 +486,58 @@ func (c *caller) payload(s *stage.Stage) string {
 	return ""
 }
 
+// --- other apps: names that begin with "Routed" go there by a route of the sidecar ---
+
+func Where(workflow.ActivityContext) (any, error) {
+	return os.Getenv("APP_ID"), nil
+}
+
+func RoutedWhere(workflow.ActivityContext) (any, error) {
+	return os.Getenv("APP_ID"), nil
+}
+
+func RemoteActivity(ctx *workflow.WorkflowContext) (any, error) {
+	var here, there string
+	if err := ctx.CallActivity(Where).Await(&here); err != nil {
+		return nil, err
+	}
+	err := ctx.CallActivity(RoutedWhere).Await(&there)
+	return []string{here, there}, err
+}
+
+func RemoteChild(ctx *workflow.WorkflowContext) (any, error) {
+	var childID string
+	if err := ctx.GetInput(&childID); err != nil {
+		return nil, err
+	}
+	var visit []string
+	err := ctx.CallChildWorkflow(RoutedChild, workflow.ChildWorkflowInstanceID(childID)).Await(&visit)
+	return visit, err
+}
+
+func RoutedChild(ctx *workflow.WorkflowContext) (any, error) {
+	var where string
+	err := ctx.CallActivity(Where).Await(&where)
+	return []string{ctx.InstanceID(), where}, err
+}
+
+func (c *caller) remoteActivity(s *stage.Stage) string {
+	var places []string
+	c.output(s, c.schedule(s, "RemoteActivity"), &places)
+	s.Equal(places, []string{os.Getenv("APP_ID"), os.Getenv("OTHER_APP")}, "apps that the activities ran in")
+	return byRoute
+}
+
+func (c *caller) remoteChild(s *stage.Stage) string {
+	childID := stage.NewID("remote-child")
+	var visit []string
+	c.output(s, c.schedule(s, "RemoteChild", workflow.WithInput(childID)), &visit)
+	s.Equal(visit, []string{childID, os.Getenv("OTHER_APP")}, "ID and app of the child")
+	_, err := c.client.FetchWorkflowMetadata(s, childID)
+	s.Check(errors.Is(err, api.ErrInstanceNotFound), "the child, looked for here: %v", err)
+	return byRoute
+}
+
 // --- inputs ---
 
 func Show(ctx workflow.ActivityContext) (any, error) {
@@ -511,7 +566,7 @@ func (c *caller) inputs(s *stage.Stage) string {
 	var shown []string
 	c.output(s, c.schedule(s, "Inputs"), &shown)
 	s.Equal(shown, stage.Shown, "what the activity was given")
-	return "by a route of the sidecar: CallActivity cannot name a target app"
+	return byRoute
 }
 
 // --- reuse, missing ---
