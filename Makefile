@@ -24,7 +24,7 @@ OR_NONE     := $(if $(PYTEST_ARGS),|| [ $$? -eq 5 ])
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test test-hard demo multi-app chaos lock \
-        lock-check image-lint sim soak mutants sdks sdks-record sdks-idle reliability fuzz fuzz-sockets sbom audit \
+        lock-check image-lint sim soak mutants sdks sdks-pairs sdks-record sdks-idle reliability fuzz fuzz-sockets sbom audit \
         clean
 
 help: ## print this list
@@ -95,10 +95,13 @@ test-hard: $(SETUP) $(SETUP_SDKS) ## the tests that need root, strace and faketi
 	@mkdir -p build
 	$(BIN)/pytest --junitxml=build/tests-hard.xml -m hard $(PYTEST_ARGS) tests
 
-MATRIX := $(BIN)/python -m tests.sdks.matrix $(if $(SDKS),--sdks "$(SDKS)")
+MATRIX := $(BIN)/python -m tests.sdks.matrix $(if $(SDKS),--sdks "$(SDKS)") $(if $(READY),--ready $(READY))
 
-sdks: $(SETUP) ## run the SDKs of all languages against real sidecars; SDKS= and SCENARIOS= choose some
+sdks: $(SETUP) ## run the SDKs of all languages against real sidecars; SDKS= and SCENARIOS= choose, READY= has builds
 	$(MATRIX) $(if $(SCENARIOS),--scenarios "$(SCENARIOS)")
+
+sdks-pairs: $(SETUP) ## what an activity is given by a workflow of each other language
+	$(MATRIX) --pairs
 
 sdks-record: $(SETUP) ## the same, and keep what the SDKs send for the tests of the decoding
 	$(MATRIX) --record

@@ -29,7 +29,9 @@ APPS = Path(__file__).resolve().parent / "apps"
 DIALECTS = ("microsoft", "dapr")
 HOST = "127.0.0.1"
 ENDED = ("COMPLETED", "FAILED", "TERMINATED")
-_PORTS = range(20000, 32000)  # below what the system gives to outgoing connections, so that a restart finds it free
+# Below what the system gives to outgoing connections, so that a restart finds them free; in a random order, since other
+# processes choose too, and each once, since none is taken before its sidecar starts.
+_PORTS = itertools.cycle(random.sample(range(20000, 32000), 12000))
 _START_SECONDS = 15.0
 _STOP_SECONDS = 10.0
 _CALL_SECONDS = 60.0
@@ -56,7 +58,7 @@ def lines(path: Path) -> list[str]:
 def free_port() -> int:
     """A port that nothing listens on, neither on IPv4 nor on IPv6."""
     while True:
-        port = random.choice(_PORTS)
+        port = next(_PORTS)
         with suppress(OSError), socket.socket() as four, socket.socket(socket.AF_INET6) as six:
             four.bind((HOST, port))
             with suppress(OSError):  # a machine without IPv6

@@ -5,36 +5,18 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.blackbox.harness import Sidecar
-from tests.sdks import idle, report
+from tests.sdks import idle, pairs, ready, report
 from tests.sdks.programs import OTHER, Beside, Line, ProgramError, play, running
 from tests.sdks.record import Recorder, Recording
 from tests.sdks.report import Column, say
 from tests.sdks.scenarios import SCENARIOS
-from tests.sdks.sdks import LOGS, Build, NotRunError, builds
-
-HOME = "home"
-# An SDK that cannot name an app reaches the other one by these routes of the sidecar at home.
-ROUTES = [f"{kind}:[Rr]outed*={OTHER}" for kind in ("activity", "workflow")]
-
-
-@contextmanager
-def pair(directory: Path, logs: Path) -> Iterator[dict[str, Sidecar]]:
-    """Two sidecars that know each other; their data goes, their logs stay."""
-    sidecars = {app: Sidecar(app, directory) for app in (HOME, OTHER)}
-    sidecars[HOME].peers = {OTHER: sidecars[OTHER].peer_port}
-    sidecars[OTHER].peers = {HOME: sidecars[HOME].peer_port}
-    sidecars[HOME].options = [word for route in ROUTES for word in ("--route", route)]
-    with ExitStack() as stack:
-        for app, sidecar in sidecars.items():
-            sidecar.log = logs / f"sidecar-{app}.log"
-            stack.callback(sidecar.kill9)
-            sidecar.start()
-        yield sidecars
+from tests.sdks.sdks import LOGS, Build, NotRunError, builds, stale
+from tests.sdks.sidecars import HOME, pair
 
 
 def tested(build: Build, scenarios: Sequence[str], *, record: bool) -> Column:
@@ -79,12 +61,15 @@ def _played(
 
 def main() -> int:
     options = _options()
-    chosen = [build for build in builds() if not options.sdks or build.id in options.sdks]
-    _known(options.sdks, [build.id for build in chosen], "SDK")
+    chosen = _chosen(options)
+    # A machine without the tool of a language can still test the rest; in CI all of them must be there.
+    excused = os.environ.get("CI") != "true"
+    if options.idle:
+        return idle.main(chosen, options.idle, excused=excused)
+    if options.pairs:
+        return pairs.main(chosen, excused=excused)
     scenarios = [name for name in SCENARIOS if not options.scenarios or name in options.scenarios]
     _known(options.scenarios, scenarios, "scenario")
-    if options.idle:
-        return idle.main(chosen, options.idle)
     columns = []
     for build in chosen:
         say(f"{build.id}: {build.package} {build.version}")
@@ -94,12 +79,23 @@ def main() -> int:
         report.save(columns, scenarios)
     say("\n" + report.table(columns, scenarios))
     say(report.details(columns))
-    # A machine without the tool of a language can still test the rest; in CI all of them must be there.
-    excused = os.environ.get("CI") != "true"
+    faults = stale(builds())
+    for fault in faults:
+        say(f"\nFAIL {fault}")
     wrong = [
         column for column in columns if column.failed or (column.not_run and not (column.missing_tool and excused))
     ]
-    return 1 if wrong else 0
+    return 1 if wrong or faults else 0
+
+
+def _chosen(options: argparse.Namespace) -> list[Build]:
+    """The builds that were asked for; ends the program if there is no such build, or no ready one of these sources."""
+    chosen = [build for build in builds() if not options.sdks or build.id in options.sdks]
+    _known(options.sdks, [build.id for build in chosen], "SDK")
+    try:
+        return ready.taken(chosen, options.ready)
+    except NotRunError as error:
+        sys.exit(str(error))
 
 
 def _short(column: Column) -> str:
@@ -121,6 +117,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sdks", type=str.split, default=[], help="builds, with spaces between them; without it, all")
     parser.add_argument("--scenarios", type=str.split, default=[], help="the same for scenarios")
+    parser.add_argument("--ready", type=Path, metavar="DIR", help="ready builds for languages whose tools are missing")
+    parser.add_argument("--pairs", action="store_true", help="instead: `inputs` between all pairs of languages")
     parser.add_argument("--record", action="store_true", help="keep what the SDKs send, in tests/edge/corpus")
     parser.add_argument(
         "--idle",

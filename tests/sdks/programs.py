@@ -22,6 +22,8 @@ _STOP_SECONDS = 10.0
 # More than a scenario may take, so that a program reports its own time-outs.
 _LINE_SECONDS = 45.0
 _TAIL = 3000
+# What a program says of a scenario that it does not know.
+_UNKNOWN = "this program does not know it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Line:
     """What became of one scenario."""
 
     scenario: str
-    result: str  # pass, fail, not offered
+    result: str  # pass, fail, not offered, not built
     detail: str = ""
     seconds: float = 0.0
 
@@ -73,6 +75,7 @@ class Program:
     def __init__(self, build: Build, beside: Beside, run_id: str, log: Path, arguments: Sequence[str]) -> None:
         self.name = f"{build.id} {arguments[0]}"
         self.log = log
+        self._ready_made = build.ready
         self._lines: queue.Queue[str | None] = queue.Queue()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as errors:
@@ -103,6 +106,8 @@ class Program:
         detail, seconds = str(answer.get("detail") or ""), float(answer.get("seconds") or 0)
         if answer["result"] == "not offered" and not detail:
             return Line(scenario, "fail", "not offered, but it does not say why", seconds)
+        if self._ready_made and (answer["result"], detail) == ("fail", _UNKNOWN):
+            return Line(scenario, "not built", "", seconds)
         return Line(scenario, answer["result"], detail, seconds)
 
     def send(self) -> None:

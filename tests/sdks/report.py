@@ -10,8 +10,9 @@ from typing import Any
 from tests.sdks.programs import Line
 from tests.sdks.sdks import BUILDS, UNTESTED, Build
 
-_MARKS = {"pass": "ok", "not offered": "\N{EN DASH}", "fail": "FAIL"}
+_MARKS = {"pass": "ok", "not offered": "\N{EN DASH}", "fail": "FAIL", "not built": "not built"}
 _NOT_RUN = "not run"
+_SHORT = {"C#": ".NET", "JavaScript": "JS", "Python": "Py"}
 
 
 @dataclass(slots=True)
@@ -24,12 +25,16 @@ class Column:
     missing_tool: bool = False
 
     def mark(self, scenario: str) -> str:
-        line = self.lines.get(scenario)
-        return _MARKS[line.result] if line else _NOT_RUN
+        return mark(self.lines.get(scenario))
 
     @property
     def failed(self) -> list[Line]:
         return [line for line in self.lines.values() if line.result == "fail"]
+
+
+def mark(line: Line | None) -> str:
+    """What a cell shows."""
+    return _MARKS[line.result] if line else _NOT_RUN
 
 
 def say(text: str) -> None:
@@ -41,7 +46,7 @@ def say(text: str) -> None:
 def table(columns: Sequence[Column], scenarios: Sequence[str]) -> str:
     """For a terminal: the names of the builds hang above their columns."""
     ids = [column.build.id for column in columns]
-    first, width = max(len(name) for name in scenarios), 8
+    first, width = max(len(name) for name in scenarios), 10
     lines = []
     for number, id_ in enumerate(ids):
         lines.append(" " * first + "  " + "│".ljust(width) * number + id_)
@@ -57,6 +62,8 @@ def _row(name: str, marks: Sequence[str], first: int, width: int) -> str:
 def details(columns: Sequence[Column]) -> str:
     """Below the table: what failed and how, what was not run, and why something is not offered."""
     parts = list(_failures(columns))
+    if ready := [column.build.id for column in columns if column.build.ready]:
+        parts.append(f"\nBuilt elsewhere, of these sources: {', '.join(ready)}")
     reasons: dict[str, list[str]] = {}
     for column in columns:
         for line in column.lines.values():
@@ -79,6 +86,13 @@ def _failures(columns: Sequence[Column]) -> Iterator[str]:
             yield textwrap.indent(line.detail, "    ")
 
 
+def title(build: Build) -> str:
+    """The build's name in the README: `python-dapr-1.19` is "Dapr Py 1.19"."""
+    _, _, *rest = build.id.split("-")
+    family = "MS" if build.family == "microsoft" else "Dapr"
+    return " ".join([family, _SHORT.get(build.language, build.language), *rest])
+
+
 def save(columns: Sequence[Column], scenarios: Sequence[str]) -> None:
     """Writes build/sdks/matrix.json and matrix.md."""
     BUILDS.mkdir(parents=True, exist_ok=True)
@@ -87,6 +101,7 @@ def save(columns: Sequence[Column], scenarios: Sequence[str]) -> None:
             "id": column.build.id,
             "package": column.build.package,
             "version": column.build.version,
+            "ready": column.build.ready,
             "not_run": column.not_run,
             "scenarios": [line.as_json() for line in column.lines.values()],
         }
@@ -98,12 +113,12 @@ def save(columns: Sequence[Column], scenarios: Sequence[str]) -> None:
 
 def markdown(columns: Sequence[Column], scenarios: Sequence[str]) -> str:
     """The table as the README has it: a row for each scenario, and the packages below."""
-    rows = ["| | " + " | ".join(column.build.id for column in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    rows = ["| | " + " | ".join(title(column.build) for column in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name in scenarios:
         rows.append(f"| `{name}` | " + " | ".join(column.mark(name) for column in columns) + " |")
     rows += ["", "| build | package | |", "|---|---|---|"]
     for column in columns:
         build = column.build
         rows.append(f"| {build.id} | {build.package} {build.version} | {build.reason} |")
-    rows += [f"| {name} | not tested | {why} |" for name, why in UNTESTED]
+    rows += [f"| {row.name} | not tested | {row.reason} |" for row in UNTESTED]
     return "\n".join(rows) + "\n"

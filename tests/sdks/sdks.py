@@ -21,14 +21,24 @@ _MORE_KEYS = {"locks", "shared", "reason"}
 _PREPARE_SECONDS = 1200
 _STAMP = "prepared"
 # What tools leave in a folder: no part of a program.
-_LEFT = {"node_modules", "__pycache__", "target", "build", "dist"}
+_LEFT = {"node_modules", "__pycache__", "target", "build", "dist", "bin", "obj"}
 
-# What is published and yet not in the table, and why.
-UNTESTED = (
-    ("Microsoft, .NET", "no .NET runtime is among what the test machines install (pip, npm, Go modules, Maven, apt)"),
-    ("Dapr, .NET", "the same"),
-    ("Dapr, Rust", "not tested yet"),
-)
+
+@dataclass(frozen=True, slots=True)
+class Untested:
+    """What is published and yet not in the table, and why; `tool` is what the machine lacks, if that is why."""
+
+    family: str
+    language: str
+    reason: str
+    tool: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.family.title()}, {self.language}"
+
+
+UNTESTED = (Untested("dapr", "Rust", "no program for the matrix has been written"),)
 
 
 class NotRunError(Exception):
@@ -55,6 +65,16 @@ class Build:
     prepare: tuple[tuple[str, ...], ...]
     run: tuple[str, ...]
     reason: str
+    ready: bool = False  # built elsewhere, so that it may not know the newest scenarios
+
+    @property
+    def missing_tools(self) -> list[str]:
+        return [tool for tool in self.tools if shutil.which(tool) is None]
+
+    @property
+    def sources(self) -> list[Path]:
+        """The files of its folder and of those that it shares."""
+        return [path for folder in (self.folder, *self._beside()) for path in files(folder)]
 
     @property
     def directory(self) -> Path:
@@ -72,8 +92,7 @@ class Build:
 
     def prepared(self) -> None:
         """Installs and builds it unless that was done from the same locks and shared files."""
-        absent = [tool for tool in self.tools if shutil.which(tool) is None]
-        if absent:
+        if absent := self.missing_tools:
             raise NotRunError(f"no {' and no '.join(absent)} on the path", missing=True)
         stamp, wanted = self.directory / _STAMP, self._stamp()
         if stamp.exists() and stamp.read_text() == wanted:
@@ -111,11 +130,14 @@ class Build:
     def _stamp(self) -> str:
         """What the build was made from: the commands, and the content of the locks and of what it shares."""
         digest = hashlib.sha256(json.dumps(self.prepare).encode())
-        own = [self.folder / name for name in self.locks] or _files(self.folder)
-        beside = [path for name in self.shared for path in _files(self.folder.parent / name)]
+        own = [self.folder / name for name in self.locks] or files(self.folder)
+        beside = [path for folder in self._beside() for path in files(folder)]
         for path in own + beside:
             digest.update(f"\0{os.path.relpath(path, self.folder)}\0".encode() + path.read_bytes())
         return digest.hexdigest()
+
+    def _beside(self) -> list[Path]:
+        return [self.folder.parent / name for name in self.shared]
 
 
 def builds() -> list[Build]:
@@ -126,6 +148,17 @@ def builds() -> list[Build]:
     if twice:
         raise ValueError(f"two builds have the same id: {', '.join(twice)}")
     return found
+
+
+def stale(found: Sequence[Build]) -> list[str]:
+    """What is said not to be tested for a reason that does not hold today."""
+    faults = []
+    for row in UNTESTED:
+        if any((build.family, build.language) == (row.family, row.language) for build in found):
+            faults.append(f"{row.name} is not untested: the matrix has a build of it")
+        elif row.tool and shutil.which(row.tool):
+            faults.append(f"{row.name} is said to be untested for want of {row.tool}, which is on the path")
+    return faults
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -154,7 +187,7 @@ def _build(row: dict[str, Any], folder: Path) -> Build:
     )
 
 
-def _files(folder: Path) -> list[Path]:
+def files(folder: Path) -> list[Path]:
     """The files of a program or of what programs share, in a fixed order."""
     return sorted(
         path for path in folder.rglob("*") if path.is_file() and not _LEFT & set(path.parts[len(folder.parts) :])

@@ -2,15 +2,19 @@
 
 import re
 import sys
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from tests.sdks import programs, report, sdks
+from tests.sdks import pairs, programs, ready, report, sdks
 from tests.sdks.programs import Beside, Line, play
 from tests.sdks.report import Column
 from tests.sdks.scenarios import SCENARIOS
-from tests.sdks.sdks import HERE, Build, NotRunError, builds
+from tests.sdks.sdks import HERE, ROOT, Build, NotRunError, builds
 
 PROGRAM = """
 import json, sys, time
@@ -21,6 +25,7 @@ for name in sys.argv[2:]:
     if name == "hangs": time.sleep(60)
     if name == "talks": print("hello", flush=True)
     if name == "lies": say(scenario="another", result="pass")
+    if name == "unknown": say(scenario=name, result="fail", detail="this program does not know it")
     if name == "wonders": say(scenario=name, result="maybe")
     say(scenario=name, result="not offered" if name == "silent" else "pass", seconds=0.1)
 sys.exit("ends" in sys.argv)
@@ -134,3 +139,118 @@ def test_the_table_shows_what_was_not_played_as_not_run(tmp_path: Path) -> None:
         ["b", "FAIL", "not", "run"],
         ["c", "\N{EN DASH}", "not", "run"],
     ]
+
+
+# --- ready builds ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dotnet_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
+    """A program whose tool is not on the path, and its source beside what it shares."""
+    monkeypatch.setattr(ready, "BUILDS", tmp_path / "builds")
+    for name in ("csharp_test/Main.cs", "csharp_test/sdk.json", "csharp_shared/Stage.cs"):
+        source = tmp_path / "sdks" / name
+        source.parent.mkdir(parents=True, exist_ok=True)
+        source.write_text(name)
+    run = ("env", "SET_UP=plain", "dotnet", "{build}/out/csharp-test.dll")
+    more = {"id": "csharp-test-plain", "tools": ("no-such-tool",), "shared": ("csharp_shared",), "run": run}
+    return build(tmp_path / "sdks" / "csharp_test", **more)
+
+
+def build_elsewhere(program: Build) -> Path:
+    """A folder of ready builds that were made from the sources as they are."""
+    folder = program.folder.parents[1] / "elsewhere"
+    folder.mkdir()
+    root = program.folder.parent
+    sums = [f"{sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root)}\n" for path in program.sources]
+    (folder / ready.SUMS).write_text("".join(sums))
+    made = folder / "csharp-test"
+    made.write_text(f"#!{sys.executable}\n{PROGRAM}")
+    made.chmod(0o755)
+    with tarfile.open(folder / ready.ARCHIVE, "w:xz") as archive:
+        archive.add(made, f"./{program.id}/csharp-test")
+    return folder
+
+
+def test_a_ready_build_of_these_sources_stands_in_for_a_tool_that_is_missing(dotnet_program: Build) -> None:
+    [taken] = ready.taken([dotnet_program], build_elsewhere(dotnet_program))
+    taken.prepared()
+    lines = play(taken, Beside("home", 1, 2), dotnet_program.folder.parents[1] / "run.log", ["one"])
+    assert taken.run[:2] == ("env", "SET_UP=plain")
+    assert [line.result for line in lines] == ["pass"]
+
+
+def test_a_build_whose_tools_are_here_is_built_from_its_sources(dotnet_program: Build) -> None:
+    here = replace(dotnet_program, tools=())
+    assert ready.taken([here], build_elsewhere(here)) == [here]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda root: (root / "csharp_test" / "Main.cs").write_text("other"), "csharp_test/Main.cs differs"),
+        (lambda root: (root / "csharp_shared" / "Stage.cs").unlink(), "csharp_shared/Stage.cs is not here"),
+        (lambda root: (root / "csharp_test" / "More.cs").write_text("more"), "csharp_test/More.cs is only here"),
+    ],
+)
+def test_a_ready_build_of_other_sources_is_refused_with_what_differs(
+    dotnet_program: Build, change: Callable[[Path], object], why: str
+) -> None:
+    folder = build_elsewhere(dotnet_program)
+    change(dotnet_program.folder.parent)
+    with pytest.raises(NotRunError, match=why) as caught:
+        ready.taken([dotnet_program], folder)
+    assert not caught.value.missing
+
+
+def test_ready_builds_that_are_named_must_be_there(dotnet_program: Build, tmp_path: Path) -> None:
+    with pytest.raises(NotRunError, match="no ready builds"):
+        ready.taken([dotnet_program], tmp_path / "nowhere")
+    folder = build_elsewhere(dotnet_program)
+    (folder / ready.ARCHIVE).unlink()
+    with pytest.raises(NotRunError, match="no ready builds"):
+        ready.taken([dotnet_program], folder)
+
+
+def test_a_scenario_that_only_a_ready_build_may_not_know_is_not_built(tmp_path: Path) -> None:
+    here, beside, log = build(tmp_path), Beside("home", 1, 2), tmp_path / "run.log"
+    [built] = play(here, beside, log, ["unknown"])
+    [made_elsewhere] = play(replace(here, ready=True), beside, log, ["unknown"])
+    assert [built.result, made_elsewhere.result] == ["fail", "not built"]
+    column = Column(here, {"unknown": made_elsewhere})
+    assert (column.mark("unknown"), column.failed) == ("not built", [])
+
+
+# --- what is not tested, pairs, and the README -----------------------------------------------------------------------
+
+
+def test_what_is_said_to_be_untested_has_a_reason_that_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sdks.stale(builds()) == []
+    rows = (sdks.Untested("dapr", "Python", "none"), sdks.Untested("dapr", "Rust", "no tool", tool="sh"))
+    monkeypatch.setattr(sdks, "UNTESTED", rows)
+    assert sdks.stale([build(tmp_path)]) == [
+        "Dapr, Python is not untested: the matrix has a build of it",
+        "Dapr, Rust is said to be untested for want of sh, which is on the path",
+    ]
+
+
+def test_pairs_are_of_one_build_for_each_language_and_family_and_say_what_they_leave_out(tmp_path: Path) -> None:
+    found = [
+        build(tmp_path, id=id_, family=family) for id_, family in (("a", "dapr"), ("b", "dapr"), ("c", "microsoft"))
+    ]
+    chosen = pairs.one_of_each(found)
+    assert [each.id for each in chosen.played] == ["a", "c"]
+    lines = {("a", "c"): Line("inputs", "fail", "[1] for 1"), ("c", "a"): Line("inputs", "pass")}
+    text = pairs.table(["a", "c"], lines) + pairs.details(lines, chosen.left_out)
+    assert [line.split() for line in text.splitlines()[2:4]] == [["a", "not", "run", "FAIL"], ["c", "ok", "not", "run"]]
+    assert "1 of 4 pairs" in text
+    assert "FAIL a calls c\n    [1] for 1" in text
+    assert "b: a stands for it" in text
+
+
+def test_the_table_of_the_readme_has_every_build_and_every_scenario() -> None:
+    text = (ROOT / "README.md").read_text()
+    header, _, *rows = text[text.index("| | Dapr") :].split("\n\n")[0].splitlines()
+    assert header.strip("| ").split(" | ") == [report.title(each) for each in builds()]
+    assert [row.split("`")[1] for row in rows] == list(SCENARIOS)
+    assert {len(row.split("|")) - 3 for row in rows} == {len(builds())}

@@ -36,12 +36,14 @@ func main() {
 func registry() *task.TaskRegistry {
 	r := task.NewTaskRegistry()
 	for _, orchestrator := range []task.Orchestrator{
-		Hello, Chain, FanOut, Retry, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying,
-		PayingCarefully, Reporting, Echoing,
+		Hello, Chain, FanOut, FanIn, Retry, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying,
+		PayingCarefully, Reporting, Echoing, RemoteActivity, Inputs, RemoteChild, RoutedChild,
 	} {
 		must(r.AddOrchestrator(orchestrator))
 	}
-	for _, activity := range []task.Activity{Greet, AddOne, Square, Shaky, Declining, Echo} {
+	for _, activity := range []task.Activity{
+		Greet, AddOne, Square, Fill, Shaky, Declining, Echo, Where, RoutedWhere, Show,
+	} {
 		must(r.AddActivity(activity))
 	}
 	return r

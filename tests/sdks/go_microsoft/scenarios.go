@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ func scenarios(hub *client.TaskHubGrpcClient) stage.Programme {
 			"hello":           c.hello,
 			"chain":           c.chain,
 			"fan-out":         c.fanOut,
+			"fan-in":          c.fanIn,
 			"retry":           c.retry,
 			"timer":           c.timer,
 			"event":           c.event,
@@ -35,13 +37,14 @@ func scenarios(hub *client.TaskHubGrpcClient) stage.Programme {
 			"failure-details": c.failureDetails,
 			"custom-status":   c.customStatus,
 			"payload":         c.payload,
+			"remote-activity": c.remoteActivity,
+			"inputs":          c.inputs,
+			"remote-child":    c.remoteChild,
 			"reuse":           c.reuse,
 			"missing":         c.missing,
 			"scheduled-start": c.scheduledStart,
 		},
 		NotOffered: map[string]string{
-			"remote-activity": "CallActivity cannot name a target app",
-			"remote-child":    "CallSubOrchestrator cannot name a target app",
 			"query":           "the client has no query",
 			"list-ids":        "the client has no list of IDs",
 			"purge-by-filter": "PurgeOrchestrationState takes one ID",
@@ -58,6 +61,8 @@ func scenarios(hub *client.TaskHubGrpcClient) stage.Programme {
 		},
 	}
 }
+
+const byRoute = "by a route of the sidecar: no call names an app"
 
 // The client of the scenarios.
 type caller struct {
@@ -198,6 +203,40 @@ func (c *caller) fanOut(s *stage.Stage) string {
 	c.output(s, c.schedule(s, "FanOut", api.WithInput(50)), &output)
 	s.Equal(output, 40425, "output")
 	return ""
+}
+
+// --- fan-in ---
+
+func Fill(ctx task.ActivityContext) (any, error) {
+	var length int
+	err := ctx.GetInput(&length)
+	return strings.Repeat("x", length), err
+}
+
+func FanIn(ctx *task.OrchestrationContext) (any, error) {
+	var length, sum int
+	if err := ctx.GetInput(&length); err != nil {
+		return nil, err
+	}
+	tasks := make([]task.Task, 60)
+	for i := range tasks {
+		tasks[i] = ctx.CallActivity(Fill, task.WithActivityInput(length))
+	}
+	for _, t := range tasks {
+		var text string
+		if err := t.Await(&text); err != nil {
+			return nil, err
+		}
+		sum += len(text)
+	}
+	return sum, nil
+}
+
+func (c *caller) fanIn(s *stage.Stage) string {
+	var output int
+	c.output(s, c.schedule(s, "FanIn", api.WithInput(60_000)), &output)
+	s.Equal(output, 3_600_000, "characters")
+	return "3.6 MB: this SDK takes no history above 4 MiB"
 }
 
 // --- retry ---
@@ -529,6 +568,89 @@ func (c *caller) payload(s *stage.Stage) string {
 	s.OK(json.Unmarshal([]byte(c.state(s, id).SerializedInput), &input), "input")
 	s.Check(input == text, "the input is kept")
 	return ""
+}
+
+// --- other apps: names that begin with "Routed" go there by a route of the sidecar ---
+
+func Where(task.ActivityContext) (any, error) {
+	return os.Getenv("APP_ID"), nil
+}
+
+func RoutedWhere(task.ActivityContext) (any, error) {
+	return os.Getenv("APP_ID"), nil
+}
+
+func RemoteActivity(ctx *task.OrchestrationContext) (any, error) {
+	var here, there string
+	if err := ctx.CallActivity(Where).Await(&here); err != nil {
+		return nil, err
+	}
+	err := ctx.CallActivity(RoutedWhere).Await(&there)
+	return []string{here, there}, err
+}
+
+func RemoteChild(ctx *task.OrchestrationContext) (any, error) {
+	var childID string
+	if err := ctx.GetInput(&childID); err != nil {
+		return nil, err
+	}
+	var visit []string
+	err := ctx.CallSubOrchestrator(RoutedChild, task.WithSubOrchestrationInstanceID(childID)).Await(&visit)
+	return visit, err
+}
+
+func RoutedChild(ctx *task.OrchestrationContext) (any, error) {
+	var where string
+	err := ctx.CallActivity(Where).Await(&where)
+	return []string{string(ctx.ID), where}, err
+}
+
+func (c *caller) remoteActivity(s *stage.Stage) string {
+	var places []string
+	c.output(s, c.schedule(s, "RemoteActivity"), &places)
+	s.Equal(places, []string{os.Getenv("APP_ID"), os.Getenv("OTHER_APP")}, "apps that the activities ran in")
+	return byRoute
+}
+
+func (c *caller) remoteChild(s *stage.Stage) string {
+	childID := stage.NewID("remote-child")
+	var visit []string
+	c.output(s, c.schedule(s, "RemoteChild", api.WithInput(childID)), &visit)
+	s.Equal(visit, []string{childID, os.Getenv("OTHER_APP")}, "ID and app of the child")
+	_, err := c.hub.FetchOrchestrationMetadata(s, api.InstanceID(childID))
+	s.Check(errors.Is(err, api.ErrInstanceNotFound), "the child, looked for here: %v", err)
+	return byRoute
+}
+
+// --- inputs ---
+
+func Show(ctx task.ActivityContext) (any, error) {
+	var input json.RawMessage
+	if err := ctx.GetInput(&input); err != nil {
+		return nil, err
+	}
+	return stage.Show(input)
+}
+
+// Inputs gives an activity there, by a route, each kind of input, and at last none.
+func Inputs(ctx *task.OrchestrationContext) (any, error) {
+	var text string
+	var shown []string
+	for _, input := range stage.Inputs {
+		if err := ctx.CallActivity(Show, task.WithActivityInput(input)).Await(&text); err != nil {
+			return nil, err
+		}
+		shown = append(shown, text)
+	}
+	err := ctx.CallActivity(Show).Await(&text)
+	return append(shown, text), err
+}
+
+func (c *caller) inputs(s *stage.Stage) string {
+	var shown []string
+	c.output(s, c.schedule(s, "Inputs"), &shown)
+	s.Equal(shown, stage.Shown, "what the activity was given")
+	return byRoute
 }
 
 // --- reuse, missing ---

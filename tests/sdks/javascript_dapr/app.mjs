@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { setTimeout as sleep } from "node:timers/promises";
 import { DaprWorkflowClient, WorkflowRuntime, WorkflowRuntimeStatus } from "@dapr/dapr";
 import { status as grpcStatus } from "@grpc/grpc-js";
-import { check, equal, failing, main, newId, notOffered, until } from "./stage.mjs";
+import { check, equal, failing, INPUTS, main, newId, notOffered, SHOWN, until } from "./stage.mjs";
 
 const { COMPLETED, FAILED, PENDING, RUNNING, SUSPENDED, TERMINATED } = WorkflowRuntimeStatus;
 const OLD = createRequire(import.meta.url)("@dapr/dapr/package.json").version.startsWith("3.6.");
@@ -82,6 +82,22 @@ async function* fanOut(ctx, count) {
 
 scenarios.chain = async () => equal(await outputOf(await schedule(chain, 1)), 4, "output");
 scenarios["fan-out"] = async () => equal(await outputOf(await schedule(fanOut, 50)), 42925, "output");
+
+// --- fan-in ----------------------------------------------------------------------------------------------------------
+
+activities.push(fill);
+function fill(_, length) {
+  return "x".repeat(length);
+}
+
+workflows.push(fanIn);
+async function* fanIn(ctx, length) {
+  const tasks = Array.from({ length: 60 }, () => ctx.callActivity(fill, length));
+  const texts = yield ctx.whenAll(tasks);
+  return texts.reduce((sum, text) => sum + text.length, 0);
+}
+
+scenarios["fan-in"] = async () => equal(await outputOf(await schedule(fanIn, 150_000)), 9_000_000, "characters");
 
 scenarios.retry = notOffered("callActivity has no retry policy");
 
@@ -346,6 +362,27 @@ scenarios["remote-activity"] = async () => {
 scenarios["remote-child"] = async () => {
   const childId = newId("remote-child");
   equal(await outputOf(await schedule(remoteChild, childId)), ["visit", childId, process.env.OTHER_APP], "output");
+  return BY_ROUTE;
+};
+
+// --- inputs ----------------------------------------------------------------------------------------------------------
+
+activities.push(Show);
+function Show(_, input) {
+  return JSON.stringify(input ?? null);
+}
+
+workflows.push(inputs);
+/** Gives an activity there each kind of input, and at last none, by a route. */
+async function* inputs(ctx) {
+  const shown = [];
+  for (const input of INPUTS) shown.push(yield ctx.callActivity(Show, input));
+  shown.push(yield ctx.callActivity(Show));
+  return shown;
+}
+
+scenarios.inputs = async () => {
+  equal(await outputOf(await schedule(inputs)), SHOWN, "what it was given");
   return BY_ROUTE;
 };
 

@@ -17,7 +17,7 @@ import {
   whenAll,
   whenAny,
 } from "@microsoft/durabletask-js";
-import { check, equal, failing, main, newId, notOffered, until } from "./stage.mjs";
+import { check, equal, failing, INPUTS, main, newId, notOffered, SHOWN, until } from "./stage.mjs";
 
 const { COMPLETED, FAILED, PENDING, RUNNING, SUSPENDED, TERMINATED } = OrchestrationStatus;
 const hostAddress = `${process.env.SIDECAR_HOST}:${process.env.SIDECAR_PORT}`;
@@ -93,6 +93,22 @@ async function* fanOut(ctx, count) {
 
 scenarios.chain = async () => equal(await outputOf(await schedule(chain, 1)), 4, "output");
 scenarios["fan-out"] = async () => equal(await outputOf(await schedule(fanOut, 50)), 40425, "output");
+
+// --- fan-in ----------------------------------------------------------------------------------------------------------
+
+activities.push(fill);
+function fill(_, length) {
+  return "x".repeat(length);
+}
+
+orchestrators.push(fanIn);
+async function* fanIn(ctx, length) {
+  const tasks = Array.from({ length: 60 }, () => ctx.callActivity(fill, length));
+  const texts = yield whenAll(tasks);
+  return texts.reduce((sum, text) => sum + text.length, 0);
+}
+
+scenarios["fan-in"] = async () => equal(await outputOf(await schedule(fanIn, 150_000)), 9_000_000, "characters");
 
 // --- retry -----------------------------------------------------------------------------------------------------------
 
@@ -346,6 +362,25 @@ scenarios["remote-child"] = async () => {
   equal(await client.getOrchestrationState(childId), undefined, "the child, looked for here");
   return BY_ROUTE;
 };
+
+// --- inputs ----------------------------------------------------------------------------------------------------------
+
+activities.push(Show);
+function Show(_, input) {
+  return JSON.stringify(input ?? null);
+}
+
+orchestrators.push(inputs);
+/** Gives an activity there each kind of input, and at last none. */
+async function* inputs(ctx) {
+  const there = { tags: { "app-id": process.env.OTHER_APP } };
+  const shown = [];
+  for (const input of INPUTS) shown.push(yield ctx.callActivity(Show, input, there));
+  shown.push(yield ctx.callActivity(Show, undefined, there));
+  return shown;
+}
+
+scenarios.inputs = async () => equal(await outputOf(await schedule(inputs)), SHOWN, "what it was given");
 
 // --- reuse, missing --------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,10 @@ const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 /** A scenario that the SDK has no API for. */
 export const notOffered = (reason) => ({ notOffered: reason });
 
+/** What the scenario "inputs" gives to an activity, before it gives nothing, and what that must show. */
+export const INPUTS = ["text", 7, [1, 2], [], null, { a: 1 }];
+export const SHOWN = ['"text"', "7", "[1,2]", "[]", "null", '{"a":1}', "null"];
+
 let ids = 0;
 
 /** An instance ID that no other run uses. */

@@ -9,7 +9,7 @@ import grpc
 import versions
 import workflows
 from dapr.ext.workflow import DaprWorkflowClient, WorkflowState
-from player import APP_ID, OTHER_APP, NotOffered, Scenario, holds, new_id, raises, same, until
+from player import APP_ID, OTHER_APP, SHOWN, NotOffered, Scenario, holds, new_id, raises, same, until
 
 _NOBODY = "no such instance exists"
 _NO_TARGET = "this version cannot name a target app"
@@ -26,6 +26,7 @@ class Basics:
             "hello": self.hello,
             "chain": lambda: same(self.output(workflows.chain, 1, "chain"), 4, "output"),
             "fan-out": lambda: same(self.output(workflows.fan_out, 50, "fan-out"), 40425, "sum of squares"),
+            "fan-in": self.fan_in,
             "retry": self.retry,
             "timer": self.timer,
             "event": self.event,
@@ -38,6 +39,7 @@ class Basics:
             "custom-status": self.custom_status,
             "payload": self.payload,
             "remote-activity": self.remote_activity,
+            "inputs": self.inputs,
             "remote-child": self.remote_child,
             "reuse": self.reuse,
             "missing": self.missing,
@@ -90,6 +92,11 @@ class Basics:
         bare = self.client.get_workflow_state(id_, fetch_payloads=False)
         holds(bare, "it is still there")
         same((bare.serialized_input, bare.serialized_output), (None, None), "payloads that were not asked for")
+
+    def fan_in(self) -> str:
+        length = 150_000 if versions.LONG_HISTORIES else 60_000
+        same(self.output(workflows.fan_in, length, "fan-in"), 60 * length, "characters")
+        return "" if versions.LONG_HISTORIES else "3.6 MB: this SDK takes no history above 4 MiB"
 
     def retry(self) -> None:
         begin = time.monotonic()
@@ -188,6 +195,10 @@ class Basics:
             raise NotOffered(_NO_TARGET)
         output = self.output(workflows.remote_activity, OTHER_APP, "remote-activity")
         same(output, [OTHER_APP, APP_ID, "not there"], "where the activities ran, and how the last one failed")
+
+    def inputs(self) -> str:
+        same(self.output(workflows.inputs, OTHER_APP, "inputs"), SHOWN, "what it was given")
+        return "" if versions.CALLS_OTHER_APPS else f"by a route of the sidecar: {_NO_TARGET}"
 
     def remote_child(self) -> None:
         if not versions.CALLS_OTHER_APPS:

@@ -24,6 +24,8 @@ WAITS_WITH_TIMEOUT = _takes(DaprWorkflowContext.wait_for_external_event, "timeou
 NAMES_VERSIONS = hasattr(WorkflowRuntime, "register_versioned_workflow")
 PATCHES = "is_patched" in vars(DaprWorkflowContext)
 MANAGES = hasattr(DaprWorkflowClient, "get_workflow_history")
+# The versions that can do that also take messages of any size.
+LONG_HISTORIES = MANAGES
 
 
 def reuse_policy(action: str) -> Any:

@@ -1,5 +1,6 @@
 """The workflows and activities of the program."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -8,7 +9,7 @@ from typing import Any
 
 import versions
 from dapr.ext.workflow import DaprWorkflowContext, RetryPolicy, WorkflowActivityContext, when_all
-from player import APP_ID
+from player import APP_ID, INPUTS
 
 Steps = Generator[Any, Any, Any]
 
@@ -58,7 +59,18 @@ def counted(_: WorkflowActivityContext, call: dict[str, Any]) -> int:
     return call["value"] + 1
 
 
-ACTIVITIES = (say_hello, add_one, square, echo, fails_twice, refuse, where, counted)
+def fill(_: WorkflowActivityContext, length: int) -> str:
+    return "x" * length
+
+
+def show(_: WorkflowActivityContext, value: Any) -> str:
+    """What it was given, as JSON."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+show.__name__ = "Show"  # as in the programs of the other languages
+
+ACTIVITIES = (say_hello, add_one, square, echo, fails_twice, refuse, where, counted, fill, show)
 
 
 # --- workflows -------------------------------------------------------------------------------------------------------
@@ -77,6 +89,12 @@ def chain(ctx: DaprWorkflowContext, number: int) -> Steps:
 def fan_out(ctx: DaprWorkflowContext, width: int) -> Steps:
     squares = yield when_all([ctx.call_activity(square, input=number) for number in range(width)])
     return sum(squares)
+
+
+def fan_in(ctx: DaprWorkflowContext, length: int) -> Steps:
+    """Sixty results at once."""
+    texts = yield when_all([ctx.call_activity(fill, input=length) for _ in range(60)])
+    return sum(len(text) for text in texts)
 
 
 def retried(ctx: DaprWorkflowContext, key: str) -> Steps:
@@ -158,6 +176,15 @@ def remote_activity(ctx: DaprWorkflowContext, app: str) -> Steps:
         return [*places, error.details.message]
 
 
+def inputs(ctx: DaprWorkflowContext, app: str) -> Steps:
+    """Gives an activity there each kind of input, and at last none; a version that names no app does so by a route."""
+    there, shown = {"app_id": app} if versions.CALLS_OTHER_APPS else {}, []
+    for value in INPUTS:
+        shown.append((yield ctx.call_activity(show, input=value, **there)))
+    shown.append((yield ctx.call_activity(show, **there)))
+    return shown
+
+
 def where_am_i(ctx: DaprWorkflowContext, _: Any) -> Steps:
     place = yield ctx.call_activity(where)
     return [ctx.instance_id, place]
@@ -210,6 +237,21 @@ def greeter_2(ctx: DaprWorkflowContext, _: Any) -> Steps:
 GREETERS = {"v1": greeter_1, "v2": greeter_2}
 
 WORKFLOWS = (
-    *(hello, chain, fan_out, retried, sleeper, waiter, two_events, child, parent, count, guardian, catches, fails),
-    *(stages, relay, remote_activity, where_am_i, remote_child, counting_chain, started_at, patched),
+    *(
+        hello,
+        chain,
+        fan_out,
+        fan_in,
+        retried,
+        sleeper,
+        waiter,
+        two_events,
+        child,
+        parent,
+        count,
+        guardian,
+        catches,
+        fails,
+    ),
+    *(stages, relay, remote_activity, inputs, where_am_i, remote_child, counting_chain, started_at, patched),
 )

@@ -7,7 +7,7 @@ import grpc
 import workflows
 from durabletask.client import OrchestrationState, OrchestrationStatus, TaskHubGrpcClient
 from durabletask.internal.orchestrator_service_pb2 import OrchestrationIdReusePolicy
-from player import APP_ID, OTHER_APP, Scenario, holds, new_id, raises, same, until
+from player import APP_ID, OTHER_APP, SHOWN, Scenario, holds, new_id, raises, same, until
 
 _BY_ROUTE = "by a route of the sidecar: no call names an app"
 
@@ -23,6 +23,7 @@ class Basics:
             "hello": self.hello,
             "chain": lambda: same(self.output(workflows.chain, 1, "chain"), 4, "output"),
             "fan-out": lambda: same(self.output(workflows.fan_out, 50, "fan-out"), 40425, "sum of squares"),
+            "fan-in": self.fan_in,
             "retry": self.retry,
             "timer": self.timer,
             "event": self.event,
@@ -35,6 +36,7 @@ class Basics:
             "custom-status": self.custom_status,
             "payload": self.payload,
             "remote-activity": self.remote_activity,
+            "inputs": lambda: same(self.output(workflows.inputs, OTHER_APP, "inputs"), SHOWN, "what it was given"),
             "remote-child": self.remote_child,
             "reuse": self.reuse,
             "missing": self.missing,
@@ -87,6 +89,10 @@ class Basics:
         bare = self.client.get_orchestration_state(id_, fetch_payloads=False)
         holds(bare, "it is still there")
         same((bare.serialized_input, bare.serialized_output), (None, None), "payloads that were not asked for")
+
+    def fan_in(self) -> str:
+        same(self.output(workflows.fan_in, 60_000, "fan-in"), 3_600_000, "characters")
+        return "3.6 MB: this SDK takes no history above 4 MiB"
 
     def retry(self) -> None:
         begin = time.monotonic()

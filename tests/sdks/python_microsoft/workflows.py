@@ -1,5 +1,6 @@
 """The orchestrators, activities and entities of the program."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -9,7 +10,7 @@ from typing import Any
 from durabletask import task
 from durabletask.entities import DurableEntity, EntityInstanceId
 from durabletask.task import ActivityContext, OrchestrationContext
-from player import APP_ID
+from player import APP_ID, INPUTS
 
 Steps = Generator[task.Task[Any], Any, Any]
 
@@ -68,7 +69,18 @@ def routed_where(_: ActivityContext, __: Any) -> str:
     return APP_ID
 
 
-ACTIVITIES = (say_hello, add_one, square, echo, fails_twice, refuse, counted, where, routed_where)
+def fill(_: ActivityContext, length: int) -> str:
+    return "x" * length
+
+
+def show(_: ActivityContext, value: Any) -> str:
+    """What it was given, as JSON."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+show.__name__ = "Show"  # as in the programs of the other languages
+
+ACTIVITIES = (say_hello, add_one, square, echo, fails_twice, refuse, counted, where, routed_where, fill, show)
 
 
 # --- orchestrators ---------------------------------------------------------------------------------------------------
@@ -87,6 +99,12 @@ def chain(ctx: OrchestrationContext, number: int) -> Steps:
 def fan_out(ctx: OrchestrationContext, width: int) -> Steps:
     squares = yield task.when_all([ctx.call_activity(square, input=number) for number in range(width)])
     return sum(squares)
+
+
+def fan_in(ctx: OrchestrationContext, length: int) -> Steps:
+    """Sixty results at once."""
+    texts = yield task.when_all([ctx.call_activity(fill, input=length) for _ in range(60)])
+    return sum(len(text) for text in texts)
 
 
 def retried(ctx: OrchestrationContext, key: str) -> Steps:
@@ -134,6 +152,15 @@ def remote_activity(ctx: OrchestrationContext, app: str) -> Steps:
     """Here, there by a route, and there by the tag that the sidecar knows."""
     tagged = ctx.call_activity(where, tags={"app-id": app})
     return (yield task.when_all([ctx.call_activity(where), ctx.call_activity(routed_where), tagged]))
+
+
+def inputs(ctx: OrchestrationContext, app: str) -> Steps:
+    """Gives an activity there each kind of input, and at last none."""
+    tags, shown = {"app-id": app}, []
+    for value in INPUTS:
+        shown.append((yield ctx.call_activity(show, input=value, tags=tags)))
+    shown.append((yield ctx.call_activity(show, tags=tags)))
+    return shown
 
 
 def routed_child(ctx: OrchestrationContext, _: Any) -> Steps:
@@ -259,7 +286,22 @@ def transfer(ctx: OrchestrationContext, call: dict[str, Any]) -> Steps:
 
 
 ORCHESTRATORS = (
-    *(hello, chain, fan_out, retried, sleeper, waiter, two_events, sender, child, parent, count, guardian, catches),
-    *(remote_activity, routed_child, remote_child),
+    *(
+        hello,
+        chain,
+        fan_out,
+        fan_in,
+        retried,
+        sleeper,
+        waiter,
+        two_events,
+        sender,
+        child,
+        parent,
+        count,
+        guardian,
+        catches,
+    ),
+    *(remote_activity, inputs, routed_child, remote_child),
     *(fails, stages, relay, tagged, versioned, shaky_child, shaky, started_at, use_counter, transfer),
 )

@@ -12,6 +12,9 @@ from typing import Any, Protocol
 OTHER_APP = os.environ.get("OTHER_APP", "other")
 APP_ID = os.environ.get("APP_ID", "home")
 RUN_ID = os.environ.get("RUN_ID", "run")
+# What the scenario "inputs" gives to an activity, beside nothing at all, and what that must show.
+INPUTS = ("text", 7, [1, 2], [], None, {"a": 1})
+SHOWN = ['"text"', "7", "[1,2]", "[]", "null", '{"a":1}', "null"]
 _SCENARIO_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
@@ -56,7 +59,7 @@ def main(side: Side) -> None:
 def _played(name: str, scenario: Scenario | None) -> dict[str, Any]:
     """The line of a scenario."""
     if scenario is None:
-        return {"scenario": name, "result": "fail", "detail": "no such scenario in this program"}
+        return {"scenario": name, "result": "fail", "detail": "this program does not know it"}
     line: dict[str, Any] = {"scenario": name, "result": "fail", "detail": "timed out"}
     begin = time.monotonic()
     thread = threading.Thread(target=_play, args=[scenario, line], daemon=True)

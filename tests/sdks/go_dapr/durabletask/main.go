@@ -33,13 +33,13 @@ func main() {
 func newRegistry() *workflow.Registry {
 	r := workflow.NewRegistry()
 	for _, w := range []workflow.Workflow{
-		Hello, Chain, FanOut, Retry, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying,
-		PayingCarefully, Reporting, Echoing, RemoteActivity, RemoteChild, Whereabouts, Buying, Patched,
+		Hello, Chain, FanOut, FanIn, Retry, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying,
+		PayingCarefully, Reporting, Echoing, RemoteActivity, Inputs, RemoteChild, Whereabouts, Buying, Patched,
 	} {
 		must(r.AddWorkflow(w))
 	}
 	must(r.AddVersionedWorkflowN("Versioned", "v1", true, versionedAs("v1")))
-	for _, activity := range []workflow.Activity{Greet, AddOne, Square, Shaky, Declining, Echo, Where, Shout} {
+	for _, activity := range []workflow.Activity{Greet, AddOne, Square, Fill, Shaky, Declining, Echo, Where, Show, Shout} {
 		must(r.AddActivity(activity))
 	}
 	return r

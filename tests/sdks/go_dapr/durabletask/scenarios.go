@@ -27,6 +27,7 @@ func scenarios(client *workflow.Client, registry *workflow.Registry) stage.Progr
 			"hello":           c.hello,
 			"chain":           c.chain,
 			"fan-out":         c.fanOut,
+			"fan-in":          c.fanIn,
 			"retry":           c.retry,
 			"timer":           c.timer,
 			"event":           c.event,
@@ -39,6 +40,7 @@ func scenarios(client *workflow.Client, registry *workflow.Registry) stage.Progr
 			"custom-status":   c.customStatus,
 			"payload":         c.payload,
 			"remote-activity": c.remoteActivity,
+			"inputs":          c.inputs,
 			"remote-child":    c.remoteChild,
 			"reuse":           c.reuse,
 			"missing":         c.missing,
@@ -202,6 +204,40 @@ func (c *caller) fanOut(s *stage.Stage) string {
 	c.output(s, c.schedule(s, "FanOut", workflow.WithInput(50)), &output)
 	s.Equal(output, 40425, "output")
 	return ""
+}
+
+// --- fan-in ---
+
+func Fill(ctx workflow.ActivityContext) (any, error) {
+	var length int
+	err := ctx.GetInput(&length)
+	return strings.Repeat("x", length), err
+}
+
+func FanIn(ctx *workflow.WorkflowContext) (any, error) {
+	var length, sum int
+	if err := ctx.GetInput(&length); err != nil {
+		return nil, err
+	}
+	tasks := make([]workflow.Task, 60)
+	for i := range tasks {
+		tasks[i] = ctx.CallActivity(Fill, workflow.WithActivityInput(length))
+	}
+	for _, t := range tasks {
+		var text string
+		if err := t.Await(&text); err != nil {
+			return nil, err
+		}
+		sum += len(text)
+	}
+	return sum, nil
+}
+
+func (c *caller) fanIn(s *stage.Stage) string {
+	var output int
+	c.output(s, c.schedule(s, "FanIn", workflow.WithInput(60_000)), &output)
+	s.Equal(output, 3_600_000, "characters")
+	return "3.6 MB: this SDK takes no history above 4 MiB"
 }
 
 // --- retry ---
@@ -597,6 +633,38 @@ func (c *caller) remoteChild(s *stage.Stage) string {
 	var output string
 	c.output(s, c.schedule(s, "RemoteChild"), &output)
 	s.Equal(output, "child in "+os.Getenv("OTHER_APP"), "output")
+	return ""
+}
+
+// --- inputs ---
+
+func Show(ctx workflow.ActivityContext) (any, error) {
+	var input json.RawMessage
+	if err := ctx.GetInput(&input); err != nil {
+		return nil, err
+	}
+	return stage.Show(input)
+}
+
+// Inputs gives an activity there each kind of input, and at last none.
+func Inputs(ctx *workflow.WorkflowContext) (any, error) {
+	there := workflow.WithActivityAppID(os.Getenv("OTHER_APP"))
+	var text string
+	var shown []string
+	for _, input := range stage.Inputs {
+		if err := ctx.CallActivity(Show, workflow.WithActivityInput(input), there).Await(&text); err != nil {
+			return nil, err
+		}
+		shown = append(shown, text)
+	}
+	err := ctx.CallActivity(Show, there).Await(&text)
+	return append(shown, text), err
+}
+
+func (c *caller) inputs(s *stage.Stage) string {
+	var shown []string
+	c.output(s, c.schedule(s, "Inputs"), &shown)
+	s.Equal(shown, stage.Shown, "what the activity was given")
 	return ""
 }
 

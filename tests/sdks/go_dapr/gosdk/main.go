@@ -16,12 +16,12 @@ func main() {
 	worker, err := workflow.NewWorker()
 	must(err)
 	for _, w := range []workflow.Workflow{
-		Hello, Chain, FanOut, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying, PayingCarefully,
-		Echoing,
+		Hello, Chain, FanOut, FanIn, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying,
+		PayingCarefully, Echoing, RemoteActivity, Inputs, RemoteChild, RoutedChild,
 	} {
 		must(worker.RegisterWorkflow(w))
 	}
-	for _, activity := range []workflow.Activity{Greet, AddOne, Square, Declining, Echo} {
+	for _, activity := range []workflow.Activity{Greet, AddOne, Square, Fill, Declining, Echo, Where, RoutedWhere, Show} {
 		must(worker.RegisterActivity(activity))
 	}
 	must(worker.Start())

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ func scenarios(client *workflow.Client) stage.Programme {
 			"hello":           c.hello,
 			"chain":           c.chain,
 			"fan-out":         c.fanOut,
+			"fan-in":          c.fanIn,
 			"timer":           c.timer,
 			"event":           c.event,
 			"child":           c.child,
@@ -32,6 +34,9 @@ func scenarios(client *workflow.Client) stage.Programme {
 			"purge":           c.purge,
 			"failure-details": c.failureDetails,
 			"payload":         c.payload,
+			"remote-activity": c.remoteActivity,
+			"inputs":          c.inputs,
+			"remote-child":    c.remoteChild,
 			"reuse":           c.reuse,
 			"missing":         c.missing,
 			"scheduled-start": c.scheduledStart,
@@ -39,8 +44,6 @@ func scenarios(client *workflow.Client) stage.Programme {
 		NotOffered: map[string]string{
 			"retry":           "CallActivity has no retry policy",
 			"custom-status":   "the workflow context cannot set it",
-			"remote-activity": "CallActivity cannot name a target app",
-			"remote-child":    "CallChildWorkflow cannot name a target app",
 			"query":           "the client has no query",
 			"list-ids":        "the client has no list of IDs",
 			"purge-by-filter": "PurgeWorkflow takes one ID",
@@ -57,6 +60,8 @@ func scenarios(client *workflow.Client) stage.Programme {
 		},
 	}
 }
+
+const byRoute = "by a route of the sidecar: no call names an app"
 
 // The client of the scenarios.
 type caller struct {
@@ -196,6 +201,40 @@ func (c *caller) fanOut(s *stage.Stage) string {
 	c.output(s, c.schedule(s, "FanOut", workflow.WithInput(50)), &output)
 	s.Equal(output, 40425, "output")
 	return ""
+}
+
+// --- fan-in ---
+
+func Fill(ctx workflow.ActivityContext) (any, error) {
+	var length int
+	err := ctx.GetInput(&length)
+	return strings.Repeat("x", length), err
+}
+
+func FanIn(ctx *workflow.WorkflowContext) (any, error) {
+	var length, sum int
+	if err := ctx.GetInput(&length); err != nil {
+		return nil, err
+	}
+	tasks := make([]task.Task, 60)
+	for i := range tasks {
+		tasks[i] = ctx.CallActivity(Fill, workflow.ActivityInput(length))
+	}
+	for _, t := range tasks {
+		var text string
+		if err := t.Await(&text); err != nil {
+			return nil, err
+		}
+		sum += len(text)
+	}
+	return sum, nil
+}
+
+func (c *caller) fanIn(s *stage.Stage) string {
+	var output int
+	c.output(s, c.schedule(s, "FanIn", workflow.WithInput(60_000)), &output)
+	s.Equal(output, 3_600_000, "characters")
+	return "3.6 MB: this SDK takes no history above 4 MiB"
 }
 
 // --- timer ---
@@ -445,6 +484,89 @@ func (c *caller) payload(s *stage.Stage) string {
 	s.OK(json.Unmarshal([]byte(c.state(s, id).SerializedInput), &input), "input")
 	s.Check(input == text, "the input is kept")
 	return ""
+}
+
+// --- other apps: names that begin with "Routed" go there by a route of the sidecar ---
+
+func Where(workflow.ActivityContext) (any, error) {
+	return os.Getenv("APP_ID"), nil
+}
+
+func RoutedWhere(workflow.ActivityContext) (any, error) {
+	return os.Getenv("APP_ID"), nil
+}
+
+func RemoteActivity(ctx *workflow.WorkflowContext) (any, error) {
+	var here, there string
+	if err := ctx.CallActivity(Where).Await(&here); err != nil {
+		return nil, err
+	}
+	err := ctx.CallActivity(RoutedWhere).Await(&there)
+	return []string{here, there}, err
+}
+
+func RemoteChild(ctx *workflow.WorkflowContext) (any, error) {
+	var childID string
+	if err := ctx.GetInput(&childID); err != nil {
+		return nil, err
+	}
+	var visit []string
+	err := ctx.CallChildWorkflow(RoutedChild, workflow.ChildWorkflowInstanceID(childID)).Await(&visit)
+	return visit, err
+}
+
+func RoutedChild(ctx *workflow.WorkflowContext) (any, error) {
+	var where string
+	err := ctx.CallActivity(Where).Await(&where)
+	return []string{ctx.InstanceID(), where}, err
+}
+
+func (c *caller) remoteActivity(s *stage.Stage) string {
+	var places []string
+	c.output(s, c.schedule(s, "RemoteActivity"), &places)
+	s.Equal(places, []string{os.Getenv("APP_ID"), os.Getenv("OTHER_APP")}, "apps that the activities ran in")
+	return byRoute
+}
+
+func (c *caller) remoteChild(s *stage.Stage) string {
+	childID := stage.NewID("remote-child")
+	var visit []string
+	c.output(s, c.schedule(s, "RemoteChild", workflow.WithInput(childID)), &visit)
+	s.Equal(visit, []string{childID, os.Getenv("OTHER_APP")}, "ID and app of the child")
+	_, err := c.client.FetchWorkflowMetadata(s, childID)
+	s.Check(errors.Is(err, api.ErrInstanceNotFound), "the child, looked for here: %v", err)
+	return byRoute
+}
+
+// --- inputs ---
+
+func Show(ctx workflow.ActivityContext) (any, error) {
+	var input json.RawMessage
+	if err := ctx.GetInput(&input); err != nil {
+		return nil, err
+	}
+	return stage.Show(input)
+}
+
+// Inputs gives an activity there, by a route, each kind of input, and at last none.
+func Inputs(ctx *workflow.WorkflowContext) (any, error) {
+	var text string
+	var shown []string
+	for _, input := range stage.Inputs {
+		if err := ctx.CallActivity(Show, workflow.ActivityInput(input)).Await(&text); err != nil {
+			return nil, err
+		}
+		shown = append(shown, text)
+	}
+	err := ctx.CallActivity(Show).Await(&text)
+	return append(shown, text), err
+}
+
+func (c *caller) inputs(s *stage.Stage) string {
+	var shown []string
+	c.output(s, c.schedule(s, "Inputs"), &shown)
+	s.Equal(shown, stage.Shown, "what the activity was given")
+	return byRoute
 }
 
 // --- reuse, missing ---

@@ -3,6 +3,7 @@ package stage
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -85,6 +86,22 @@ func (s *Stage) Until(what string, condition func() bool) {
 	for end := time.Now().Add(10 * time.Second); !condition(); time.Sleep(50 * time.Millisecond) {
 		s.Check(time.Now().Before(end), "not within 10 s: %s", what)
 	}
+}
+
+// Inputs is what the scenario "inputs" gives to an activity, before it gives nothing.
+var Inputs = []any{"text", 7, []int{1, 2}, []int{}, nil, map[string]int{"a": 1}}
+
+// Shown is what the activity must have been given then, as JSON.
+var Shown = []string{`"text"`, "7", "[1,2]", "[]", "null", `{"a":1}`, "null"}
+
+// Show returns JSON without spaces; nothing is null.
+func Show(input json.RawMessage) (string, error) {
+	if len(input) == 0 {
+		return "null", nil
+	}
+	var shown bytes.Buffer
+	err := json.Compact(&shown, input)
+	return shown.String(), err
 }
 
 var ids int

@@ -1,5 +1,6 @@
 package app;
 
+import com.fasterxml.jackson.databind.JsonNode;
 import io.dapr.workflows.WorkflowActivityContext;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
@@ -32,6 +33,15 @@ final class Activities {
 
   static Object echo(WorkflowActivityContext context) {
     return context.getInput(String.class);
+  }
+
+  static Object fill(WorkflowActivityContext context) {
+    return "x".repeat(context.getInput(Integer.class));
+  }
+
+  /** What it was given, as JSON. */
+  static Object show(WorkflowActivityContext context) {
+    return String.valueOf(context.getInput(JsonNode.class));
   }
 
   /** Succeeds at its third attempt. */

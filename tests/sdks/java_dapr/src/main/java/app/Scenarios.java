@@ -20,6 +20,7 @@ final class Scenarios {
     all.put("hello", Scenario.of(workflows::hello));
     all.put("chain", Scenario.of(workflows::chain));
     all.put("fan-out", Scenario.of(workflows::fanOut));
+    all.put("fan-in", Scenario.partly(workflows::fanIn, "3.6 MB: this SDK takes no history above 4 MiB"));
     all.put("retry", Scenario.of(workflows::retry));
     all.put("timer", Scenario.of(workflows::timer));
     all.put("event", Scenario.of(workflows::event));
@@ -32,6 +33,7 @@ final class Scenarios {
     all.put("custom-status", Scenario.partly(below::customStatus, "read by the client below: WorkflowState has none"));
     all.put("payload", Scenario.of(workflows::payload));
     all.put("remote-activity", Scenario.of(workflows::remoteActivity));
+    all.put("inputs", Scenario.of(workflows::inputs));
     all.put("remote-child", Scenario.of(workflows::remoteChild));
     all.put("reuse", Scenario.of(commands::reuse));
     all.put("missing", Scenario.of(commands::missing));

@@ -55,6 +55,11 @@ final class WorkflowScenarios {
     Check.equal("output", 42925, instances.completed(id).readOutputAs(Integer.class));
   }
 
+  void fanIn() throws TimeoutException {
+    String id = instances.start(Workflows.FanIn.class, 60_000, "fan-in");
+    Check.equal("characters", 3_600_000, instances.completed(id).readOutputAs(Integer.class));
+  }
+
   void retry() throws TimeoutException {
     String id = instances.start(Workflows.Retry.class, null, "retry");
     Check.equal("output", 3, instances.completed(id).readOutputAs(Integer.class));
@@ -155,6 +160,12 @@ final class WorkflowScenarios {
     String id = instances.start(Workflows.RemoteActivity.class, null, "remote-activity");
     String[] output = instances.completed(id).readOutputAs(String[].class);
     Check.equal("output", List.of("one in home", "two in other"), List.of(output));
+  }
+
+  void inputs() throws TimeoutException {
+    String id = instances.start(Workflows.Giving.class, null, "inputs");
+    String[] shown = instances.completed(id).readOutputAs(String[].class);
+    Check.equal("what the activity was given", Inputs.SHOWN, List.of(shown));
   }
 
   void remoteChild() throws TimeoutException {

@@ -73,6 +73,20 @@ final class Workflows {
     }
   }
 
+  /** Sixty results at once. */
+  public static class FanIn implements Workflow {
+    @Override
+    public WorkflowStub create() {
+      return ctx -> {
+        int length = ctx.getInput(Integer.class);
+        List<Task<String>> tasks = IntStream.range(0, 60)
+            .mapToObj(number -> ctx.callActivity("Fill", length, String.class))
+            .toList();
+        ctx.complete(ctx.allOf(tasks).await().stream().mapToInt(String::length).sum());
+      };
+    }
+  }
+
   public static class Retry implements Workflow {
     @Override
     public WorkflowStub create() {
@@ -217,6 +231,22 @@ final class Workflows {
         var there = new WorkflowTaskOptions(OTHER_APP);
         String text = ctx.callActivity("Where", "two", there, String.class).await();
         ctx.complete(List.of(here, text));
+      };
+    }
+  }
+
+  /** Gives an activity there each kind of input, and at last none. */
+  public static class Giving implements Workflow {
+    @Override
+    public WorkflowStub create() {
+      return ctx -> {
+        var there = new WorkflowTaskOptions(OTHER_APP);
+        var shown = new ArrayList<String>();
+        for (Object input : Inputs.GIVEN) {
+          shown.add(ctx.callActivity("Show", input, there, String.class).await());
+        }
+        shown.add(ctx.callActivity("Show", null, there, String.class).await());
+        ctx.complete(shown);
       };
     }
   }

@@ -1,5 +1,6 @@
 package app;
 
+import com.fasterxml.jackson.databind.JsonNode;
 import com.microsoft.durabletask.TaskActivityContext;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
@@ -34,6 +35,15 @@ final class Activities {
 
     static Object echo(TaskActivityContext context) {
         return context.getInput(String.class);
+    }
+
+    static Object fill(TaskActivityContext context) {
+        return "x".repeat(context.getInput(Integer.class));
+    }
+
+    /** What it was given, as JSON. */
+    static Object show(TaskActivityContext context) {
+        return String.valueOf(context.getInput(JsonNode.class));
     }
 
     /** Succeeds at its third attempt. */

@@ -21,6 +21,7 @@ final class Scenarios {
         all.put("hello", Scenario.of(workflows::hello));
         all.put("chain", Scenario.of(workflows::chain));
         all.put("fan-out", Scenario.of(workflows::fanOut));
+        all.put("fan-in", Scenario.partly(workflows::fanIn, "3.6 MB: this SDK takes no history above 4 MiB"));
         all.put("retry", Scenario.of(workflows::retry));
         all.put("timer", Scenario.of(workflows::timer));
         all.put("event", Scenario.of(workflows::event));
@@ -33,6 +34,7 @@ final class Scenarios {
         all.put("custom-status", Scenario.of(workflows::customStatus));
         all.put("payload", Scenario.of(workflows::payload));
         all.put("remote-activity", Scenario.partly(workflows::remoteActivity, BY_ROUTE));
+        all.put("inputs", Scenario.partly(workflows::inputs, BY_ROUTE));
         all.put("remote-child", Scenario.partly(workflows::remoteChild, BY_ROUTE));
         all.put("reuse", Scenario.of(commands::reuse));
         all.put("missing", Scenario.of(commands::missing));

@@ -56,6 +56,11 @@ final class WorkflowScenarios {
         Check.equal("output", 42925, instances.completed(id).readOutputAs(Integer.class));
     }
 
+    void fanIn() throws TimeoutException {
+        String id = instances.start("FanIn", 60_000, "fan-in");
+        Check.equal("characters", 3_600_000, instances.completed(id).readOutputAs(Integer.class));
+    }
+
     void retry() throws TimeoutException {
         String id = instances.start("Retry", null, "retry");
         Check.equal("output", 3, instances.completed(id).readOutputAs(Integer.class));
@@ -95,6 +100,12 @@ final class WorkflowScenarios {
         String id = instances.start("RemoteActivity", null, "remote-activity");
         String[] places = instances.completed(id).readOutputAs(String[].class);
         Check.equal("places", List.of(System.getenv("APP_ID"), System.getenv("OTHER_APP")), List.of(places));
+    }
+
+    void inputs() throws TimeoutException {
+        String id = instances.start("Inputs", null, "inputs");
+        String[] shown = instances.completed(id).readOutputAs(String[].class);
+        Check.equal("what the activity was given", Inputs.SHOWN, List.of(shown));
     }
 
     void remoteChild() throws TimeoutException {

@@ -55,6 +55,15 @@ final class Workflows {
         context.complete(squares.stream().mapToInt(Integer::intValue).sum());
     }
 
+    /** Sixty results at once. */
+    static void fanIn(TaskOrchestrationContext context) {
+        int length = context.getInput(Integer.class);
+        List<Task<String>> tasks = IntStream.range(0, 60)
+                .mapToObj(number -> context.callActivity("Fill", length, String.class))
+                .toList();
+        context.complete(context.allOf(tasks).await().stream().mapToInt(String::length).sum());
+    }
+
     static void retry(TaskOrchestrationContext context) {
         var options = new TaskOptions(new RetryPolicy(3, Duration.ofMillis(100)));
         context.complete(context.callActivity("Flaky", context.getInstanceId(), options, Integer.class).await());
@@ -94,6 +103,16 @@ final class Workflows {
         String here = context.callActivity("Where", null, String.class).await();
         String there = context.callActivity("RoutedWhere", null, String.class).await();
         context.complete(List.of(here, there));
+    }
+
+    /** Gives an activity there, by a route, each kind of input, and at last none. */
+    static void inputs(TaskOrchestrationContext context) {
+        var shown = new ArrayList<String>();
+        for (Object input : Inputs.GIVEN) {
+            shown.add(context.callActivity("Show", input, String.class).await());
+        }
+        shown.add(context.callActivity("Show", String.class).await());
+        context.complete(shown);
     }
 
     static void remoteChild(TaskOrchestrationContext context) {

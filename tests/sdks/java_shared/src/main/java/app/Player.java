@@ -39,7 +39,7 @@ final class Player {
     void play(String name) {
         long start = System.nanoTime();
         var scenario = scenarios.getOrDefault(name, Scenario.of(() -> {
-            throw new IllegalArgumentException("there is no scenario of this name");
+            throw new Check.Failure("this program does not know it");
         }));
         var line = new LinkedHashMap<String, Object>();
         line.put("scenario", name);
