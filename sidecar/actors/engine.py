@@ -69,16 +69,12 @@ class Engine:
         """Return the actor of an address, in memory or fresh."""
         return self.residents.get(address)
 
-    async def submit(self, address: Address, decide: Decide) -> Reply:
-        """Take a decision for an instance and commit it.
+    def submit(self, address: Address, decide: Decide) -> "asyncio.Future[Reply]":
+        """Queue a decision behind those for the same instance; the future has its outcome once it is committed.
 
-        Raises:
+        Raises (the future):
             UnavailableError: the store failed; whether the decision holds is unknown.
         """
-        return await self.enqueue(address, decide)
-
-    def enqueue(self, address: Address, decide: Decide) -> "asyncio.Future[Reply]":
-        """Queue a decision behind those that wait for the same instance; the future has its outcome."""
         done: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         actor = self.actor(address)
         actor.commands.append(Command(decide, done))
@@ -87,7 +83,7 @@ class Engine:
 
     def tell(self, address: Address, decide: Decide) -> None:
         """Queue a decision whose outcome nobody waits for: if the store fails, what led to it is found again."""
-        self.enqueue(address, decide).add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.submit(address, decide).add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def wake(self, actor: Actor) -> None:
         """Let an actor look at its commands and its assignment."""

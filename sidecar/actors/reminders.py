@@ -60,7 +60,7 @@ class Reminders:
         elif reminder.kind in _READ_FIRST:
             self._read_first(arrival)
         else:
-            future = self._engine.enqueue(address, lambda at, state: self._in_order(at, state, arrival))
+            future = self._engine.submit(address, lambda at, state: self._in_order(at, state, arrival))
             future.add_done_callback(lambda done: self._delivered(arrival, done))
             return future
         return None
@@ -84,7 +84,7 @@ class Reminders:
         return decision
 
     def _submit(self, arrival: Arrival) -> "asyncio.Future[Reply]":
-        return self._engine.enqueue(_address(arrival.reminder), lambda at, state: _decide(at, state, arrival))
+        return self._engine.submit(_address(arrival.reminder), lambda at, state: _decide(at, state, arrival))
 
     async def take(self, arrival: Arrival) -> Reply:
         """Take a reminder in; what it needs of its instance is read first. Raises UnavailableError.

@@ -90,7 +90,7 @@ class Dispatch:
             self.entities.unqueue(actor)
             self.turns.unqueue(actor)
         if instance is None or changes.replaces or changes.reopened:
-            self.turns.forget_past(actor)
+            self.turns.pasts.forget(actor.address)
         if instance is None or changes.replaces or instance.status.terminal:
             self.turns.forget_refusals(actor)
             self.entities.forget_refusals(actor)
@@ -108,11 +108,11 @@ class Dispatch:
         """See `Effects`."""
         self.entities.forgotten(actor)
         self.turns.recall(actor)
-        self.turns.forget_past(actor)
+        self.turns.pasts.forget(actor.address)
 
     def relieve(self) -> None:
         """Drop from memory what can be read again."""
-        self.turns.drop_pasts()
+        self.turns.pasts.drop()
         self.engine.residents.drop_idle()
 
     def store_failed(self) -> None:

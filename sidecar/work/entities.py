@@ -38,6 +38,8 @@ class EntityLease(Lease):
 class EntityWork(ActorLeases[EntityLease]):
     """Hands batches to workers and takes them back."""
 
+    _lease_type = EntityLease
+
     def __init__(self, engine: Engine, pool: Pool, **options: Any) -> None:
         super().__init__(engine, pool, pool.entities, entities=True, **options)
         self._by_token: dict[str, EntityLease] = {}
@@ -104,13 +106,6 @@ class EntityWork(ActorLeases[EntityLease]):
         self._slow.pop(actor.address, None)
 
     # ------------------------------------------------------------ of this kind
-
-    def lease_of(self, actor: Actor) -> EntityLease | None:
-        """See `ActorLeases`."""
-        return actor.lease if isinstance(actor.lease, EntityLease) else None
-
-    def _new_lease(self, actor: Actor, worker: Worker) -> EntityLease:
-        return EntityLease(actor, worker)
 
     def _held_by(self, worker: Worker) -> MutableMapping[Address, str]:
         return worker.entities

@@ -55,7 +55,9 @@ L = TypeVar("L", bound=Lease)
 
 
 class ActorLeases(ABC, Generic[L]):
-    """Hands work of one kind of actors to workers and takes it back. What waits of it is in `queue`."""
+    """Hands work of one kind of actors to workers and takes it back."""
+
+    _lease_type: type[L]
 
     def __init__(
         self,
@@ -77,13 +79,6 @@ class ActorLeases(ABC, Generic[L]):
         self._pump = pump
         self._refusals: Refusals[Address] = Refusals(engine.clock)
         self.out: dict[Address, L] = {}  # what workers have and have not answered
-
-    @abstractmethod
-    def lease_of(self, actor: Actor) -> L | None:
-        """Return the lease of an actor if it is one of this kind."""
-
-    @abstractmethod
-    def _new_lease(self, actor: Actor, worker: Worker) -> L: ...
 
     @abstractmethod
     def _held_by(self, worker: Worker) -> MutableMapping[Address, str]:
@@ -143,13 +138,17 @@ class ActorLeases(ABC, Generic[L]):
 
     # ------------------------------------------------------------ leases
 
+    def lease_of(self, actor: Actor) -> L | None:
+        """Return the lease of an actor if it is one of this kind."""
+        return actor.lease if isinstance(actor.lease, self._lease_type) else None
+
     def assign(self, address: Address, worker: Worker) -> None:
         """Give an actor's work to a worker, as soon as the actor is between two steps."""
         actor = self._engine.actor(address)
         if actor.lease is not None:  # claimed by the answer of a worker that has left since: it is queued afterwards
             self._held_by(worker).pop(address, None)
             return
-        actor.lease = self._new_lease(actor, worker)
+        actor.lease = self._lease_type(actor, worker)
         self._engine.wake(actor)
 
     def recall(self, actor: Actor) -> None:

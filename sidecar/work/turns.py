@@ -53,9 +53,11 @@ class TurnLease(Lease):
 class TurnWork(ActorLeases[TurnLease]):
     """Hands turns to workers and takes them back."""
 
+    _lease_type = TurnLease
+
     def __init__(self, engine: Engine, pool: Pool, **options: Any) -> None:
         super().__init__(engine, pool, pool.turns, entities=False, **options)
-        self._pasts = HistoryCache()
+        self.pasts = HistoryCache()
         self.chunks = AnswerChunks()
 
     # ------------------------------------------------------------ waiting
@@ -85,7 +87,7 @@ class TurnWork(ActorLeases[TurnLease]):
         if actor.state is None or not actor.state.instance.ready:
             self.recall(actor)
             return None
-        past = self._pasts.get(actor.address)
+        past = self.pasts.get(actor.address)
         if past is None:
             return asyncio.ensure_future(self._read_past(actor.address, actor.state.instance))
         self._hand_out(lease, actor.state, past)
@@ -95,7 +97,7 @@ class TurnWork(ActorLeases[TurnLease]):
         store = self._engine.store
         lineage = await store.lineage(instance.key) if instance.lineage else b""
         events = await store.events(instance.key, Position(0, -1), instance.last_completed_turn)
-        self._pasts.use(address, Past(events, lineage))
+        self.pasts.use(address, Past(events, lineage))
 
     def _hand_out(self, lease: TurnLease, state: State, past: Past) -> None:
         instance, clock, address, worker = state.instance, self._engine.clock, lease.actor.address, lease.worker
@@ -108,7 +110,7 @@ class TurnWork(ActorLeases[TurnLease]):
         state.tail = turns.after(state, turn)
         lease.turn, lease.deadline = turn, clock.monotonic() + self._timeout
         self.out[address] = lease
-        self._pasts.use(address, past)
+        self.pasts.use(address, past)
         new = [turn.started, *(row.event for row in turn.rows)]
         known = worker.seen.take(address, instance.execution)
         lease.sent, lease.withheld = len(past.events), known > 0
@@ -164,7 +166,7 @@ class TurnWork(ActorLeases[TurnLease]):
             self._refusals.done(actor.address)
             if instance is not None and instance.execution != turn.execution:
                 self.forget_refusals(actor)
-        self._pasts.committed(actor.address, changes, turn)
+        self.pasts.committed(actor.address, changes, turn)
 
     def _completed_by(self, actor: Actor, changes: Changes) -> Turn | None:
         """Return the turn that changes complete, None if they complete none."""
@@ -198,14 +200,6 @@ class TurnWork(ActorLeases[TurnLease]):
         """Return the lease of a turn that is out under a token, or None."""
         return next((lease for lease in self.out.values() if token == lease.token), None)
 
-    def forget_past(self, actor: Actor) -> None:
-        """What a worker has seen of an instance is not its past any more."""
-        self._pasts.forget(actor.address)
-
-    def drop_pasts(self) -> None:
-        """Forget all that can be read again."""
-        self._pasts.drop()
-
     # ------------------------------------------------------------ of this kind
 
     def left(self, worker: Worker, *, lost: bool) -> None:
@@ -216,13 +210,6 @@ class TurnWork(ActorLeases[TurnLease]):
             if group is not None and self._retry_if_nobody_is_left(address, group):
                 self._pool.turns.regroup(address, frozenset())
                 self._pump()
-
-    def lease_of(self, actor: Actor) -> TurnLease | None:
-        """See `ActorLeases`."""
-        return actor.lease if isinstance(actor.lease, TurnLease) else None
-
-    def _new_lease(self, actor: Actor, worker: Worker) -> TurnLease:
-        return TurnLease(actor, worker)
 
     def _held_by(self, worker: Worker) -> MutableMapping[Address, str]:
         return worker.turns

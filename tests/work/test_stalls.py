@@ -211,7 +211,7 @@ async def test_the_rest_of_the_past_that_a_worker_keeps_is_right_after_a_stall(w
         await world.complete(item, **version("p1"))
         await world.event("a", "more")
     stored = await world.clients.history(at("a"))
-    assert stored == world.dispatch.turns._pasts.get(at("a")).events  # type: ignore[union-attr]
+    assert stored == world.dispatch.turns.pasts.get(at("a")).events  # type: ignore[union-attr]
 
 
 # ---------------------------------------------------------------- sizes
