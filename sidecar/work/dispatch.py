@@ -92,8 +92,8 @@ class Dispatch:
         if instance is None or changes.replaces or changes.reopened:
             self.turns.pasts.forget(actor.address)
         if instance is None or changes.replaces or instance.status.terminal:
-            self.turns.forget_refusals(actor)
-            self.entities.forget_refusals(actor)
+            self.turns.refusals.forget(actor.address)
+            self.entities.refusals.forget(actor.address)
         if instance is not None:
             self._queue(actor, instance)
 

@@ -88,7 +88,7 @@ class EntityWork(ActorLeases[EntityLease]):
     def done(self, lease: EntityLease) -> None:
         """A worker has run what it had of an entity: pauses begin anew."""
         address = lease.actor.address
-        self._refusals.done(address)
+        self.refusals.done(address)
         if self._slow.get(address, 0) > 1:
             self._slow[address] -= 1
         else:

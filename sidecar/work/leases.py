@@ -77,7 +77,7 @@ class ActorLeases(ABC, Generic[L]):
         self._timeout = timeout
         self._delivery_limit = delivery_limit
         self._pump = pump
-        self._refusals: Refusals[Address] = Refusals(engine.clock)
+        self.refusals: Refusals[Address] = Refusals(engine.clock)
         self.out: dict[Address, L] = {}  # what workers have and have not answered
 
     @abstractmethod
@@ -102,7 +102,7 @@ class ActorLeases(ABC, Generic[L]):
 
     def _offer(self, address: Address, group: Group) -> None:
         """Put an actor into the queue, kept from workers that do not want it now."""
-        self._waiting.offer(address, group._replace(excluded_workers=self._refusals.of(address)))
+        self._waiting.offer(address, group._replace(excluded_workers=self.refusals.of(address)))
 
     def _group_of(self, instance: Instance, size: int = 0) -> Group:
         """Return what workers must be able to take to have the work of an instance; `size` in bytes, 0 for any."""
@@ -184,22 +184,18 @@ class ActorLeases(ABC, Generic[L]):
 
     def refuse(self, lease: L) -> None:
         """Keep an actor from the worker that has it now, for a pause once the lease ends."""
-        self._refusals.refuse(lease.actor.address, lease.worker.name)
+        self.refusals.refuse(lease.actor.address, lease.worker.name)
 
     def decline(self, lease: L) -> None:
         """Queue work that came to nothing: others may have it at once, this worker after a pause."""
         self.refuse(lease)
         self.settle(lease)
 
-    def forget_refusals(self, actor: Actor) -> None:
-        """An actor has ended or is gone: one that takes its ID is another."""
-        self._refusals.forget(actor.address)
-
     # ------------------------------------------------------------ time
 
     def left(self, worker: Worker, *, lost: bool) -> None:
         """Queue all that a worker had which is gone; if it was lost, count that against what was out."""
-        self._refusals.left(worker.name)
+        self.refusals.left(worker.name)
         for address in list(self._held_by(worker)):
             lease = self.lease_of(self._engine.actor(address))
             if lease is None or lease.claimed:
@@ -230,7 +226,7 @@ class ActorLeases(ABC, Generic[L]):
         for lease in [lease for lease in self.out.values() if lease.deadline <= now]:
             self._late(lease)
             self.settle(lease)
-        if self._refusals.resume(self._waiting):
+        if self.refusals.resume(self._waiting):
             self._pump()
 
 

@@ -49,6 +49,13 @@ class TurnLease(Lease):
         """What the worker echoes with its answer; the hub in it tells where a worker got the item."""
         return "" if self.turn is None else f"{self.turn.token}.{self.actor.address[0]}"
 
+    def completed_by(self, changes: Changes) -> Turn | None:
+        """Return the turn if these committed changes complete it, None if not or if others did before."""
+        if self.turn is None or not self.claimed or self.stored or changes.instance is None:
+            return None
+        self.stored = changes.instance.last_completed_turn >= self.turn.number
+        return self.turn if self.stored else None
+
 
 class TurnWork(ActorLeases[TurnLease]):
     """Hands turns to workers and takes them back."""
@@ -68,15 +75,15 @@ class TurnWork(ActorLeases[TurnLease]):
 
     def _retry_if_nobody_is_left(self, address: Address, group: Group) -> bool:
         """When all workers that are there have refused an instance for good, let one say again why: it then stalls."""
-        if not self._refusals.unreported(address) or self._takers_left(address, group):
+        if not self.refusals.unreported(address) or self._takers_left(address, group):
             return False
-        self._refusals.forget(address)
+        self.refusals.forget(address)
         return True
 
     def _takers_left(self, address: Address, group: Group) -> bool:
         """Whether a worker may still be able to run an instance; without workers nothing is known."""
         takers = {worker.name for worker in self._pool.turn_takers(group)}
-        return not takers or bool(takers - self._refusals.for_good(address))
+        return not takers or bool(takers - self.refusals.for_good(address))
 
     # ------------------------------------------------------------ out
 
@@ -122,11 +129,11 @@ class TurnWork(ActorLeases[TurnLease]):
     def _wait_for_larger(self, address: Address, instance: Instance, size: int, worker: Worker) -> None:
         """Let a turn wait for a worker that can receive it; without one the instance says so."""
         if worker.streams_history:
-            self._refusals.refuse(address, worker.name, for_good=True)
-            self._refusals.report(address)
+            self.refusals.refuse(address, worker.name, for_good=True)
+            self.refusals.report(address)
         log.warning("turn waits for a worker that can receive it", instance=instance.id, bytes=size)
         self._offer(address, self._group_of(instance, size))
-        refused = self._refusals.for_good(address)
+        refused = self.refusals.for_good(address)
         takers = self._pool.turn_takers(self._group_of(instance))
         limit = max((taker.max_bytes for taker in takers), default=0)
         if limit < size and not any(taker.streams_history and taker.name not in refused for taker in takers):
@@ -153,28 +160,21 @@ class TurnWork(ActorLeases[TurnLease]):
     def refuse_for_good(self, lease: TurnLease) -> bool:
         """Keep an instance from the worker that cannot run it; return whether another one is left to try."""
         address, state = lease.actor.address, lease.actor.state
-        self._refusals.refuse(address, lease.worker.name, for_good=True)
+        self.refusals.refuse(address, lease.worker.name, for_good=True)
         left = state is None or self._takers_left(address, self._group_of(state.instance))
         if not left:
-            self._refusals.report(address)
+            self.refusals.report(address)
         return left
 
     def committed(self, actor: Actor, changes: Changes) -> None:
         """Move what is kept of an instance over changes, which may be those of the answer that has claimed its turn."""
-        turn, instance = self._completed_by(actor, changes), changes.instance
-        if turn is not None:
-            self._refusals.done(actor.address)
-            if instance is not None and instance.execution != turn.execution:
-                self.forget_refusals(actor)
-        self.pasts.committed(actor.address, changes, turn)
-
-    def _completed_by(self, actor: Actor, changes: Changes) -> Turn | None:
-        """Return the turn that changes complete, None if they complete none."""
         lease, instance = self.lease_of(actor), changes.instance
-        if lease is None or lease.turn is None or not lease.claimed or lease.stored or instance is None:
-            return None
-        lease.stored = instance.last_completed_turn >= lease.turn.number
-        return lease.turn if lease.stored else None
+        turn = None if lease is None else lease.completed_by(changes)
+        if turn is not None:
+            self.refusals.done(actor.address)
+            if instance is not None and instance.execution != turn.execution:
+                self.refusals.forget(actor.address)
+        self.pasts.committed(actor.address, changes, turn)
 
     def loaded(self, actor: Actor) -> None:
         """An instance was read anew: the turn that an answer has claimed is closed as before, or counts no more."""
@@ -205,7 +205,7 @@ class TurnWork(ActorLeases[TurnLease]):
     def left(self, worker: Worker, *, lost: bool) -> None:
         """Queue all that a worker had which is gone, and what only that one had not refused for good."""
         super().left(worker, lost=lost)
-        for address in self._refusals.all_unreported():
+        for address in self.refusals.all_unreported():
             group = self._pool.turns.group(address)
             if group is not None and self._retry_if_nobody_is_left(address, group):
                 self._pool.turns.regroup(address, frozenset())

@@ -232,8 +232,8 @@ MUTANTS = (
         "what-is-stored-with-an-answer-is-seen",
         "engine",
         "work/turns.py",
-        "not lease.claimed or lease.stored or instance is None",
-        "not lease.claimed or instance is None",
+        "not self.claimed or self.stored or changes.instance is None",
+        "not self.claimed or changes.instance is None",
     ),
     Mutant(
         "a-batch-answers-what-came-into-its-place",
