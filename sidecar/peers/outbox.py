@@ -119,7 +119,7 @@ class Outbox:
         self._unknown_app_fails = unknown_app_fails
         self._where: dict[int, PeerId] = {}
         self._reads = Reads()
-        self._spawn = spawn or (lambda queue: asyncio.create_task(self._run(queue), name=f"router {queue.peer[1]}"))
+        self._spawn = spawn or (lambda queue: asyncio.create_task(self._run(queue), name=f"outbox {queue.peer[1]}"))
 
     # ------------------------------------------------------------ Outbox
 

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class ActivityLease:
     """An activity that a worker has, since a monotonic time; `number` tells this delivery from others of it."""
 
     worker: Worker
@@ -58,7 +58,7 @@ class ActivityWork:
         self._numbers = itertools.count(1)
         self._reads = Reads()
         self._refusals: Refusals[int] = Refusals(engine.clock)
-        self.leases: dict[int, Lease] = {}
+        self.leases: dict[int, ActivityLease] = {}
 
     def queue(self, reminder: Reminder) -> None:
         """Take an activity that was committed, or that came back from a worker."""
@@ -127,7 +127,7 @@ class ActivityWork:
 
     def _send(self, worker: Worker, reminder: Reminder) -> None:
         number = next(self._numbers)
-        self.leases[reminder.id] = Lease(worker, reminder, self._clock.monotonic(), number)
+        self.leases[reminder.id] = ActivityLease(worker, reminder, self._clock.monotonic(), number)
         token = f"a.{reminder.id}.{number}.{self._store.identity}"
         too_large = worker.send(ActivityItem(reminder.payload, token))
         if too_large:

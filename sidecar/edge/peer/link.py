@@ -61,7 +61,7 @@ class Incoming:
 
 
 class PeerLink:
-    """One link that is up, whichever side opened it. Implements `router.Link`."""
+    """One link that is up, whichever side opened it. Implements `outbox.Link`."""
 
     def __init__(self, me: AppIdentity, wire: Wire, greeting: pb.Hello, messages: PeerMessages, served: Served) -> None:
         self.peer: PeerId = (greeting.namespace, greeting.app_id)
@@ -81,7 +81,7 @@ class PeerLink:
         self._batches = 0  # that are being taken in
 
     async def deliver(self, batch: Sequence[Reminder], floor: int) -> list[Reply]:
-        """See `router.Link`."""
+        """See `outbox.Link`."""
         self._sequence += 1
         sequence = self._sequence
         answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()

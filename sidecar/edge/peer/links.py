@@ -79,7 +79,7 @@ class Peers:
         self._looking: asyncio.Task[None] | None = None
 
     def link(self, namespace: str, app: str) -> PeerLink | None:
-        """See `router.Links`. An app that is asked for, and has an address, is dialled."""
+        """See `outbox.LinkFinder`. An app that is asked for, and has an address, is dialled."""
         peer = (namespace, app)
         found = self._opened.get(peer) or self._accepted.get(peer)
         if found is None:
@@ -87,7 +87,7 @@ class Peers:
         return found
 
     def knock(self, namespace: str, app: str) -> None:
-        """See `router.Links`."""
+        """See `outbox.LinkFinder`."""
         if self.link(namespace, app) is None and app in self._dialers:
             self._dialers[app].knock.set()
 
