@@ -66,12 +66,12 @@ class SqlDisk:
     def instances(self, prefix: str = "") -> list[Instance]:
         """See `Disk`."""
         found = self._read(rows.INSTANCE, "instances WHERE substr(id, 1, ?) = ?", (len(prefix), prefix))
-        return [rows.to_instance(row) for row in found]
+        return [rows.to_instance(rows.InstanceRow._make(row)) for row in found]
 
     def instance(self, key: int) -> Instance | None:
         """See `Disk`."""
         found = self._read(rows.INSTANCE, "instances WHERE key = ?", (key,))
-        return rows.to_instance(found[0]) if found else None
+        return rows.to_instance(rows.InstanceRow._make(found[0])) if found else None
 
     def log(self, key: int) -> list[Row]:
         """See `Disk`."""
@@ -80,7 +80,9 @@ class SqlDisk:
 
     def calls(self, key: int) -> list[OpenCall]:
         """See `Disk`."""
-        return [rows.to_call(row) for row in self._read(rows.CALL, "open_calls WHERE key = ?", (key,))]
+        return [
+            rows.to_call(rows.CallRow._make(row)) for row in self._read(rows.CALL, "open_calls WHERE key = ?", (key,))
+        ]
 
     def output(self, key: int) -> str | None:
         """See `Disk`."""
@@ -89,7 +91,7 @@ class SqlDisk:
 
     def reminders(self) -> list[Reminder]:
         """See `Disk`."""
-        return [rows.to_reminder(row) for row in self._read(rows.STORED_REMINDER, "reminders")]
+        return [rows.to_reminder(rows.ReminderRow._make(row)) for row in self._read(rows.REMINDER, "reminders")]
 
     def owners(self) -> set[int]:
         """See `Disk`."""
@@ -110,7 +112,7 @@ class SqlDisk:
     def children(self, call: OpenCall) -> list[Instance]:
         """See `Disk`."""
         where = "instances WHERE parent_execution = ? AND parent_turn = ? AND parent_task = ?"
-        return [rows.to_instance(row) for row in self._read(rows.INSTANCE, where, call.call)]
+        return [rows.to_instance(rows.InstanceRow._make(row)) for row in self._read(rows.INSTANCE, where, call.call)]
 
 
 class SqlStore(store.Sqlite):
@@ -134,8 +136,9 @@ class SimulatedFile(File):
         if self._database.in_transaction:
             self._database.rollback()
 
-    def _make_room(self) -> None:
-        """There is no thread that could be starved."""
+    async def _on_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """There is no thread."""
+        return function(*args)
 
     async def _run(self, function: Callable[..., T], *args: Any) -> T:
         if function is writes.commit:

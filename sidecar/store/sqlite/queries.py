@@ -22,11 +22,11 @@ _SURROGATES = range(0xD800, 0xE000)
 # ruff: noqa: S608 (every statement is built from constants of this package)
 _WORKFLOWS = "entity = 0"
 _COLUMNS = ", ".join(f"instances.{name}" for name in rows.INSTANCE)
-_LARGE = [rows.INSTANCE.index(name) for name in ("custom_status", "failure", "tags")]
 _WITH_PREFIX = "SELECT key FROM instances WHERE hub = ? AND id >= ? AND id < ? LIMIT ?"
 _ENTITIES = (
-    "SELECT id, revision, updated_at, (SELECT count(*) FROM history WHERE history.key = instances.key), "
-    "lock_owner, lock_execution, lock_section, output IS NOT NULL, CASE WHEN ? THEN output END "
+    "SELECT id, revision, updated_at, lock_owner, lock_execution, lock_section, "
+    "(SELECT count(*) FROM history WHERE history.key = instances.key) AS backlog, "
+    "output IS NOT NULL AS has_state, CASE WHEN ? THEN output END AS state "
     "FROM instances LEFT JOIN outputs ON outputs.key = instances.key "
     "WHERE hub = ? AND id > ? AND id >= ? AND id < ? AND entity = 1 ORDER BY id LIMIT ?"
 )
@@ -46,10 +46,11 @@ def run(connection: sqlite3.Connection, criteria: Criteria, order: Order, after:
     looked_at = walk(criteria, order, after, size) if near is None else among(near, criteria, order, after)
     statement, values = matching(looked_at, criteria)
     found, last, weight = [], after, 0
-    for moment, *row in connection.execute(statement, [*values, limit]):
-        found.append(rows.to_instance(tuple(row)))
-        last = Cursor(moment, found[-1].key)
-        weight += sum(len(row[column] or b"") for column in _LARGE)
+    for moment, *columns in connection.execute(statement, [*values, limit]):
+        row = rows.InstanceRow._make(columns)
+        found.append(rows.to_instance(row))
+        last = Cursor(moment, row.key)
+        weight += len(row.custom_status or "") + len(row.failure or b"") + len(row.tags)
         if len(found) == limit or weight > MOST_BYTES:
             return Page(found, last)
     if near is not None:
@@ -63,7 +64,7 @@ def entities(connection: sqlite3.Connection, where: tuple[str, str, str], limit:
     """See `Store.entities`; `where` are hub, prefix, and the ID to begin behind."""
     hub, prefix, after = where
     values = (states, hub, after, prefix, behind(prefix), limit)
-    return [rows.to_entity(row) for row in connection.execute(_ENTITIES, values)]
+    return [rows.to_entity(rows.EntityStateRow._make(row)) for row in connection.execute(_ENTITIES, values)]
 
 
 def matching(looked_at: Statement, criteria: Criteria) -> Statement:

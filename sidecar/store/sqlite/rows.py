@@ -1,6 +1,9 @@
-"""How the values of the core are written as rows of the schema, and read back. Pure."""
+"""The rows of the schema, column by column, and how values of the core are written as them and read back. Pure.
 
-from typing import Any
+A row class lists the columns of its table once: statements are made from its `_fields`, rows are read by its names.
+"""
+
+from typing import Any, NamedTuple
 
 from sidecar.core.attempts import DeliveryAttempts
 from sidecar.core.identity import AppIdentity
@@ -20,38 +23,162 @@ from sidecar.core.model import (
 )
 from sidecar.store.protocol import EntityRow, Waiting
 
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-INSTANCE = _names(
-    "key hub id revision name version status suspended began ready created_at updated_at started_at "
-    "completed_at scheduled_at origin execution covered workflow_time custom_status failure tags parent_namespace "
-    "parent_app parent_hub parent_id parent_execution parent_turn parent_task parent_name detached trace rewind "
-    "stall recorded entity lock_owner lock_execution lock_section lineage obeyed deliveries last_error parked"
-)
-CALL = _names(
-    "key task turn execution kind name target_namespace target_app target_kind target_hub target_id reminder entities"
-)
-REMINDER = _names(
-    "id kind owner target_namespace target_app target_kind target_hub target_id source_namespace source_app "
-    "source_kind source_hub source_id execution turn task due name payload held place"
-)
-
-STORED_REMINDER = (*REMINDER, "deliveries", "last_error")  # what only crashes change is never inserted
-
-# The payload of a call may be large, and is not looked at.
-WAITING = (
-    *(name for name in REMINDER if name not in ("payload", "held", "place")),
-    "accepted_by",
-    "deliveries",
-    "last_error",
-)
-
 OWN_WORKFLOW, OWN_WORKER, OTHER_APP = 0, 1, 2
 _BETWEEN = "\n"  # no ID contains control characters
+_NULL: Any = None
+_NO_PARENT = Parent(ActorId(_NULL, _NULL, _NULL, _NULL, _NULL), CallId(_NULL, _NULL, _NULL), _NULL)
+_NO_LOCK = Lock(_NULL, _NULL, _NULL)
 Values = tuple[Any, ...]
+
+
+class InstanceRow(NamedTuple):
+    """A row of `instances`. All of its parent is NULL, or nothing of it; so with its lock."""
+
+    key: int
+    hub: str
+    id: str
+    revision: int
+    name: str
+    version: str | None
+    status: int
+    suspended: int
+    began: int
+    ready: int
+    created_at: int
+    updated_at: int
+    started_at: int | None
+    completed_at: int | None
+    scheduled_at: int | None
+    origin: str
+    execution: str
+    covered: int
+    workflow_time: int
+    custom_status: str | None
+    failure: bytes | None
+    tags: bytes
+    parent_namespace: Any
+    parent_app: Any
+    parent_hub: Any
+    parent_id: Any
+    parent_execution: Any
+    parent_turn: Any
+    parent_task: Any
+    parent_name: Any
+    detached: int
+    trace: bytes
+    rewind: int
+    stall: bytes | None
+    recorded: bytes
+    entity: int
+    lock_owner: Any
+    lock_execution: Any
+    lock_section: Any
+    lineage: int
+    obeyed: int
+    deliveries: int
+    last_error: str
+    parked: int
+
+
+class EntityStateRow(NamedTuple):
+    """What a query for entities gives: their row of `instances`, how many messages wait, and their state."""
+
+    id: str
+    revision: int
+    updated_at: int
+    lock_owner: Any
+    lock_execution: Any
+    lock_section: Any
+    backlog: int
+    has_state: int
+    state: str | None
+
+
+class CallRow(NamedTuple):
+    """A row of `open_calls`."""
+
+    key: int
+    task: int
+    turn: int
+    execution: str
+    kind: int
+    name: str
+    target_namespace: str
+    target_app: str
+    target_kind: str
+    target_hub: str
+    target_id: str
+    reminder: int
+    entities: str
+
+
+class ChildRow(NamedTuple):
+    """A row of `children`, without its key and whether the child has ended."""
+
+    namespace: str
+    app: str
+    hub: str
+    id: str
+    execution: str
+    turn: int
+    task: int
+
+
+class ReminderRow(NamedTuple):
+    """A row of `reminders`, without who accepted it. What only crashes change has a default: it is never inserted."""
+
+    id: int
+    kind: int
+    owner: int
+    target_namespace: str
+    target_app: str
+    target_kind: str
+    target_hub: str
+    target_id: str
+    source_namespace: str
+    source_app: str
+    source_kind: str
+    source_hub: str
+    source_id: str
+    execution: str
+    turn: int
+    task: int
+    due: int
+    name: str
+    payload: bytes
+    held: int
+    place: int
+    deliveries: int = 0
+    last_error: str | None = None
+
+
+class WaitingRow(NamedTuple):
+    """A row of `reminders` without its payload, which may be large."""
+
+    id: int
+    kind: int
+    target_namespace: str
+    target_app: str
+    target_kind: str
+    target_hub: str
+    target_id: str
+    source_namespace: str
+    source_app: str
+    source_kind: str
+    source_hub: str
+    source_id: str
+    execution: str
+    turn: int
+    task: int
+    due: int
+    name: str
+    accepted_by: str
+    deliveries: int
+    last_error: str | None
+
+
+INSTANCE, CALL, CHILD = InstanceRow._fields, CallRow._fields, ChildRow._fields
+REMINDER, WAITING = ReminderRow._fields, WaitingRow._fields
 
 
 def destination(me: AppIdentity, reminder: Reminder) -> int:
@@ -61,89 +188,114 @@ def destination(me: AppIdentity, reminder: Reminder) -> int:
     return OWN_WORKER if reminder.kind is Kind.ACTIVITY else OWN_WORKFLOW
 
 
-def from_instance(instance: Instance) -> Values:
+def from_instance(instance: Instance) -> InstanceRow:
     """Return the row of an instance."""
-    parent: Values = (None,) * 8
-    lock: Values = (None,) * 3 if instance.lock is None else instance.lock
-    if instance.parent is not None:
-        actor, call, name = instance.parent
-        parent = (actor.namespace, actor.app, actor.hub, actor.id, *call, name)
-    return (
-        instance.key, instance.hub, instance.id, instance.revision, instance.name, instance.version,
-        int(instance.status), instance.suspended, instance.began, instance.ready, instance.created_at,
-        instance.updated_at, instance.started_at, instance.completed_at, instance.scheduled_at, instance.origin,
-        instance.execution, instance.last_completed_turn, instance.workflow_time, instance.custom_status,
-        instance.failure, instance.tags, *parent, instance.detached, instance.trace,
-        int(instance.rewind),
-        instance.stall, instance.recorded, instance.entity, *lock, instance.lineage, instance.last_order,
-        *instance.crashes,
+    parent, call, parent_name = instance.parent or _NO_PARENT
+    lock = instance.lock or _NO_LOCK
+    crashes = instance.crashes
+    return InstanceRow(
+        key=instance.key, hub=instance.hub, id=instance.id, revision=instance.revision, name=instance.name,
+        version=instance.version, status=int(instance.status), suspended=instance.suspended, began=instance.began,
+        ready=instance.ready, created_at=instance.created_at, updated_at=instance.updated_at,
+        started_at=instance.started_at, completed_at=instance.completed_at, scheduled_at=instance.scheduled_at,
+        origin=instance.origin, execution=instance.execution, covered=instance.last_completed_turn,
+        workflow_time=instance.workflow_time, custom_status=instance.custom_status, failure=instance.failure,
+        tags=instance.tags, parent_namespace=parent.namespace, parent_app=parent.app, parent_hub=parent.hub,
+        parent_id=parent.id, parent_execution=call.execution, parent_turn=call.turn, parent_task=call.task,
+        parent_name=parent_name, detached=instance.detached, trace=instance.trace, rewind=int(instance.rewind),
+        stall=instance.stall, recorded=instance.recorded, entity=instance.entity, lock_owner=lock.owner,
+        lock_execution=lock.execution, lock_section=lock.section, lineage=instance.lineage,
+        obeyed=instance.last_order, deliveries=crashes.times, last_error=crashes.error, parked=crashes.quarantined,
     )  # fmt: skip
 
 
-def to_instance(row: Values) -> Instance:
-    """Read the row of an instance."""
-    parent = None
-    if row[23] is not None:
-        namespace, app, hub, id_, execution, turn, task, name = row[22:30]
-        parent = Parent(ActorId(namespace, app, "workflow", hub, id_), CallId(execution, turn, task), name)
-    flags = (Status(row[6]), bool(row[7]), bool(row[8]), bool(row[9]))
-    lock = None if row[36] is None else Lock(*row[36:39])
-    recent: Values = (*row[30:32], Rewind(row[32]), *row[33:35], bool(row[35]), lock, bool(row[39]), row[40])
-    crashes = DeliveryAttempts(row[41], row[42], bool(row[43]))
-    fields: Values = (*row[:6], *flags, *row[10:22], parent, *recent, crashes)
-    return Instance(*fields)
+def to_instance(row: InstanceRow) -> Instance:
+    """Read the row of an instance. Raises ValueError: it holds a value that no instance has."""
+    return Instance(
+        key=row.key, hub=row.hub, id=row.id, revision=row.revision, name=row.name, version=row.version,
+        status=Status(row.status), suspended=bool(row.suspended), began=bool(row.began), ready=bool(row.ready),
+        created_at=row.created_at, updated_at=row.updated_at, started_at=row.started_at,
+        completed_at=row.completed_at, scheduled_at=row.scheduled_at, origin=row.origin, execution=row.execution,
+        last_completed_turn=row.covered, workflow_time=row.workflow_time, custom_status=row.custom_status,
+        failure=row.failure, tags=row.tags, parent=_parent(row), detached=row.detached, trace=row.trace,
+        rewind=Rewind(row.rewind), stall=row.stall, recorded=row.recorded, entity=bool(row.entity),
+        lock=_lock(row), lineage=bool(row.lineage),
+        last_order=row.obeyed, crashes=DeliveryAttempts(row.deliveries, row.last_error, bool(row.parked)),
+    )  # fmt: skip
 
 
-def to_entity(row: Values) -> EntityRow:
+def _parent(row: InstanceRow) -> Parent | None:
+    if row.parent_app is None:
+        return None
+    actor = ActorId(row.parent_namespace, row.parent_app, "workflow", row.parent_hub, row.parent_id)
+    return Parent(actor, CallId(row.parent_execution, row.parent_turn, row.parent_task), row.parent_name)
+
+
+def _lock(row: InstanceRow | EntityStateRow) -> Lock | None:
+    return None if row.lock_owner is None else Lock(row.lock_owner, row.lock_execution, row.lock_section)
+
+
+def to_entity(row: EntityStateRow) -> EntityRow:
     """Read an entity as a query shows it."""
-    lock = None if row[4] is None else Lock(*row[4:7])
-    entity_id, revision, updated_at, backlog = row[:4]
-    return EntityRow(entity_id, revision, updated_at, backlog, lock, bool(row[7]), row[8])
+    return EntityRow(row.id, row.revision, row.updated_at, row.backlog, _lock(row), bool(row.has_state), row.state)
 
 
-def from_call(key: int, call: OpenCall) -> Values:
+def from_call(key: int, call: OpenCall) -> CallRow:
     """Return the row of an open call."""
     execution, turn, task = call.call
     entities = _BETWEEN.join(call.entities)
-    return (key, task, turn, execution, int(call.kind), call.name, *call.target, call.reminder, entities)
+    return CallRow(key, task, turn, execution, int(call.kind), call.name, *call.target, call.reminder, entities)
 
 
-def to_call(row: Values) -> OpenCall:
+def to_call(row: CallRow) -> OpenCall:
     """Read the row of an open call."""
-    entities = tuple(row[12].split(_BETWEEN)) if row[12] else ()
-    return OpenCall(CallId(row[3], row[2], row[1]), CallKind(row[4]), row[5], ActorId(*row[6:11]), row[11], entities)
+    entities = tuple(row.entities.split(_BETWEEN)) if row.entities else ()
+    call = CallId(row.execution, row.turn, row.task)
+    return OpenCall(call, CallKind(row.kind), row.name, _target(row), row.reminder, entities)
 
 
-def from_child(key: int, child: Child) -> Values:
+def from_child(child: Child) -> ChildRow:
     """Return the row of a child."""
     actor = child.actor
-    return (key, actor.namespace, actor.app, actor.hub, actor.id, *child.call)
+    return ChildRow(actor.namespace, actor.app, actor.hub, actor.id, *child.call)
 
 
-def to_child(row: Values) -> Child:
-    """Read the row of a child, without its key."""
-    namespace, app, hub, id_, *call = row
-    return Child(ActorId(namespace, app, "workflow", hub, id_), CallId(*call))
+def to_child(row: ChildRow) -> Child:
+    """Read the row of a child."""
+    actor = ActorId(row.namespace, row.app, "workflow", row.hub, row.id)
+    return Child(actor, CallId(row.execution, row.turn, row.task))
 
 
-def from_reminder(me: AppIdentity, reminder: Reminder) -> Values:
+def from_reminder(me: AppIdentity, reminder: Reminder) -> ReminderRow:
     """Return the row of a reminder."""
-    return (
+    return ReminderRow(
         reminder.id, int(reminder.kind), reminder.owner, *reminder.target, *reminder.source, *reminder.call,
-        reminder.due, reminder.name, reminder.payload, reminder.kept_until_result, destination(me, reminder),
+        due=reminder.due, name=reminder.name, payload=reminder.payload, held=reminder.kept_until_result,
+        place=destination(me, reminder),
     )  # fmt: skip
 
 
-def to_reminder(row: Values) -> Reminder:
+def to_reminder(row: ReminderRow) -> Reminder:
     """Read the row of a reminder."""
     return Reminder(
-        row[0], Kind(row[1]), row[2], ActorId(*row[3:8]), ActorId(*row[8:13]), CallId(*row[13:16]), row[16], row[17],
-        row[18], bool(row[19]), DeliveryAttempts(row[21], row[22] or ""),
+        id=row.id, kind=Kind(row.kind), owner=row.owner, target=_target(row), source=_source(row),
+        call=CallId(row.execution, row.turn, row.task), due=row.due, name=row.name, payload=row.payload,
+        kept_until_result=bool(row.held), crashes=DeliveryAttempts(row.deliveries, row.last_error or ""),
     )  # fmt: skip
 
 
-def to_waiting(row: Values) -> Waiting:
+def to_waiting(row: WaitingRow) -> Waiting:
     """Read the row of a call that waits."""
-    call, crashes = CallId(*row[13:16]), DeliveryAttempts(row[19], row[20] or "")
-    source, target = ActorId(*row[8:13]), ActorId(*row[3:8])
-    return Waiting(row[0], Kind(row[1]), source, target, call, row[17], row[16], bool(row[18]), crashes)
+    return Waiting(
+        id=row.id, kind=Kind(row.kind), instance=_source(row), target=_target(row),
+        call=CallId(row.execution, row.turn, row.task), name=row.name, since=row.due,
+        delivered=bool(row.accepted_by), crashes=DeliveryAttempts(row.deliveries, row.last_error or ""),
+    )  # fmt: skip
+
+
+def _target(row: CallRow | ReminderRow | WaitingRow) -> ActorId:
+    return ActorId(row.target_namespace, row.target_app, row.target_kind, row.target_hub, row.target_id)
+
+
+def _source(row: ReminderRow | WaitingRow) -> ActorId:
+    return ActorId(row.source_namespace, row.source_app, row.source_kind, row.source_hub, row.source_id)

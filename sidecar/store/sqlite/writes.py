@@ -16,14 +16,15 @@ def _columns(names: Iterable[str]) -> tuple[str, str]:
 
 _INSTANCE, _INSTANCE_MARKS = _columns(rows.INSTANCE)
 _CALL, _CALL_MARKS = _columns(rows.CALL)
+_CHILD, _CHILD_MARKS = _columns(rows.CHILD)
 _REMINDER, _REMINDER_MARKS = _columns(rows.REMINDER)
 _SET_INSTANCE = ", ".join(f"{name} = excluded.{name}" for name in rows.INSTANCE if name not in ("key", "hub", "id"))
 
 # ruff: noqa: S608 (every statement is built from constants of this package)
 SELECT_INSTANCE = f"SELECT {_INSTANCE} FROM instances WHERE hub = ? AND id = ?"
 SELECT_CALLS = f"SELECT {_CALL} FROM open_calls WHERE key = ?"
-SELECT_CHILDREN = "SELECT namespace, app, hub, id, execution, turn, task FROM children WHERE key = ? AND ended = 0"
-ALL_CHILDREN = "SELECT namespace, app, hub, id, execution, turn, task FROM children WHERE key = ?"
+SELECT_CHILDREN = f"SELECT {_CHILD} FROM children WHERE key = ? AND ended = 0"
+ALL_CHILDREN = f"SELECT {_CHILD} FROM children WHERE key = ?"
 CREATIONS = (
     "SELECT target_namespace, target_app, target_hub, target_id, execution, turn, task FROM reminders "
     "WHERE owner = ? AND kind IN (4, 11) AND accepted_by = '' ORDER BY execution, turn, task"
@@ -37,10 +38,7 @@ _WRITE_INSTANCE = (
     f"INSERT INTO instances ({_INSTANCE}) VALUES ({_INSTANCE_MARKS}) ON CONFLICT (key) DO UPDATE SET {_SET_INSTANCE}"
 )
 _WRITE_CALL = f"INSERT OR REPLACE INTO open_calls ({_CALL}) VALUES ({_CALL_MARKS})"
-_WRITE_CHILD = (
-    "INSERT OR REPLACE INTO children (key, namespace, app, hub, id, execution, turn, task, ended) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)"
-)
+_WRITE_CHILD = f"INSERT OR REPLACE INTO children (key, ended, {_CHILD}) VALUES (?, 0, {_CHILD_MARKS})"
 _END_CHILD = "UPDATE children SET ended = 1 WHERE key = ? AND execution = ? AND turn = ? AND task = ?"
 _APPEND = "INSERT INTO history (key, turn, place, event) VALUES (?, ?, ?, ?)"
 _TRUNCATE = "DELETE FROM history WHERE key = ? AND (turn, place) >= (?, ?)"
@@ -168,7 +166,7 @@ def _write_instance(connection: sqlite3.Connection, changes: Changes, instance: 
         ended = [(key, *call) for call in changes.ended]
         connection.executemany(_END_CHILD, ended)
     if changes.children:
-        connection.executemany(_WRITE_CHILD, [rows.from_child(key, child) for child in changes.children])
+        connection.executemany(_WRITE_CHILD, [(key, *rows.from_child(child)) for child in changes.children])
     _write_log(connection, changes)
     if changes.reopened or changes.no_output:
         connection.execute("DELETE FROM outputs WHERE key = ?", (key,))
@@ -191,12 +189,13 @@ def _write_log(connection: sqlite3.Connection, changes: Changes) -> None:
 def _write_reminders(connection: sqlite3.Connection, me: AppIdentity, changes: Changes) -> None:
     if changes.dropped:
         connection.executemany(_DROP, [(reminder,) for reminder in changes.dropped])
-    for statement in _RELEASE:
-        connection.executemany(statement, [(reminder,) for reminder in changes.released])
+    if changes.released:
+        for statement in _RELEASE:
+            connection.executemany(statement, [(reminder,) for reminder in changes.released])
     if changes.crashed:
         connection.executemany(_CRASH, [(crash.error, crash.reminder) for crash in changes.crashed])
-    for reminder in changes.set:
-        connection.execute(_WRITE_REMINDER, rows.from_reminder(me, reminder))
+    if changes.set:
+        connection.executemany(_WRITE_REMINDER, [rows.from_reminder(me, reminder) for reminder in changes.set])
 
 
 def _write_links(connection: sqlite3.Connection, changes: Changes) -> None:

@@ -16,6 +16,7 @@ from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.peers.outbox import LinkBrokenError
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
+from sidecar.store.sqlite.reads import fetch_all
 from tests.inprocess.sidecars import Node, PlayedPeer, Start, free_port, hello
 from tests.inprocess.world import COMPLETED, until
 
@@ -251,8 +252,7 @@ async def test_marks_of_calls_go_when_the_sender_has_its_answer(start: Start) ->
     await ask(peer, event)
 
     async def dedup_keys() -> int:
-        connection = ml.sidecar.store.file.connection
-        return (await connection.execute_fetchall("SELECT count(*) FROM received"))[0][0]  # type: ignore[index]
+        return (await ml.sidecar.store.file.call(fetch_all, "SELECT count(*) FROM received", ()))[0][0]
 
     assert await dedup_keys() == 1
     await peer.send(peer_pb2.Frame(released=call_id))

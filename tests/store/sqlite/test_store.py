@@ -1,7 +1,6 @@
 """What only the file store has: the file, its schema, what damages it, and what is durable when a process dies."""
 
 import asyncio
-import inspect
 import itertools
 import os
 import random
@@ -17,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
 import pytest
 import structlog
 import uvloop
@@ -28,7 +26,7 @@ from sidecar.core.model import Changes, Kind, Position, Row
 from sidecar.core.receipts import Delivered, Lost, Received
 from sidecar.store.protocol import Refusal, UnavailableError
 from sidecar.store.sqlite import schema
-from sidecar.store.sqlite import store as sqlite
+from sidecar.store.sqlite.reads import fetch_all
 from sidecar.store.sqlite.schema import OpenError, migrations
 from sidecar.store.sqlite.store import Sqlite, open_store
 from tests.conftest import Injected
@@ -75,7 +73,7 @@ async def closed(tmp_path: Path) -> Path:
 
 async def ask(store: Sqlite, statement: str) -> Any:
     """The first value that a statement gives."""
-    [row, *_] = await store.file.call(sqlite._all, statement, ())
+    [row, *_] = await store.file.call(fetch_all, statement, ())
     return row[0]
 
 
@@ -166,7 +164,7 @@ async def test_the_schema_is_what_the_migrations_make(file: Sqlite) -> None:
     for _, statements in migrations():
         expected.executescript(statements)
     statement = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
-    found = await file.file.call(sqlite._all, statement, ())
+    found = await file.file.call(fetch_all, statement, ())
     assert found == expected.execute(statement).fetchall()
     assert len(found) > 10
     expected.close()
@@ -193,16 +191,6 @@ def test_an_affected_version_of_sqlite_is_named(
         schema.warn_if_affected()
     [line] = lines
     assert ("WAL-reset" in line.get("note", "")) is affected
-
-
-def test_the_private_parts_of_aiosqlite_that_we_use_are_still_there() -> None:
-    message = "aiosqlite changed: File.call needs Connection._execute(function, *arguments) and Connection._conn"
-    execute = getattr(aiosqlite.Connection, "_execute", None)
-    assert inspect.iscoroutinefunction(execute), message
-    kinds = [parameter.kind for parameter in inspect.signature(execute).parameters.values()]
-    wanted = inspect.Parameter
-    assert kinds[:3] == [wanted.POSITIONAL_OR_KEYWORD, wanted.POSITIONAL_OR_KEYWORD, wanted.VAR_POSITIONAL], message
-    assert isinstance(getattr(aiosqlite.Connection, "_conn", None), property), message
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -315,8 +303,7 @@ async def test_a_directory_in_the_place_of_the_file_is_refused(tmp_path: Path) -
     (tmp_path / "default.orders.db").mkdir()
     before = set(threading.enumerate())
     await assert_refused(tmp_path, "default.orders.db")
-    for thread in set(threading.enumerate()) - before:
-        thread.join()  # aiosqlite tells its thread to end and does not wait for it
+    assert set(threading.enumerate()) == before, "the thread of a file that was refused has ended"
 
 
 # --- opening, with a death in the middle -----------------------------------------------------------------------------
@@ -382,7 +369,7 @@ class Statements:
 @pytest.fixture
 async def statements(file: Sqlite) -> Statements:
     found = Statements()
-    await file.file.connection.set_trace_callback(found.seen.append)
+    await file.file.call(lambda connection: connection.set_trace_callback(found.seen.append))
     return found
 
 
@@ -630,10 +617,10 @@ WRITES: dict[str, list[Changes]] = {
 
 async def scans(store: Sqlite, statements: Statements) -> list[str]:
     """The statements that walk through a table or a whole index, with what they walk through."""
-    await store.file.connection.set_trace_callback(None)  # type: ignore[arg-type]
+    await store.file.call(lambda connection: connection.set_trace_callback(None))
     plain = [one for one in statements.seen if one.split()[0] in ("SELECT", "UPDATE", "DELETE")]
     assert plain
-    plans = {one: await store.file.call(sqlite._all, f"EXPLAIN QUERY PLAN {one}", ()) for one in plain}
+    plans = {one: await store.file.call(fetch_all, f"EXPLAIN QUERY PLAN {one}", ()) for one in plain}
     return [f"{row[3]}: {statement}" for statement, plan in plans.items() for row in plan if "SCAN" in row[3]]
 
 
@@ -675,9 +662,9 @@ async def test_reading_what_is_active_costs_the_same_beside_thousands_that_sleep
                 nonlocal steps
                 steps += 1
 
-            await file.file.connection.set_progress_handler(count, 1)
+            await file.file.call(lambda connection: connection.set_progress_handler(count, 1))
             found[name] = (len(await read(file)), steps)
-            await file.file.connection.set_progress_handler(None, 0)  # type: ignore[arg-type]
+            await file.file.call(lambda connection: connection.set_progress_handler(None, 0))
         return found
 
     await file.commit([active(10_001)])

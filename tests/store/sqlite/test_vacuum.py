@@ -9,7 +9,8 @@ import pytest
 
 from sidecar.core.model import Changes
 from sidecar.store.sqlite import vacuum
-from sidecar.store.sqlite.store import Sqlite, _all, open_store
+from sidecar.store.sqlite.reads import fetch_all
+from sidecar.store.sqlite.store import Sqlite, open_store
 from sidecar.store.sqlite.vacuum import Upkeep
 from tests.store.builders import ME, created
 from tests.store.sqlite.processes import record, record_is_whole
@@ -31,7 +32,7 @@ async def fill_and_purge(store: Sqlite) -> int:
     """Store much and remove nearly all of it; returns how many bytes the file had."""
     for first in range(1, COUNT, 100):
         await store.commit([created(key, f"id-{key}", output="x" * 10_000) for key in range(first, first + 100)])
-    await store.file.call(_all, "PRAGMA wal_checkpoint(PASSIVE)", ())
+    await store.file.call(fetch_all, "PRAGMA wal_checkpoint(PASSIVE)", ())
     size = store.file.path.stat().st_size
     for first in range(1, COUNT, 100):
         await store.commit([Changes(key=key, expected=1, purged=True) for key in range(first, first + 100)])
@@ -54,7 +55,7 @@ async def test_a_file_shrinks_after_a_purge_of_many_while_commits_go_on(store: S
     print(f"{size} to {store.file.path.stat().st_size} bytes; the slowest commit took {slowest * 1000:.0f} ms")  # noqa: T201
     assert slowest < 0.5, "on a machine that has nothing else to do it is some ms"
     assert await record_is_whole(store, 10_000)
-    assert (await store.file.call(_all, "PRAGMA integrity_check", ())) == [("ok",)]
+    assert (await store.file.call(fetch_all, "PRAGMA integrity_check", ())) == [("ok",)]
 
 
 @pytest.mark.slow
@@ -62,7 +63,7 @@ async def test_some_pages_stay_free_and_the_log_is_folded_in_once(store: Sqlite)
     await fill_and_purge(store)
 
     async def free() -> int:
-        pages: int = (await store.file.call(_all, "PRAGMA freelist_count", ()))[0][0]
+        pages: int = (await store.file.call(fetch_all, "PRAGMA freelist_count", ()))[0][0]
         return pages
 
     async with asyncio.timeout(60):
@@ -73,7 +74,7 @@ async def test_some_pages_stay_free_and_the_log_is_folded_in_once(store: Sqlite)
     calls = store.file.calls
     await asyncio.sleep(1.5)
     assert store.file.calls == calls, "once there is nothing to do, nothing is done"
-    moved = (await store.file.call(_all, "PRAGMA wal_checkpoint(PASSIVE)", ()))[0]
+    moved = (await store.file.call(fetch_all, "PRAGMA wal_checkpoint(PASSIVE)", ()))[0]
     assert moved[1] == moved[2]
 
 
