@@ -32,10 +32,10 @@ from sidecar.edge.security.trust import Trust
 from sidecar.edge.taskhub.service import WORK
 from sidecar.edge.transport import descriptors, listening
 from sidecar.edge.transport.ports import Channel, Handlers
+from sidecar.store.protocol import Maintenance, Store
 from sidecar.store.sqlite import schema
 from sidecar.store.sqlite import store as sqlite
-from sidecar.store.sqlite.backup import Backups
-from sidecar.store.sqlite.vacuum import Upkeep
+from sidecar.store.sqlite.maintenance import SqliteMaintenance
 from sidecar.wiring import assemble
 from sidecar.work.memory import limit_of_system
 
@@ -57,13 +57,24 @@ class Ports:
 class Sidecar:
     """One sidecar: made by `create`, then `start`, `serve` and `stop`, each once."""
 
-    def __init__(self, settings: Settings, store: sqlite.Sqlite, trust: Trust, policy: Policy | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        me: AppIdentity,
+        store: Store,
+        maintenance: Maintenance | None,
+        *,
+        trust: Trust,
+        policy: Policy | None,
+    ) -> None:
         self.settings = settings
+        self.me = me
         self.store = store
+        self.maintenance = maintenance
         self.trust = trust
         self._serving = False
         limit = settings.max_message_bytes
-        middle = assemble(settings, store.me, store, Clock(), connect=self._connect, proves=trust.proves, policy=policy)
+        middle = assemble(settings, me, store, Clock(), connect=self._connect, proves=trust.proves, policy=policy)
         self.engine, self.dispatch, self.services = middle.engine, middle.dispatch, middle.services
         self.outbox, self.peers, self.taskhub = middle.outbox, middle.peers, middle.taskhub
         self.admin, self.retention, self.memory = middle.admin, middle.retention, middle.memory
@@ -77,7 +88,7 @@ class Sidecar:
 
     def _app_handlers(self) -> Handlers:
         settings, taskhub = self.settings, self.taskhub
-        copies = StoreAdmin(self.store.me, Backups(self.store.file), self.engine.clock)
+        copies = StoreAdmin(self.me, self.maintenance, self.engine.clock)
         admission = Admission(self.trust.tokens, most_calls=settings.max_calls, most_workers=settings.max_workers)
         guarded = admission.guarded(
             _merged(taskhub.handlers(), self.admin.handlers(), copies.handlers()),
@@ -103,7 +114,7 @@ class Sidecar:
     def metadata(self) -> dict[str, object]:
         """Return what `GET /v1.0/metadata` shows."""
         workers = len(self.dispatch.pool.workers)
-        me = self.store.me
+        me = self.me
         actors: Mapping[str, int] = {}
         if workers:
             workflow, activity = self.dispatch.active()
@@ -164,8 +175,9 @@ class Sidecar:
                 group.create_task(self.dispatch.sweep(), name="sweep"),
                 group.create_task(self.retention.run(), name="retention"),
                 group.create_task(self.memory.watch(self.engine.clock), name="memory"),
-                group.create_task(Upkeep(self.store.file).run(), name="upkeep"),
             ]
+            if self.maintenance is not None:
+                tasks.append(group.create_task(self.maintenance.run(), name="upkeep"))
             for certificates in (self.trust.peer, self.trust.app):
                 if certificates is not None:
                     tasks.append(group.create_task(certificates.watch(self.engine.clock), name="certificates"))
@@ -233,7 +245,8 @@ async def create(settings: Settings) -> Sidecar:
         store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
     except schema.OpenError as error:
         raise StartError(str(error)) from error
-    return Sidecar(settings, store, trusted, policy)
+    schema.warn_if_affected()
+    return Sidecar(settings, me, store, SqliteMaintenance(store.file), trust=trusted, policy=policy)
 
 
 async def main(settings: Settings) -> None:
@@ -256,7 +269,6 @@ async def main(settings: Settings) -> None:
 
 
 def _announce(settings: Settings, ports: Ports) -> None:
-    schema.warn_if_affected()
     if settings.insecure_peers:
         _log.warning("peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in")
     if settings.insecure_listen and not (settings.api_token or settings.api_token_file):

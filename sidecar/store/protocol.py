@@ -1,4 +1,4 @@
-"""What the sidecar needs of a store: one write, a few reads, two errors.
+"""What the sidecar needs of a store, `Store`: one write, a few reads; and what only some stores can, `Maintenance`.
 
 A store knows nothing of workflows. It never looks inside an event or decides anything: what is to change, and what
 the change assumes, is said by `Changes`.
@@ -217,4 +217,25 @@ class Store(Protocol):
         """Return the activity that was taken in for a call of another app, if it is not done."""
 
     async def close(self) -> None:
-        """Finish what was handed in and release the file."""
+        """Finish what was handed in and let go of what the store holds. Nothing may be asked afterwards."""
+
+
+class Maintenance(Protocol):
+    """What some stores can do by themselves while they serve; another has tools of its own for it."""
+
+    async def check(self) -> list[str]:
+        """Return what is wrong with what is stored, a line each; empty if nothing is.
+
+        Raises:
+            CopyError: it could not be checked.
+        """
+
+    async def backup(self, name: str, now: int) -> Copied:
+        """Make a copy of one moment, checked, under a name that is free; "" for one made of `now` (microseconds).
+
+        Raises:
+            CopyError: there is no copy: the name cannot be used, the store has faults, or it could not be written.
+        """
+
+    async def run(self) -> None:
+        """Do the upkeep that the store needs whenever there is time, until cancelled."""

@@ -3,36 +3,24 @@
 A client names a file, never a place: whoever reaches the app port must not write where the sidecar can.
 """
 
-from typing import Protocol
-
 from sidecar.actors.clock import Clock
 from sidecar.core.identity import AppIdentity
 from sidecar.edge.admin.inspection import SERVICE
 from sidecar.edge.rpc import guarded, parsed
 from sidecar.edge.transport.ports import Call, Handlers, Refused, StatusCode
 from sidecar.schema import admin_pb2 as pb
-from sidecar.store.protocol import Copied, CopyError
+from sidecar.store.protocol import CopyError, Maintenance
 
 CHECK, BACKUP = f"{SERVICE}CheckStore", f"{SERVICE}BackupStore"
 _Request = pb.CheckStoreRequest | pb.BackupStoreRequest
 
 
-class Copies(Protocol):
-    """Makes copies of a store that serves."""
-
-    async def backup(self, name: str, now: int) -> Copied:
-        """Make a backup of this name. Raises CopyError."""
-
-    async def check(self) -> list[str]:
-        """Return what is wrong. Raises CopyError."""
-
-
 class StoreAdmin:
-    """Handlers."""
+    """Handlers. Without maintenance the store is one that makes no copies of itself."""
 
-    def __init__(self, me: AppIdentity, copies: Copies, clock: Clock) -> None:
+    def __init__(self, me: AppIdentity, maintenance: Maintenance | None, clock: Clock) -> None:
         self._me = me
-        self._copies = copies
+        self._maintenance = maintenance
         self._clock = clock
 
     def handlers(self) -> Handlers:
@@ -41,21 +29,28 @@ class StoreAdmin:
         return Handlers(unary={CHECK: guarded(check), BACKUP: guarded(backup)})
 
     async def _check(self, call: Call, request: pb.CheckStoreRequest) -> bytes:
-        self._see_that_it_is_us(request)
+        maintenance = self._maintenance_for(request)
         try:
-            return pb.CheckStoreResponse(problems=await self._copies.check()).SerializeToString()
+            return pb.CheckStoreResponse(problems=await maintenance.check()).SerializeToString()
         except CopyError as error:
             raise Refused(StatusCode.FAILED_PRECONDITION, str(error)) from error
 
     async def _backup(self, call: Call, request: pb.BackupStoreRequest) -> bytes:
-        self._see_that_it_is_us(request)
+        maintenance = self._maintenance_for(request)
         try:
-            made = await self._copies.backup(request.name, self._clock.now())
+            made = await maintenance.backup(request.name, self._clock.now())
         except CopyError as error:
             raise Refused(StatusCode.FAILED_PRECONDITION, str(error)) from error
         return pb.BackupStoreResponse(path=made.path, bytes=made.bytes).SerializeToString()
 
-    def _see_that_it_is_us(self, request: _Request) -> None:
+    def _maintenance_for(self, request: _Request) -> Maintenance:
+        """Raises Refused: the request is for another app, or the store makes no copies."""
         if (request.namespace, request.app_id) != (self._me.namespace, self._me.app):
             text = f"this is the sidecar of app '{self._me.app}' of namespace '{self._me.namespace}'"
             raise Refused(StatusCode.FAILED_PRECONDITION, f"{text}: ask the right one, by --grpc-port")
+        if self._maintenance is None:
+            text = (
+                "the store of this sidecar is neither checked nor copied by the sidecar: use the tools of its database"
+            )
+            raise Refused(StatusCode.UNIMPLEMENTED, text)
+        return self._maintenance

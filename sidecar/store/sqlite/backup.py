@@ -1,4 +1,4 @@
-"""Copies of a store while it serves: `sidecar store backup` and `check`. The way back is `restoring.py`.
+"""Copies of a store while it serves: `sidecar store backup` and `check`. The way back is `restore.py`.
 
 A copy shows the file as it is at one moment; commits go on between its steps. It is checked in a process of its own
 before anybody is told that it is there.

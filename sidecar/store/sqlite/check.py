@@ -1,7 +1,7 @@
 """Whether a database file is whole and makes sense: what `sidecar store check` says, and what every copy must pass.
 
-`python -m sidecar.store.checking FILE` prints what is wrong, a line each, in a process of its own: it reads the whole
-file, and a sidecar that serves has better things to do. Nothing is changed but what a log beside the file still holds.
+`python -m sidecar.store.sqlite.check FILE` prints what is wrong, a line each, in a process of its own: it reads the
+whole file, and a sidecar that serves has better things to do. Nothing is changed but what a log beside the file holds.
 """
 
 import contextlib
