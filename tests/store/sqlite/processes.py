@@ -1,6 +1,6 @@
-"""What other processes do to a store in tests: open it, hold it, write to it, and die at a chosen moment.
+"""What other processes do to a store in tests: open, hold and write to it, keep it waiting, die at a chosen moment.
 
-They come from a fork server, so that one costs some milliseconds. `python -m tests.store.processes DIRECTORY` is
+They come from a fork server, so that one costs some milliseconds. `python -m tests.store.sqlite.processes DIRECTORY` is
 `commit_some`, to be run under a tool that injects errors.
 """
 
@@ -11,11 +11,14 @@ import resource
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+import grpc.aio
 
 from sidecar.core.model import Changes, Row
 from sidecar.store.protocol import UnavailableError
@@ -172,6 +175,27 @@ async def commit_some(directory: Path) -> None:
         await store.close()
     except UnavailableError:
         print("close failed")  # noqa: T201
+
+
+def keep_busy(port: int, seconds: float, pipe: Connection) -> None:
+    """Keep 64 calls in flight to a server of this machine; say when it begins, and how many were answered."""
+
+    async def call_until(call: Any, end: float) -> int:
+        answered = 0
+        while time.perf_counter() < end:
+            await call(b"")
+            answered += 1
+        return answered
+
+    async def run() -> int:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary("/load/Work")
+            await call(b"")
+            pipe.send("calling")
+            end = time.perf_counter() + seconds
+            return sum(await asyncio.gather(*(call_until(call, end) for _ in range(64))))
+
+    pipe.send(asyncio.run(run()))
 
 
 if __name__ == "__main__":

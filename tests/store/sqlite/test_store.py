@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import pytest
 import structlog
 import uvloop
@@ -439,30 +440,83 @@ async def test_changes_that_cannot_be_stored_fail_alone(file: Sqlite, bad: Chang
 
 
 @pytest.mark.slow
-def test_a_writer_gets_its_turn_on_an_event_loop_that_never_rests(tmp_path: Path) -> None:
+def test_a_writer_gets_its_turn_beside_calls_that_keep_the_event_loop_busy(tmp_path: Path) -> None:
     """On the loop that the sidecar runs on: there each change of threads may wait for the interpreter's lock."""
 
-    async def write_beside_a_busy_loop(seconds: float) -> int:
+    async def work(_request: bytes, _context: Any) -> bytes:
+        pause = time.perf_counter() + 0.0003
+        while time.perf_counter() < pause:
+            pass
+        return b""
+
+    async def write_beside_calls(seconds: float) -> tuple[int, int]:
+        server = grpc.aio.server()
+        server.add_registered_method_handlers("load", {"Work": grpc.unary_unary_rpc_method_handler(work)})
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
         store = await open_store(ME, tmp_path, "fresh")
+        process, pipe = processes.start(processes.keep_busy, port, seconds)
+        assert await asyncio.to_thread(pipe.recv) == "calling"
         until = time.perf_counter() + seconds
-
-        def busy() -> None:
-            pause = time.perf_counter() + 0.0001
-            while time.perf_counter() < pause:
-                pass
-            if time.perf_counter() < until:
-                asyncio.get_running_loop().call_soon(busy)
-
-        busy()
         done = 0
         while time.perf_counter() < until:
             done += 1
             await store.commit([record(done)])
+        calls = await asyncio.to_thread(pipe.recv)
+        process.join()
+        pipe.close()
+        await server.stop(None)
         await store.close()
-        return done
+        return done, calls
 
-    # A bound for starving, not for speed: beside other processes there are some tens of commits in a second.
-    assert uvloop.run(write_beside_a_busy_loop(seconds=2)) > 5 * 2
+    # Bounds for starving, not for speed: with 64 calls in flight a commit waits for some tens of milliseconds.
+    commits, calls = uvloop.run(write_beside_calls(seconds=2))
+    assert commits > 5 * 2
+    assert calls > 100 * 2, "the loop was busy"
+
+
+# --- the thread ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_caller_that_gives_up_neither_stops_nor_loses_what_it_gave_to_the_thread(file: Sqlite) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def hold(connection: sqlite3.Connection) -> None:
+        begun.set()
+        go.wait()
+
+    def insert(connection: sqlite3.Connection, key: int) -> None:
+        connection.execute("INSERT INTO outputs (key, output) VALUES (?, 'x')", (key,))
+
+    running = asyncio.create_task(file.file.write(hold))
+    await asyncio.to_thread(begun.wait)
+    waiting = [asyncio.create_task(file.file.write(insert, key)) for key in (1, 2)]
+    await asyncio.sleep(0)
+    for task in (running, waiting[0]):
+        task.cancel()
+    ended = await asyncio.gather(running, waiting[0], return_exceptions=True)
+    assert [type(one) for one in ended] == [asyncio.CancelledError] * 2
+    go.set()
+    await waiting[1]
+    assert await ask(file, "SELECT group_concat(key) FROM outputs") == "1,2"
+
+
+async def test_all_calls_run_on_the_one_thread_of_the_file_which_ends_with_it(tmp_path: Path) -> None:
+    store = await open_store(ME, tmp_path, "fresh")
+    threads = {await store.file.call(lambda connection: threading.current_thread()) for _ in range(3)}
+    assert len(threads) == 1
+    assert threads.isdisjoint({threading.main_thread()})
+    await store.close()
+    assert not any(thread.is_alive() for thread in threads)
+
+
+async def test_a_file_that_is_closed_answers_that_and_may_be_closed_again(file: Sqlite) -> None:
+    await file.commit([record(1)])
+    await file.file.close()
+    await file.file.close()
+    for call in (file.load("default", "id-1"), file.commit([record(2)])):
+        with pytest.raises(UnavailableError, match="is closed"):
+            await call
 
 
 # --- errors of the disk ----------------------------------------------------------------------------------------------
