@@ -11,7 +11,7 @@ _COPIES_SECONDS = 60.0  # a copy of a message may be under way this long, on a l
 
 
 class DedupKeys:
-    """Lets go of dedup keys. Those of forwarded calls go one by one, those of reminders by the floors that apps tell."""
+    """Lets go of keys. Those of forwarded calls go one by one, those of reminders by the floors that apps tell."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
