@@ -16,7 +16,7 @@ PROTOS      := $(wildcard $(PROTO_DIR)/sidecar/schema/*.proto)
 PROTOC      := $(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy -I$(PROTO_DIR)
 
 LINTED      := sidecar tests examples .ci
-# More options for pytest, such as PYTEST_ARGS="-k router -x".
+# More options for pytest, such as PYTEST_ARGS="-k outbox -x".
 PYTEST_ARGS ?=
 # A choice of tests may leave nothing for one of two runs, which is exit code 5.
 OR_NONE     := $(if $(PYTEST_ARGS),|| [ $$? -eq 5 ])

@@ -1,4 +1,4 @@
-"""Marks of messages that were taken in: each has its effect once. They go when no copy can come any more."""
+"""The dedup keys of messages that were taken in, so that each has its effect once: they go when no copy can come."""
 
 from contextlib import suppress
 
@@ -11,7 +11,7 @@ _COPIES_SECONDS = 60.0  # a copy of a message may be under way this long, on a l
 
 
 class DedupKeys:
-    """Lets go of marks. Those of forwarded calls go one by one, those of reminders by the floors that apps tell."""
+    """Lets go of keys. Those of forwarded calls go one by one, those of reminders by the floors that apps tell."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -19,7 +19,7 @@ class DedupKeys:
         self._floors: dict[tuple[str, str], tuple[str, float, int]] = {}
 
     async def release(self, messages: Forgotten) -> None:
-        """Let go of the marks of messages that will not come again; if that fails, they go with the sender's store."""
+        """Let go of the keys of messages that will not come again; if that fails, they go with the sender's store."""
         with suppress(UnavailableError):
             await self.engine.commit(Changes(forgotten=(messages,)))
 

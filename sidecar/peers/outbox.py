@@ -99,7 +99,7 @@ class PeerQueue:
 
 
 class Outbox:
-    """The queues of all peers. Implements `dispatch.Outbox`."""
+    """The queues of all peers. Implements `dispatch.Outgoing`."""
 
     def __init__(
         self,
@@ -121,23 +121,23 @@ class Outbox:
         self._reads = Reads()
         self._spawn = spawn or (lambda queue: asyncio.create_task(self._run(queue), name=f"outbox {queue.peer[1]}"))
 
-    # ------------------------------------------------------------ Outbox
+    # ------------------------------------------------------------ Outgoing
 
     def offer(self, reminder: Reminder) -> None:
-        """See `Outbox`."""
+        """See `Outgoing`."""
         peer = (reminder.target.namespace, reminder.target.app)
         self._where[reminder.id] = peer
         self.queue(peer).add(reminder)
 
     def discard(self, reminder_id: int) -> None:
-        """See `Outbox`."""
+        """See `Outgoing`."""
         self._reads.went(reminder_id)
         peer = self._where.pop(reminder_id, None)
         if peer is not None:
             self.queues[peer].pending.pop(reminder_id, None)
 
     async def reload(self) -> None:
-        """See `Outbox`."""
+        """See `Outgoing`."""
         await self.start()
         for queue in self.queues.values():
             queue.complete = False

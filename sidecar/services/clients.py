@@ -27,7 +27,7 @@ _LONGEST_NUMBER = 18  # digits of an order number: any such number fits a column
 class Caller(NamedTuple):
     """On whose behalf a command is given: the own app, or another app that has proved who it is.
 
-    `marks` is the message that brought it, to be marked as received so that it has its effect once.
+    `dedup_keys` name the message that brought it: they are stored with what it does, so that it has its effect once.
     """
 
     app: str = ""

@@ -1,4 +1,4 @@
-"""The network of a simulated deployment: channels and links as `edge/transport.py` has them, over simulated wires.
+"""The network of a simulated deployment: channels and links, as in `edge/transport/ports.py`, over simulated wires.
 
 Frames of one direction of a link keep their order; they are late, lost while two apps are cut off from each other, or
 come twice. A link that breaks may still bring its last frames to the side that was called, as real ones do.

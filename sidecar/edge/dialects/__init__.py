@@ -1,7 +1,6 @@
-"""How work items are written for each family of SDKs, and how the family of a worker is told.
+"""Owns how each family of SDKs writes what all of them mean, and how the family of a worker or client is told.
 
-The core knows one neutral form. What only one family understands stands beside it in fields of our own schema, and
-moves into the family's slot when it is sent. An item in neutral form is read by every SDK.
+It must not know what an item or answer is for: the core has one neutral form of it, which every SDK reads.
 """
 
 from collections.abc import Callable, Mapping

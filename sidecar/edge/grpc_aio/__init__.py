@@ -1,5 +1,4 @@
-"""The transport on grpc.aio: servers and channels that move bytes, with no generated code.
+"""Owns the transport on grpc.aio: its servers and channels, and every option that is given to grpc.
 
-It owns the translation between grpc's ways and the contracts of `transport`, and every option given to grpc.
-It must not know what a message means or which methods exist. grpc's exceptions never leave it.
+It must not know what a message means or which methods exist, and no exception of grpc may leave it.
 """

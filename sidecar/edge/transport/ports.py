@@ -1,7 +1,7 @@
 """The bytes-only boundary between the sidecar and whatever carries its calls.
 
 It owns the words (call, status, outflow, handlers, server, channel) and their contracts, and no behaviour: an
-adapter implements the protocols, `tests/edge/test_transport.py` holds it to them. Nothing here or above may
+adapter implements the protocols, `tests/edge/transport` holds it to them. Nothing here or above may
 know which adapter it is. All of it belongs to one event loop; nothing may be called from another thread.
 """
 
