@@ -412,9 +412,12 @@ class TaskScheduled(_message.Message):
     HISTORY_PROPAGATION_SCOPE_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     TASK_EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    INPUT_FORM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     history_propagation_scope: _builtins.int
     task_execution_id: _builtins.str
+    input_form: _builtins.int
+    """as in ScheduleTask"""
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
     @_builtins.property
@@ -441,10 +444,11 @@ class TaskScheduled(_message.Message):
         history_propagation_scope: _builtins.int = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         task_execution_id: _builtins.str = ...,
+        input_form: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["history_propagation_scope", b"history_propagation_scope", "input", b"input", "name", b"name", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "slot_5", b"slot_5", "tags", b"tags", "task_execution_id", b"task_execution_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history_propagation_scope", b"history_propagation_scope", "input", b"input", "input_form", b"input_form", "name", b"name", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "slot_5", b"slot_5", "tags", b"tags", "task_execution_id", b"task_execution_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1325,11 +1329,14 @@ class ActivityRequest(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     TASK_EXECUTION_ID_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
+    INPUT_FORM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     task_id: _builtins.int
     task_execution_id: _builtins.str
     lineage: _builtins.bytes
     """Dapr has it at 8: an encoded PropagatedHistory"""
+    input_form: _builtins.int
+    """as in ScheduleTask"""
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
     @_builtins.property
@@ -1357,10 +1364,11 @@ class ActivityRequest(_message.Message):
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         task_execution_id: _builtins.str = ...,
         lineage: _builtins.bytes = ...,
+        input_form: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance", b"instance", "parent_trace_context", b"parent_trace_context", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance", b"instance", "lineage", b"lineage", "name", b"name", "parent_trace_context", b"parent_trace_context", "slot_7", b"slot_7", "tags", b"tags", "task_execution_id", b"task_execution_id", "task_id", b"task_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "input_form", b"input_form", "instance", b"instance", "lineage", b"lineage", "name", b"name", "parent_trace_context", b"parent_trace_context", "slot_7", b"slot_7", "tags", b"tags", "task_execution_id", b"task_execution_id", "task_id", b"task_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1870,11 +1878,14 @@ class ScheduleTask(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     TASK_EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    INPUT_FORM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     slot_5: _builtins.bytes
     """Microsoft: trace context; Dapr: task execution ID"""
     history_propagation_scope: _builtins.int
     task_execution_id: _builtins.str
+    input_form: _builtins.int
+    """how the input is written; 0: unknown. Only dialects know what it means"""
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
     @_builtins.property
@@ -1899,10 +1910,11 @@ class ScheduleTask(_message.Message):
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         parent_trace_context: Global___TraceContext | None = ...,
         task_execution_id: _builtins.str = ...,
+        input_form: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5", "input", b"input", "parent_trace_context", b"parent_trace_context", "slot_5", b"slot_5", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5", "history_propagation_scope", b"history_propagation_scope", "input", b"input", "name", b"name", "parent_trace_context", b"parent_trace_context", "slot_4", b"slot_4", "slot_5", b"slot_5", "tags", b"tags", "task_execution_id", b"task_execution_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5", "history_propagation_scope", b"history_propagation_scope", "input", b"input", "input_form", b"input_form", "name", b"name", "parent_trace_context", b"parent_trace_context", "slot_4", b"slot_4", "slot_5", b"slot_5", "tags", b"tags", "task_execution_id", b"task_execution_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__slot_5: _TypeAlias = _typing.Literal["slot_5"]  # noqa: Y015
     _WhichOneofArgType__slot_5: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5"]  # noqa: Y015

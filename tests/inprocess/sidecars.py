@@ -70,6 +70,12 @@ class Node:
         view.metadata = (("taskhub", hub),)
         return view
 
+    def as_sdk(self, agent: str) -> "Node":
+        """The same sidecar, for calls and workers of an SDK that calls itself so."""
+        view = copy.copy(self)
+        view.metadata = (("x-user-agent", agent),)
+        return view
+
     @classmethod
     async def start(cls, app_id: str, directory: Path, **settings: Any) -> "Node":
         given: dict[str, Any] = {"grpc_port": (0,), "http_port": 0, "peer_port": 0, "drain_timeout": 0.2}
@@ -111,8 +117,11 @@ class Node:
         request = pb.GetInstanceRequest(instance_id=instance_id, get_inputs_and_outputs=True)
         return pb.GetInstanceResponse.FromString(await self.call("WaitForInstanceCompletion", request, seconds)).state
 
-    def worker(self, flow: Flow | None = None, activities: Mapping[str, Run] | None = None) -> "PlayedWorker":
-        worker = PlayedWorker(self, flow or (lambda events: []), activities or {})
+    def worker(
+        self, flow: Flow | None = None, activities: Mapping[str, Run] | None = None, asked: bytes = b""
+    ) -> "PlayedWorker":
+        """Connect a worker; `asked` is what it asks for work with."""
+        worker = PlayedWorker(self, flow or (lambda events: []), activities or {}, asked)
         self.workers.append(worker)
         return worker
 
@@ -123,10 +132,10 @@ Start = Callable[..., Awaitable[Node]]
 class PlayedWorker:
     """Answers each turn with what `flow` says to all its events so far, and each activity by name."""
 
-    def __init__(self, node: Node, flow: Flow, activities: Mapping[str, Run]) -> None:
+    def __init__(self, node: Node, flow: Flow, activities: Mapping[str, Run], asked: bytes = b"") -> None:
         self.turns: list[list[pb.HistoryEvent]] = []
         self.requests: list[pb.ActivityRequest] = []
-        self._node, self._flow, self._activities = node, flow, activities
+        self._node, self._flow, self._activities, self._asked = node, flow, activities, asked
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -134,7 +143,7 @@ class PlayedWorker:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        stream = await work_items(self._node.channel, metadata=self._node.metadata)
+        stream = await work_items(self._node.channel, self._asked, metadata=self._node.metadata)
         try:
             while (item := await stream.receive()) is not None:
                 await self._work(fields(item))

@@ -420,6 +420,13 @@ MUTANTS = (
         "            done.set_result([None] * len(found))\n",
     ),
     Mutant(
+        "calls-without-the-form-of-their-input",
+        "core",
+        "core/workflow/call_emission.py",
+        "        input_form=task.input_form,\n",
+        "",
+    ),
+    Mutant(
         "numbers-used-again-after-a-start",
         "store",
         "store/sqlite/schema.py",

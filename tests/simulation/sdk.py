@@ -157,8 +157,10 @@ class Replay:
 
     def _call(self, app: str, number: int, attempt: int = 0, fails: int = 0, task_id: int = 0) -> Task:
         task_id = task_id or self._number()
-        given = json.dumps({"number": number, "attempt": attempt, "fails": fails})
-        action = pb.Action(id=task_id, schedule_task=pb.ScheduleTask(name="work", input=events.text(given)))
+        form = task_id % 3  # how the input is written: it must come to whoever runs the activity
+        given = json.dumps({"number": number, "attempt": attempt, "fails": fails, "form": form})
+        wanted = pb.ScheduleTask(name="work", input=events.text(given), input_form=form)
+        action = pb.Action(id=task_id, schedule_task=wanted)
         action.router.target_app_id = app
         return self._take(action)
 

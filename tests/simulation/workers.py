@@ -102,6 +102,7 @@ class SimWorker:
                 self.node.run(self._batch(item), "worker")
             else:
                 self._check_alone(item)
+                _check_form(item)
                 self.node.run(self._activity(item), "worker")
         except Violation as violation:
             self.node.note(f"VIOLATION {violation}")
@@ -270,6 +271,12 @@ class SimWorker:
                 self.node.note(f"activity {item.token}: unavailable")
                 continue
             self.node.note(f"activity {item.token}: {reply.outcome.name}")
+
+
+def _check_form(item: ActivityItem) -> None:
+    request = pb.ActivityRequest.FromString(item.request)
+    if request.input_form != json.loads(request.input.value)["form"]:
+        raise Violation(f"activity {item.token} does not tell how its input is written")
 
 
 def work(request: pb.ActivityRequest, mended: set[str]) -> pb.ActivityResponse:

@@ -87,6 +87,7 @@ def _schedule_task(draft: Draft, action: pb.Action) -> None:
             tags=task.tags,
             task_execution_id=task.task_execution_id,
             history_propagation_scope=task.history_propagation_scope,
+            input_form=task.input_form,
         )
     )
     _make(draft, event, target, CallKind.ACTIVITY, error="InvalidAppId", wrong=wrong)

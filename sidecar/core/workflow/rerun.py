@@ -28,12 +28,13 @@ _OF_THE_OLD = frozenset(
 
 
 class RerunRequest(NamedTuple):
-    """The event to go on from, and what of it is changed: its input, the ID of its child."""
+    """The event to go on from, and what of it is changed: its input, with the form of that, the ID of its child."""
 
     event_id: int
     overwrite: bool = False
     input: StringValue | None = None
     child_id: str | None = None
+    input_form: int = 0
 
 
 class Source(NamedTuple):
@@ -103,6 +104,8 @@ def _changed(event: pb.HistoryEvent, request: RerunRequest, source: Instance) ->
         body.ClearField("input")
         if request.input is not None:
             body.input.CopyFrom(request.input)
+        if changed.HasField("task_scheduled"):
+            body.input_form = request.input_form
     return changed
 
 

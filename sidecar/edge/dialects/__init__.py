@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem
-from sidecar.edge.dialects import dapr, microsoft, wire
+from sidecar.edge.dialects import dapr, inputs, microsoft, wire
+from sidecar.edge.dialects.inputs import InputForm
 from sidecar.schema import taskhub_pb2 as pb
 
 PING_SECONDS = 25.0
@@ -70,7 +71,22 @@ DAPR = Family("dapr", lambda event: dapr.event(_OF_DAPR(event)), dapr.activity, 
 DAPR_DETACHING = Family(
     "dapr, detaching", lambda event: dapr.event(_NOT_REWOUND(event)), dapr.activity, b"", dapr.lineage, False
 )
+_FAMILIES = (NEUTRAL, MICROSOFT, DAPR, DAPR_DETACHING)
 BY_NAME = {family.name: family for family in (NEUTRAL, MICROSOFT, DAPR)}
+
+
+def _with_absent_nothing(family: Family) -> Family:
+    return family._replace(
+        name=f"{family.name}, nothing is absent", event=lambda event: inputs.without_empty(family.event(event))
+    )
+
+
+_WITH_ABSENT_NOTHING = {family.name: _with_absent_nothing(family) for family in _FAMILIES}
+
+
+def reading(family: Family, form: InputForm) -> Family:
+    """Return the family as a worker reads it that has this form of inputs: .NET's takes no empty text for nothing."""
+    return _WITH_ABSENT_NOTHING[family.name] if form is InputForm.IN_ARRAY else family
 
 
 class Profile(NamedTuple):
@@ -197,9 +213,9 @@ def encode_event(family: Family, number: int, event: bytes) -> bytes:
     return wire.frame(number, written) if written else b""
 
 
-def encode_activity(family: Family, item: ActivityItem) -> bytes:
-    """Return the work item for an activity."""
-    return wire.frame(2, family.activity(item.request)) + wire.frame(10, item.token.encode())
+def encode_activity(family: Family, item: ActivityItem, form: InputForm = InputForm.UNKNOWN) -> bytes:
+    """Return the work item for an activity; `form` is that in which the worker reads inputs of activities."""
+    return wire.frame(2, family.activity(inputs.rewritten(item.request, form))) + wire.frame(10, item.token.encode())
 
 
 def encode_entity(item: EntityItem) -> bytes:

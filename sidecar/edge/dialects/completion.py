@@ -12,14 +12,19 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from sidecar.core.errors import MalformedError
 from sidecar.core.model import Status
 from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, Family, microsoft, wire
+from sidecar.edge.dialects.inputs import InputForm
 from sidecar.schema import taskhub_pb2 as pb
 
 _SCOPE, _SCOPES = 6, (1, 2)  # a slot of a child, and what is in it: own history, or that of all callers
 _TRACE_MARK = 0x0A  # a trace context begins with its first text field; an ID is printable
 
 
-def read(body: bytes, known: Family | None = None) -> tuple[pb.OrchestratorResponse, Family | None]:
+def read(
+    body: bytes, known: Family | None = None, form: InputForm = InputForm.UNKNOWN
+) -> tuple[pb.OrchestratorResponse, Family | None]:
     """Return the answer in neutral form, and the family of its sender as its bytes tell it, else as it is `known`.
+
+    `form` is that in which its sender writes the inputs of activities; the calls of activities have it with them.
 
     Raises:
         MalformedError: the bytes are not an answer to a turn.
@@ -29,6 +34,9 @@ def read(body: bytes, known: Family | None = None) -> tuple[pb.OrchestratorRespo
         families = [_read_response(response), *(_read_action(action) for action in response.actions)]
     except (DecodeError, UnicodeDecodeError) as error:
         raise MalformedError("the completion of the turn cannot be read: it is not a valid message") from error
+    for action in response.actions:
+        if action.HasField("schedule_task"):
+            action.schedule_task.input_form = form
     family = _best([*families, known])
     if family in (DAPR, DAPR_DETACHING):
         _drop_beside_continue_as_new(response)

@@ -10,6 +10,7 @@ from sidecar.core.names import invalid_name, invalid_tags
 from sidecar.core.operations import Start
 from sidecar.core.workflow.creation import Identity
 from sidecar.edge import dialects
+from sidecar.edge.dialects import inputs
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, parse, parsed
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.taskhub.views import answer
@@ -132,9 +133,10 @@ class Clients:
         if log_ is None:
             text = f"the instance has no execution '{execution[:80]}'" if execution else "no such instance exists"
             raise Refused(StatusCode.NOT_FOUND, text)
+        family = dialects.reading(dialects.MICROSOFT, inputs.form_of(call.metadata))
         chunk, size = [], 0
         for event in log_:
-            chunk.append(dialects.encode_event(dialects.MICROSOFT, 1, event))
+            chunk.append(dialects.encode_event(family, 1, event))
             size += len(event)
             if size > _CHUNK_BYTES:
                 out.send(b"".join(chunk))

@@ -5,7 +5,7 @@ An answer that comes too late is OK, since SDKs try again on anything else.
 
 import asyncio
 
-from sidecar.edge.dialects import completion
+from sidecar.edge.dialects import completion, inputs
 from sidecar.edge.rpc import Methods, done, hub_of, parse, parsed
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.transport.ports import Call, Outflow
@@ -39,7 +39,7 @@ class Answers:
         await self._streams.serve(call, request, out, self._closing)
 
     async def _complete_turn(self, call: Call, body: bytes) -> bytes:
-        response, family = completion.read(body, self._streams.family(call.peer))
+        response, family = completion.read(body, self._streams.family(call.peer), inputs.form_of(call.metadata))
         self._streams.learn(call.peer, family)
         if response.requires_history:
             self._answers.resend_turn(response.completion_token)

@@ -1,6 +1,7 @@
 """The calls that run again what has ended."""
 
 from sidecar.core.workflow.rerun import RerunRequest
+from sidecar.edge.dialects.inputs import InputForm
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, parsed
 from sidecar.edge.transport.ports import Call
 from sidecar.schema import taskhub_pb2 as pb
@@ -42,6 +43,7 @@ class Again:
             request.overwrite_input,
             request.input if request.HasField("input") else None,
             request.new_child_instance_id if request.HasField("new_child_instance_id") else None,
+            InputForm.BARE,  # what a client writes is bare, whatever its SDK
         )
         done(await self._administration.rerun(source, new_id, wanted, caller_of(call)))
         return pb.RerunResponse(new_instance_id=new_id).SerializeToString()

@@ -7,7 +7,8 @@ import structlog
 
 from sidecar.core.work_items import EntityItem, TurnItem, WorkItem
 from sidecar.edge import dialects
-from sidecar.edge.dialects import Family, Profile
+from sidecar.edge.dialects import Family, Profile, inputs
+from sidecar.edge.dialects.inputs import InputForm
 from sidecar.edge.rpc import hub_of
 from sidecar.edge.transport.ports import Call, Closed, Outflow
 from sidecar.schema import taskhub_pb2 as pb
@@ -20,9 +21,10 @@ log = structlog.get_logger(__name__)
 class WorkerStream:
     """One open stream: turns items into the bytes that its worker reads."""
 
-    def __init__(self, profile: Profile, out: Outflow, *, may_rewind: bool) -> None:
+    def __init__(self, profile: Profile, out: Outflow, *, may_rewind: bool, input_form: InputForm) -> None:
         self.family = profile.family
         self.may_rewind = may_rewind
+        self.input_form = input_form
         self.profile = profile
         self.filled = asyncio.Event()
         self.out = out
@@ -59,12 +61,12 @@ class WorkerStream:
             return self._turn(item)
         if isinstance(item, EntityItem):
             return dialects.encode_entity(item)
-        return dialects.encode_activity(self.family, item)
+        return dialects.encode_activity(self.family, item, self.input_form)
 
     def _turn(self, item: TurnItem) -> bytes:
         """Return a turn; without its past, which is asked for later, when that does not fit and the worker can ask."""
         # Only one family has the question for a new history; who gets it is taken for a member.
-        family = dialects.MICROSOFT if item.rewind else self.family
+        family = dialects.reading(dialects.MICROSOFT if item.rewind else self.family, self.input_form)
         message = dialects.encode_turn(family, item)
         if len(message) > self.profile.max_bytes and self.profile.streams_history:
             return dialects.encode_turn(family, item, streamed=True)
@@ -118,7 +120,8 @@ class Streams:
     async def serve(self, call: Call, request: pb.GetWorkItemsRequest, out: Outflow, closing: asyncio.Event) -> None:
         """Be a worker until the stream ends; returns, which ends it with OK, when the sidecar closes."""
         profile = dialects.detect(call.metadata, request, self._most_bytes)
-        stream = WorkerStream(profile, out, may_rewind=dialects.may_rewind(call.metadata, request))
+        may_rewind = dialects.may_rewind(call.metadata, request)
+        stream = WorkerStream(profile, out, may_rewind=may_rewind, input_form=inputs.form_of(call.metadata))
         worker = _worker(f"worker {next(self._numbers)}", call, request, stream)
         stream.worker = worker
         log.info("worker connected", worker=worker.name, peer=call.peer, dialect=profile.family.name)

@@ -168,6 +168,16 @@ def test_the_input_is_another_only_if_that_is_asked_for(changed: dict[str, objec
     assert request.HasField("input") is (wanted != "")
 
 
+def test_another_input_has_the_form_of_who_gives_it_and_the_old_one_keeps_its_own() -> None:
+    flow = Past()
+    flow.start()
+    flow.turn(task(1, input=text("[1]"), input_form=2), end())
+    for changed, form in (({}, 2), ({"input": text("[1]"), "overwrite": True, "input_form": 1}, 1)):
+        fresh = again(flow, 1, **changed)
+        request = pb.ActivityRequest.FromString(one(fresh.last.set, Kind.ACTIVITY).payload)
+        assert request.input_form == form
+
+
 def test_the_child_of_the_event_gets_the_id_that_was_asked_for() -> None:
     flow = done()
     fresh = again(flow, 8, child_id="mine", input=text("1"), overwrite=True)

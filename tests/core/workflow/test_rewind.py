@@ -322,6 +322,27 @@ def test_what_is_left_open_is_opened_again_as_new_calls() -> None:
     assert flow.arrive(result(sent[Kind.ACTIVITY]), message(10)).reply.outcome is Outcome.DONE
 
 
+@pytest.mark.parametrize("ask", [False, True])
+def test_a_call_that_is_made_again_has_the_form_of_its_input(ask: bool) -> None:
+    """SDKs drop what they do not know: of the new history that a worker writes the form is not told."""
+    flow = Kept()
+    flow.start()
+    flow.turn(task(1, "weak", input=text("[1]"), input_form=2), task(2, "slow", input=text("[[1]]"), input_form=2))
+    weak = next(reminder for reminder in flow.last.set if reminder.name == "weak")
+    flow.arrive(result(weak, events.encode(failed(1))))
+    flow.turn(end(Status.FAILED, failure=events.failure("Boom", "no luck")))
+    flow.rewind(ask=ask)
+    if ask:
+        turn = flow.begin()
+        history = new_history(flow, turn)
+        for event in history:
+            if event.HasField("task_scheduled"):
+                event.task_scheduled.ClearField("input_form")
+        flow.rewritten(turn, history)
+    sent = next(reminder for reminder in flow.last.set if reminder.name == "slow")
+    assert pb.ActivityRequest.FromString(sent.payload).input_form == 2
+
+
 def test_what_waited_unseen_is_kept_but_for_failures_which_are_tried_again() -> None:
     flow = Kept().start()
     flow.turn(task(1), task(2), task(3))
