@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sidecar"
-LONGEST_FUNCTION, LONGEST_MODULE = 40, 350
+LONGEST_FUNCTION, LONGEST_MODULE, MOST_METHODS = 40, 350, 20
 
 # Package from outside -> the only modules that may import it.
 ONLY_IN = {
@@ -201,6 +201,24 @@ def test_functions_and_modules_are_short(module: str) -> None:
 def test_a_module_says_what_it_is_for(module: str) -> None:
     if TREES[module].body:
         assert ast.get_docstring(TREES[module]), f"{module} has no docstring"
+
+
+@every_module
+def test_classes_have_few_methods(module: str) -> None:
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.ClassDef) and "Protocol" not in map(ast.unparse, node.bases):
+            methods = [one for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+            assert len(methods) <= MOST_METHODS, f"{module}:{node.lineno} {node.name} has {len(methods)} methods"
+
+
+@every_folder
+def test_a_folder_says_in_two_sentences_what_it_owns_and_what_it_must_not_know(folder: str) -> None:
+    said = (ast.get_docstring(TREES[folder]) or "").split("\n\n")
+    assert len(said) == 2, f"{folder}: two sentences, with a blank line between them"
+    owns, must_not_know = (sentence.replace("\n", " ") for sentence in said)
+    assert must_not_know.startswith("It must not know ")
+    assert re.fullmatch(r"[^.]*(\.\w[^.]*)*\.", owns), owns
+    assert re.fullmatch(r"[^.]*(\.\w[^.]*)*\.", must_not_know), must_not_know
 
 
 @every_folder
