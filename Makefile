@@ -86,10 +86,15 @@ imports: $(SETUP) ## which module may import which
 check: fmt-check lint types imports ## format, lint, types, import rules and the fast tests, in under a minute
 	$(BIN)/pytest -n 2 -m "not blackbox and not slow and not hard" $(PYTEST_ARGS)
 
+# Both parts always run: what fails in one says nothing of the other.
 test: $(SETUP) $(SETUP_SDKS) ## all tests but those of test-hard
 	@mkdir -p build
-	$(BIN)/pytest -n 2 --junitxml=build/tests-inside.xml -m "not blackbox and not hard" $(PYTEST_ARGS) tests $(OR_NONE)
-	$(BIN)/pytest --junitxml=build/tests-outside.xml -m "blackbox and not hard" $(PYTEST_ARGS) tests $(OR_NONE)
+	failed=0; \
+	$(BIN)/pytest -n 2 --junitxml=build/tests-inside.xml -m "not blackbox and not hard" $(PYTEST_ARGS) tests $(OR_NONE) \
+	    || failed=1; \
+	$(BIN)/pytest --junitxml=build/tests-outside.xml -m "blackbox and not hard" $(PYTEST_ARGS) tests $(OR_NONE) \
+	    || failed=1; \
+	exit $$failed
 
 test-hard: $(SETUP) $(SETUP_SDKS) ## the tests that need root, strace and faketime, or take minutes
 	@mkdir -p build

@@ -203,6 +203,7 @@ class Sidecar:
         """Close the listeners, then the streams and links, then the store."""
         self.taskhub.stopping.set()
         self.dispatch.pool.open = False
+        self.engine.closing.set()
         closing = [
             asyncio.create_task(self.app_server.stop(_CLOSE_SECONDS)),
             asyncio.create_task(self.peer_server.stop(0.0)),

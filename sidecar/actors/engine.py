@@ -60,6 +60,7 @@ class Engine:
         self.effects: Effects
         self.tasks = SideTasks()  # what must reach its end before the store is closed
         self.side = SideTasks()  # what is only a hint over the store
+        self.closing = asyncio.Event()  # set when the sidecar ends: nobody waits for a store that fails any more
         self.residents = Residents(self._forgotten)
 
     def _forgotten(self, actor: Actor) -> None:

@@ -125,14 +125,14 @@ async def test_a_tree_of_wide_fan_out_goes_in_a_few_requests(apps: Apps, monkeyp
     a = apps.nodes["a"]
     await a.begin("r", data="root")
     await a.outcome("r", 30.0)
-    asked = a.sidecar.trees.elsewhere.ask
+    asked = a.sidecar.services.clients.trees.elsewhere.ask
     requests = []
 
     async def counted(*given: Any) -> Any:
         requests.append(given[1])
         return await asked(*given)
 
-    monkeypatch.setattr(a.sidecar.trees.elsewhere, "ask", counted)
+    monkeypatch.setattr(a.sidecar.services.clients.trees.elsewhere, "ask", counted)
     assert await purged(a, "r") == 451
     assert requests == [False] * 3 + [True] * 3
     assert await apps.left() == set()

@@ -60,7 +60,8 @@ def test_a_seed_gives_the_same_trace_in_every_process() -> None:
 @pytest.mark.slow
 def test_a_bug_is_found_and_its_plan_made_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a worker had is not given back when it hangs up, and no time-out helps."""
-    monkeypatch.setattr(TurnWork, "give_back", lambda self, actor: None)
+    monkeypatch.setattr(TurnWork, "left", lambda self, worker, lost: None)
+    monkeypatch.setattr(TurnWork, "sweep", lambda self: None)
     failing = next(found for seed in range(1, 40) if (found := simulate(plans.make(seed))).violation)
     short = shrink(failing, seconds=40)
     assert short.violation
