@@ -57,7 +57,8 @@ def made(kind: Kind, rng: random.Random, depth: int = _DEPTH) -> Any:
 
 def _set(message: Any, one: FieldDescriptor, rng: random.Random, depth: int) -> None:
     if one.message_type is not None and one.message_type.GetOptions().map_entry:
-        getattr(message, one.name)[rng.choice(_WORDS)] = rng.choice(_WORDS)
+        value = one.message_type.fields_by_name["value"]
+        getattr(message, one.name)[rng.choice(_WORDS)] = _scalar(value, rng)
     elif one.message_type is not None:
         if depth:
             made_one = made(_class(message, one), rng, depth - 1)
