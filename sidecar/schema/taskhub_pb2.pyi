@@ -131,19 +131,43 @@ Global___WorkflowInstance: _TypeAlias = WorkflowInstance  # noqa: Y015
 class FailureDetails(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class PropertiesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ERROR_TYPE_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     STACK_TRACE_FIELD_NUMBER: _builtins.int
     INNER_FAILURE_FIELD_NUMBER: _builtins.int
     IS_NON_RETRIABLE_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
     error_type: _builtins.str
     error_message: _builtins.str
     is_non_retriable: _builtins.bool
-    """6, a map of properties, passes through as an unknown field."""
     @_builtins.property
     def stack_trace(self) -> _wrappers_pb2.StringValue: ...
     @_builtins.property
     def inner_failure(self) -> Global___FailureDetails: ...
+    @_builtins.property
+    def properties(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """Microsoft: each an encoded google.protobuf.Value, which nobody here looks into"""
+
     def __init__(
         self,
         *,
@@ -152,10 +176,11 @@ class FailureDetails(_message.Message):
         stack_trace: _wrappers_pb2.StringValue | None = ...,
         inner_failure: Global___FailureDetails | None = ...,
         is_non_retriable: _builtins.bool = ...,
+        properties: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["inner_failure", b"inner_failure", "stack_trace", b"stack_trace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_message", b"error_message", "error_type", b"error_type", "inner_failure", b"inner_failure", "is_non_retriable", b"is_non_retriable", "stack_trace", b"stack_trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_message", b"error_message", "error_type", b"error_type", "inner_failure", b"inner_failure", "is_non_retriable", b"is_non_retriable", "properties", b"properties", "stack_trace", b"stack_trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2552,12 +2577,10 @@ class CreateInstanceRequest(_message.Message):
     EXECUTION_ID_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
-    ENFORCE_UNIQUE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_TIME_FIELD_NUMBER: _builtins.int
     ROUTER_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     name: _builtins.str
-    enforce_unique_instance_id: _builtins.bool
-    """Dapr; Microsoft sends a time here, of another wire type"""
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
     @_builtins.property
@@ -2573,6 +2596,10 @@ class CreateInstanceRequest(_message.Message):
     @_builtins.property
     def parent_trace_context(self) -> Global___TraceContext: ...
     @_builtins.property
+    def request_time(self) -> _timestamp_pb2.Timestamp:
+        """Microsoft; Dapr sends a flag here, of another wire type"""
+
+    @_builtins.property
     def router(self) -> Global___Router: ...
     def __init__(
         self,
@@ -2586,12 +2613,12 @@ class CreateInstanceRequest(_message.Message):
         execution_id: _wrappers_pb2.StringValue | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         parent_trace_context: Global___TraceContext | None = ...,
-        enforce_unique_instance_id: _builtins.bool = ...,
+        request_time: _timestamp_pb2.Timestamp | None = ...,
         router: Global___Router | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "input", b"input", "parent_trace_context", b"parent_trace_context", "reuse_policy", b"reuse_policy", "router", b"router", "scheduled_start", b"scheduled_start", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "input", b"input", "parent_trace_context", b"parent_trace_context", "request_time", b"request_time", "reuse_policy", b"reuse_policy", "router", b"router", "scheduled_start", b"scheduled_start", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enforce_unique_instance_id", b"enforce_unique_instance_id", "execution_id", b"execution_id", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "reuse_policy", b"reuse_policy", "router", b"router", "scheduled_start", b"scheduled_start", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "request_time", b"request_time", "reuse_policy", b"reuse_policy", "router", b"router", "scheduled_start", b"scheduled_start", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,11 +23,18 @@ from tests.inprocess.sidecars import SERVICE, Node, get
 from tests.inprocess.world import COMPLETED, TERMINATED, call, child, end, timer
 
 FAILED = 3
+ENFORCE_UNIQUE = b"\x50\x01"  # field 10 of a start as Dapr has it: a flag
 NEVER = Timestamp(seconds=253402300799, nanos=999999999)
 
 
 async def start(node: Node, instance_id: str, **fields: Any) -> tuple[StatusCode, str]:
     return await node.refusal("StartInstance", pb.CreateInstanceRequest(instance_id=instance_id, name="flow", **fields))
+
+
+async def start_unique(node: Node, instance_id: str, **fields: Any) -> tuple[StatusCode, str]:
+    request = pb.CreateInstanceRequest(instance_id=instance_id, name="flow", **fields)
+    request.MergeFromString(ENFORCE_UNIQUE)
+    return await node.refusal("StartInstance", request)
 
 
 async def terminate(node: Node, instance_id: str, recursive: bool = False) -> None:
@@ -94,14 +101,13 @@ async def test_d4_reuse_that_must_be_unique_takes_none(node: Node) -> None:
     """M55"""
     await node.begin("a")
     await terminate(node, "a")
-    assert (await start(node, "a", enforce_unique_instance_id=True))[0] is StatusCode.ALREADY_EXISTS
+    assert (await start_unique(node, "a"))[0] is StatusCode.ALREADY_EXISTS
 
 
 async def test_d4_a_repeated_unique_start_is_the_same_start(node: Node) -> None:
     """M55: retries of the same create stay idempotent."""
-    again = {"enforce_unique_instance_id": True, "execution_id": StringValue(value="mine")}
     for _ in range(2):
-        assert (await start(node, "a", **again))[0] is StatusCode.OK
+        assert (await start_unique(node, "a", execution_id=StringValue(value="mine")))[0] is StatusCode.OK
     assert (await get(node, "a")).state.execution_id.value == "mine"
 
 

@@ -6,8 +6,7 @@ holds for every answer that the published SDKs send.
 
 from collections.abc import Iterable, MutableMapping
 
-from google.protobuf.message import DecodeError, Message
-from google.protobuf.unknown_fields import UnknownFieldSet
+from google.protobuf.message import DecodeError
 
 from sidecar.core.errors import MalformedError
 from sidecar.core.model import Status
@@ -120,7 +119,7 @@ def _read_task(task: pb.ScheduleTask, family: Family | None) -> Family | None:
 
 def _read_child(child: pb.CreateChild, family: Family | None) -> Family | None:
     # A number in slot 6 is not what the schema has there: it stays among the unknown fields.
-    scope = _unknown(child, _SCOPE)
+    scope = next(iter(wire.unknown(child, _SCOPE, wire.INTEGER)), None)
     child.history_propagation_scope = scope if scope in _SCOPES else 0
     if child.HasField("retry_parent") or scope is not None:
         family = DAPR
@@ -138,13 +137,6 @@ def _read_child(child: pb.CreateChild, family: Family | None) -> Family | None:
 def _app_in(slot: bytes) -> str:
     """Return the app that a child is for, if the slot has its name, as in the proposal: no message begins so."""
     return slot.decode() if slot > b" " else ""
-
-
-def _unknown(message: Message, number: int) -> int | None:
-    """Return a number among the unknown fields."""
-    unknown = UnknownFieldSet(message)
-    found = (unknown[index] for index in range(len(unknown)))
-    return next((field.data for field in found if (field.field_number, field.wire_type) == (number, 0)), None)
 
 
 def _is_trace(slot: bytes) -> bool:

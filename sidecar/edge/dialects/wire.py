@@ -1,5 +1,12 @@
 """The few pieces of the protobuf wire format that are written and read by hand, to join kept bytes. Pure."""
 
+from typing import Any
+
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+INTEGER, LENGTH_DELIMITED = 0, 2  # wire types
+
 
 def varint(number: int) -> bytes:
     """Return a number of at least 0 as protobuf writes it."""
@@ -62,3 +69,13 @@ def _read(message: bytes, position: int) -> tuple[int, int]:
             return number, position
         shift += 7
     return number, len(message)
+
+
+def unknown(message: Message, number: int, kind: int) -> list[Any]:
+    """Return what the schema does not know of a message: the values with this number and wire type.
+
+    The two families use some numbers for values of different wire types; one of these is in the schema.
+    """
+    found = UnknownFieldSet(message)
+    fields = (found[index] for index in range(len(found)))
+    return [field.data for field in fields if (field.field_number, field.wire_type) == (number, kind)]

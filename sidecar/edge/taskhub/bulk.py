@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from sidecar.actors.clock import usable
 from sidecar.actors.residents import Address
@@ -33,7 +32,7 @@ from sidecar.store.protocol import Criteria, Order, Page
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
 _HEADROOM = 64 * 1024  # for what is around the instances in an answer
-_BATCH, _LENGTH_DELIMITED = 4, 2  # of a purge: Microsoft's batch of IDs, where Dapr has a flag
+_BATCH = 4  # of a purge: Microsoft's batch of IDs, where Dapr has a flag
 
 
 class Many:
@@ -219,9 +218,7 @@ def _addresses(call: Call, batch: Iterable[str]) -> list[Address]:
 
 def _batch(request: pb.PurgeInstancesRequest) -> Iterable[str] | None:
     """Return the IDs of Microsoft's batch. Its number is that of Dapr's flag, so it is not among the known fields."""
-    unknown = UnknownFieldSet(request)
-    found = [unknown[index] for index in range(len(unknown))]
-    batches = [one.data for one in found if (one.field_number, one.wire_type) == (_BATCH, _LENGTH_DELIMITED)]
+    batches = wire.unknown(request, _BATCH, wire.LENGTH_DELIMITED)
     if not batches:
         return None
     return [instance_id for data in batches for instance_id in parse(pb.InstanceBatch, data).instance_ids]

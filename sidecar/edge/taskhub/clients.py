@@ -10,7 +10,7 @@ from sidecar.core.names import invalid_name, invalid_tags
 from sidecar.core.operations import Start
 from sidecar.core.workflow.creation import Identity
 from sidecar.edge import dialects
-from sidecar.edge.dialects import inputs
+from sidecar.edge.dialects import inputs, wire
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, parse, parsed
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.taskhub.views import answer
@@ -20,6 +20,7 @@ from sidecar.services.clients import ClientService
 
 _IGNORE, _TERMINATE = 1, 2  # actions of the older reuse policy
 _CHUNK_BYTES = 1024 * 1024
+_UNIQUE = 10  # of a start: Dapr's flag, where Microsoft has a time
 
 
 class Clients:
@@ -163,9 +164,8 @@ def _start_of(request: pb.CreateInstanceRequest, identity: Identity, app: str, *
     if request.HasField("scheduled_start"):
         scheduled = events.micros(request.scheduled_start)
         started.scheduled_start.CopyFrom(request.scheduled_start)
-    return Start(
-        identity, started, scheduled, unique=request.enforce_unique_instance_id, **_reuse(request.reuse_policy, older)
-    )
+    unique = any(wire.unknown(request, _UNIQUE, wire.INTEGER))
+    return Start(identity, started, scheduled, unique=unique, **_reuse(request.reuse_policy, older))
 
 
 def _reuse(policy: pb.IdReusePolicy, older: bool) -> dict[str, Any]:

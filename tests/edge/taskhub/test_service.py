@@ -19,6 +19,7 @@ from tests.edge.transport.network import open_stream, rest
 from tests.inprocess.sidecars import SERVICE, Node, fields, get, work_items
 from tests.inprocess.world import COMPLETED, RUNNING, SUSPENDED, TERMINATED, call, end, until
 
+ENFORCE_UNIQUE = b"\x50\x01"  # field 10 of a start as Dapr has it: a flag
 STREAMS = ("GetWorkItems", "StreamInstanceHistory")
 COMPLETE = ("CompleteOrchestratorTask", "CompleteWorkflowTask", "CompleteActivityTask")
 OK = (StatusCode.OK, "")
@@ -85,7 +86,8 @@ async def test_an_id_that_is_in_use_exists_already(node: Node) -> None:
 async def test_the_id_of_an_ended_instance_may_be_used_again_unless_it_must_be_unique(node: Node) -> None:
     await node.begin("a", data='"first"')
     await node.call("TerminateInstance", pb.TerminateRequest(instance_id="a"))
-    unique = pb.CreateInstanceRequest(instance_id="a", name="flow", enforce_unique_instance_id=True)
+    unique = pb.CreateInstanceRequest(instance_id="a", name="flow")
+    unique.MergeFromString(ENFORCE_UNIQUE)
     status, text = await node.refusal("StartInstance", unique)
     assert (status, "already exists" in text) == (StatusCode.ALREADY_EXISTS, True)
     await node.begin("a", data='"second"')
