@@ -37,6 +37,7 @@ from sidecar.store.sqlite import schema
 from sidecar.store.sqlite import store as sqlite
 from sidecar.store.sqlite.maintenance import SqliteMaintenance
 from sidecar.wiring import assemble
+from sidecar.work import takers
 from sidecar.work.memory import limit_of_system
 
 _CLOSE_SECONDS = 1.0
@@ -127,7 +128,7 @@ class Sidecar:
             workers=workers,
             peers=self._peers(),
             ready=self.ready(),
-        )
+        ) | takers.shown(self.dispatch.pool)
 
     def _peers(self) -> list[dict[str, object]]:
         """Return how it goes with each other app: those that are known, and those that something waits for."""

@@ -115,13 +115,14 @@ class ClientService:
     ) -> InstanceView | None:
         """Wait until an instance has ended, or has begun, and return it.
 
-        None at once when there is none, unless `missing` says to wait for that too.
+        None at once when there is none, unless `missing` says to wait for one that is not there yet.
         """
         await self.view(address, False, caller)
         while True:
             changed = self.engine.watch(address)
             try:
                 instance = await self.instance(address)
+                missing = missing and instance is None
                 if not missing if instance is None else _reached(instance, ended):
                     return await self.view(address, payloads, caller)
                 await changed

@@ -28,8 +28,11 @@ from sidecar.core.workflow import calls, stalls
 from sidecar.peers.outbox import Outbox
 from sidecar.services.clients import OWN, Caller, ClientService, InstanceView
 from sidecar.store.protocol import Waiting
+from sidecar.work import takers
+from sidecar.work.activities import group_of
 from sidecar.work.dispatch import Dispatch
 from sidecar.work.leases import is_running
+from sidecar.work.ready_queue import Group
 
 FAILED_BY_PERSON = "CallFailedByOperator"
 MISSING = Reply(Outcome.MISSING, "no such call waits")
@@ -147,6 +150,10 @@ class Inspection:
             return []
         running = is_running(self._engine.actor(address))
         state = "parked" if quarantined else "running" if running else "queued"
+        if state == "queued":
+            kind = takers.ENTITY if instance.entity else takers.WORKFLOW
+            group = Group(instance.name, instance.version or "", hub=instance.hub)
+            error = takers.why_untaken(self._dispatch.pool, kind, group) or error
         return [Wait("worker", instance.name, self._engine.me.app, 0, 0, state, error, count)]
 
     async def _wait(self, call: OpenCall) -> Wait:
@@ -161,6 +168,8 @@ class Inspection:
             state = "running" if call.reminder in self._dispatch.activities.leases else "queued"
             count, error, _ = NONE if reminder is None else reminder.crashes
             state = "started" if reminder is None else state
+            if reminder is not None and reminder.kind is Kind.ACTIVITY and state == "queued":
+                error = takers.why_untaken(self._dispatch.pool, takers.ACTIVITY, group_of(reminder)) or error
             return Wait(_KINDS[call.kind], call.name, app, task, since, state, error, count)
         queue = self._outbox.queues.get((call.target.namespace, app))
         if queue is not None and call.reminder in queue.pending:

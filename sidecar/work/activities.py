@@ -89,7 +89,7 @@ class ActivityWork:
 
     def _offer(self, reminder: Reminder, size: int = 0) -> None:
         on_probation = self._delivery_limit.on_probation(reminder.crashes.times)
-        group = _group_of(reminder, size)._replace(
+        group = group_of(reminder, size)._replace(
             excluded_workers=self._refusals.of(reminder.id), on_probation=on_probation
         )
         self._pool.activities.offer(reminder.id, group)
@@ -136,7 +136,7 @@ class ActivityWork:
 
     def _too_large(self, reminder: Reminder, size: int) -> None:
         """Let an activity wait for a worker that can receive it; when there is none, let it fail, and say why."""
-        limit = self._pool.largest_for_activity(_group_of(reminder))
+        limit = self._pool.largest_for_activity(group_of(reminder))
         if limit >= size:
             log.info("activity waits for a worker that can receive it", name=reminder.name, bytes=size)
             self._offer(reminder, size)
@@ -267,6 +267,7 @@ class ActivityWork:
             self._pump()
 
 
-def _group_of(reminder: Reminder, size: int = 0) -> Group:
+def group_of(reminder: Reminder, size: int = 0) -> Group:
+    """Return what workers must be able to take to have an activity; `size` in bytes, 0 for any."""
     version = pb.ActivityRequest.FromString(reminder.payload).version.value
     return Group(reminder.name, version, size, hub=reminder.target.hub)

@@ -15,6 +15,7 @@ from sidecar.actors.timers import Timers
 from sidecar.core.attempts import DeliveryLimit
 from sidecar.core.model import Changes, Instance, Kind, Reminder
 from sidecar.store.protocol import UnavailableError
+from sidecar.work import takers
 from sidecar.work.activities import ActivityWork
 from sidecar.work.entities import EntityLease, EntityWork
 from sidecar.work.pool import Pool, Worker
@@ -61,6 +62,7 @@ class Dispatch:
         self.entities = EntityWork(engine, pool, timeout=turn_timeout, delivery_limit=delivery_limit, pump=self.pump)
         self.activities = ActivityWork(engine, pool, delivery_limit=delivery_limit, pump=self.pump)
         self._activity_timeout = activity_timeout
+        self._watch = takers.Watch()
         self._pumping = False
         self._recovering = False
 
@@ -229,3 +231,4 @@ class Dispatch:
             self.turns.sweep()
             self.activities.sweep(self._activity_timeout)
             self.entities.sweep()
+            self._watch.look(self.pool)

@@ -21,15 +21,19 @@ SEEN_LIMIT = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Names that a worker takes, each with the versions it takes (none listed: all). None takes everything."""
+    """Names that a worker takes, each with the versions it takes (none listed: all). None takes everything.
+
+    `any_case`: upper and lower case count as the same, as in the worker; its names are given in lower case.
+    """
 
     names: dict[str, frozenset[str]] | None = None
+    any_case: bool = False
 
     def accepts(self, name: str, version: str) -> bool:
         """Whether the worker takes work of this name and version."""
         if self.names is None:
             return True
-        versions = self.names.get(name)
+        versions = self.names.get(name.lower() if self.any_case else name)
         return versions is not None and (not versions or version in versions)
 
 
@@ -89,6 +93,7 @@ class Worker:
     entity_filter: Filter = field(default_factory=Filter)
     entities: dict[tuple[str, str], str] = field(default_factory=dict)
     on_probation: set[Key] = field(default_factory=set)
+    assigned: int = 0  # how many items it has been given since it connected
 
     def loss(self) -> str:
         """Return what is to be said of items that it had when it was lost."""
@@ -173,6 +178,7 @@ class Pool:
                 worker = max(ready, key=lambda candidate: free(candidate, group))
                 backlog.discard(item)
                 take(worker, item, group.name)
+                worker.assigned += 1
                 if group.on_probation:
                     worker.on_probation.add(item)
                 room.take(group.name)

@@ -120,6 +120,10 @@ class ReadyQueue(Generic[K]):
         """Return the groups of which something waits."""
         return iter(list(self._groups))
 
+    def count(self, group: Group) -> int:
+        """Return how many items of a group wait."""
+        return len(self._groups.get(group, ()))
+
     def first(self, group: Group) -> K | None:
         """Return the oldest item of a group, or None."""
         return next(iter(self._groups.get(group, ())), None)

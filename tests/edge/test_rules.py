@@ -20,7 +20,7 @@ from sidecar.edge.taskhub import clients
 from sidecar.edge.transport.ports import StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.sidecars import SERVICE, Node, get
-from tests.inprocess.world import COMPLETED, TERMINATED, call, child, end, timer
+from tests.inprocess.world import COMPLETED, TERMINATED, call, child, end, timer, until
 
 FAILED = 3
 ENFORCE_UNIQUE = b"\x50\x01"  # field 10 of a start as Dapr has it: a flag
@@ -76,6 +76,26 @@ async def test_d4_wait_for_a_missing_instance_by_a_client_that_cannot_be_told(no
         node.worker()
         await node.begin("later")
         assert pb.GetInstanceResponse.FromString(await waiting).exists
+
+
+async def test_d4_wait_without_a_deadline_for_a_missing_instance_by_a_client_that_cannot_be_told(node: Node) -> None:
+    """Microsoft's .NET client sends no deadline: it waits until it goes, and a purge ends its wait with an error."""
+    address, agent = f"127.0.0.1:{node.ports.grpc[0]}", ("grpc.primary_user_agent", "grpc-dotnet/2.67")
+    async with grpc.aio.insecure_channel(address, [agent]) as channel:
+        wait = channel.unary_unary(SERVICE + "WaitForInstanceCompletion")
+        request = pb.GetInstanceRequest(instance_id="later").SerializeToString()
+        gone = wait(request)
+        waiting = asyncio.ensure_future(wait(request))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        gone.cancel()
+        await until(lambda: len(node.sidecar.engine.actor(("default", "later")).watchers) == 1)
+        await node.begin("later")
+        await asyncio.sleep(0.05)
+        await node.call("PurgeInstances", pb.PurgeInstancesRequest(instance_id="later", force=True))
+        with pytest.raises(grpc.aio.AioRpcError, match="purged") as error:
+            await waiting
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_d4_wait_times_out_with_the_deadline(node: Node) -> None:

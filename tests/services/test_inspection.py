@@ -13,7 +13,7 @@ from sidecar.edge.admin.inspection import SERVICE
 from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.schema import admin_pb2 as admin
 from sidecar.schema import taskhub_pb2 as pb
-from tests.inprocess.sidecars import Node, Start, free_port
+from tests.inprocess.sidecars import Node, Start, free_port, work_items
 from tests.inprocess.world import COMPLETED, call, child, end, until
 
 
@@ -198,3 +198,15 @@ async def test_the_tree_of_an_instance_that_does_not_exist_is_not_found(start: S
     orders = await start("orders")
     with pytest.raises(Refused, match="no such instance exists"):
         await tree(orders, "none")
+
+
+async def test_what_waits_for_a_worker_that_takes_its_name_says_so(start: Start) -> None:
+    orders = await start("orders")
+    await orders.begin("a")
+    await until(lambda: len(orders.sidecar.dispatch.pool.turns) == 1)
+    assert [(one.kind, one.error) for one in (await tree(orders, "a")).waits] == [("worker", "no worker is connected")]
+    request = pb.GetWorkItemsRequest(filters=pb.WorkItemFilters(orchestrations=[pb.WorkItemFilter(name="other")]))
+    await work_items(orders.channel, request.SerializeToString())
+    await until(lambda: orders.sidecar.dispatch.pool.workers)
+    [wait] = (await tree(orders, "a")).waits
+    assert (wait.state, wait.error) == ("queued", "no connected worker takes workflow 'flow'")

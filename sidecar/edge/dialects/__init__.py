@@ -152,10 +152,13 @@ def client_family(metadata: Mapping[str, str | bytes]) -> Family | None:
     return DAPR if "dapr-api-token" in metadata and "grpc-python" in agent else None
 
 
-def needs_an_instance(metadata: Mapping[str, str | bytes]) -> bool:
-    """Whether a client that waits cannot be told that there is no instance: Microsoft's .NET SDK fails on it."""
-    agent = str(metadata.get("user-agent", ""))
-    return "grpc-dotnet" in agent and "dapr" not in agent
+def is_microsoft_dotnet(metadata: Mapping[str, str | bytes]) -> bool:
+    """Whether a call is one of Microsoft's .NET SDK.
+
+    It fails when a wait is told that there is no instance, and compares the names of its filters without case.
+    """
+    agent = " ".join(str(metadata.get(name, "")) for name in ("user-agent", "x-user-agent"))
+    return any(name in agent for name in ("grpc-dotnet", "durabletask-dotnet")) and "dapr" not in agent
 
 
 def entities_at_once(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest, profile: Profile) -> int:

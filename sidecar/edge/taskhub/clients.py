@@ -77,12 +77,13 @@ class Clients:
     async def _wait(self, call: Call, request: pb.GetInstanceRequest, *, ended: bool) -> bytes:
         """Wait for an instance, as long as the caller does and the sidecar is not closing."""
         address = address_of(call, request.instance_id)
+        needed = dialects.is_microsoft_dotnet(call.metadata)
         waiting = asyncio.ensure_future(
             self._service.wait(
                 address,
                 ended=ended,
                 payloads=request.get_inputs_and_outputs,
-                missing=call.deadline is not None and dialects.needs_an_instance(call.metadata),
+                missing=needed,
                 caller=caller_of(call),
             )
         )
@@ -91,7 +92,10 @@ class Clients:
             await asyncio.wait((waiting, closing), return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 raise Refused(StatusCode.UNAVAILABLE, "the sidecar is stopping: wait again in a moment")
-            return answer(waiting.result(), self._streams.family_of(call))
+            view = waiting.result()
+            if view is None and needed:
+                raise Refused(StatusCode.NOT_FOUND, "the instance was purged while it was waited for")
+            return answer(view, self._streams.family_of(call))
         finally:
             waiting.cancel()
             closing.cancel()

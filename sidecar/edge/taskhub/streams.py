@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Iterable
 
 import structlog
 
@@ -153,7 +154,10 @@ class Streams:
 def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: WorkerStream) -> Worker:
     """Return the worker that a stream is, with the limits that it asked for (0: it did not say)."""
     in_flight = stream.profile.in_flight
-    filters = request.filters if request.HasField("filters") else None
+    filters = request.filters
+    # Some SDKs always send filters: without any name they mean none.
+    given = bool(filters.orchestrations or filters.activities or filters.entities)
+    any_case = dialects.is_microsoft_dotnet(call.metadata)
     return Worker(
         name=name,
         peer=call.peer,
@@ -161,27 +165,28 @@ def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Work
         max_turns=request.max_orchestrations if request.max_orchestrations > 0 else in_flight,
         max_activities=request.max_activities if request.max_activities > 0 else in_flight,
         max_bytes=stream.profile.max_bytes,
-        turn_filter=Filter() if filters is None else _filter(list(filters.orchestrations)),
-        activity_filter=Filter() if filters is None else _filter(list(filters.activities)),
+        turn_filter=_filter(filters.orchestrations, any_case=any_case) if given else Filter(),
+        activity_filter=_filter(filters.activities, any_case=any_case) if given else Filter(),
         is_full=lambda: stream.out.full,
         send=stream.send,
         rewinds=stream.rewinds,
         keeps_history=stream.profile.keeps_history,
         streams_history=stream.profile.streams_history,
         max_entities=dialects.entities_at_once(call.metadata, request, stream.profile),
-        entity_filter=Filter() if filters is None else _entity_filter(list(filters.entities)),
+        entity_filter=_entity_filter(filters.entities) if given else Filter(),
     )
 
 
-def _entity_filter(entries: list[pb.WorkItemFilter]) -> Filter:
+def _entity_filter(entries: Iterable[pb.WorkItemFilter]) -> Filter:
     return Filter({entry.name.lower(): frozenset() for entry in entries})
 
 
-def _filter(entries: list[pb.WorkItemFilter]) -> Filter:
+def _filter(entries: Iterable[pb.WorkItemFilter], *, any_case: bool) -> Filter:
     names: dict[str, frozenset[str]] = {}
     for entry in entries:
+        name = entry.name.lower() if any_case else entry.name
         versions = frozenset(entry.versions)
-        before = names.get(entry.name, versions)
+        before = names.get(name, versions)
         # A name without versions takes all of them, whatever else is said of it.
-        names[entry.name] = before | versions if before and versions else frozenset()
-    return Filter(names)
+        names[name] = before | versions if before and versions else frozenset()
+    return Filter(names, any_case)

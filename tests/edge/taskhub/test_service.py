@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import grpc
 import pytest
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -457,3 +458,52 @@ async def test_the_health_of_an_unknown_service_is_told_as_the_protocol_says(nod
     answer = health_pb2.HealthCheckResponse.FromString(await watch.receive() or b"")
     assert answer.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
     watch.cancel()
+
+
+# ---------------------------------------------------------------- filters
+
+
+def filters(**names: str) -> bytes:
+    """A request for work with filters, one name of each kind that is given."""
+    lists: dict[str, Any] = {kind: [pb.WorkItemFilter(name=name)] for kind, name in names.items()}
+    return pb.GetWorkItemsRequest(filters=pb.WorkItemFilters(**lists)).SerializeToString()
+
+
+async def test_filters_without_any_name_are_no_filters(node: Node) -> None:
+    stream = await work_items(node.channel, filters())
+    await node.begin("a")
+    async with asyncio.timeout(5.0):
+        assert 1 in fields(await stream.receive() or b"")
+
+
+async def test_a_worker_that_filters_one_kind_takes_nothing_of_the_others(node: Node) -> None:
+    await work_items(node.channel, filters(activities="work"))
+    await until(lambda: node.sidecar.dispatch.pool.workers)
+    [worker] = node.sidecar.dispatch.pool.workers
+    taken = [one.accepts("work", "") for one in (worker.turn_filter, worker.activity_filter, worker.entity_filter)]
+    assert taken == [False, True, False]
+
+
+@pytest.mark.parametrize(("agent", "taken"), [("grpc-dotnet/2.67", True), ("grpc-python/1.60", False)])
+async def test_the_names_of_filters_of_dotnet_compare_without_case(node: Node, agent: str, taken: bool) -> None:
+    address = f"127.0.0.1:{node.ports.grpc[0]}"
+    async with grpc.aio.insecure_channel(address, [("grpc.primary_user_agent", agent)]) as channel:
+        stream = channel.unary_stream(SERVICE + "GetWorkItems")(filters(orchestrations="Flow", activities="Work"))
+        await until(lambda: node.sidecar.dispatch.pool.workers)
+        [worker] = node.sidecar.dispatch.pool.workers
+        found = worker.turn_filter.accepts("fLOW", ""), worker.activity_filter.accepts("wORK", "")
+        assert found == (taken, taken)
+        assert worker.turn_filter.accepts("Flow", "")
+        stream.cancel()
+
+
+async def test_metadata_shows_workers_and_what_none_of_them_takes(node: Node) -> None:
+    await work_items(node.channel, filters(orchestrations="other"))
+    await until(lambda: node.sidecar.dispatch.pool.workers)
+    await node.begin("a")
+    await until(lambda: len(node.sidecar.dispatch.pool.turns) == 1)
+    shown = cast(dict[str, Any], node.sidecar.metadata())
+    [worker], [left] = shown["workers"], shown["untaken"]
+    assert (worker["workflows"], worker["activities"], worker["entities"]) == (["other"], [], [])
+    assert "nothing that waits here" in worker["error"]
+    assert left["why"] == "no connected worker takes workflow 'flow'"
