@@ -138,7 +138,7 @@ def stalled(now: int, why: pb.ExecutionStalled) -> bytes:
 
 
 def timer_fired(fire_at: Timestamp | None, timer_id: int, now: int) -> bytes:
-    """Return the end of a timer, with exactly the time it was set for: some SDKs compare it."""
+    """Return the end of a timer that is set now, with exactly the time it was set for: some SDKs compare it."""
     event = _event(now)
     event.timer_fired.timer_id = timer_id
     if fire_at is not None:
@@ -234,8 +234,13 @@ def execution_completed(now: int, status: int, output: str | None, details: byte
 
 
 def stamped(event: bytes, now: int, source_app: str = "", target_app: str = "") -> bytes:
-    """Return the event with the time of its arrival and, when it crossed apps, the apps it came from and went to."""
+    """Return the event with the time of its arrival and, when it crossed apps, the apps it came from and went to.
+
+    The end of a timer keeps the time at which it was made, when the timer was set, beside that of its arrival.
+    """
     message = decode(event)
+    if message.HasField("timer_fired"):
+        message.timer_fired.created.CopyFrom(message.timestamp)
     message.timestamp.CopyFrom(timestamp(now))
     if source_app:
         message.router.CopyFrom(pb.Router(source_app_id=source_app, target_app_id=target_app))

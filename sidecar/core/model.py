@@ -222,6 +222,7 @@ class Instance:
     lineage: bool = False  # the history of its callers is stored with it
     last_order: int = 0  # the order number of the last suspend or resume that its parent has sent
     crashes: DeliveryAttempts = NONE
+    orchestration_trace: bytes = b""  # what a worker gave to trace this execution by, given back with each turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class TurnItem:
     """A turn for a worker: the events that were seen of the instance before, and the new ones.
 
     `rewind`: the worker is asked for a new history. `known` is the number of past events that the worker has kept;
-    they are not sent again.
+    they are not sent again. `trace` is what a worker gave earlier to trace the execution by.
     """
 
     instance_id: str
@@ -66,6 +66,7 @@ class TurnItem:
     token: str
     rewind: bool = False
     known: int = 0
+    trace: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -674,18 +674,24 @@ class TimerFired(_message.Message):
 
     FIRE_AT_FIELD_NUMBER: _builtins.int
     TIMER_ID_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
     timer_id: _builtins.int
     @_builtins.property
     def fire_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def created(self) -> _timestamp_pb2.Timestamp:
+        """when the timer was set: Microsoft's SDKs look for it in the event's time"""
+
     def __init__(
         self,
         *,
         fire_at: _timestamp_pb2.Timestamp | None = ...,
         timer_id: _builtins.int = ...,
+        created: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fire_at", b"fire_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "fire_at", b"fire_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fire_at", b"fire_at", "timer_id", b"timer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "fire_at", b"fire_at", "timer_id", b"timer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2467,12 +2473,15 @@ class OrchestratorResponse(_message.Message):
     IS_PARTIAL_FIELD_NUMBER: _builtins.int
     CHUNK_INDEX_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    ORCHESTRATION_TRACE_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     completion_token: _builtins.str
     slot_6: _builtins.bytes
     """Microsoft: trace context of the orchestration; Dapr: version"""
     requires_history: _builtins.bool
     is_partial: _builtins.bool
+    orchestration_trace: _builtins.bytes
+    """what its worker wants back with the next turn: an encoded message of Microsoft's"""
     @_builtins.property
     def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Action]: ...
     @_builtins.property
@@ -2496,10 +2505,11 @@ class OrchestratorResponse(_message.Message):
         is_partial: _builtins.bool | None = ...,
         chunk_index: _wrappers_pb2.Int32Value | None = ...,
         version: Global___WorkflowVersion | None = ...,
+        orchestration_trace: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_is_partial", b"_is_partial", "_requires_history", b"_requires_history", "_slot_6", b"_slot_6", "chunk_index", b"chunk_index", "custom_status", b"custom_status", "is_partial", b"is_partial", "num_events_processed", b"num_events_processed", "requires_history", b"requires_history", "slot_6", b"slot_6", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_partial", b"_is_partial", "_requires_history", b"_requires_history", "_slot_6", b"_slot_6", "actions", b"actions", "chunk_index", b"chunk_index", "completion_token", b"completion_token", "custom_status", b"custom_status", "instance_id", b"instance_id", "is_partial", b"is_partial", "num_events_processed", b"num_events_processed", "requires_history", b"requires_history", "slot_6", b"slot_6", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_partial", b"_is_partial", "_requires_history", b"_requires_history", "_slot_6", b"_slot_6", "actions", b"actions", "chunk_index", b"chunk_index", "completion_token", b"completion_token", "custom_status", b"custom_status", "instance_id", b"instance_id", "is_partial", b"is_partial", "num_events_processed", b"num_events_processed", "orchestration_trace", b"orchestration_trace", "requires_history", b"requires_history", "slot_6", b"slot_6", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_partial: _TypeAlias = _typing.Literal["is_partial"]  # noqa: Y015
     _WhichOneofArgType__is_partial: _TypeAlias = _typing.Literal["_is_partial", b"_is_partial"]  # noqa: Y015

@@ -121,7 +121,8 @@ class TurnWork(ActorLeases[TurnLease]):
         new = [turn.started, *(row.event for row in turn.rows)]
         known = worker.seen.take(address, instance.execution)
         lease.sent, lease.withheld = len(past.events), known > 0
-        too_large = worker.send(TurnItem(instance.id, instance.execution, past, new, lease.token, asked, known))
+        trace = instance.orchestration_trace
+        too_large = worker.send(TurnItem(instance.id, instance.execution, past, new, lease.token, asked, known, trace))
         if too_large:
             self.recall(lease.actor)
             self._wait_for_larger(address, instance, too_large, worker)

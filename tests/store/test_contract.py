@@ -990,3 +990,11 @@ async def test_what_stands_between_two_turns_is_in_the_log_and_not_in_the_inbox(
     assert await store.events(1, EVERYTHING, 0) == [b"noted", b"again"]
     assert await store.events(1, EVERYTHING, 1) == [b"noted", b"again", b"started", b"x"]
     assert (await store.payloads(1))[0] == b"started"
+
+
+async def test_the_trace_of_an_execution_is_stored_with_it(store: Store) -> None:
+    row = instance(1, orchestration_trace=b"span")
+    assert await store.commit([Changes(key=1, instance=row)]) == [None]
+    state = await store.load("default", "a")
+    assert state is not None
+    assert state.instance.orchestration_trace == b"span"

@@ -27,7 +27,8 @@ class Parts:
     def whole(self) -> pb.OrchestratorResponse:
         """Return the answer with the actions of all parts.
 
-        The other fields are the same in every part, but for the count of processed events, which the first part has.
+        The other fields are the same in every part, but for the count of processed events and the trace, which the
+        first part has.
         """
         first, last = self._parts[0], self._parts[-1]
         answer = pb.OrchestratorResponse()
@@ -36,6 +37,7 @@ class Parts:
             answer.ClearField(name)
         if first.HasField("num_events_processed"):
             answer.num_events_processed.CopyFrom(first.num_events_processed)
+        answer.orchestration_trace = first.orchestration_trace
         for part in self._parts:
             answer.actions.extend(part.actions)
         return answer

@@ -270,7 +270,12 @@ def _replaced(draft: Draft, turn: int, time: int, history: list[pb.HistoryEvent]
     rows += [Row(turn + 1, FIRST_ARRIVAL + at, event) for at, event in enumerate(waiting)]
     recorded = stalls.of_history(history)
     fields = _running(
-        Rewind.REPLAY, last_completed_turn=turn, workflow_time=time, execution=execution, recorded=recorded
+        Rewind.REPLAY,
+        last_completed_turn=turn,
+        workflow_time=time,
+        execution=execution,
+        recorded=recorded,
+        orchestration_trace=b"",  # the span of the execution before has ended
     )
     return Changes(
         key=instance.key,

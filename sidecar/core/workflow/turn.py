@@ -18,6 +18,7 @@ from sidecar.core.workflow.rewind import Record
 from sidecar.schema import taskhub_pb2 as pb
 
 _STARTED_AND_ONE = 2
+_MOST_TRACE_BYTES = 1024  # an ID and a time take some thirty
 _ENDS = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED, Status.CONTINUED_AS_NEW})
 
 
@@ -150,6 +151,8 @@ def _base(draft: Draft, response: pb.OrchestratorResponse, turn: Turn) -> dict[s
         "crashes": NONE,
         "recorded": stalls.recorded(instance, response.version),
     }
+    if 0 < len(response.orchestration_trace) <= _MOST_TRACE_BYTES:
+        fields["orchestration_trace"] = response.orchestration_trace
     if response.custom_status.value:
         fields["custom_status"] = response.custom_status.value
     return fields
@@ -241,6 +244,7 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         "recorded": b"",
         "status": Status.RUNNING,
         "trace": b"",  # an eternal workflow would make a trace without end
+        "orchestration_trace": b"",
     }
     return _changes(
         draft,

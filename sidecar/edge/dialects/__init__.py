@@ -15,7 +15,7 @@ PING_SECONDS = 25.0
 SMALL_LIMIT = 4 * 1024 * 1024  # what most SDKs accept in one message
 # Capabilities of workers: they keep what they have seen; they understand a ping on field 6.
 _DAPR_HISTORY, _DAPR_PINGS = 2, 3
-_PAST, _NEW, _CACHED = 3, 4, 9  # fields of the request that a turn is
+_PAST, _NEW, _TRACE, _CACHED = 3, 4, 8, 9  # fields of the request that a turn is
 _STREAMED = wire.integer(6, 1)
 _MICROSOFT_STREAMING = 1
 _HEADROOM = 64 * 1024  # for what is around the events of an item
@@ -197,6 +197,8 @@ def encode_turn(family: Family, item: TurnItem, *, streamed: bool = False) -> by
     """
     past = item.past.frames(family.name, lambda event: encode_event(family, _PAST, event))
     known, start = past.upto(item.known)
+    # Dapr has the history of callers at this number: who gave no trace is not given one.
+    trace = wire.frame(_TRACE, item.trace) if item.trace and family not in (DAPR, DAPR_DETACHING) else b""
     parts: list[bytes | memoryview] = [
         wire.frame(1, item.instance_id.encode()),
         wire.frame(2, wire.frame(1, item.execution.encode())),
@@ -204,6 +206,7 @@ def encode_turn(family: Family, item: TurnItem, *, streamed: bool = False) -> by
         _STREAMED if streamed else memoryview(past.joined)[start:],
         *(encode_event(family, _NEW, event) for event in item.new),
         family.lineage(item.past.lineage),
+        trace,
     ]
     if known:
         parts.append(wire.frame(_CACHED, wire.integer(1, known)))

@@ -53,6 +53,7 @@ def _read_response(response: pb.OrchestratorResponse) -> Family | None:
     family = MICROSOFT if microsoft else None
     if response.slot_6:
         if wire.has_timestamp(response.slot_6, 2):
+            response.orchestration_trace = response.slot_6
             family = MICROSOFT
         else:
             response.version.MergeFromString(response.slot_6)

@@ -12,11 +12,15 @@ TURN = wire.frame(5, wire.frame(1, b""))
 
 # The tags of our own fields: what has none of them is sent as it is stored.
 _TAGS, _TASK_TAGS, _CHILD_TAGS, _REWOUND = b"\xfa\x3e", b"\xea\x3e", b"\xf2\x3e", b"\xba\x40"
+_TIMER_SET = b"\xda\x3e"
 
 
 def event(neutral: bytes) -> bytes:
-    """Return a history event with the tags of its call, or a rewind, where this family looks for them."""
-    if not any(tag in neutral for tag in (_TASK_TAGS, _CHILD_TAGS, _REWOUND)):
+    """Return a history event with the tags of its call, or a rewind, where this family looks for them.
+
+    The end of a timer has the time at which the timer was set: there the span begins that the worker makes of it.
+    """
+    if not any(tag in neutral for tag in (_TASK_TAGS, _CHILD_TAGS, _REWOUND, _TIMER_SET)):
         return neutral
     message = pb.HistoryEvent.FromString(neutral)
     if message.task_scheduled.tags:
@@ -28,6 +32,9 @@ def event(neutral: bytes) -> bytes:
     if message.HasField("execution_rewound"):
         message.slot_30 = message.execution_rewound.SerializeToString(deterministic=True)
         message.ClearField("execution_rewound")
+    if message.timer_fired.HasField("created"):
+        message.timestamp.CopyFrom(message.timer_fired.created)
+        message.timer_fired.ClearField("created")
     return message.SerializeToString(deterministic=True)
 
 

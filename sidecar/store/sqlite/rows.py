@@ -78,6 +78,7 @@ class InstanceRow(NamedTuple):
     deliveries: int
     last_error: str
     parked: int
+    orchestration_trace: bytes
 
 
 class EntityStateRow(NamedTuple):
@@ -206,6 +207,7 @@ def from_instance(instance: Instance) -> InstanceRow:
         stall=instance.stall, recorded=instance.recorded, entity=instance.entity, lock_owner=lock.owner,
         lock_execution=lock.execution, lock_section=lock.section, lineage=instance.lineage,
         obeyed=instance.last_order, deliveries=crashes.times, last_error=crashes.error, parked=crashes.quarantined,
+        orchestration_trace=instance.orchestration_trace,
     )  # fmt: skip
 
 
@@ -221,6 +223,7 @@ def to_instance(row: InstanceRow) -> Instance:
         rewind=Rewind(row.rewind), stall=row.stall, recorded=row.recorded, entity=bool(row.entity),
         lock=_lock(row), lineage=bool(row.lineage),
         last_order=row.obeyed, crashes=DeliveryAttempts(row.deliveries, row.last_error, bool(row.parked)),
+        orchestration_trace=row.orchestration_trace,
     )  # fmt: skip
 
 
