@@ -2473,6 +2473,7 @@ class OrchestratorResponse(_message.Message):
     IS_PARTIAL_FIELD_NUMBER: _builtins.int
     CHUNK_INDEX_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    WITHOUT_CUSTOM_STATUS_FIELD_NUMBER: _builtins.int
     ORCHESTRATION_TRACE_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     completion_token: _builtins.str
@@ -2480,6 +2481,8 @@ class OrchestratorResponse(_message.Message):
     """Microsoft: trace context of the orchestration; Dapr: version"""
     requires_history: _builtins.bool
     is_partial: _builtins.bool
+    without_custom_status: _builtins.bool
+    """its worker says on each turn what the status is, and here that there is none"""
     orchestration_trace: _builtins.bytes
     """what its worker wants back with the next turn: an encoded message of Microsoft's"""
     @_builtins.property
@@ -2505,11 +2508,12 @@ class OrchestratorResponse(_message.Message):
         is_partial: _builtins.bool | None = ...,
         chunk_index: _wrappers_pb2.Int32Value | None = ...,
         version: Global___WorkflowVersion | None = ...,
+        without_custom_status: _builtins.bool = ...,
         orchestration_trace: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_is_partial", b"_is_partial", "_requires_history", b"_requires_history", "_slot_6", b"_slot_6", "chunk_index", b"chunk_index", "custom_status", b"custom_status", "is_partial", b"is_partial", "num_events_processed", b"num_events_processed", "requires_history", b"requires_history", "slot_6", b"slot_6", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_partial", b"_is_partial", "_requires_history", b"_requires_history", "_slot_6", b"_slot_6", "actions", b"actions", "chunk_index", b"chunk_index", "completion_token", b"completion_token", "custom_status", b"custom_status", "instance_id", b"instance_id", "is_partial", b"is_partial", "num_events_processed", b"num_events_processed", "orchestration_trace", b"orchestration_trace", "requires_history", b"requires_history", "slot_6", b"slot_6", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_partial", b"_is_partial", "_requires_history", b"_requires_history", "_slot_6", b"_slot_6", "actions", b"actions", "chunk_index", b"chunk_index", "completion_token", b"completion_token", "custom_status", b"custom_status", "instance_id", b"instance_id", "is_partial", b"is_partial", "num_events_processed", b"num_events_processed", "orchestration_trace", b"orchestration_trace", "requires_history", b"requires_history", "slot_6", b"slot_6", "version", b"version", "without_custom_status", b"without_custom_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_partial: _TypeAlias = _typing.Literal["is_partial"]  # noqa: Y015
     _WhichOneofArgType__is_partial: _TypeAlias = _typing.Literal["_is_partial", b"_is_partial"]  # noqa: Y015

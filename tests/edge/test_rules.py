@@ -6,20 +6,21 @@ and what stopping means (test_taskhub.py).
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events
 from sidecar.edge import dialects
 from sidecar.edge.taskhub import clients
-from sidecar.edge.transport.ports import StatusCode
+from sidecar.edge.transport.ports import DuplexCall, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
-from tests.inprocess.sidecars import SERVICE, Node, get
+from tests.inprocess.sidecars import SERVICE, Node, fields, get, work_items
 from tests.inprocess.world import COMPLETED, TERMINATED, call, child, end, timer, until
 
 FAILED = 3
@@ -273,8 +274,8 @@ async def test_d4_rerun_refusals(node: Node) -> None:
         (StatusCode.INVALID_ARGUMENT, "empty"): {"new_instance_id": ""},
         (StatusCode.INVALID_ARGUMENT, "no/slash"): {"router": pb.Router(target_app_id="no/slash")},
     }
-    for (status, said), fields in refused.items():
-        found, text = await node.refusal("RerunWorkflowFromEvent", pb.RerunRequest(source_instance_id="a", **fields))
+    for (status, said), wrong in refused.items():
+        found, text = await node.refusal("RerunWorkflowFromEvent", pb.RerunRequest(source_instance_id="a", **wrong))
         assert (found, said in text) == (status, True), text
 
 
@@ -560,3 +561,70 @@ async def test_e12_each_start_is_an_execution_of_its_own(node: Node) -> None:
         await terminate(node, "a")
     assert len(seen) == 3
     assert "" not in seen
+
+
+# ---------------------------------------------------------------- E.16, Microsoft's .NET
+
+
+class Dotnet:
+    """Calls as Microsoft's .NET SDK makes them, beside a node whose calls are anybody's."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    async def call(self, method: str, request: Message) -> bytes:
+        answer: bytes = await self._channel.unary_unary(SERVICE + method)(request.SerializeToString(), timeout=5)
+        return answer
+
+
+@pytest.fixture
+async def dotnet(node: Node) -> AsyncIterator[Dotnet]:
+    agent = ("grpc.primary_user_agent", "grpc-dotnet/2.67")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{node.ports.grpc[0]}", [agent]) as channel:
+        yield Dotnet(channel)
+
+
+async def answered(node: Node, by: Node | Dotnet, stream: DuplexCall, status: str | None, *actions: pb.Action) -> str:
+    """Answer the next turn with a custom status; what the status is then."""
+    item = fields(await stream.receive() or b"")
+    response = pb.OrchestratorResponse(
+        instance_id="a", completion_token=item[10][0].decode(), actions=actions, custom_status=events.text(status)
+    )
+    await by.call("CompleteOrchestratorTask", response)
+    return (await get(node, "a")).state.custom_status.value
+
+
+@pytest.mark.parametrize("by_dotnet", [True, False])
+async def test_e16_a_custom_status_that_is_not_sent_clears_it_for_dotnet_alone(
+    node: Node, dotnet: Dotnet, by_dotnet: bool
+) -> None:
+    by = dotnet if by_dotnet else node
+    stream = await work_items(node.channel)
+    await node.begin("a")
+    assert await answered(node, by, stream, '"half way"') == '"half way"'
+    await node.call("RaiseEvent", pb.RaiseEventRequest(instance_id="a", name="e"))
+    assert await answered(node, by, stream, None) == ("" if by_dotnet else '"half way"')
+    await node.call("RaiseEvent", pb.RaiseEventRequest(instance_id="a", name="e"))
+    assert await answered(node, by, stream, '"more"') == '"more"'
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_e16_failure_and_custom_status_come_with_the_payloads_for_dotnet(
+    node: Node, dotnet: Dotnet, asked: bool
+) -> None:
+    stream = await work_items(node.channel)
+    await node.begin("a")
+    failed = pb.Action(id=1, complete=pb.Complete(status=FAILED, failure=events.failure("Boom", "no luck")))
+    await answered(node, node, stream, '"half way"', failed)
+    request = pb.GetInstanceRequest(instance_id="a", get_inputs_and_outputs=asked)
+    query = pb.QueryInstancesRequest(query=pb.InstanceQuery(fetch_inputs_and_outputs=asked))
+    for by in (dotnet, node):
+        expected = asked or by is node
+        states = [
+            pb.GetInstanceResponse.FromString(await by.call(method, request)).state
+            for method in ("GetInstance", "WaitForInstanceStart", "WaitForInstanceCompletion")
+        ]
+        states += pb.QueryInstancesResponse.FromString(await by.call("QueryInstances", query)).states
+        assert len(states) == 4
+        for state in states:
+            assert (state.HasField("failure"), state.HasField("custom_status")) == (expected, expected)

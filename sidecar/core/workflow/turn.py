@@ -155,6 +155,8 @@ def _base(draft: Draft, response: pb.OrchestratorResponse, turn: Turn) -> dict[s
         fields["orchestration_trace"] = response.orchestration_trace
     if response.custom_status.value:
         fields["custom_status"] = response.custom_status.value
+    elif response.without_custom_status:
+        fields["custom_status"] = None
     return fields
 
 

@@ -155,7 +155,8 @@ def client_family(metadata: Mapping[str, str | bytes]) -> Family | None:
 def is_microsoft_dotnet(metadata: Mapping[str, str | bytes]) -> bool:
     """Whether a call is one of Microsoft's .NET SDK.
 
-    It fails when a wait is told that there is no instance, and compares the names of its filters without case.
+    It fails when a wait is told that there is no instance, compares the names of its filters without case, says of a
+    custom status on each turn what it is, and wants payloads, failure and custom status only where it asks for them.
     """
     agent = " ".join(str(metadata.get(name, "")) for name in ("user-agent", "x-user-agent"))
     return any(name in agent for name in ("grpc-dotnet", "durabletask-dotnet")) and "dapr" not in agent

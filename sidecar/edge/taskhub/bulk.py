@@ -16,7 +16,7 @@ from sidecar.config.settings import Settings
 from sidecar.core import events
 from sidecar.core.model import Outcome, Status
 from sidecar.core.names import invalid_instance_id
-from sidecar.edge.dialects import MICROSOFT, SMALL_LIMIT, wire
+from sidecar.edge.dialects import MICROSOFT, SMALL_LIMIT, is_microsoft_dotnet, wire
 from sidecar.edge.peer.trees import MOST_COUNT
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, hub_of, parse, parsed
 from sidecar.edge.taskhub import page_tokens
@@ -72,20 +72,21 @@ class Many:
             prefix=query.instance_id_prefix.value,
         )
         page = await self._page(call, criteria, Order.CREATED, query.continuation_token.value, query.max_instance_count)
-        states = await self._states(page, query.fetch_inputs_and_outputs)
+        payloads = query.fetch_inputs_and_outputs
+        states = await self._states(page, payloads, bare=is_microsoft_dotnet(call.metadata) and not payloads)
         response = pb.QueryInstancesResponse()
         token = self._token(call, Order.CREATED, page, len(states))
         if token is not None:
             response.continuation_token.value = token
         return b"".join(states) + response.SerializeToString()
 
-    async def _states(self, page: Page, payloads: bool) -> list[bytes]:
+    async def _states(self, page: Page, payloads: bool, *, bare: bool) -> list[bytes]:
         """Return the instances of a page, encoded, as many as fit into an answer: at least one."""
         states: list[bytes] = []
         room = self._most_bytes
         for instance in page.found:
             view = await self._queries.view(instance, payloads)
-            state = wire.frame(1, state_of(view, MICROSOFT).SerializeToString())
+            state = wire.frame(1, state_of(view, MICROSOFT, bare=bare).SerializeToString())
             room -= len(state)
             if states and room < 0:
                 break

@@ -66,7 +66,7 @@ class Clients:
     async def _get(self, call: Call, request: pb.GetInstanceRequest) -> bytes:
         address = address_of(call, request.instance_id)
         view = await self._service.view(address, request.get_inputs_and_outputs, caller_of(call))
-        return answer(view, self._streams.family_of(call))
+        return answer(view, self._streams.family_of(call), bare=_bare(call, request))
 
     async def _wait_start(self, call: Call, request: pb.GetInstanceRequest) -> bytes:
         return await self._wait(call, request, ended=False)
@@ -95,7 +95,7 @@ class Clients:
             view = waiting.result()
             if view is None and needed:
                 raise Refused(StatusCode.NOT_FOUND, "the instance was purged while it was waited for")
-            return answer(view, self._streams.family_of(call))
+            return answer(view, self._streams.family_of(call), bare=_bare(call, request))
         finally:
             waiting.cancel()
             closing.cancel()
@@ -148,6 +148,11 @@ class Clients:
                 await out.drained()
                 chunk, size = [], 0
         out.send(b"".join(chunk))
+
+
+def _bare(call: Call, request: pb.GetInstanceRequest) -> bool:
+    """Whether a client wants neither failure nor custom status: one SDK says that they come with the payloads."""
+    return dialects.is_microsoft_dotnet(call.metadata) and not request.get_inputs_and_outputs
 
 
 def _start_of(request: pb.CreateInstanceRequest, identity: Identity, app: str, *, older: bool) -> Start:

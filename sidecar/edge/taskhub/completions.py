@@ -5,6 +5,7 @@ An answer that comes too late is OK, since SDKs try again on anything else.
 
 import asyncio
 
+from sidecar.edge import dialects
 from sidecar.edge.dialects import completion, inputs
 from sidecar.edge.rpc import Methods, done, hub_of, parse, parsed
 from sidecar.edge.taskhub.streams import Streams
@@ -41,6 +42,8 @@ class Answers:
     async def _complete_turn(self, call: Call, body: bytes) -> bytes:
         response, family = completion.read(body, self._streams.family(call.peer), inputs.form_of(call.metadata))
         self._streams.learn(call.peer, family)
+        if dialects.is_microsoft_dotnet(call.metadata) and not response.HasField("custom_status"):
+            response.without_custom_status = True  # others say nothing of a status that stays as it is
         if response.requires_history:
             self._answers.resend_turn(response.completion_token)
             return b""

@@ -7,11 +7,14 @@ from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.clients import InstanceView
 
 
-def answer(view: InstanceView | None, family: Family) -> bytes:
-    """Return the encoded answer to get and wait; without an instance it says that there is none."""
+def answer(view: InstanceView | None, family: Family, *, bare: bool = False) -> bytes:
+    """Return the encoded answer to get and wait; without an instance it says that there is none.
+
+    `bare`: without failure and custom status.
+    """
     if view is None:
         return b""
-    return pb.GetInstanceResponse(exists=True, state=state_of(view, family)).SerializeToString()
+    return pb.GetInstanceResponse(exists=True, state=state_of(view, family, bare=bare)).SerializeToString()
 
 
 def status_of(instance: Instance, family: Family) -> Status:
@@ -21,8 +24,8 @@ def status_of(instance: Instance, family: Family) -> Status:
     return instance.status
 
 
-def state_of(view: InstanceView, family: Family) -> pb.InstanceState:
-    """Return an instance as a client of a family reads it."""
+def state_of(view: InstanceView, family: Family, *, bare: bool = False) -> pb.InstanceState:
+    """Return an instance as a client of a family reads it; `bare`: without failure and custom status."""
     instance = view.instance
     state = pb.InstanceState(
         instance_id=instance.id,
@@ -33,11 +36,11 @@ def state_of(view: InstanceView, family: Family) -> pb.InstanceState:
         last_updated=events.timestamp(instance.updated_at),
         input=events.text(view.input),
         output=events.text(view.output),
-        custom_status=events.text(instance.custom_status),
+        custom_status=None if bare else events.text(instance.custom_status),
         execution_id=events.text(instance.execution),
     )
     state.MergeFromString(_tags(instance.tags))
-    if instance.failure is not None:
+    if instance.failure is not None and not bare:
         state.failure.MergeFromString(instance.failure)
     if instance.scheduled_at is not None:
         state.scheduled_start.CopyFrom(events.timestamp(instance.scheduled_at))
