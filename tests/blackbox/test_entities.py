@@ -263,3 +263,24 @@ def test_an_export_job_of_the_sdk_works(shop: EntitiesApp) -> None:
     status, exported, failed, written = shop.call("export_job", since=began, until=time.time())
     assert (status, exported, failed) == ("COMPLETED", 7, 0)
     assert written == expected
+
+
+def test_a_continuous_export_of_the_sdk_writes_each_history_once(shop: EntitiesApp) -> None:
+    """E.16: it goes on from the key of the last page that had something."""
+    began = time.time()
+
+    def ended(numbers: range) -> list[str]:
+        found = [shop.start("chain", {"start": 1, "steps": 2}, id=f"followed-{number}") for number in numbers]
+        return [str(one) for one in found if shop.output(one)]
+
+    def followed() -> list[str]:
+        return [one for one in shop.call("followed") if one.startswith("followed-")]
+
+    first = ended(range(4))
+    shop.call("follow", since=began, job="follower")
+    until(lambda: followed() == first, what="what had ended is written")
+    second = ended(range(4, 6))
+    until(lambda: set(followed()) >= {*first, *second}, what="what ended since is written")
+    time.sleep(2.0)  # for some more looks
+    assert followed() == [*first, *second]
+    shop.call("unfollow", job="follower")

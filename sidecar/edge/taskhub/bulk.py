@@ -94,7 +94,12 @@ class Many:
         return states
 
     async def _list_ended(self, call: Call, request: pb.ListEndedRequest) -> bytes:
-        """Serve Microsoft's list: what has ended, by the time of its end."""
+        """Serve Microsoft's list: what has ended, by the time of its end.
+
+        Its exports of histories end on an empty page, and keep the key of the last one that had something, from which
+        one that is continuous goes on. They name the statuses that they want, always; a list without any ends with its
+        last page.
+        """
         criteria = Criteria(
             hub_of(call),
             _statuses(request.status),
@@ -103,6 +108,8 @@ class Many:
         )
         page = await self._page(call, criteria, Order.COMPLETED, request.last_instance_key.value, request.page_size)
         response = pb.ListEndedResponse(instance_ids=[one.id for one in page.found])
+        if request.status and page.found and page.next is None:
+            page = page._replace(next=mark_of(page.found[-1], Order.COMPLETED))
         token = self._token(call, Order.COMPLETED, page, len(page.found))
         if token is not None:
             response.last_instance_key.value = token

@@ -14,6 +14,7 @@ from durabletask.extensions.history_export import (
     ExportJobCreationOptions,
     ExportMode,
 )
+from durabletask.extensions.history_export import orchestrator as exporting
 from durabletask.scheduled import ScheduledTaskClient
 from durabletask.scheduled.models import ScheduleCreationOptions
 from durabletask.worker import TaskHubGrpcWorker
@@ -146,6 +147,21 @@ class EntitiesApp(MicrosoftApp):
         job = self._exports.create_job(options)
         done = self._exports.get_job_client(job.job_id).wait(timeout=30)
         return [done.status.name, done.exported_instances, done.failed_instances, sorted(self._written.ids)]
+
+    def do_follow(self, since: float, job: str) -> None:
+        """Export what has ended since then, and all that ends from now on, as a job without an end."""
+        exporting._CONTINUOUS_IDLE_DELAY_OVERRIDE = timedelta(seconds=0.5)  # a minute is long for a test
+        options = ExportJobCreationOptions(
+            ExportMode.CONTINUOUS, moment(since), ExportDestination("histories"), max_instances_per_batch=3
+        )
+        self._exports.create_job(options, job_id=job)
+
+    def do_followed(self) -> Any:
+        """Return what was written, as often as it was."""
+        return sorted(self._written.ids)
+
+    def do_unfollow(self, job: str) -> None:
+        self._exports.get_job_client(job).delete()
 
     def do_schedules(self) -> Any:
         return sorted(found.schedule_id for found in ScheduledTaskClient(self._client).list_schedules())

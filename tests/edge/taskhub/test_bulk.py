@@ -207,7 +207,7 @@ async def test_a_tag_is_found_as_a_tag_and_not_inside_a_value(node: Node) -> Non
 
 
 async def test_microsofts_list_has_what_has_ended_by_the_time_of_its_end(node: Node) -> None:
-    """E.12: the last page has no key at all."""
+    """E.16: each page with something has a key, and an empty one, which ends an export, has none."""
     order = [ended(key, completed_at=100 - key) for key in range(1, 6)]
     await stored(node, *order, instance(6, "running"), ended(7, model.Status.FAILED, completed_at=200))
     found, key = [], ""
@@ -221,7 +221,19 @@ async def test_microsofts_list_has_what_has_ended_by_the_time_of_its_end(node: N
             break
         key = page.last_instance_key.value
         assert key
-    assert found == [["i0005", "i0004"], ["i0003", "i0002"], ["i0001"]]
+    assert found == [["i0005", "i0004"], ["i0003", "i0002"], ["i0001"], []]
+
+
+async def test_the_key_of_the_last_page_is_where_a_continuous_export_goes_on(node: Node) -> None:
+    await stored(node, ended(1), ended(2))
+    request = pb.ListEndedRequest(status=[COMPLETED])
+    first = pb.ListEndedResponse.FromString(await node.call("ListInstanceIds", request))
+    request.last_instance_key.value = first.last_instance_key.value
+    empty = pb.ListEndedResponse.FromString(await node.call("ListInstanceIds", request))
+    assert (list(empty.instance_ids), empty.HasField("last_instance_key")) == ([], False)
+    await stored(node, ended(3))
+    after = pb.ListEndedResponse.FromString(await node.call("ListInstanceIds", request))
+    assert (list(first.instance_ids), list(after.instance_ids)) == (["i0001", "i0002"], ["i0003"])
 
 
 async def test_microsofts_list_by_time(node: Node) -> None:
