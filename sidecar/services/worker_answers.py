@@ -78,7 +78,7 @@ class WorkerAnswers:
         return whole
 
     async def _decide_turn(self, lease: TurnLease, response: pb.OrchestratorResponse) -> Reply:
-        reads = any(action.HasField("rewind") for action in response.actions) or propagated_history.asked_for(response)
+        reads = lease.asks_for_history or propagated_history.asked_for(response)
         record = await self._reminders.record(lease.actor.address, log=True) if reads else None
         return await self._submit(lease.actor.address, _completed(lease, response, record))
 

@@ -31,12 +31,14 @@ log = structlog.get_logger(__name__)
 class TurnLease(Lease):
     """A turn that a worker has; `sent` is how many events of the past it stands on, `withheld` if not all were sent.
 
-    `stored` says that the answer which has claimed it is committed.
+    `asks_for_history`: it asks for the new history of an instance that is rewound. `stored` says that the answer
+    which has claimed it is committed.
     """
 
     turn: Turn | None = None
     sent: int = 0
     withheld: bool = False
+    asks_for_history: bool = False
     stored: bool = False
 
     @property
@@ -120,7 +122,7 @@ class TurnWork(ActorLeases[TurnLease]):
         self.pasts.use(address, past)
         new = [turn.started, *(row.event for row in turn.rows)]
         known = worker.seen.take(address, instance.execution)
-        lease.sent, lease.withheld = len(past.events), known > 0
+        lease.sent, lease.withheld, lease.asks_for_history = len(past.events), known > 0, asked
         trace = instance.orchestration_trace
         too_large = worker.send(TurnItem(instance.id, instance.execution, past, new, lease.token, asked, known, trace))
         if too_large:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.core import events
+from sidecar.core.model import Status
 from sidecar.schema import taskhub_pb2 as pb
 from tests.simulation import entities
 from tests.simulation.programs import COMPLETED, FAILED, POISON, WEAK, Program, Step, Violation, said_by
@@ -332,6 +333,12 @@ class Replay:
 
 
 # ---------------------------------------------------------------- the rewind of the SDK
+
+
+def ended_again(instance_id: str) -> pb.OrchestratorResponse:
+    """Answer the question for a new history as an older version does, which takes it for a turn like others."""
+    complete = pb.Complete(status=Status.FAILED, failure=events.failure("Again", "the rewind was not understood"))
+    return pb.OrchestratorResponse(instance_id=instance_id, actions=[pb.Action(id=-1, complete=complete)])
 
 
 def rewritten(past: list[bytes], new: list[bytes], execution: str) -> pb.OrchestratorResponse:

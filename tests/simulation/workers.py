@@ -194,6 +194,9 @@ class SimWorker:
             return self._replay(item.instance_id, past, new)
         if not self.may_rewind:
             raise Violation("a worker that knows nothing of rewind is asked for a new history")
+        if self.rng.random() < self.habits.forgets:
+            self.node.note(f"{self.worker.name} does not know how to rewind {item.instance_id}")
+            return sdk.ended_again(item.instance_id)
         self.node.note(f"{self.worker.name} writes the new history of {item.instance_id}")
         response = sdk.rewritten(past, new, self.node.clock.new_id())
         response.instance_id = item.instance_id

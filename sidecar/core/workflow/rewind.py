@@ -1,9 +1,9 @@
 """Rewind: an instance that has failed goes back to before its failures and runs again, with its children.
 
-The new history leaves the failures out. The call of an activity that failed is left out too, so that a replay makes it
-again; the call of a child that failed stays, and the child is rewound. A worker that can do so writes the new history;
-if none can, it is written here by the same rules. Either way it replaces the old history in one commit, under a new
-execution ID, and the calls that it leaves open are opened again.
+The new history leaves the failures out. The call of an activity that failed is left out too, so that a replay makes
+it again; the call of a child that failed stays, and the child is rewound. A worker that can do so writes the new
+history; if none can, or one that was asked answers without, it is written here by the same rules. Either way it
+replaces the old history in one commit, under a new execution ID, and the calls that it leaves open are opened again.
 
 Failures that the workflow had caught are left out too, as these workers do: what it did afterwards may not replay then.
 """
@@ -16,7 +16,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events
 from sidecar.core.attempts import NONE
-from sidecar.core.errors import UnsupportedActionError
+from sidecar.core.errors import OvertakenError
 from sidecar.core.identity import Context
 from sidecar.core.model import (
     DONE,
@@ -169,20 +169,30 @@ def _waiting(state: State, behind: int) -> list[bytes]:
 def answered(draft: Draft, turn: Turn, response: pb.OrchestratorResponse, record: Record | None) -> Changes:
     """Return what the answer of a worker that was asked for a new history changes.
 
+    An answer without one, or with one that no execution can have, says only that the worker cannot write it: versions
+    of SDKs that do not know the question replay what has failed, and end it once more.
+
     Raises:
-        UnsupportedActionError: the answer has no new history, or none that an execution can have.
+        OvertakenError: what was stored of the instance was not read.
     """
+    if record is None or record.log is None:
+        raise OvertakenError("the rewind is to be asked for again: the log was not read")
+    stored = list(map(events.decode, [*record.log, turn.started, *(row.event for row in turn.rows)]))
     action = next((action for action in response.actions if action.WhichOneof("kind") == "rewind"), None)
-    if action is None or record is None or record.log is None:
-        raise UnsupportedActionError("the worker did not answer the rewind with a new history")
-    stored = [*record.log, turn.started, *(row.event for row in turn.rows)]
-    history = _as_stored(stored, action.rewind.new_history)
+    history = [] if action is None else _as_stored(stored, action.rewind.new_history)
+    if not _can_begin(history):
+        parents = [event.execution_rewound.parent_execution_id.value for event in stored]
+        history = without_failures(stored, draft.at.ids.new_id(), parents[-1])
     return _replaced(draft, turn.number, turn.time, history, record.children)
 
 
-def _as_stored(stored: Sequence[bytes], history: Iterable[pb.HistoryEvent]) -> list[pb.HistoryEvent]:
+def _can_begin(history: Sequence[pb.HistoryEvent]) -> bool:
+    """Whether a history begins with the start of a turn and that of the execution."""
+    return [event.WhichOneof("kind") for event in history[:2]] == ["orchestrator_started", "execution_started"]
+
+
+def _as_stored(known: Sequence[pb.HistoryEvent], history: Iterable[pb.HistoryEvent]) -> list[pb.HistoryEvent]:
     """Restore the fields of events that SDKs do not know and have left out of the new history."""
-    known = [events.decode(event) for event in stored]
     found: list[pb.HistoryEvent] = []
     at = 0
     for event in history:
@@ -251,8 +261,6 @@ def _of_execution(started: pb.HistoryEvent, execution: str, parent_execution: st
 
 def _replaced(draft: Draft, turn: int, time: int, history: list[pb.HistoryEvent], children: Iterable[Child]) -> Changes:
     """Replace the log up to this turn, open the calls that the new log leaves open, and let a worker replay it."""
-    if [event.WhichOneof("kind") for event in history[:2]] != ["orchestrator_started", "execution_started"]:
-        raise UnsupportedActionError("a history begins with the start of a turn and that of the execution")
     execution = history[1].execution_started.instance.execution_id.value
     if execution in ("", draft.state.instance.execution):  # call IDs have it in them: it must be a new one
         execution = draft.at.ids.new_id()

@@ -7,6 +7,7 @@ import pytest
 
 from sidecar.core import delivery, events, operations
 from sidecar.core.delivery import Arrival
+from sidecar.core.errors import OvertakenError
 from sidecar.core.model import CallKind, Decision, Kind, Outcome, Position, Reminder, Rewind, Row, State, Status
 from sidecar.core.workflow import rewind
 from sidecar.core.workflow import state as states
@@ -233,20 +234,27 @@ def test_an_execution_id_that_is_none_or_the_old_one_is_replaced(given: str) -> 
         (task(1),),
         (end(Status.COMPLETED),),
         (pb.Action(id=-1, rewind=pb.Rewind()),),
+        (end(Status.FAILED, failure=events.failure("Worse", "not a known event")),),
         (pb.Action(id=-1, rewind=pb.Rewind(new_history=[failed(1)])),),
     ],
 )
-def test_an_answer_that_is_no_history_fails_the_instance_again(answer: tuple[pb.Action, ...]) -> None:
+def test_an_answer_without_a_history_lets_it_be_written_here(answer: tuple[pb.Action, ...]) -> None:
     flow = broken()
     flow.rewind(ask=True)
     turn = flow.begin()
     response = pb.OrchestratorResponse(instance_id="w", actions=answer)
     flow.commit(turns.complete(flow.at, flow.state, turn, response, flow.record()))
-    assert (flow.instance.status, flow.instance.rewind, flow.open) == (Status.FAILED, Rewind.NO, {})
-    assert flow.last.set == ()
-    flow.rewind()
-    assert [kind_of(event) for event in flow.last_completed_turn()].count("execution_completed") == 0
-    assert flow.instance.status is Status.RUNNING
+    assert (flow.instance.status, flow.instance.rewind, flow.instance.failure) == (Status.RUNNING, Rewind.REPLAY, None)
+    assert [kind_of(event) for event in flow.last_completed_turn()] == KEPT
+    assert flow.instance.execution != turn.execution
+
+
+def test_an_answer_to_a_rewind_whose_log_was_not_read_changes_nothing() -> None:
+    flow = broken()
+    flow.rewind(ask=True)
+    turn = flow.begin()
+    with pytest.raises(OvertakenError):
+        turns.complete(flow.at, flow.state, turn, pb.OrchestratorResponse(instance_id="w"), flow.record(log=False))
 
 
 def test_a_new_history_that_nobody_asked_for_is_refused() -> None:

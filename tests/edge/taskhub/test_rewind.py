@@ -117,6 +117,19 @@ async def test_a_worker_that_knows_how_writes_the_new_history(node: Node) -> Non
     assert (await node.outcome("w")).execution_id.value == "fresh"
 
 
+async def test_a_worker_that_answers_without_a_new_history_has_it_written_here(node: Node) -> None:
+    """E.16: versions of .NET up to 1.25 do not know the question: they replay, and end with the failure once more."""
+    worker = await failed(node)
+    await node.call("RewindInstance", REWIND)
+    _, _, token = await worker.turn()
+    await worker.answer(token, end(FAILED))
+    past, new, token = await worker.turn()
+    assert kinds(past) == ["orchestrator_started", "execution_started", *["orchestrator_started"] * 2, "slot 30"]
+    assert kinds(new) == ["orchestrator_started"]
+    await worker.answer(token, end(1))
+    assert (await node.outcome("w")).status == 1
+
+
 async def test_nobody_but_such_a_worker_is_asked(node: Node) -> None:
     """A worker of the other family reads slot 30 as a router."""
     worker = await failed(node)
