@@ -1,6 +1,7 @@
 """Task hubs: what the header of a call means, and that nothing of one hub is seen or run in another."""
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -259,3 +260,45 @@ async def test_a_hub_is_deleted_with_all_that_is_in_it_and_nothing_else(start: S
     assert node.sidecar.dispatch.timers.pop_due(2**62) == []
     await blue.begin("a")
     assert await ids(blue) == ["a"]
+
+
+# ---------------------------------------------------------------- the packages of Microsoft's scheduler
+
+
+SCHEDULER = (
+    ("workerid", "host,4711,6f9619ff"),
+    ("x-user-agent", "durabletask-dotnet/1.28.0"),
+)
+
+
+@pytest.mark.parametrize("setting", ["ignore", "separate"])
+@pytest.mark.parametrize("hub", ["default", "MyHub"])
+async def test_the_packages_of_the_scheduler_find_here_what_they_look_for(start: Start, setting: str, hub: str) -> None:
+    """What a connection string of theirs sends with every call, of a client and of a worker, changes nothing else."""
+    node = await start(task_hubs=setting)
+    scheduler = copy.copy(node)
+    scheduler.metadata = (("taskhub", hub), *SCHEDULER)
+    request = pb.GetWorkItemsRequest(
+        max_orchestrations=10,
+        max_activities=10,
+        max_entities=10,
+        microsoft_capabilities=[1],
+        filters=pb.WorkItemFilters(orchestrations=[{"name": "FLOW"}], entities=[{"name": "Counter"}]),
+    )
+    stream = await work_items(node.channel, request.SerializeToString(), scheduler.metadata)
+    await scheduler.call("Hello")
+    waiting = asyncio.create_task(scheduler.outcome("a"))
+    await asyncio.sleep(0.05)
+    assert not waiting.done(), "it waits for an instance that is not there yet"
+    await scheduler.begin("a")
+    item = fields(await stream.receive() or b"")
+    assert 5 in fields(item[1][0]), "it is told how entities are spoken to"
+    response = pb.OrchestratorResponse(instance_id="a", completion_token=item[10][0].decode(), actions=[end()])
+    await scheduler.call("CompleteOrchestratorTask", response)
+    assert (await waiting).status == COMPLETED
+    assert (await get(node, "a")).exists == (setting == "ignore" or hub == "default")
+    await scheduler.call("SignalEntity", pb.SignalEntityRequest(instance_id="@counter@c", name="add"))
+    async with asyncio.timeout(5.0):
+        while set(fields(await stream.receive() or b"")) <= {4}:
+            pass  # a ping
+    stream.cancel()
