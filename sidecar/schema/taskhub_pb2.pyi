@@ -1439,63 +1439,6 @@ class ActivityResponse(_message.Message):
 Global___ActivityResponse: _TypeAlias = ActivityResponse  # noqa: Y015
 
 @_typing.final
-class OperationRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    OPERATION_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    INPUT_FIELD_NUMBER: _builtins.int
-    TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
-    operation: _builtins.str
-    request_id: _builtins.str
-    @_builtins.property
-    def input(self) -> _wrappers_pb2.StringValue: ...
-    @_builtins.property
-    def trace_context(self) -> Global___TraceContext: ...
-    def __init__(
-        self,
-        *,
-        operation: _builtins.str = ...,
-        request_id: _builtins.str = ...,
-        input: _wrappers_pb2.StringValue | None = ...,
-        trace_context: Global___TraceContext | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "trace_context", b"trace_context"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "operation", b"operation", "request_id", b"request_id", "trace_context", b"trace_context"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___OperationRequest: _TypeAlias = OperationRequest  # noqa: Y015
-
-@_typing.final
-class EntityBatchRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    INSTANCE_ID_FIELD_NUMBER: _builtins.int
-    ENTITY_STATE_FIELD_NUMBER: _builtins.int
-    OPERATIONS_FIELD_NUMBER: _builtins.int
-    instance_id: _builtins.str
-    @_builtins.property
-    def entity_state(self) -> _wrappers_pb2.StringValue: ...
-    @_builtins.property
-    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationRequest]: ...
-    def __init__(
-        self,
-        *,
-        instance_id: _builtins.str = ...,
-        entity_state: _wrappers_pb2.StringValue | None = ...,
-        operations: _abc.Iterable[Global___OperationRequest] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entity_state", b"entity_state"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_state", b"entity_state", "instance_id", b"instance_id", "operations", b"operations"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EntityBatchRequest: _TypeAlias = EntityBatchRequest  # noqa: Y015
-
-@_typing.final
 class EntityRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

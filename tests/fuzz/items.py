@@ -24,8 +24,8 @@ class Item(NamedTuple):
 def item_of(peer: str, message: bytes) -> Item | None:
     """Read what came over a stream; None for what is no work."""
     token = wire.field(message, 10) or b""
-    for kind in (TURN, ACTIVITY, ENTITY):
-        content = wire.field(message, kind + 1)
+    for kind, number in ((TURN, 1), (ACTIVITY, 2), (ENTITY, 5)):
+        content = wire.field(message, number)
         if content is not None:
             return Item(kind, peer, token, content)
     return None
@@ -55,7 +55,7 @@ def honestly(item: Item) -> bytes:
     elif item.kind == ACTIVITY:
         message = pb.ActivityResponse(result=StringValue(value='"done"'))
     else:
-        count = len(pb.EntityBatchRequest.FromString(item.content).operations)
+        count = len(pb.EntityRequest.FromString(item.content).operation_requests)
         done = pb.OperationResult(success=pb.OperationSuccess(result=StringValue(value="1")))
         message = pb.EntityBatchResult(results=[done] * count, entity_state=StringValue(value="1"))
     return bytes(message.SerializeToString()) + addressed(item)

@@ -227,7 +227,7 @@ def encode_activity(family: Family, item: ActivityItem, form: InputForm = InputF
 
 def encode_entity(item: EntityItem) -> bytes:
     """Return the work item for operations of an entity."""
-    return wire.frame(3, microsoft.entity_batch(item)) + wire.frame(10, item.token.encode())
+    return wire.frame(5, microsoft.entity_request(item)) + wire.frame(10, item.token.encode())
 
 
 def encode_ping(profile: Profile) -> bytes:

@@ -1,5 +1,7 @@
 """Neutral bytes to what Microsoft's SDKs read. Pure."""
 
+import hashlib
+import re
 from collections.abc import Iterable, Mapping, MutableMapping
 
 from sidecar.core import events
@@ -13,6 +15,7 @@ TURN = wire.frame(5, wire.frame(1, b""))
 # The tags of our own fields: what has none of them is sent as it is stored.
 _TAGS, _TASK_TAGS, _CHILD_TAGS, _REWOUND = b"\xfa\x3e", b"\xea\x3e", b"\xf2\x3e", b"\xba\x40"
 _TIMER_SET = b"\xda\x3e"
+_GUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 def event(neutral: bytes) -> bytes:
@@ -71,20 +74,26 @@ def activity(neutral: bytes) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def entity_batch(item: EntityItem) -> bytes:
-    """Return the request to run operations of an entity, in the form that every version of these SDKs knows.
+def entity_request(item: EntityItem) -> bytes:
+    """Return the request to run operations of an entity, in the form that all these SDKs answer with its token (E.10).
 
     The results come back in the order of the operations, so that nothing else is needed to tell them apart.
     """
-    batch = pb.EntityBatchRequest(instance_id=item.entity_id, entity_state=events.text(item.state))
+    request = pb.EntityRequest(instance_id=item.entity_id, entity_state=events.text(item.state))
     for operation in item.operations:
-        event = events.decode(operation)
-        asked = event.entity_called if event.HasField("entity_called") else event.entity_signaled
-        batch.operations.append(
-            pb.OperationRequest(
-                operation=asked.operation,
-                request_id=asked.request_id,
-                input=asked.input if asked.HasField("input") else None,
-            )
-        )
-    return batch.SerializeToString(deterministic=True)
+        event_ = request.operation_requests.add()
+        event_.CopyFrom(events.decode(operation))
+        asked = event_.entity_called if event_.HasField("entity_called") else event_.entity_signaled
+        asked.request_id = _guid(asked.request_id)
+        if event_.HasField("entity_called"):
+            event_.entity_called.ClearField("turn")
+            event_.entity_called.ClearField("task")
+    return request.SerializeToString(deterministic=True)
+
+
+def _guid(request_id: str) -> str:
+    """Return the ID of a request as a GUID: any other text ends the stream of a worker in .NET, again and again."""
+    if _GUID.fullmatch(request_id):
+        return request_id
+    digits = hashlib.sha256(request_id.encode()).hexdigest()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:32]))

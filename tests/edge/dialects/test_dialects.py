@@ -1,5 +1,7 @@
 """Work items as each family reads them, and completions as each family sends them. The hex comes from real SDKs."""
 
+import uuid
+
 import pytest
 
 from sidecar.core import events
@@ -109,22 +111,45 @@ def test_the_past_is_framed_once_an_event_for_each_family() -> None:
     assert past.size == sum(map(len, past.events))
 
 
+def asked(item: EntityItem) -> pb.EntityRequest:
+    return pb.EntityRequest.FromString(fields(dialects.encode_entity(item))[5][0])
+
+
 def test_operations_of_an_entity_are_sent_in_order_with_its_state() -> None:
-    """E.10: the form of field 3, which every version of the SDKs reads."""
-    called = pb.EntityCalled(request_id="r1", operation="add", input=events.text("5"), task=7)
+    """E.10: the form of field 5, the only one that all SDKs answer with its token."""
+    guids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(2)]
+    called = pb.EntityCalled(request_id=guids[0], operation="add", input=events.text("5"), turn=2, task=7)
+    signaled = pb.EntitySignaled(request_id=guids[1], operation="get")
     messages = (
         events.encode(pb.HistoryEvent(entity_called=called)),
-        events.encode(pb.HistoryEvent(entity_signaled=pb.EntitySignaled(request_id="r2", operation="get"))),
+        events.encode(pb.HistoryEvent(entity_signaled=signaled)),
     )
-    found = fields(dialects.encode_entity(EntityItem("@counter@a", "7", messages, "e.1")))
-    assert found[10] == [b"e.1"]
-    batch = pb.EntityBatchRequest.FromString(found[3][0])
-    first = pb.OperationRequest(request_id="r1", operation="add", input=events.text("5"))
-    second = pb.OperationRequest(request_id="r2", operation="get")
-    assert (batch.instance_id, batch.entity_state.value) == ("@counter@a", "7")
-    assert list(batch.operations) == [first, second]
-    empty = fields(dialects.encode_entity(EntityItem("@counter@a", None, messages, "e.1")))
-    assert not pb.EntityBatchRequest.FromString(empty[3][0]).HasField("entity_state")
+    item = EntityItem("@counter@a", "7", messages, "e.1")
+    assert fields(dialects.encode_entity(item))[10] == [b"e.1"]
+    assert 3 not in fields(dialects.encode_entity(item)), "the form that .NET answers without its token"
+    request = asked(item)
+    assert (request.instance_id, request.entity_state.value) == ("@counter@a", "7")
+    called.ClearField("turn")
+    called.ClearField("task")
+    assert list(request.operation_requests) == [
+        pb.HistoryEvent(entity_called=called),
+        pb.HistoryEvent(entity_signaled=signaled),
+    ]
+    assert not asked(EntityItem("@counter@a", None, messages, "e.1")).HasField("entity_state")
+
+
+@pytest.mark.parametrize("given", ["", "r1", "{00000000-0000-4000-8000-000000000000}", "0" * 36, "x" * 999])
+def test_a_request_id_that_is_no_guid_is_sent_as_one_and_always_the_same(given: str) -> None:
+    """E.10: any other ends the stream of a worker in .NET, again and again."""
+    for event in (
+        pb.HistoryEvent(entity_signaled=pb.EntitySignaled(request_id=given)),
+        pb.HistoryEvent(entity_called=pb.EntityCalled(request_id=given)),
+    ):
+        item = EntityItem("@counter@a", None, (events.encode(event),), "e.1")
+        sent = asked(item).operation_requests[0]
+        request_id = sent.entity_called.request_id or sent.entity_signaled.request_id
+        assert str(uuid.UUID(request_id)) == request_id
+        assert asked(item) == asked(item)
 
 
 @families

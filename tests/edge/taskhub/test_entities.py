@@ -1,5 +1,6 @@
 """The calls about entities as SDKs make them, bytes in and bytes out, over a whole sidecar (E.10)."""
 
+import uuid
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.inprocess.world import until
 
 OK = (StatusCode.OK, "")
 C = "@counter@a"
+GUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
 
 async def worker(node: Node, **request: Any) -> DuplexCall:
@@ -20,9 +22,9 @@ async def worker(node: Node, **request: Any) -> DuplexCall:
     return await work_items(node.channel, pb.GetWorkItemsRequest(**{"max_entities": 10} | request).SerializeToString())
 
 
-async def batch(stream: DuplexCall) -> tuple[pb.EntityBatchRequest, str]:
+async def batch(stream: DuplexCall) -> tuple[pb.EntityRequest, str]:
     item = fields(await stream.receive() or b"")
-    return pb.EntityBatchRequest.FromString(item[3][0]), item[10][0].decode()
+    return pb.EntityRequest.FromString(item[5][0]), item[10][0].decode()
 
 
 def ran(token: str, state: str | None = "1", **more: Any) -> pb.EntityBatchResult:
@@ -47,16 +49,27 @@ async def query(node: Node, **fields_: Any) -> pb.QueryEntitiesResponse:
 
 async def test_a_signal_is_run_and_its_state_is_there(node: Node) -> None:
     stream = await worker(node)
-    await signal(node, "@Counter@a", input=StringValue(value="5"), request_id="r")
+    await signal(node, "@Counter@a", input=StringValue(value="5"), request_id=GUID)
     request, token = await batch(stream)
     assert (request.instance_id, request.HasField("entity_state")) == (C, False)
-    assert list(request.operations) == [pb.OperationRequest(operation="add", request_id="r", input={"value": "5"})]
+    (asked,) = request.operation_requests
+    signaled = pb.EntitySignaled(
+        operation="add", request_id=GUID, input={"value": "5"}, target_instance_id={"value": C}
+    )
+    assert asked.entity_signaled == signaled
     assert await node.refusal("CompleteEntityTask", ran(token, "five")) == OK
     found = await get(node)
     assert (found.exists, found.entity.instance_id, found.entity.serialized_state.value) == (True, C, "five")
     assert found.entity.HasField("last_modified")
     assert not found.entity.HasField("locked_by")
     assert not (await get(node, include_state=False)).entity.HasField("serialized_state")
+
+
+async def test_a_request_id_of_a_client_that_is_no_guid_harms_no_worker(node: Node) -> None:
+    stream = await worker(node)
+    await signal(node, request_id="mine")
+    request, _ = await batch(stream)
+    assert uuid.UUID(request.operation_requests[0].entity_signaled.request_id)
 
 
 async def test_an_entity_that_is_missing_is_no_error(node: Node) -> None:
@@ -116,7 +129,8 @@ async def test_what_a_worker_does_not_run_comes_again_with_its_state(node: Node,
     else:
         await node.call("CompleteEntityTask", pb.EntityBatchResult(completion_token=token, requires_state=True))
     request, again = await batch(stream)
-    assert ([one.operation for one in request.operations], request.entity_state.value) == (["again"], "kept")
+    operations = [one.entity_signaled.operation for one in request.operation_requests]
+    assert (operations, request.entity_state.value) == (["again"], "kept")
     assert again != token
 
 
