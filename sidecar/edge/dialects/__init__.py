@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem
-from sidecar.edge.dialects import dapr, inputs, microsoft, wire
+from sidecar.edge.dialects import dapr, inputs, microsoft, older_entities, wire
 from sidecar.edge.dialects.inputs import InputForm
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -75,18 +75,22 @@ _FAMILIES = (NEUTRAL, MICROSOFT, DAPR, DAPR_DETACHING)
 BY_NAME = {family.name: family for family in (NEUTRAL, MICROSOFT, DAPR)}
 
 
-def _with_absent_nothing(family: Family) -> Family:
-    return family._replace(
-        name=f"{family.name}, nothing is absent", event=lambda event: inputs.without_empty(family.event(event))
-    )
+def _in_dotnet(family: Family) -> Family:
+    def event(neutral: bytes) -> bytes:
+        return older_entities.event(inputs.without_empty(family.event(neutral)))
+
+    return family._replace(name=f"{family.name}, .NET", event=event)
 
 
-_WITH_ABSENT_NOTHING = {family.name: _with_absent_nothing(family) for family in _FAMILIES}
+_IN_DOTNET = {family.name: _in_dotnet(family) for family in _FAMILIES}
 
 
 def reading(family: Family, form: InputForm) -> Family:
-    """Return the family as a worker reads it that has this form of inputs: .NET's takes no empty text for nothing."""
-    return _WITH_ABSENT_NOTHING[family.name] if form is InputForm.IN_ARRAY else family
+    """Return the family as a worker reads it that has this form of inputs, which is that of .NET or of the others.
+
+    .NET's takes no empty text for nothing, and what is about entities all of its workers read in the older form alone.
+    """
+    return _IN_DOTNET[family.name] if form is InputForm.IN_ARRAY else family
 
 
 class Profile(NamedTuple):

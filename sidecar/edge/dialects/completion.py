@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from sidecar.core.errors import MalformedError
 from sidecar.core.model import Status
-from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, Family, microsoft, wire
+from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, Family, microsoft, older_entities, wire
 from sidecar.edge.dialects.inputs import InputForm
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -72,6 +72,9 @@ _TELLING = {
 def _read_action(action: pb.Action) -> Family | None:
     kind = action.WhichOneof("kind")
     family = _TELLING.get(kind or "")
+    if kind == "send_event" and (message := older_entities.message_in(action.send_event)) is not None:
+        action.send_entity_message.CopyFrom(message)
+        return MICROSOFT
     if action.HasField("slot_9"):
         if kind is None:
             _read_rewind(action)
@@ -98,6 +101,7 @@ def _read_rewind(action: pb.Action) -> None:
     action.ClearField("slot_9")
     for event in action.rewind.new_history:
         microsoft.to_neutral(event)
+    older_entities.to_neutral(action.rewind.new_history)
 
 
 def _read_task(task: pb.ScheduleTask, family: Family | None) -> Family | None:
