@@ -7,6 +7,8 @@ that comes too late changes nothing.
 from collections.abc import Coroutine
 from typing import Any
 
+import structlog
+
 from sidecar.actors.reminders import Reminders
 from sidecar.actors.residents import Address, Decide
 from sidecar.actors.store_outage import held
@@ -28,7 +30,9 @@ from sidecar.work.leases import is_valid
 from sidecar.work.turns import TurnLease, stall
 
 _LONGEST_NUMBER = 18  # digits of an order number: any such number fits a column
+_SHOWN = 100  # characters of a token in the log
 STALE = Reply(Outcome.STALE)
+log = structlog.get_logger(__name__)
 
 
 class WorkerAnswers:
@@ -51,7 +55,7 @@ class WorkerAnswers:
         token = response.completion_token
         lease = self._turns.leased((_hub_of(token, hub), response.instance_id), token, peer)
         if lease is None:
-            return STALE
+            return _answers_nothing("turn", peer, token)
         whole = self._joined(lease, response)
         if whole is None:
             return STALE
@@ -109,7 +113,7 @@ class WorkerAnswers:
             reminder_id = activities.by_task(peer, hub, response.instance_id, response.task_id)
         reminder = None if reminder_id is None else await activities.find(reminder_id)
         if reminder is None:
-            return STALE
+            return _answers_nothing("activity", peer, response.completion_token)
         response.task_id = reminder.call.task
         result = events.task_result(self._engine.clock.now(), response)
         try:
@@ -126,14 +130,14 @@ class WorkerAnswers:
 
     # ------------------------------------------------------------ entities
 
-    async def complete_batch(self, result: pb.EntityBatchResult) -> Reply:
+    async def complete_batch(self, peer: str, result: pb.EntityBatchResult) -> Reply:
         """Take a worker's answer to a batch of operations of an entity."""
-        return await self._to_its_end(self._complete_batch(result))
+        return await self._to_its_end(self._complete_batch(peer, result))
 
-    async def _complete_batch(self, result: pb.EntityBatchResult) -> Reply:
+    async def _complete_batch(self, peer: str, result: pb.EntityBatchResult) -> Reply:
         lease = self._entities.leased(result.completion_token)
         if lease is None:
-            return STALE
+            return _answers_nothing("operations of an entity", peer, result.completion_token)
         self._entities.claim(lease)
         try:
             reply = await self._submit(lease.actor.address, _ran(lease, result))
@@ -162,6 +166,13 @@ class WorkerAnswers:
         """Take an answer to its end, though the connection that it came over breaks meanwhile."""
         reply: Reply = await self._engine.tasks.through(work, "answer of a worker")
         return reply
+
+
+def _answers_nothing(kind: str, peer: str, token: str) -> Reply:
+    """Say that a worker has answered what it does not have: late, or again, or without the token of its item."""
+    told = log.info if token else log.warning
+    told("answer of a worker to what it does not have", to=kind, peer=peer, token=token[:_SHOWN])
+    return STALE
 
 
 def _completed(lease: TurnLease, response: pb.OrchestratorResponse, record: Record | None) -> Decide:

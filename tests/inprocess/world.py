@@ -285,7 +285,7 @@ class World:
         done = [pb.OperationResult(success=pb.OperationSuccess(result=StringValue(value=name))) for name in names]
         text = None if state is None else StringValue(value=state)
         result = pb.EntityBatchResult(results=done, entity_state=text, completion_token=item.token, **more)
-        return await self.answers.complete_batch(result)
+        return await self.answers.complete_batch("peer", result)
 
     async def status(self, instance_id: str) -> int:
         instance = await self.clients.instance(at(instance_id))

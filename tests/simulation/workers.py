@@ -244,7 +244,7 @@ class SimWorker:
         result = entities.run(item)
         for _ in range(await self._behave()):
             try:
-                reply = await self.node.middle.services.answers.complete_batch(result)
+                reply = await self.node.middle.services.answers.complete_batch("peer", result)
             except UnavailableError:
                 self.node.note(f"batch of {item.entity_id}: unavailable")
                 continue

@@ -64,7 +64,7 @@ class Answers:
         if request.requires_state:
             self._answers.abandon_batch(request.completion_token)  # it is handed out again, with its state as always
             return b""
-        return done(await self._answers.complete_batch(request))
+        return done(await self._answers.complete_batch(call.peer, request))
 
     async def _abandon_batch(self, call: Call, request: pb.AbandonRequest) -> bytes:
         self._answers.abandon_batch(request.completion_token)

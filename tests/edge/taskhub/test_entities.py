@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 import pytest
+import structlog
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
@@ -108,9 +109,15 @@ async def test_an_answer_that_comes_too_late_or_from_nowhere_is_ok(node: Node) -
     _, token = await batch(stream)
     for state in ("first", "second"):
         assert await node.refusal("CompleteEntityTask", ran(token, state)) == OK
-    for token in ("", "e.x", "t.x.default", "a.1.1"):
-        assert await node.refusal("CompleteEntityTask", ran(token)) == OK
-        assert await node.refusal("AbandonTaskEntityWorkItem", pb.AbandonRequest(completion_token=token)) == OK
+    tokens = ("", "e.x", "t.x.default", "a.1.1")
+    with structlog.testing.capture_logs() as lines:
+        for token in tokens:
+            assert await node.refusal("CompleteEntityTask", ran(token)) == OK
+            assert await node.refusal("AbandonTaskEntityWorkItem", pb.AbandonRequest(completion_token=token)) == OK
+    said = [line for line in lines if line["event"] == "answer of a worker to what it does not have"]
+    assert [line["token"] for line in said] == list(tokens)
+    assert all(line["peer"] for line in said)
+    assert [line["log_level"] for line in said] == ["warning", "info", "info", "info"]
     assert (await get(node)).entity.serialized_state.value == "first"
 
 
