@@ -107,5 +107,6 @@ def _dispatch(engine: Engine, pool: Pool, reminders: Reminders, outbox: Outbox, 
         outbox,
         turn_timeout=settings.turn_timeout,
         activity_timeout=settings.activity_timeout,
+        entity_timeout=settings.entity_timeout,
         delivery_limit=DeliveryLimit(settings.max_deliveries),
     )

@@ -121,6 +121,7 @@ OPTIONS: tuple[Option, ...] = (
         "A turn that a worker has not answered is handed out again.",
     ),
     Option("activity_timeout", amounts.seconds_or_none, "SECONDS", "The same for an activity."),
+    Option("entity_timeout", amounts.seconds_or_none, "SECONDS", "The same for operations of an entity."),
     Option(
         "max_deliveries",
         amounts.count_or_none,

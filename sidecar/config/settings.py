@@ -68,6 +68,7 @@ class Settings:
     max_workers: int = 1_000
     turn_timeout: float = 120.0
     activity_timeout: float | None = None
+    entity_timeout: float | None = None
     max_deliveries: int | None = 10
     drain_timeout: float = 5.0
     unknown_app: Literal["wait", "fail"] = "wait"

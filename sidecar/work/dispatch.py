@@ -51,6 +51,7 @@ class Dispatch:
         *,
         turn_timeout: float,
         activity_timeout: float | None,
+        entity_timeout: float | None,
         delivery_limit: DeliveryLimit,
     ) -> None:
         self.engine = engine
@@ -59,7 +60,7 @@ class Dispatch:
         self.timers = Timers(engine.store, engine.clock, reminders.deliver)
         self.outbox = outbox
         self.turns = TurnWork(engine, pool, timeout=turn_timeout, delivery_limit=delivery_limit, pump=self.pump)
-        self.entities = EntityWork(engine, pool, timeout=turn_timeout, delivery_limit=delivery_limit, pump=self.pump)
+        self.entities = EntityWork(engine, pool, timeout=entity_timeout, delivery_limit=delivery_limit, pump=self.pump)
         self.activities = ActivityWork(engine, pool, delivery_limit=delivery_limit, pump=self.pump)
         self._activity_timeout = activity_timeout
         self._watch = takers.Watch()

@@ -73,7 +73,7 @@ class EntityWork(ActorLeases[EntityLease]):
             log.warning("entity waits for a worker that can receive it", entity=instance.id, bytes=too_large)
             self._offer(address, self._group_of(instance, too_large))
             return
-        lease.batch, lease.deadline = batch, clock.monotonic() + self._timeout
+        lease.batch, lease.deadline = batch, self._deadline()
         self.out[address] = self._by_token[batch.token] = lease
 
     def leased(self, token: str) -> EntityLease | None:

@@ -5,6 +5,7 @@ or takes too long. An answer claims the lease before anything is decided of it, 
 All of it is a hint over the store.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class ActorLeases(ABC, Generic[L]):
         waiting: ReadyQueue[Address],
         *,
         entities: bool,
-        timeout: float,
+        timeout: float | None,
         delivery_limit: DeliveryLimit,
         pump: Callable[[], None],
     ) -> None:
@@ -74,7 +75,7 @@ class ActorLeases(ABC, Generic[L]):
         self._pool = pool
         self._waiting = waiting
         self._entities = entities
-        self._timeout = timeout
+        self._timeout = timeout  # seconds until what is out is handed out again; None: never
         self._delivery_limit = delivery_limit
         self._pump = pump
         self.refusals: Refusals[Address] = Refusals(engine.clock)
@@ -192,6 +193,9 @@ class ActorLeases(ABC, Generic[L]):
         self.settle(lease)
 
     # ------------------------------------------------------------ time
+
+    def _deadline(self) -> float:
+        return math.inf if self._timeout is None else self._engine.clock.monotonic() + self._timeout
 
     def left(self, worker: Worker, *, lost: bool) -> None:
         """Queue all that a worker had which is gone; if it was lost, count that against what was out."""

@@ -150,6 +150,7 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "max_workers": "30",
         "turn_timeout": "2m",
         "activity_timeout": "30",
+        "entity_timeout": "40",
         "max_deliveries": "3",
         "drain_timeout": "500ms",
         "unknown_app": "fail",
@@ -193,6 +194,7 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         max_workers=30,
         turn_timeout=120.0,
         activity_timeout=30.0,
+        entity_timeout=40.0,
         max_deliveries=3,
         drain_timeout=0.5,
         unknown_app="fail",
@@ -581,16 +583,18 @@ def test_a_duration_is_seconds_or_has_a_unit(raw: object, expected: float) -> No
 
 
 @pytest.mark.parametrize("bad", ["0", "-1", "soon", "nan", "inf", float("inf"), "9" * 400, "8785h", "367d", ""])
-@pytest.mark.parametrize("name", ["turn_timeout", "activity_timeout", "drain_timeout"])
+@pytest.mark.parametrize("name", ["turn_timeout", "activity_timeout", "entity_timeout", "drain_timeout"])
 def test_a_bad_duration_is_refused(name: str, bad: object) -> None:
     flag = config.BY_FIELD[name].flag
     assert refusal({**APP, name: bad}).startswith(f"{flag}: {repr(bad)[:80]}")
 
 
-def test_an_activity_may_take_for_ever(tmp_path: Path) -> None:
-    flags = {**APP, **written(tmp_path, "s.yaml", "activity_timeout: 30")}
-    assert config.load(flags, {}).activity_timeout == 30.0
-    assert config.load(flags, {"SIDECAR_ACTIVITY_TIMEOUT": "none"}).activity_timeout is None
+@pytest.mark.parametrize("name", ["activity_timeout", "entity_timeout"])
+def test_activities_and_operations_of_entities_may_take_for_ever(tmp_path: Path, name: str) -> None:
+    assert getattr(config.load(APP, {}), name) is None
+    flags = {**APP, **written(tmp_path, "s.yaml", f"{name}: 30")}
+    assert getattr(config.load(flags, {}), name) == 30.0
+    assert getattr(config.load(flags, {f"SIDECAR_{name.upper()}": "none"}), name) is None
 
 
 @pytest.mark.parametrize(("raw", "expected"), [("1", 1), (25, 25), ("none", None)])

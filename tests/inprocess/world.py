@@ -190,7 +190,12 @@ class World:
     """The engine, its dispatch and service, over a store in a directory."""
 
     def __init__(
-        self, store: sqlite.Sqlite, clock: FakeClock, turn_timeout: float, limits: Mapping[str, int] = NO_LIMITS
+        self,
+        store: sqlite.Sqlite,
+        clock: FakeClock,
+        turn_timeout: float,
+        limits: Mapping[str, int] = NO_LIMITS,
+        entity_timeout: float | None = None,
     ) -> None:
         self.clock = clock
         self.store = FaultyStore(store)
@@ -206,6 +211,7 @@ class World:
             self.outbox,
             turn_timeout=turn_timeout,
             activity_timeout=None,
+            entity_timeout=entity_timeout,
             delivery_limit=DeliveryLimit(MOST),
         )
         self.engine.effects = self.dispatch
@@ -221,9 +227,10 @@ class World:
         clock: FakeClock | None = None,
         turn_timeout: float = 120.0,
         limits: Mapping[str, int] = NO_LIMITS,
+        entity_timeout: float | None = None,
     ) -> "World":
         store = await sqlite.open_store(ME, directory, "s" * 32)
-        return cls(store, clock or FakeClock(), turn_timeout, limits)
+        return cls(store, clock or FakeClock(), turn_timeout, limits, entity_timeout)
 
     async def purge(self, address: Address, *, recursive: bool, force: bool) -> tuple[Reply, int]:
         return await self.services.purging.purge(address, Purge(recursive, force))

@@ -134,6 +134,7 @@ class Node:
             app_id=self.name,
             peers=peers,
             turn_timeout=30.0,
+            entity_timeout=30.0,
             retention=self.retention,
             max_deliveries=self._most,
         )

@@ -105,8 +105,21 @@ async def test_a_batch_of_a_worker_that_leaves_goes_to_another_and_its_answer_is
     assert (await world.ran(again)).outcome is DONE
 
 
-async def test_a_batch_that_takes_too_long_comes_again_one_operation_at_a_time(world: World, hand: Hand) -> None:
+async def test_operations_may_take_as_long_as_they_want(world: World, hand: Hand) -> None:
+    """Else an operation that takes longer than some limit runs twice at once, again and again."""
+    await world.signal(C, "1")
+    slow = await hand.batch(1)
+    world.clock.steady += 100_000
+    await world.quiet()
+    assert len(hand.batches) == 1
+    assert (await world.ran(slow)).outcome is DONE
+
+
+async def test_a_batch_that_takes_longer_than_the_operator_lets_it_comes_again_one_by_one(tmp_path: Path) -> None:
     """Else a batch that is too large for the time it may take would never end."""
+    world, hand = await World.open(tmp_path, entity_timeout=120.0), Hand(max_entities=100)
+    world.run()
+    world.dispatch.add_worker(hand.worker)
     await world.signal(C, "0")
     block = await hand.batch(1)
     for name in ("1", "2"):
@@ -119,6 +132,7 @@ async def test_a_batch_that_takes_too_long_comes_again_one_operation_at_a_time(w
     assert (operations(one), (await world.ran(slow)).outcome) == (["1"], STALE)
     await world.ran(one)
     assert operations(await hand.batch(4)) == ["2"]
+    await world.close()
 
 
 @pytest.mark.parametrize("how", ["abandoned", "nothing run"])
