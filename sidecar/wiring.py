@@ -28,7 +28,7 @@ from sidecar.services.inspection import Inspection
 from sidecar.services.retention import Retention
 from sidecar.services.services import Services
 from sidecar.store.protocol import Store
-from sidecar.work.dispatch import Dispatch
+from sidecar.work.dispatch import Dispatch, Timeouts
 from sidecar.work.memory import Memory
 from sidecar.work.pool import Pool
 
@@ -105,8 +105,6 @@ def _dispatch(engine: Engine, pool: Pool, reminders: Reminders, outbox: Outbox, 
         pool,
         reminders,
         outbox,
-        turn_timeout=settings.turn_timeout,
-        activity_timeout=settings.activity_timeout,
-        entity_timeout=settings.entity_timeout,
+        timeouts=Timeouts(settings.turn_timeout, settings.activity_timeout, settings.entity_timeout),
         delivery_limit=DeliveryLimit(settings.max_deliveries),
     )

@@ -53,6 +53,10 @@ class EntityService:
 
         return await engine.submit(address, decide)
 
+    async def purge(self, address: Address) -> Reply:
+        """Remove an entity with all that waits for it; calls that wait fail."""
+        return await self._engine.submit(address, entity.purge)
+
     async def get(self, address: Address, *, state: bool) -> EntityRow | None:
         """Return an entity, with its state if asked for; one that has none is not there for a client."""
         hub, entity_id = address

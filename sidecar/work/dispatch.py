@@ -4,7 +4,7 @@ All of it is a hint over the store and can be read again.
 """
 
 import asyncio
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -39,6 +39,14 @@ class Outgoing(Protocol):
         """Read what is to be sent from the store again."""
 
 
+class Timeouts(NamedTuple):
+    """In how many seconds workers must answer, until an item is handed out again; None: in any time."""
+
+    turn: float
+    activity: float | None
+    entity: float | None
+
+
 class Dispatch:
     """Implements `engine.Effects`."""
 
@@ -49,9 +57,7 @@ class Dispatch:
         reminders: Reminders,
         outbox: Outgoing,
         *,
-        turn_timeout: float,
-        activity_timeout: float | None,
-        entity_timeout: float | None,
+        timeouts: Timeouts,
         delivery_limit: DeliveryLimit,
     ) -> None:
         self.engine = engine
@@ -59,10 +65,10 @@ class Dispatch:
         self.reminders = reminders
         self.timers = Timers(engine.store, engine.clock, reminders.deliver)
         self.outbox = outbox
-        self.turns = TurnWork(engine, pool, timeout=turn_timeout, delivery_limit=delivery_limit, pump=self.pump)
-        self.entities = EntityWork(engine, pool, timeout=entity_timeout, delivery_limit=delivery_limit, pump=self.pump)
+        self.turns = TurnWork(engine, pool, timeout=timeouts.turn, delivery_limit=delivery_limit, pump=self.pump)
+        self.entities = EntityWork(engine, pool, timeout=timeouts.entity, delivery_limit=delivery_limit, pump=self.pump)
         self.activities = ActivityWork(engine, pool, delivery_limit=delivery_limit, pump=self.pump)
-        self._activity_timeout = activity_timeout
+        self._activity_timeout = timeouts.activity
         self._watch = takers.Watch()
         self._pumping = False
         self._recovering = False

@@ -6,20 +6,29 @@ The state of an entity is read for each batch and not kept: it may be large, and
 import asyncio
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
 from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Actor, Address
+from sidecar.core import events
 from sidecar.core.entity import entity
 from sidecar.core.entity.entity import Batch
-from sidecar.core.model import Instance, State
+from sidecar.core.identity import Context
+from sidecar.core.model import DONE, Decision, Instance, State
 from sidecar.core.work_items import EntityItem
 from sidecar.work.leases import ActorLeases, Lease
 from sidecar.work.pool import Pool, Worker
 
 log = structlog.get_logger(__name__)
+
+
+class Sizes(NamedTuple):
+    """Bytes of an item that a worker cannot receive, and of the entity's state in it."""
+
+    item: int
+    state: int
 
 
 @dataclass(slots=True, eq=False)
@@ -69,12 +78,35 @@ class EntityWork(ActorLeases[EntityLease]):
         batch = entity.next_batch(state, f"e.{clock.new_id()}", room, most)
         too_large = worker.send(EntityItem(instance.id, text, tuple(row.event for row in batch.rows), batch.token))
         if too_large:
-            self.recall(lease.actor)
-            log.warning("entity waits for a worker that can receive it", entity=instance.id, bytes=too_large)
-            self._offer(address, self._group_of(instance, too_large))
+            self._wait_for_larger(lease, instance, batch, Sizes(too_large, 0 if text is None else len(text.encode())))
             return
         lease.batch, lease.deadline = batch, self._deadline()
         self.out[address] = self._by_token[batch.token] = lease
+
+    def _wait_for_larger(self, lease: EntityLease, instance: Instance, batch: Batch, sizes: Sizes) -> None:
+        """Let operations wait for a worker that can receive them; without one, calls fail and say so.
+
+        Then this worker is tried again after a pause, for the calls that have come meanwhile.
+        """
+        address, group = lease.actor.address, self._group_of(instance, sizes.item)
+        limit = self._pool.largest_for_entity(group)
+        log.warning("entity waits for a worker that can receive it", entity=instance.id, bytes=sizes.item, limit=limit)
+        self.recall(lease.actor)
+        if limit >= sizes.item:
+            self._offer(address, group)
+            return
+        self.refuse(lease)
+        self._offer(address, self._group_of(instance))
+        text = f"an operation of entity '{instance.id}' has {sizes.item} bytes together with the state of the entity"
+        text += f" ({sizes.state} bytes), and a worker receives at most {limit} bytes"
+        why, by_itself = events.failure("PayloadSizeExceeded", text, retriable=False), sizes.state <= limit
+
+        def decide(at: Context, state: State | None) -> Decision:
+            if state is None or lease.actor.lease is not None:  # gone, or a larger worker has come and has it
+                return Decision(None, DONE)
+            return Decision(entity.too_large(at, state, batch, why, by_itself=by_itself), DONE)
+
+        self._engine.tell(address, decide)
 
     def leased(self, token: str) -> EntityLease | None:
         """Return the batch that is out under a token, or None."""

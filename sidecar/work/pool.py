@@ -204,6 +204,11 @@ class Pool:
         takers = (worker for worker in self.workers if _takes(worker, worker.activity_filter, group))
         return max((worker.max_bytes for worker in takers), default=0)
 
+    def largest_for_entity(self, group: Group) -> int:
+        """Return the largest message that a worker receives which takes operations of such entities of this hub."""
+        takers = (one for one in self.workers if one.max_entities and _takes(one, one.entity_filter, group))
+        return max((worker.max_bytes for worker in takers), default=0)
+
     def remove(self, worker: Worker) -> None:
         """Forget a worker; the caller gives its work back."""
         if worker in self.workers:

@@ -27,7 +27,7 @@ from sidecar.services import services
 from sidecar.services.purge import Purge
 from sidecar.store.protocol import Refusal, Store, UnavailableError
 from sidecar.store.sqlite import store as sqlite
-from sidecar.work.dispatch import Dispatch
+from sidecar.work.dispatch import Dispatch, Timeouts
 from sidecar.work.pool import Filter, Pool, Worker
 
 ME = AppIdentity("default", "orders")
@@ -209,9 +209,7 @@ class World:
             pool,
             self.reminders,
             self.outbox,
-            turn_timeout=turn_timeout,
-            activity_timeout=None,
-            entity_timeout=entity_timeout,
+            timeouts=Timeouts(turn_timeout, None, entity_timeout),
             delivery_limit=DeliveryLimit(MOST),
         )
         self.engine.effects = self.dispatch

@@ -254,6 +254,58 @@ async def test_a_state_that_a_worker_cannot_receive_waits_for_one_that_can(world
     assert operations(await large.batch(1)) == ["2"]
 
 
+async def test_a_call_of_an_entity_that_is_too_large_for_its_workers_fails_and_says_so(world: World) -> None:
+    """Signals wait for a worker that can receive them: nobody would learn that they are gone."""
+    small = Hand("small", max_entities=1, max_bytes=1_000)
+    world.dispatch.add_worker(small.worker)
+    await world.signal(C, "1")
+    await world.ran(await small.batch(1), "x" * 2_000)
+    await world.signal(C, "2")
+    await world.start("w")
+    await world.complete(await small.turn(1), call_entity(1, C))
+    await world.quiet()
+    world.clock.steady += 2
+    turn = await small.turn(2)
+    failure = pb.HistoryEvent.FromString(turn.new[1]).entity_failed.failure
+    assert failure.error_type == "PayloadSizeExceeded"
+    assert (C in failure.error_message, "at most 1000 bytes" in failure.error_message) == (True, True)
+    assert len(small.batches) == 1
+    large = Hand("large", max_entities=1)
+    world.dispatch.add_worker(large.worker)
+    assert operations(await large.batch(1)) == ["2"]
+
+
+async def test_a_call_waits_while_a_worker_that_can_receive_it_is_busy(world: World) -> None:
+    small, large = Hand("small", max_entities=1, max_bytes=1_000), Hand("large", turns=0, max_entities=1)
+    world.dispatch.add_worker(small.worker)
+    await world.signal(C, "1")
+    await world.ran(await small.batch(1), "x" * 2_000)
+    world.dispatch.add_worker(large.worker)
+    await world.signal("@counter@b", "1")
+    await world.signal("@counter@c", "1")
+    await until(lambda: len(small.batches) + len(large.batches) == 3)
+    await world.start("w")
+    await world.complete(await small.turn(1), call_entity(1, C))
+    await world.quiet()
+    assert len(small.turns) == 1
+    await world.ran(await large.batch(1))
+    assert operations(await large.batch(2)) == ["get"]
+
+
+async def test_a_purge_of_an_entity_ends_all_that_it_has(world: World, hand: Hand) -> None:
+    await world.start("w")
+    await world.complete(await hand.turn(1), call_entity(1, C), lock(2, C))
+    out = await hand.batch(1)
+    assert (await world.entities.purge(at(C))).outcome is DONE
+    turn = await hand.turn(2)
+    assert sorted(kinds(turn.new)[1:]) == ["entity_failed", "entity_lock_granted"]
+    assert (await world.ran(out, "late")).outcome is STALE
+    await world.complete(turn, call_entity(3, C), unlock(4, 2, C))
+    again = await hand.batch(2)
+    assert (operations(again), again.state) == (["get"], None)
+    assert (await world.entities.purge(at("@counter@nobody"))).outcome is Outcome.MISSING
+
+
 async def test_a_batch_has_only_what_its_worker_can_receive(world: World) -> None:
     hand = Hand(max_entities=1, max_bytes=1_000)
     world.dispatch.add_worker(hand.worker)

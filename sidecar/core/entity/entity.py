@@ -7,6 +7,7 @@ entities are taken one after the other, in the order of their IDs, which is the 
 never wait for each other.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sidecar.core import events
@@ -116,8 +117,7 @@ def complete(at: Context, state: State, batch: Batch, result: pb.EntityBatchResu
         raise OvertakenError("the entity was removed")
     outcomes = list(result.results[: len(batch.rows)])
     if result.HasField("failure"):
-        failed = pb.OperationResult(failure=pb.OperationFailure(failure=result.failure))
-        outcomes += [failed] * (len(batch.rows) - len(outcomes))
+        outcomes += [_failed(result.failure)] * (len(batch.rows) - len(outcomes))
     if not outcomes:
         raise OvertakenError("no operation was run")
     step = step_over(at, state)
@@ -133,6 +133,37 @@ def complete(at: Context, state: State, batch: Batch, result: pb.EntityBatchResu
         return step.changes(output=result.entity_state.value)
     # An answer without any result comes from a worker that could not begin: it says nothing about the state.
     return step.changes(no_output=bool(result.results))
+
+
+def too_large(
+    at: Context, state: State, batch: Batch, why: pb.FailureDetails, *, by_itself: bool = False
+) -> Changes | None:
+    """Return what lets calls fail that no worker can receive, None if there is nothing to change.
+
+    A call in the batch that is too large `by_itself` fails alone, else all calls do that may run. Signals have nobody
+    to tell: they wait for a worker that can receive them.
+    """
+    step = step_over(at, state)
+    if state.instance.key != batch.key or any(row not in state.inbox for row in batch.rows):
+        return None
+    rows = _calls(batch.rows) if by_itself else []
+    rows = rows or _calls(runnable(state.inbox, step.lock))
+    if not rows:
+        return None
+    for row in rows:
+        step.gone.add(row.position)
+        _answer(step, events.decode(row.event), _failed(why))
+    locks.release_when_due(step)
+    locks.grant(step)
+    return step.changes()
+
+
+def _calls(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if events.decode(row.event).HasField("entity_called")]
+
+
+def _failed(why: pb.FailureDetails) -> pb.OperationResult:
+    return pb.OperationResult(failure=pb.OperationFailure(failure=why))
 
 
 def _answer(step: Step, event: pb.HistoryEvent, outcome: pb.OperationResult) -> None:
@@ -184,6 +215,32 @@ def _start_of(request: pb.StartWorkflow, instance_id: str, execution: str) -> pb
 
 
 # ---------------------------------------------------------------- cleaning
+
+
+def purge(at: Context, state: State | None) -> Decision:
+    """Decide to remove an entity with its state, its queue and its lock, whatever it does.
+
+    Calls that wait fail. Who waits for the lock would wait for ever: the first one gets it, of an entity without a
+    state; who had it has lost it.
+    """
+    if state is None:
+        return Decision(None, MISSING)
+    before = state.instance
+    step = step_over(at, state)
+    why = events.failure("EntityPurged", f"entity '{before.id}' was purged", retriable=False)
+    for row in _calls(state.inbox):
+        _answer(step, events.decode(row.event), _failed(why))
+    waiting = [row for row in state.inbox if events.decode(row.event).HasField("entity_lock_requested")]
+    if not waiting:
+        gone = Changes(key=before.key, expected=before.revision, purged=True, set=tuple(step.reminders))
+        return Decision(gone, DONE)
+    again = step_over(at, _fresh(at, before.hub, before.id))
+    again.fresh += [
+        Row(again.tail.turn, again.tail.event_index + index, row.event) for index, row in enumerate(waiting)
+    ]
+    again.reminders += step.reminders
+    locks.grant(again)
+    return Decision(replace(again.changes(), replaces=before.key, replaced_at=before.revision), DONE)
 
 
 def forget(at: Context, state: State | None, revision: int) -> Decision:

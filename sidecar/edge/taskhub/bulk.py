@@ -15,10 +15,10 @@ from sidecar.actors.residents import Address
 from sidecar.config.settings import Settings
 from sidecar.core import events
 from sidecar.core.model import Outcome, Status
-from sidecar.core.names import invalid_instance_id
+from sidecar.core.names import entity_id, invalid_instance_id
 from sidecar.edge.dialects import MICROSOFT, SMALL_LIMIT, is_microsoft_dotnet, wire
 from sidecar.edge.peer.trees import MOST_COUNT
-from sidecar.edge.rpc import Methods, address_of, caller_of, done, hub_of, parse, parsed
+from sidecar.edge.rpc import Forwarded, Methods, address_of, caller_of, done, hub_of, parse, parsed
 from sidecar.edge.taskhub import page_tokens
 from sidecar.edge.taskhub.hubs import Hubs
 from sidecar.edge.taskhub.views import state_of
@@ -33,6 +33,7 @@ from sidecar.store.protocol import Criteria, Order, Page
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
 _HEADROOM = 64 * 1024  # for what is around the instances in an answer
 _BATCH = 4  # of a purge: Microsoft's batch of IDs, where Dapr has a flag
+_FLAG = 5  # of a purge: Microsoft's flag for a workflow, where Dapr has a router
 
 
 class Many:
@@ -42,6 +43,7 @@ class Many:
         self._service = services.clients
         self._queries = services.queries
         self._purging = services.purging
+        self._entities = services.entities
         self._hubs = hubs
         self._may_delete_hubs = settings.allow_hub_deletion
         self._most_bytes = min(SMALL_LIMIT, settings.max_message_bytes) - _HEADROOM
@@ -138,7 +140,10 @@ class Many:
 
     async def _purge(self, call: Call, request: pb.PurgeInstancesRequest) -> bytes:
         batch = _batch(request)
-        if request.HasField("instance_id"):
+        entity = None if _names_a_workflow(request) else entity_id(request.instance_id)
+        if entity is not None:
+            count, complete = await self._purge_entity(call, entity), True
+        elif request.HasField("instance_id"):
             count, complete = await self._purge_one(call, request), True
         elif batch is not None:
             count, complete = await self._queries.purge_batch(_addresses(call, batch), self._how(call, request))
@@ -159,6 +164,12 @@ class Many:
         if reply.outcome is not Outcome.MISSING:
             done(reply)
         return count
+
+    async def _purge_entity(self, call: Call, entity: str) -> int:
+        if isinstance(call, Forwarded):
+            raise Refused(Code.PERMISSION_DENIED, "an entity is purged by its own app only")
+        reply = await self._entities.purge((hub_of(call), entity))
+        return int(reply.outcome is Outcome.DONE)
 
     async def _purge_matching(self, call: Call, request: pb.PurgeInstancesRequest) -> tuple[int, bool]:
         """Purge by filter, until its time-out, or until shortly before the caller would hear nothing of it."""
@@ -222,6 +233,11 @@ def _time(message: Message, name: str) -> int | None:
 def _addresses(call: Call, batch: Iterable[str]) -> list[Address]:
     """Return whom a batch means: each instance once, and no entity, whatever the IDs say."""
     return [(hub_of(call), one) for one in dict.fromkeys(batch) if invalid_instance_id(one) is None]
+
+
+def _names_a_workflow(request: pb.PurgeInstancesRequest) -> bool:
+    """Whether the ID is that of a workflow, as Microsoft's flag says. Its number is that of Dapr's router."""
+    return wire.unknown(request, _FLAG, wire.INTEGER) == [1]
 
 
 def _batch(request: pb.PurgeInstancesRequest) -> Iterable[str] | None:

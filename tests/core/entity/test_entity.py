@@ -427,3 +427,77 @@ def test_an_orphaned_lock_goes_to_the_next_that_waits(counter: Counter) -> None:
     counter.take(locks.release(counter.at, counter.live, orphan))
     assert counter.holder == "v"
     assert locks.release(counter.at, counter.live, orphan).changes is None
+
+
+def test_a_purge_takes_all_and_fails_the_calls_that_wait(counter: Counter) -> None:
+    counter.signal("1").run(entity_state=text("kept"))
+    counter.signal("2").call("w", "3")
+    decision = counter.take(entity.purge(counter.at, counter.live))
+    assert decision.changes is not None
+    assert (counter.live, decision.changes.purged) == (None, True)
+    [answer] = decision.changes.set
+    failure = events.decode(answer.payload).entity_failed.failure
+    assert (answer.target.id, answer.call) == ("w", CallId("w-1", 2, 3))
+    assert (failure.error_type, failure.error_message, failure.is_non_retriable) == (
+        "EntityPurged",
+        f"entity '{ID}' was purged",
+        True,
+    )
+    assert entity.purge(counter.at, counter.live).reply == entity.MISSING
+
+
+def test_who_waits_for_the_lock_of_an_entity_that_is_purged_gets_it(counter: Counter) -> None:
+    """Nothing says to a workflow that it does not get a lock: it would wait for ever."""
+    counter.lock("u").call("u", "1").lock("v").lock("w").signal("2")
+    before = counter.instance.key
+    changes = counter.take(entity.purge(counter.at, counter.live)).changes
+    assert changes is not None
+    assert (changes.replaces, changes.expected, counter.instance.key != before) == (before, 0, True)
+    assert answers(changes.set) == [("u", "entity_failed"), ("v", "entity_lock_granted")]
+    assert (counter.holder, counter.may_run()) == ("v", [])
+    counter.unlock("u").call("v", "3").unlock("v")
+    assert counter.may_run() == ["3"]
+    counter.run()
+    assert counter.holder == "w"
+
+
+def test_a_batch_that_was_out_at_the_purge_changes_nothing_afterwards(counter: Counter) -> None:
+    counter.lock("u").call("u", "1").lock("v")
+    out = counter.batch()
+    counter.take(entity.purge(counter.at, counter.live))
+    with pytest.raises(OvertakenError):
+        entity.complete(counter.at, counter.state, out, pb.EntityBatchResult(results=[success()]))
+    assert entity.too_large(counter.at, counter.state, out, FAILED) is None
+
+
+# ---------------------------------------------------------------- too large for every worker
+
+
+def test_calls_that_no_worker_can_receive_fail_all_or_the_one_that_is_too_large_by_itself(counter: Counter) -> None:
+    counter.call("u", "1").call("v", "2").call("w", "3")
+    first = entity.too_large(counter.at, counter.state, counter.batch(most=1), FAILED, by_itself=True)
+    assert first is not None
+    counter.commit(first)
+    assert (answers(first.set), counter.may_run()) == ([("u", "entity_failed")], ["2", "3"])
+    rest = entity.too_large(counter.at, counter.state, counter.batch(most=1), FAILED)
+    assert rest is not None
+    counter.commit(rest)
+    assert (answers(rest.set), counter.instance.ready) == ([("v", "entity_failed"), ("w", "entity_failed")], False)
+
+
+def test_a_signal_that_no_worker_can_receive_waits_and_the_calls_behind_it_fail(counter: Counter) -> None:
+    counter.signal("1").call("v", "2").signal("3").call("w", "4").lock("u").call("u", "5")
+    changes = entity.too_large(counter.at, counter.state, counter.batch(most=1), FAILED)
+    assert changes is not None
+    counter.commit(changes)
+    assert answers(changes.set) == [("v", "entity_failed"), ("w", "entity_failed")]
+    assert counter.may_run() == ["1", "3"]
+    assert entity.too_large(counter.at, counter.state, counter.batch(most=1), FAILED) is None
+
+
+def test_the_lock_is_released_behind_the_last_call_that_no_worker_can_receive(counter: Counter) -> None:
+    counter.lock("v").call("v", "1").unlock("v").lock("w")
+    changes = entity.too_large(counter.at, counter.state, counter.batch(), FAILED)
+    assert changes is not None
+    counter.commit(changes)
+    assert counter.holder == "w"

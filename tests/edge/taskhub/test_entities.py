@@ -8,6 +8,7 @@ import structlog
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
+from sidecar.edge.dialects import wire
 from sidecar.edge.transport.ports import DuplexCall, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.sidecars import Node, fields, work_items
@@ -98,8 +99,29 @@ async def test_no_workflow_may_have_the_id_of_an_entity(node: Node) -> None:
     await signal(node)
     status, text = await node.refusal("StartInstance", pb.CreateInstanceRequest(instance_id=C, name="flow"))
     assert (status, "entity" in text) == (StatusCode.INVALID_ARGUMENT, True)
-    status, _ = await node.refusal("PurgeInstances", pb.PurgeInstancesRequest(instance_id=C, force=True))
+    purge = pb.PurgeInstancesRequest(instance_id=C, force=True).SerializeToString() + wire.integer(5, 1)
+    status, _ = await node.refusal("PurgeInstances", purge)
     assert status is StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("flag", [b"", wire.integer(5, 0)])
+async def test_an_entity_is_purged_with_its_state_and_its_queue(node: Node, flag: bytes) -> None:
+    """E.16: Microsoft's flag for a workflow is not set."""
+    stream = await worker(node)
+    await signal(node)
+    _, token = await batch(stream)
+    await node.call("CompleteEntityTask", ran(token, "kept"))
+    await signal(node, name="again")
+    _, late = await batch(stream)
+    purge = pb.PurgeInstancesRequest(instance_id="@Counter@a").SerializeToString() + flag
+    counts = [pb.PurgeInstancesResponse.FromString(await node.call("PurgeInstances", purge)) for _ in range(2)]
+    assert [(one.deleted_instance_count, one.is_complete.value) for one in counts] == [(1, True), (0, True)]
+    await node.call("CompleteEntityTask", ran(late, "late"))
+    assert not (await get(node)).exists
+    await signal(node, name="fresh")
+    request, _ = await batch(stream)
+    operations = [one.entity_signaled.operation for one in request.operation_requests]
+    assert (operations, request.HasField("entity_state")) == (["fresh"], False)
 
 
 async def test_an_answer_that_comes_too_late_or_from_nowhere_is_ok(node: Node) -> None:
