@@ -80,7 +80,7 @@ class EntityWork(ActorLeases[EntityLease]):
         if too_large:
             self._wait_for_larger(lease, instance, batch, Sizes(too_large, 0 if text is None else len(text.encode())))
             return
-        lease.batch, lease.deadline = batch, self._deadline()
+        lease.batch, lease.deadline = batch, clock.monotonic() + self._timeout
         self.out[address] = self._by_token[batch.token] = lease
 
     def _wait_for_larger(self, lease: EntityLease, instance: Instance, batch: Batch, sizes: Sizes) -> None:

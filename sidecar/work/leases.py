@@ -75,7 +75,7 @@ class ActorLeases(ABC, Generic[L]):
         self._pool = pool
         self._waiting = waiting
         self._entities = entities
-        self._timeout = timeout  # seconds until what is out is handed out again; None: never
+        self._timeout = math.inf if timeout is None else timeout
         self._delivery_limit = delivery_limit
         self._pump = pump
         self.refusals: Refusals[Address] = Refusals(engine.clock)
@@ -193,9 +193,6 @@ class ActorLeases(ABC, Generic[L]):
         self.settle(lease)
 
     # ------------------------------------------------------------ time
-
-    def _deadline(self) -> float:
-        return math.inf if self._timeout is None else self._engine.clock.monotonic() + self._timeout
 
     def left(self, worker: Worker, *, lost: bool) -> None:
         """Queue all that a worker had which is gone; if it was lost, count that against what was out."""

@@ -117,7 +117,7 @@ class TurnWork(ActorLeases[TurnLease]):
             return
         turn = turns.begin(state, clock.now(), f"t.{clock.new_id()}")
         state.tail = turns.after(state, turn)
-        lease.turn, lease.deadline = turn, self._deadline()
+        lease.turn, lease.deadline = turn, clock.monotonic() + self._timeout
         self.out[address] = lease
         self.pasts.use(address, past)
         new = [turn.started, *(row.event for row in turn.rows)]

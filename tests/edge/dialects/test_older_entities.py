@@ -220,7 +220,7 @@ def test_what_is_sent_reads_back_as_what_it_was(message: pb.SendEntityMessage) -
     assert older_entities.message_in(shown(confirmed(message)).event_sent) == message
 
 
-@given(calls, locks, st.booleans(), wrapped, failures)
+@given(calls, locks, st.booleans(), st.none() | filled, failures)
 def test_a_history_in_this_form_reads_back_as_what_it_was(
     called: pb.EntityCalled, lock: pb.EntityLockRequested, fails: bool, output: Any, failure: pb.FailureDetails
 ) -> None:
