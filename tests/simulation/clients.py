@@ -15,7 +15,7 @@ from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.purge import Purge
 from sidecar.store.protocol import Order, UnavailableError
-from tests.simulation import programs
+from tests.simulation import entities, programs
 from tests.simulation.deployment import Node
 from tests.simulation.many import Many
 from tests.simulation.programs import Program, Violation
@@ -193,6 +193,11 @@ class Clients:
 
     async def do_get(self, node: Node, instance_id: str) -> None:
         await self._look(node, instance_id)
+
+    async def do_shed(self, node: Node) -> None:
+        """Purge an entity: its callers are told."""
+        work = lambda: node.middle.services.entities.purge((HUB, entities.SHED))  # noqa: E731
+        await self._insist(node, "shed", work)
 
     async def do_terminate(self, node: Node, instance_id: str, recurse: bool) -> None:
         wanted = await self._started(instance_id)

@@ -13,11 +13,13 @@ from typing import Any
 from sidecar.core import events
 from sidecar.core.model import CallId, Reminder
 from sidecar.core.work_items import EntityItem
+from sidecar.edge.dialects import older_entities
 from sidecar.schema import taskhub_pb2 as pb
 
 Step = list[Any]
 KEYS = ("a", "b", "c")
-STEPS = ("sign", "ask", "lock", "pass")
+SHED = "@n@x"  # clients purge this one: what it holds is nobody's business
+STEPS = ("sign", "ask", "lock", "pass", "shed")
 CONFIRMED = ("entity_signaled", "entity_called", "entity_lock_requested", "entity_unlock_sent")
 ANSWERS = {
     "entity_completed": "request_id",
@@ -32,6 +34,7 @@ NAMES = {"entity_called": "request_id", "entity_lock_requested": "critical_secti
 def step(rng: random.Random, kind: str) -> Step:
     """Return a step over entities: its kind, the keys, a number, and for a signal how late it comes, in seconds."""
     keys = rng.sample(KEYS, rng.randint(1, 3)) if kind == "lock" else [rng.choice(KEYS)]
+    keys = [] if kind == "shed" else keys
     return [kind, keys, rng.randint(1, 99), rng.choice([0, 0, 0, 2.0]) if kind == "sign" else 0]
 
 
@@ -65,6 +68,26 @@ def _id(key: str) -> str:
 
 
 # ---------------------------------------------------------------- workflows
+
+
+def in_older_form(past: list[bytes], new: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Return a history as a worker in .NET reads it that knows external events only, read back for the replay."""
+    read = [pb.HistoryEvent.FromString(older_entities.event(event)) for event in (*past, *new)]
+    older_entities.to_neutral(read)
+    known = [events.encode(event) for event in read]
+    return known[: len(past)], known[len(past) :]
+
+
+def answered_in_older_form(response: pb.OrchestratorResponse) -> None:
+    """Write what a workflow asks of entities as such a worker does, and read it as the sidecar does."""
+    for action in response.actions:
+        if action.HasField("send_entity_message"):
+            kind = action.send_entity_message.WhichOneof("kind") or ""
+            confirmed = pb.HistoryEvent(**{f"entity_{kind}": getattr(action.send_entity_message, kind)})
+            sent = pb.HistoryEvent.FromString(older_entities.event(events.encode(confirmed))).event_sent
+            message = older_entities.message_in(sent)
+            assert message is not None, sent
+            action.send_entity_message.CopyFrom(message)
 
 
 class Messages:
@@ -122,6 +145,8 @@ def run_step(step_: Step, messages: Messages, take: Take, clock: int) -> Generat
         yield []
     elif kind == "lock":
         yield from _section(keys, amount, messages, take)
+    elif kind == "shed":
+        yield from _over_what_is_purged(amount, messages, take)
     else:
         yield [take(messages.call(keys[0], "pass" if kind == "pass" else "add", amount), True)]
     return gain(step_)
@@ -136,6 +161,16 @@ def _section(keys: list[str], amount: int, messages: Messages, take: Take) -> Ge
         yield [take(messages.call(key, "set", int(read.result.value) + amount), True)]
     for key in keys:
         take(messages.unlock(wanted.send_entity_message.lock_requested.critical_section_id, key), False)
+
+
+def _over_what_is_purged(amount: int, messages: Messages, take: Take) -> Generator[list[Any], None, None]:
+    """Call an entity without and with its lock: each call is answered, and the lock is granted, whoever purges it."""
+    key = SHED.rpartition("@")[2]
+    wanted = messages.lock([key])
+    yield [take(messages.call(key, "add", amount), True)]
+    yield [take(wanted, True)]
+    yield [take(messages.call(key, "add", amount), True)]
+    take(messages.unlock(wanted.send_entity_message.lock_requested.critical_section_id, key), False)
 
 
 # ---------------------------------------------------------------- entities

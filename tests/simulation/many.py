@@ -9,6 +9,7 @@ from sidecar.core.model import DEFAULT_HUB, Status
 from sidecar.services.bulk import mark_of
 from sidecar.services.purge import Purge
 from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Page
+from tests.simulation import entities
 from tests.simulation.deployment import Node
 from tests.simulation.programs import Violation
 
@@ -54,7 +55,7 @@ class Many:
         """Purge by a filter: nothing goes that has not ended."""
         criteria = Criteria(DEFAULT_HUB, statuses, prefix=prefix)
         self._swept.add((node.name, prefix))
-        before = {one.key: one for one in node.disk.instances() if ":" not in one.id}
+        before = {one.key: one for one in node.disk.instances() if ":" not in one.id and one.id != entities.SHED}
 
         def work() -> Coroutine[Any, Any, tuple[int, bool]]:
             return node.middle.services.queries.purge(criteria, Purge(recursive, force=False))

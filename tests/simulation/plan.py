@@ -60,6 +60,7 @@ def make(seed: int, workflows: int = 67) -> Plan:
     hosts = apps[: rng.randint(1, len(apps))]
     operations = [operation for number in range(workflows) for operation in _workflow(rng, apps, hosts, number)]
     operations += [_on_many(rng, hosts) for _ in range(rng.randint(0, 4))]
+    operations += [Operation(rng.uniform(0, SECONDS), "shed", rng.choice(hosts)) for _ in range(rng.randint(0, 9))]
     kept = 12.0 if rng.random() < 0.25 else None
     starts = [one for one in operations if one.kind == "start"]
     operations += [one for start in starts if programs.may_be_struck(start.details[1]) for one in _strike(rng, start)]

@@ -55,6 +55,8 @@ RARE = {
     "workflows are removed when their time is over": r"ended workflows removed",
     "a worker's answer to operations of an entity comes too late": r"batch of .*: STALE",
     "locks of entities are granted": r"\+entity_lock_granted",
+    "an entity is purged": r"shed at .*: DONE",
+    "a call of an entity that is purged fails": r"entity_failed",
     "a start that was repeated is recognised": r"start .*: DUPLICATE",
 }
 _PATTERNS = {name: re.compile(pattern) for name, pattern in RARE.items()}

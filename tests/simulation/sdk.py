@@ -105,7 +105,7 @@ class Replay:
             raise Violation(f"{kind} {number}: nothing waits for it, or it was told twice")
         if kind == "timer_fired" and events.micros(body.fire_at) >= self.clock:
             raise Violation("a timer fired at a workflow time that is not after it")
-        task.done, task.failed = True, kind in ("task_failed", "child_failed")
+        task.done, task.failed = True, kind in ("task_failed", "child_failed", "entity_failed")
         if task.failed and body.failure.error_type == CRASHED and not task.poison:
             raise Violation(f"{kind} {number}: it costs no workers, and failed as if it did")
         task.result = (

@@ -207,7 +207,11 @@ class SimWorker:
             response = habits.not_available()
             response.instance_id = instance_id
             return response
+        if self._number % 2:
+            past, new = entities.in_older_form(past, new)
         response = sdk.Replay(instance_id, disarmed=instance_id in self.disarmed).run(past, new)
+        if self._number % 2:
+            entities.answered_in_older_form(response)
         self.habits.say_version(past, response)
         return response
 

@@ -331,7 +331,7 @@ class World:
             most += Counter({key: amount * wanted.runs for key, amount in whole.items()})
         found = Counter[tuple[str, str]]()
         for app, node in self.nodes.items():
-            for row in node.disk.instances("@"):
+            for row in (one for one in node.disk.instances("@") if one.id != entities.SHED):
                 found[app, row.id] = int(node.disk.output(row.key) or "0")
         for key in most | found:
             if not least[key] <= found[key] <= most[key]:
