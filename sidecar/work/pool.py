@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from sidecar.core.model import DEFAULT_HUB
-from sidecar.core.work_items import WorkItem
+from sidecar.core.work_items import TurnItem, WorkItem
 from sidecar.work import concurrency as limits_
 from sidecar.work.concurrency import Room
 from sidecar.work.ready_queue import Group, K, Key, ReadyQueue
@@ -70,7 +70,8 @@ class Seen:
 class Worker:
     """One `GetWorkItems` stream: what it takes, how much at once, and what it has. It takes work of one hub.
 
-    `send` returns 0, or the size of an item that is too large for it, which then was not sent. No two have one name.
+    `send` returns 0, or the size of an item that is too large for it, which then was not sent. `fits` returns how many
+    of the new events of a turn it can receive. No two have one name.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Worker:
     activity_filter: Filter
     is_full: Callable[[], bool]
     send: Callable[[WorkItem], int]
+    fits: Callable[[TurnItem], int]
     hub: str = DEFAULT_HUB
     rewinds: Callable[[], Rewinds] = lambda: Rewinds.NO
     keeps_history: bool = False

@@ -5,7 +5,7 @@ A turn is out under a token; only its answer under that token counts. All of it 
 
 import asyncio
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -115,16 +115,20 @@ class TurnWork(ActorLeases[TurnLease]):
             self.recall(lease.actor)
             self._offer(address, self._group_of(instance))
             return
-        turn = turns.begin(state, clock.now(), f"t.{clock.new_id()}")
+        turn = lease.turn = turns.begin(state, clock.now(), f"t.{clock.new_id()}")
+        known = worker.seen.take(address, instance.execution)
+        trace = instance.orchestration_trace
+        item = TurnItem(instance.id, instance.execution, past, turn.events, lease.token, asked, known, trace)
+        fits = worker.fits(item)
+        if fits < len(item.new):
+            turn = lease.turn = turns.begin(state, clock.now(), turn.token, fits - 1)
+            item = replace(item, new=turn.events)
         state.tail = turns.after(state, turn)
-        lease.turn, lease.deadline = turn, clock.monotonic() + self._timeout
+        lease.deadline = clock.monotonic() + self._timeout
+        lease.sent, lease.withheld, lease.asks_for_history = len(past.events), known > 0, asked
         self.out[address] = lease
         self.pasts.use(address, past)
-        new = [turn.started, *(row.event for row in turn.rows)]
-        known = worker.seen.take(address, instance.execution)
-        lease.sent, lease.withheld, lease.asks_for_history = len(past.events), known > 0, asked
-        trace = instance.orchestration_trace
-        too_large = worker.send(TurnItem(instance.id, instance.execution, past, new, lease.token, asked, known, trace))
+        too_large = worker.send(item)
         if too_large:
             self.recall(lease.actor)
             self._wait_for_larger(address, instance, too_large, worker)

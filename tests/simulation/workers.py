@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.core.model import DEFAULT_HUB, Outcome
-from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem
+from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem, fitting
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 from sidecar.work.pool import Filter, Rewinds, Worker
@@ -55,6 +55,7 @@ class SimWorker:
     def join(self) -> None:
         """Connect: from now on there is work."""
         size = self.rng.choice([1, 3, 20])
+        room = self.rng.choice([1 << 20, 1 << 20, 400])  # bytes of new events that it receives at once
         self.habits = Habits.draw(self.rng, calm=self.full)
         self.worker = Worker(
             name=f"worker {self._number}",
@@ -66,6 +67,7 @@ class SimWorker:
             activity_filter=Filter(),
             is_full=lambda: False,
             send=self._got,
+            fits=lambda item: fitting(map(len, item.new), room),
             rewinds=self._rewinds,
             keeps_history=self.habits.keeps,
             max_entities=size,

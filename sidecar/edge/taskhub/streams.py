@@ -51,6 +51,11 @@ class WorkerStream:
             self.filled.set()
         return 0
 
+    def fits(self, item: TurnItem) -> int:
+        """Return how many of the new events of a turn the worker can receive."""
+        profile = self.profile
+        return dialects.fitting_events(self._family_of(item), item, profile.max_bytes, streams=profile.streams_history)
+
     def rewinds(self) -> Rewinds:
         """Return whether the worker can write the new history of an instance that is rewound."""
         if not self.may_rewind or self.family in (dialects.DAPR, dialects.DAPR_DETACHING):
@@ -66,12 +71,15 @@ class WorkerStream:
 
     def _turn(self, item: TurnItem) -> bytes:
         """Return a turn; without its past, which is asked for later, when that does not fit and the worker can ask."""
-        # Only one family has the question for a new history; who gets it is taken for a member.
-        family = dialects.reading(dialects.MICROSOFT if item.rewind else self.family, self.input_form)
+        family = self._family_of(item)
         message = dialects.encode_turn(family, item)
         if len(message) > self.profile.max_bytes and self.profile.streams_history:
             return dialects.encode_turn(family, item, streamed=True)
         return message
+
+    def _family_of(self, item: TurnItem) -> Family:
+        """Return the family that a turn is written for. Only one has the question for a new history."""
+        return dialects.reading(dialects.MICROSOFT if item.rewind else self.family, self.input_form)
 
     async def idle(self, closing: asyncio.Event) -> bool:
         """Wait until there is something to do: room to make, or a ping to send. False when closing."""
@@ -169,6 +177,7 @@ def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Work
         activity_filter=_filter(filters.activities, any_case=any_case) if given else Filter(),
         is_full=lambda: stream.out.full,
         send=stream.send,
+        fits=stream.fits,
         rewinds=stream.rewinds,
         keeps_history=stream.profile.keeps_history,
         streams_history=stream.profile.streams_history,
