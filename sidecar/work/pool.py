@@ -96,10 +96,11 @@ class Worker:
     entities: dict[tuple[str, str], str] = field(default_factory=dict)
     on_probation: set[Key] = field(default_factory=set)
     assigned: int = 0  # how many items it has been given since it connected
+    trouble: str = ""  # what may have cost it
 
     def loss(self) -> str:
         """Return what is to be said of items that it had when it was lost."""
-        return f"the stream of {self.name} at {self.peer} ended while it had this"
+        return f"the stream of {self.name} at {self.peer} ended while it had this{self.trouble}"
 
     def has_on_probation(self) -> bool:
         """Whether it has an item that may be what costs workers: it gets no other such item beside it."""

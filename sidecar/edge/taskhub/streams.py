@@ -16,6 +16,7 @@ from sidecar.schema import taskhub_pb2 as pb
 from sidecar.work.dispatch import Dispatch
 from sidecar.work.pool import Filter, Rewinds, Worker
 
+_AFTER_REFUSAL = 5.0  # seconds in which a worker whose answer was refused ends its stream for that reason
 log = structlog.get_logger(__name__)
 
 
@@ -32,6 +33,7 @@ class WorkerStream:
         self.sent_items = 0
         self.sent_bytes = 0
         self.worker: Worker | None = None
+        self.refused_at = -_AFTER_REFUSAL  # the monotonic time at which an answer of its worker ended with an error
 
     def send(self, item: WorkItem) -> int:
         """Write an item; return 0, or its size when the worker could not receive it.
@@ -117,6 +119,21 @@ class Streams:
                 if stream.worker is not None and not family.entities:
                     stream.worker.max_entities = 0
 
+    def refused(self, peer: str) -> None:
+        """An answer that came over a connection ended with an error."""
+        for stream in self._by_peer.get(peer, ()):
+            stream.refused_at = self._dispatch.engine.clock.monotonic()
+
+    def unread(self, peer: str, most_bytes: int) -> None:
+        """An answer could not even be received: if its worker goes for it, what it had shall say so."""
+        for stream in self._by_peer.get(peer, ()):
+            if stream.worker is not None:
+                stream.worker.trouble = f", after an answer of more than {most_bytes} bytes, or one that broke off"
+
+    def _was_refused(self, stream: WorkerStream) -> bool:
+        """Whether a worker may have ended its stream because an answer of it was refused."""
+        return self._dispatch.engine.clock.monotonic() - stream.refused_at < _AFTER_REFUSAL
+
     def family_of(self, call: Call) -> Family:
         """Return the family of a client: as its call tells, else as the workers that are here, or were, have shown."""
         told = dialects.client_family(call.metadata)
@@ -149,7 +166,7 @@ class Streams:
             self._by_peer[call.peer].remove(stream)
             if not self._by_peer[call.peer]:
                 del self._by_peer[call.peer]
-            self._dispatch.remove_worker(worker)
+            self._dispatch.remove_worker(worker, farewell=self._was_refused(stream))
             log.info(
                 "worker disconnected",
                 worker=worker.name,
