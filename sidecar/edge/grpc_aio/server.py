@@ -59,7 +59,6 @@ class GrpcServer:
 
     At most `max_connections` are open at each address: more are closed at once. So is one that has not said what it
     speaks after `handshake` seconds, or has had no call for `idle` seconds; a call begins with its last header.
-    `unread` is told of calls whose request could not be received, as one of more than `max_receive_bytes`.
     """
 
     def __init__(
@@ -150,14 +149,15 @@ class GrpcServer:
         async def serve(_requests: object, context: _Context) -> bytes:
             self._track()
             try:
-                return await handler(_call(method, context), await self._request(method, context))
+                call = _call(method, context)
+                return await handler(call, await self._request(call, context))
             except (Exception, asyncio.CancelledError) as error:
                 await _end(method, context, error)
 
         # A handler of this kind is there before the request, and so learns of one that cannot be received.
         return grpc.stream_unary_rpc_method_handler(cast(Any, serve))
 
-    async def _request(self, method: str, context: _Context) -> bytes:
+    async def _request(self, call: Call, context: _Context) -> bytes:
         request = await context.read()
         if request is not EOF:
             return request
@@ -165,7 +165,7 @@ class GrpcServer:
             # Of a request that is too large, as of a cancelled call, grpc knows only a moment later.
             await asyncio.sleep(SETTLE_SECONDS)
         except asyncio.CancelledError:
-            self.unread(_call(method, context), self._max_receive_bytes)
+            self.unread(call, self._max_receive_bytes)
             raise
         raise Refused(StatusCode.INVALID_ARGUMENT, "the call has no request")
 
