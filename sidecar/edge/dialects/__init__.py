@@ -98,6 +98,7 @@ class Profile(NamedTuple):
     `ping` is the number of the field that an idle stream is kept alive with (0: none wanted); `in_flight` is how
     many items it takes when it does not say; `max_bytes` the largest item that it can receive. `keeps_history`: it
     keeps the past of instances between turns. `streams_history`: it fetches a past that is too large for a message.
+    `ends_with_ok`: an error would end its work for good, while others wait for all that they run after an OK.
     """
 
     family: Family
@@ -106,6 +107,7 @@ class Profile(NamedTuple):
     max_bytes: int
     keeps_history: bool = False
     streams_history: bool = False
+    ends_with_ok: bool = False
 
 
 def means_older_reuse(metadata: Mapping[str, str | bytes]) -> bool:
@@ -129,7 +131,7 @@ def detect(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest,
         keeps = _DAPR_HISTORY in request.dapr_capabilities
         return Profile(DAPR, 6 if pings else 0, 200, limit - _HEADROOM if pings else small, keeps)
     if "dapr-js-sdk/workflow" in agent or "durabletask-js" in agent:
-        return Profile(NEUTRAL, 0, 100, limit - _HEADROOM)
+        return Profile(NEUTRAL, 0, 100, limit - _HEADROOM, ends_with_ok="dapr-js-sdk/workflow" in agent)
     if any(name in agent for name in ("dapr-sdk-java/", "dapr-sdk-dotnet/", "dapr-sdk-go/", "dapr-durabletask/")):
         return Profile(DAPR, 0, 100, limit - _HEADROOM if "dotnet" in agent else small)
     known = request.HasField("filters") or request.worker_instance_id or set(request.microsoft_capabilities) & {2, 3}

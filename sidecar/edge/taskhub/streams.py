@@ -11,7 +11,7 @@ from sidecar.edge import dialects
 from sidecar.edge.dialects import Family, Profile, inputs
 from sidecar.edge.dialects.inputs import InputForm
 from sidecar.edge.rpc import hub_of
-from sidecar.edge.transport.ports import Call, Closed, Outflow
+from sidecar.edge.transport.ports import Call, Closed, Outflow, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.work.dispatch import Dispatch
 from sidecar.work.pool import Filter, Rewinds, Worker
@@ -144,7 +144,11 @@ class Streams:
         return families.pop() if len(families) == 1 else dialects.NEUTRAL
 
     async def serve(self, call: Call, request: pb.GetWorkItemsRequest, out: Outflow, closing: asyncio.Event) -> None:
-        """Be a worker until the stream ends; returns, which ends it with OK, when the sidecar closes."""
+        """Be a worker until the stream ends: also when the sidecar closes, with OK for a worker that needs it.
+
+        Raises:
+            Refused: the sidecar closes; others come back at once after an error.
+        """
         profile = dialects.detect(call.metadata, request, self._most_bytes)
         may_rewind = dialects.may_rewind(call.metadata, request)
         stream = WorkerStream(profile, out, may_rewind=may_rewind, input_form=inputs.form_of(call.metadata))
@@ -161,6 +165,8 @@ class Streams:
                     self._dispatch.pump()
                 elif profile.ping:
                     out.send(dialects.encode_ping(profile))
+            if not profile.ends_with_ok:
+                raise Refused(StatusCode.UNAVAILABLE, "the sidecar is stopping: connect again in a moment")
         finally:
             self._last = [stream]
             self._by_peer[call.peer].remove(stream)
