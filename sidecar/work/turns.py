@@ -119,6 +119,9 @@ class TurnWork(ActorLeases[TurnLease]):
         known = worker.seen.take(address, instance.execution)
         trace = instance.orchestration_trace
         item = TurnItem(instance.id, instance.execution, past, turn.events, lease.token, asked, known, trace)
+        if _outgrows(past, known, worker.max_bytes):
+            text = "history is larger than its worker could receive anew: without this worker the workflow would stall"
+            log.warning(text, instance=instance.id, worker=worker.name, bytes=past.size, limit=worker.max_bytes)
         fits = worker.fits(item)
         if fits < len(item.new):
             turn = lease.turn = turns.begin(state, clock.now(), turn.token, fits - 1)
@@ -226,6 +229,12 @@ class TurnWork(ActorLeases[TurnLease]):
 
     def _late(self, lease: TurnLease) -> None:
         log.warning("turn timed out", instance=lease.actor.address[1], seconds=self._timeout)
+
+
+def _outgrows(past: Past, known: int, limit: int) -> bool:
+    """Whether a past of which a worker has kept `known` events has only now become larger than `limit` bytes."""
+    kept = past.size - sum(map(len, past.events[known:]))
+    return known > 0 and kept <= limit < past.size
 
 
 def stall(at: Context, state: State | None, why: pb.ExecutionStalled) -> Decision:

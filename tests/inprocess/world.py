@@ -153,7 +153,7 @@ class Hand:
         self.worker = Worker(name=name, max_turns=turns, max_activities=activities, send=self._take, **fields | more)
 
     def _fits(self, item: TurnItem) -> int:
-        return fitting(map(len, item.new), self.worker.max_bytes - item.past.size)
+        return fitting(map(len, item.new), self.worker.max_bytes - sum(map(len, item.past.events[item.known :])))
 
     def _take(self, item: WorkItem) -> int:
         size = _size(item)
@@ -184,7 +184,7 @@ class Hand:
 
 def _size(item: WorkItem) -> int:
     if isinstance(item, TurnItem):
-        return item.past.size + sum(map(len, item.new))
+        return sum(map(len, (*item.past.events[item.known :], *item.new)))
     if isinstance(item, EntityItem):
         return len(item.state or "") + sum(map(len, item.operations))
     return len(item.request)

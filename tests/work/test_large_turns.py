@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import structlog
 
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.world import COMPLETED, FakeClock, Hand, World, at, call, end, kinds, raised, until
@@ -146,6 +147,21 @@ async def test_a_worker_that_receives_more_gets_more_at_once(world: World) -> No
     world.dispatch.add_worker(Hand("large", streams_history=True).worker)
     await until(lambda: world.dispatch.turns.out)
     assert len(next(iter(world.dispatch.turns.out.values())).turn.rows) == COUNT + 1  # type: ignore[union-attr]
+
+
+async def test_a_history_that_its_worker_could_not_receive_anew_is_warned_of_once(world: World) -> None:
+    """What the worker keeps is sent to nobody: when it goes, the workflow stalls."""
+    hand = Hand(keeps_history=True, max_bytes=2_000)
+    world.dispatch.add_worker(hand.worker)
+    await world.start("a")
+    with structlog.testing.capture_logs() as logs:
+        for number in range(1, 8):
+            await world.complete(await hand.turn(number))
+            await world.event("a", f"e{number}", "x" * 400)
+        await hand.turn(8)
+    told = [line for line in logs if "could receive anew" in line["event"]]
+    assert [(line["instance"], line["worker"], line["limit"]) for line in told] == [("a", "worker", 2_000)]
+    assert 2_000 < told[0]["bytes"] < 2_600
 
 
 async def test_a_part_that_comes_to_nothing_goes_out_again_with_what_fits(world: World) -> None:
