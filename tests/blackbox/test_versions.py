@@ -98,7 +98,6 @@ def test_a_turn_that_is_too_large_stalls_its_workflow_alone_until_more_may_be_se
     assert app.reconnected().output(id) == 8 * 200_000
 
 
-@pytest.mark.fault(29, "An activity whose result is too large fails, and nothing else that runs there")
 @pytest.mark.parametrize("sdk", DIALECTS)
 @pytest.mark.parametrize("size", [1_100_000, 4_000_000])
 def test_an_activity_whose_result_is_too_large_fails_alone(
