@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from sidecar.actors.clock import Clock
 from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Actor, Address
 from sidecar.core.identity import Context
@@ -115,20 +116,9 @@ class TurnWork(ActorLeases[TurnLease]):
             self.recall(lease.actor)
             self._offer(address, self._group_of(instance))
             return
-        turn = lease.turn = turns.begin(state, clock.now(), f"t.{clock.new_id()}")
-        known = worker.seen.take(address, instance.execution)
-        trace = instance.orchestration_trace
-        item = TurnItem(instance.id, instance.execution, past, turn.events, lease.token, asked, known, trace)
-        if _outgrows(past, known, worker.max_bytes):
-            text = "history is larger than its worker could receive anew: without this worker the workflow would stall"
-            log.warning(text, instance=instance.id, worker=worker.name, bytes=past.size, limit=worker.max_bytes)
-        fits = worker.fits(item)
-        if fits < len(item.new):
-            turn = lease.turn = turns.begin(state, clock.now(), turn.token, fits - 1)
-            item = replace(item, new=turn.events)
-        state.tail = turns.after(state, turn)
+        lease.asks_for_history = asked
+        item = _begin(lease, state, past, clock)
         lease.deadline = clock.monotonic() + self._timeout
-        lease.sent, lease.withheld, lease.asks_for_history = len(past.events), known > 0, asked
         self.out[address] = lease
         self.pasts.use(address, past)
         too_large = worker.send(item)
@@ -229,6 +219,25 @@ class TurnWork(ActorLeases[TurnLease]):
 
     def _late(self, lease: TurnLease) -> None:
         log.warning("turn timed out", instance=lease.actor.address[1], seconds=self._timeout)
+
+
+def _begin(lease: TurnLease, state: State, past: Past, clock: Clock) -> TurnItem:
+    """Begin the turn of a lease, with as many of the new events as its worker can receive, and close it."""
+    instance, worker, now = state.instance, lease.worker, clock.now()
+    known = worker.seen.take(lease.actor.address, instance.execution)
+    lease.sent, lease.withheld = len(past.events), known > 0
+    turn = lease.turn = turns.begin(state, now, f"t.{clock.new_id()}")
+    of, asked, trace = (instance.id, instance.execution), lease.asks_for_history, instance.orchestration_trace
+    item = TurnItem(*of, past, turn.events, lease.token, asked, known, trace)
+    fits = worker.fits(item)
+    if fits < len(item.new):
+        turn = lease.turn = turns.begin(state, now, turn.token, fits - 1)
+        item = replace(item, new=turn.events)
+    state.tail = turns.after(state, turn)
+    if _outgrows(past, known, worker.max_bytes):
+        text = "history is larger than its worker could receive anew: without this worker the workflow would stall"
+        log.warning(text, instance=instance.id, worker=worker.name, bytes=past.size, limit=worker.max_bytes)
+    return item
 
 
 def _outgrows(past: Past, known: int, limit: int) -> bool:
