@@ -38,7 +38,7 @@ from sidecar.store.sqlite import store as sqlite
 from sidecar.store.sqlite.maintenance import SqliteMaintenance
 from sidecar.wiring import assemble
 from sidecar.work import takers
-from sidecar.work.memory import limit_of_system
+from sidecar.work.memory import limit_of_system, most_answer_bytes
 
 _CLOSE_SECONDS = 1.0
 _ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -80,7 +80,9 @@ class Sidecar:
         self.outbox, self.peers, self.taskhub = middle.outbox, middle.peers, middle.taskhub
         self.admin, self.retention, self.memory = middle.admin, middle.retention, middle.memory
         each = descriptors.connections_each(settings.max_connections, 2 * (len(settings.grpc_port) + 2))
-        self.app_server = GrpcServer(self._app_handlers(), max_receive_bytes=limit, max_connections=each)
+        most = most_answer_bytes(limit, settings.memory_limit)
+        self.app_server = GrpcServer(self._app_handlers(), max_receive_bytes=most, max_connections=each)
+        self.app_server.unread = self.taskhub.unread
         at_peer = Handlers(duplex={link.METHOD: self.peers.accept})
         self.peer_server = GrpcServer(at_peer, max_receive_bytes=limit, max_connections=each)
         self.http = surface.HttpSurface(
@@ -90,7 +92,12 @@ class Sidecar:
     def _app_handlers(self) -> Handlers:
         settings, taskhub = self.settings, self.taskhub
         copies = StoreAdmin(self.me, self.maintenance, self.engine.clock)
-        admission = Admission(self.trust.tokens, most_calls=settings.max_calls, most_workers=settings.max_workers)
+        admission = Admission(
+            self.trust.tokens,
+            most_bytes=settings.max_message_bytes,
+            most_calls=settings.max_calls,
+            most_workers=settings.max_workers,
+        )
         guarded = admission.guarded(
             _merged(taskhub.handlers(), self.admin.handlers(), copies.handlers()),
             answers=taskhub.answers(),

@@ -291,6 +291,11 @@ class Turn:
     time: int
     rows: tuple[Row, ...]
 
+    @property
+    def events(self) -> list[bytes]:
+        """What is new in it for the worker."""
+        return [self.started, *(row.event for row in self.rows)]
+
 
 class Outcome(enum.Enum):
     """How a command ended; expected outcomes are results, not exceptions."""

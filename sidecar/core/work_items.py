@@ -87,4 +87,15 @@ class EntityItem:
     token: str
 
 
+def fitting(sizes: Iterable[int], room: int) -> int:
+    """Return how many of the first of these sizes fit into so much room together. No more of them are read."""
+    count = 0
+    for size in sizes:
+        room -= size
+        if room < 0:
+            break
+        count += 1
+    return count
+
+
 WorkItem = TurnItem | ActivityItem | EntityItem

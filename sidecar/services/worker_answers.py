@@ -92,6 +92,25 @@ class WorkerAnswers:
             return DONE
         return await self._submit(lease.actor.address, lambda at, state: stall(at, state, why))
 
+    async def stall_turn(
+        self, hub: str, peer: str, response: pb.OrchestratorResponse, why: pb.ExecutionStalled
+    ) -> Reply:
+        """Take note that a worker has an answer to a turn that cannot be taken."""
+        return await self._to_its_end(self._stall_turn(hub, peer, response, why))
+
+    async def _stall_turn(
+        self, hub: str, peer: str, response: pb.OrchestratorResponse, why: pb.ExecutionStalled
+    ) -> Reply:
+        token = response.completion_token
+        lease = self._turns.leased((_hub_of(token, hub), response.instance_id), token, peer)
+        if lease is None:
+            return STALE
+        self._turns.claim(lease)
+        try:
+            return await self._stall(lease, why)
+        finally:
+            self._turns.settle(lease)
+
     def abandon_turn(self, token: str) -> None:
         """Take back a turn that a worker does not want."""
         self._turns.abandon(token)

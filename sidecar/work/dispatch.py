@@ -212,9 +212,12 @@ class Dispatch:
         self.pool.workers.append(worker)
         self.pump()
 
-    def remove_worker(self, worker: Worker) -> None:
-        """Let a worker go; all that it had goes back to the queues. That this sidecar stops is no loss of a worker."""
-        lost = self.pool.open
+    def remove_worker(self, worker: Worker, *, farewell: bool = False) -> None:
+        """Let a worker go; all that it had goes back to the queues.
+
+        It is lost unless it has left for a known reason (`farewell`), or this sidecar stops.
+        """
+        lost = self.pool.open and not farewell
         self.pool.remove(worker)
         self.turns.left(worker, lost=lost)
         self.activities.left(worker, lost=lost)

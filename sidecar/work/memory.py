@@ -17,6 +17,7 @@ from sidecar.actors.clock import Clock
 HIGH, LOW = 0.85, 0.8
 _LOOK_SECONDS = 1.0
 _LOOK_BYTES = 4 * 1024 * 1024  # of new work since the last look: much can come in a second
+_ANSWER_TIMES, _ANSWER_SHARE = 4, 8
 _MIB = 1024 * 1024
 _UNLIMITED = 2**60  # what version 1 of cgroups says without a limit is near 2**63
 log = structlog.get_logger(__name__)
@@ -56,6 +57,15 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, ValueError):
         return ""
+
+
+def most_answer_bytes(limit: int, memory: int | None) -> int:
+    """Return how large an answer of a worker may be to be looked at, though only `limit` bytes of one are taken.
+
+    While it comes in it is in memory twice, which must not be much of it. All sizes are in bytes.
+    """
+    most = _ANSWER_TIMES * limit
+    return most if memory is None else max(limit, min(most, memory // _ANSWER_SHARE))
 
 
 class Memory:

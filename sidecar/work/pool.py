@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from sidecar.core.model import DEFAULT_HUB
-from sidecar.core.work_items import WorkItem
+from sidecar.core.work_items import TurnItem, WorkItem
 from sidecar.work import concurrency as limits_
 from sidecar.work.concurrency import Room
 from sidecar.work.ready_queue import Group, K, Key, ReadyQueue
@@ -70,7 +70,8 @@ class Seen:
 class Worker:
     """One `GetWorkItems` stream: what it takes, how much at once, and what it has. It takes work of one hub.
 
-    `send` returns 0, or the size of an item that is too large for it, which then was not sent. No two have one name.
+    `send` returns 0, or the size of an item that is too large for it, which then was not sent. `fits` returns how many
+    of the new events of a turn it can receive. No two have one name.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Worker:
     activity_filter: Filter
     is_full: Callable[[], bool]
     send: Callable[[WorkItem], int]
+    fits: Callable[[TurnItem], int]
     hub: str = DEFAULT_HUB
     rewinds: Callable[[], Rewinds] = lambda: Rewinds.NO
     keeps_history: bool = False
@@ -94,10 +96,11 @@ class Worker:
     entities: dict[tuple[str, str], str] = field(default_factory=dict)
     on_probation: set[Key] = field(default_factory=set)
     assigned: int = 0  # how many items it has been given since it connected
+    trouble: str = ""  # what may have cost it
 
     def loss(self) -> str:
         """Return what is to be said of items that it had when it was lost."""
-        return f"the stream of {self.name} at {self.peer} ended while it had this"
+        return f"the stream of {self.name} at {self.peer} ended while it had this{self.trouble}"
 
     def has_on_probation(self) -> bool:
         """Whether it has an item that may be what costs workers: it gets no other such item beside it."""

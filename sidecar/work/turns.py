@@ -5,11 +5,12 @@ A turn is out under a token; only its answer under that token counts. All of it 
 
 import asyncio
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
+from sidecar.actors.clock import Clock
 from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Actor, Address
 from sidecar.core.identity import Context
@@ -115,16 +116,12 @@ class TurnWork(ActorLeases[TurnLease]):
             self.recall(lease.actor)
             self._offer(address, self._group_of(instance))
             return
-        turn = turns.begin(state, clock.now(), f"t.{clock.new_id()}")
-        state.tail = turns.after(state, turn)
-        lease.turn, lease.deadline = turn, clock.monotonic() + self._timeout
+        lease.asks_for_history = asked
+        item = _begin(lease, state, past, clock)
+        lease.deadline = clock.monotonic() + self._timeout
         self.out[address] = lease
         self.pasts.use(address, past)
-        new = [turn.started, *(row.event for row in turn.rows)]
-        known = worker.seen.take(address, instance.execution)
-        lease.sent, lease.withheld, lease.asks_for_history = len(past.events), known > 0, asked
-        trace = instance.orchestration_trace
-        too_large = worker.send(TurnItem(instance.id, instance.execution, past, new, lease.token, asked, known, trace))
+        too_large = worker.send(item)
         if too_large:
             self.recall(lease.actor)
             self._wait_for_larger(address, instance, too_large, worker)
@@ -222,6 +219,31 @@ class TurnWork(ActorLeases[TurnLease]):
 
     def _late(self, lease: TurnLease) -> None:
         log.warning("turn timed out", instance=lease.actor.address[1], seconds=self._timeout)
+
+
+def _begin(lease: TurnLease, state: State, past: Past, clock: Clock) -> TurnItem:
+    """Begin the turn of a lease, with as many of the new events as its worker can receive, and close it."""
+    instance, worker, now = state.instance, lease.worker, clock.now()
+    known = worker.seen.take(lease.actor.address, instance.execution)
+    lease.sent, lease.withheld = len(past.events), known > 0
+    turn = lease.turn = turns.begin(state, now, f"t.{clock.new_id()}")
+    of, asked, trace = (instance.id, instance.execution), lease.asks_for_history, instance.orchestration_trace
+    item = TurnItem(*of, past, turn.events, lease.token, asked, known, trace)
+    fits = worker.fits(item)
+    if fits < len(item.new):
+        turn = lease.turn = turns.begin(state, now, turn.token, fits - 1)
+        item = replace(item, new=turn.events)
+    state.tail = turns.after(state, turn)
+    if _outgrows(past, known, worker.max_bytes):
+        text = "history is larger than its worker could receive anew: without this worker the workflow would stall"
+        log.warning(text, instance=instance.id, worker=worker.name, bytes=past.size, limit=worker.max_bytes)
+    return item
+
+
+def _outgrows(past: Past, known: int, limit: int) -> bool:
+    """Whether a past of which a worker has kept `known` events has only now become larger than `limit` bytes."""
+    kept = past.size - sum(map(len, past.events[known:]))
+    return known > 0 and kept <= limit < past.size
 
 
 def stall(at: Context, state: State | None, why: pb.ExecutionStalled) -> Decision:

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.blackbox.harness import App, CallError, Sidecar, until
+from tests.blackbox.harness import DIALECTS, App, CallError, Sidecar, lines, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -95,6 +96,28 @@ def test_a_turn_that_is_too_large_stalls_its_workflow_alone_until_more_may_be_se
     own_sidecar.options = []
     own_sidecar.restart()
     assert app.reconnected().output(id) == 8 * 200_000
+
+
+@pytest.mark.parametrize("sdk", DIALECTS)
+@pytest.mark.parametrize("size", [1_100_000, 4_000_000])
+def test_an_activity_whose_result_is_too_large_fails_alone(
+    own_sidecar: Sidecar, start_app: Starter, tmp_path: Path, sdk: str, size: int
+) -> None:
+    own_sidecar.options = ["--max-message-bytes", "1MiB"]
+    app = start_app(sdk, own_sidecar.start())
+    started, opened = tmp_path / "started", tmp_path / "open"
+    held = {"started": str(started), "until": str(opened), "value": "beside"}
+    beside = app.start("call_activity", {"name": "gate", "value": held})
+    until(lambda: lines(started))
+    state = app.wait(app.start("call_activity", {"name": "repeat", "value": size}))
+    assert state.status == "FAILED"
+    assert state.failure is not None
+    assert "and at most 1048576 are taken" in state.failure["message"]
+    opened.touch()
+    assert app.output(beside) == "beside"
+    assert len(lines(started)) == 1
+    assert len(own_sidecar.logged("answer is too large")) == 1
+    assert len(own_sidecar.logged("worker disconnected")) == 0
 
 
 def test_a_workflow_goes_to_the_worker_that_has_its_version(sidecar_alone: Sidecar, start_app: Starter) -> None:

@@ -20,7 +20,7 @@ from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import Ids
 from sidecar.core.model import Changes, Outcome, Reminder, Reply
 from sidecar.core.operations import Start
-from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem
+from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem, fitting
 from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services import services
@@ -148,8 +148,12 @@ class Hand:
             "turn_filter": Filter(),
             "activity_filter": Filter(),
             "is_full": lambda: False,
+            "fits": self._fits,
         }
         self.worker = Worker(name=name, max_turns=turns, max_activities=activities, send=self._take, **fields | more)
+
+    def _fits(self, item: TurnItem) -> int:
+        return fitting(map(len, item.new), self.worker.max_bytes - sum(map(len, item.past.events[item.known :])))
 
     def _take(self, item: WorkItem) -> int:
         size = _size(item)
@@ -180,7 +184,7 @@ class Hand:
 
 def _size(item: WorkItem) -> int:
     if isinstance(item, TurnItem):
-        return item.past.size + sum(map(len, item.new))
+        return sum(map(len, (*item.past.events[item.known :], *item.new)))
     if isinstance(item, EntityItem):
         return len(item.state or "") + sum(map(len, item.operations))
     return len(item.request)
@@ -251,8 +255,8 @@ class World:
             await self.engine.tasks.drain()
             await asyncio.sleep(0.002)
 
-    async def start(self, instance_id: str, name: str = "flow", **more: Any) -> Reply:
-        started = pb.ExecutionStarted(name=name, input=StringValue(value='"in"'))
+    async def start(self, instance_id: str, name: str = "flow", data: str = '"in"', **more: Any) -> Reply:
+        started = pb.ExecutionStarted(name=name, input=StringValue(value=data))
         execution = f"execution of {instance_id} {self.clock.new_id()}"
         started.instance.instance_id, started.instance.execution_id.value = instance_id, execution
         identity = Identity("default", instance_id, execution)

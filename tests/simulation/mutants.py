@@ -260,8 +260,8 @@ MUTANTS = (
         "rest-of-a-turn-lost",
         "core",
         "core/workflow/turn.py",
-        "    draft.waiting = rest + tuple(",
-        "    draft.waiting = tuple(",
+        "    return tuple(row for row in state.inbox if row.position > end)",
+        "    return tuple(row for row in state.inbox if row.turn > turn.number)",
     ),
     Mutant(
         "stall-is-news-to-the-worker",

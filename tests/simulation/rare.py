@@ -18,6 +18,7 @@ RARE = {
     "the answer to a turn comes too late": r"turn of .*: STALE",
     "the answer to an activity comes too late": r"activity .*: STALE",
     "a turn is taken from a worker that does not answer": r"turn timed out",
+    "a turn goes out with as many events as fit": r"can receive only",
     "a worker hangs up": r"worker \d+ leaves",
     "a link breaks": r"link .* breaks",
     "frames are lost": r"frame lost",

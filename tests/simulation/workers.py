@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.core.model import DEFAULT_HUB, Outcome
-from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem
+from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem, fitting
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 from sidecar.work.pool import Filter, Rewinds, Worker
@@ -50,11 +50,13 @@ class SimWorker:
         self.detached: dict[str, tuple[str, Any]] = {}
         self.may_rewind = False
         self._known = False  # that it writes new histories shows in its first answer
+        self.room = 0  # bytes of new events that it receives at once
         self.worker: Worker
 
     def join(self) -> None:
         """Connect: from now on there is work."""
         size = self.rng.choice([1, 3, 20])
+        self.room = self.rng.choice([1 << 20, 1 << 20, 400])
         self.habits = Habits.draw(self.rng, calm=self.full)
         self.worker = Worker(
             name=f"worker {self._number}",
@@ -66,6 +68,7 @@ class SimWorker:
             activity_filter=Filter(),
             is_full=lambda: False,
             send=self._got,
+            fits=self._fits,
             rewinds=self._rewinds,
             keeps_history=self.habits.keeps,
             max_entities=size,
@@ -90,12 +93,21 @@ class SimWorker:
                 if any(lease.worker is self.worker for lease in self.node.middle.dispatch.turns.out.values()):
                     self.node.violations.append(Violation(f"{self.worker.name} has left and still has a turn"))
 
+    def _fits(self, item: TurnItem) -> int:
+        count = fitting(map(len, item.new), self.room)
+        if count < len(item.new):
+            self.node.note(
+                f"{self.worker.name} can receive only {count} of {len(item.new)} events of {item.instance_id}"
+            )
+        return count
+
     def _got(self, item: WorkItem) -> int:
         try:
             if isinstance(item, TurnItem):
                 past, new = list(item.past.events), list(item.new)
                 self.node.note(f"{self.worker.name} gets turn of {item.instance_id} ({len(past)} + {len(new)} events)")
                 self._check_past(item, past)
+                self._check_room(item, new)
                 self.node.run(self._turn(item, self.habits.past_of(item, self.rng), new), "worker")
             elif isinstance(item, EntityItem):
                 self.node.note(f"{self.worker.name} gets {len(item.operations)} operations of {item.entity_id}")
@@ -113,6 +125,10 @@ class SimWorker:
         before = self._seen.get((self.node.name, item.instance_id, item.execution), [])
         if past[: len(before)] != before:
             raise Violation(f"{item.instance_id}: the past is not what a completed turn covered")
+
+    def _check_room(self, item: TurnItem, new: list[bytes]) -> None:
+        if len(new) > 2 and sum(map(len, new)) > self.room:
+            raise Violation(f"{item.instance_id}: more than one event, and more than its worker receives")
 
     def _check_alone(self, item: ActivityItem) -> None:
         activity, _, number = item.token.rpartition(".")

@@ -19,6 +19,7 @@ def worker(name: str = "w", **more: Any) -> Worker:
         "activity_filter": Filter(),
         "is_full": lambda: False,
         "send": _nothing,
+        "fits": lambda item: len(item.new),
     }
     return Worker(name=name, **fields | more)
 

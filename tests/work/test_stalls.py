@@ -218,8 +218,7 @@ async def test_the_rest_of_the_past_that_a_worker_keeps_is_right_after_a_stall(w
 
 
 async def large(world: World, instance_id: str = "a") -> None:
-    await world.start(instance_id)
-    await world.event(instance_id, "big", "x" * 5_000)
+    await world.start(instance_id, data="x" * 5_000)
 
 
 async def test_a_turn_that_is_too_large_for_every_worker_says_so_and_goes_on_with_a_larger_one(world: World) -> None:

@@ -177,7 +177,7 @@ def answered(draft: Draft, turn: Turn, response: pb.OrchestratorResponse, record
     """
     if record is None or record.log is None:
         raise OvertakenError("the rewind is to be asked for again: the log was not read")
-    stored = list(map(events.decode, [*record.log, turn.started, *(row.event for row in turn.rows)]))
+    stored = list(map(events.decode, [*record.log, *turn.events]))
     action = next((action for action in response.actions if action.WhichOneof("kind") == "rewind"), None)
     history = [] if action is None else _as_stored(stored, action.rewind.new_history)
     if not _can_begin(history):

@@ -36,6 +36,11 @@ def too_large(size: int, limit: int) -> pb.ExecutionStalled:
     return pb.ExecutionStalled(reason=PAYLOAD_SIZE_EXCEEDED, description=text)
 
 
+def answer_too_large(text: str) -> pb.ExecutionStalled:
+    """Return why an instance stalls whose worker answers with more than is taken; the text has both sizes."""
+    return pb.ExecutionStalled(reason=PAYLOAD_SIZE_EXCEEDED, description=f"Payload size exceeded: {text}")
+
+
 def check(instance: Instance, response: pb.OrchestratorResponse) -> None:
     """Check that the worker has the version and the patches that the history was made with.
 

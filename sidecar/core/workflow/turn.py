@@ -1,5 +1,6 @@
 """A turn: what is handed to a worker (`begin`), and what its answer changes (`complete`)."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,14 +20,20 @@ from sidecar.schema import taskhub_pb2 as pb
 
 _STARTED_AND_ONE = 2
 _MOST_TRACE_BYTES = 1024  # an ID and a time take some thirty
+_PART_BYTES = 1024 * 1024  # of events that are moved together: small beside what any worker receives
 _ENDS = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED, Status.CONTINUED_AS_NEW})
 
 
-def begin(state: State, now: int, token: str) -> Turn:
-    """Make the inbox a turn. The caller sets `state.tail` to `after`, so that later arrivals are not part of it."""
+def begin(state: State, now: int, token: str, most: int | None = None) -> Turn:
+    """Make the inbox a turn, or at most its first `most` events, but at least one.
+
+    The caller sets `state.tail` to `after`, so that later arrivals are not part of it.
+    """
     rows = tuple(state.inbox)
     if state.instance.rewind is Rewind.ASKED:
         rows = tuple(row for row in rows if row.turn == state.instance.last_completed_turn + 1)
+    if most is not None:
+        rows = rows[: _end_within(rows, most)]
     time = events.clock_after(rows, max(now, state.instance.workflow_time))
     instance = state.instance
     return Turn(
@@ -40,6 +47,17 @@ def begin(state: State, now: int, token: str) -> Turn:
     )
 
 
+def _end_within(rows: tuple[Row, ...], most: int) -> int:
+    """Return how many of these rows make a turn of at most `most` events, but at least one.
+
+    It ends where the log has the end of a turn, if it can: then nothing has to be moved.
+    """
+    if most >= len(rows):
+        return len(rows)
+    ends = (count for count in range(most, 0, -1) if rows[count - 1].turn < rows[count].turn)
+    return next(ends, max(1, most))
+
+
 def after(state: State, turn: Turn) -> Position:
     """Return where arrivals go while a worker has the turn."""
     return max(state.tail, Position(turn.number + 1, FIRST_ARRIVAL))
@@ -48,11 +66,11 @@ def after(state: State, turn: Turn) -> Position:
 def close_again(state: State, turn: Turn) -> bool:
     """Close a turn over a state that was read anew, as if it had just been handed out; False if it does not fit.
 
-    The turn must cover just what has arrived up to it: else its answer would stand for events that no worker has seen.
+    What it covers must be the first that waits: else its answer would stand for events that no worker has seen.
     """
     instance = state.instance
-    arrived = tuple(row for row in state.inbox if row.turn <= turn.number)
-    if (instance.key, instance.execution, arrived) != (turn.key, turn.execution, turn.rows):
+    first = tuple(state.inbox[: len(turn.rows)])
+    if (instance.key, instance.execution, first) != (turn.key, turn.execution, turn.rows):
         return False
     state.tail = after(state, turn)
     return turn.number > instance.last_completed_turn
@@ -73,10 +91,10 @@ def complete(
     _check_current(state.instance, turn)
     if state.instance.rewind is not Rewind.ASKED:
         stalls.check(state.instance, response)
-    turn, rest = _split(turn, response)
+    turn = _processed(turn, response)
     draft = Draft(at, state, turn.number)
     if record is not None and record.log is not None:
-        draft.lineage = Lineage([*record.log, turn.started, *(row.event for row in turn.rows)], record.lineage)
+        draft.lineage = Lineage([*record.log, *turn.events], record.lineage)
     ending = next((action for action in response.actions if action.WhichOneof("kind") == "complete"), None)
     try:
         if state.instance.rewind is Rewind.ASKED:
@@ -90,7 +108,7 @@ def complete(
     except UnsupportedActionError as error:
         draft = Draft(at, state, turn.number, ending=True)
         ending = _failed_by_us(str(error))
-    draft.waiting = rest + tuple(row for row in state.inbox if row.turn > turn.number)
+    draft.waiting = _behind(state, turn)
     if ending is None:
         return _go_on(draft, turn, response)
     if ending.complete.status == Status.CONTINUED_AS_NEW:
@@ -103,12 +121,17 @@ def processes_nothing(response: pb.OrchestratorResponse) -> bool:
     return response.HasField("num_events_processed") and response.num_events_processed.value < _STARTED_AND_ONE
 
 
-def _split(turn: Turn, response: pb.OrchestratorResponse) -> tuple[Turn, tuple[Row, ...]]:
-    """Return the turn with the events that the worker has processed, and the rest. The first event is its start."""
+def _processed(turn: Turn, response: pb.OrchestratorResponse) -> Turn:
+    """Return the turn with the events that the worker has processed. The first event is its start."""
     if not response.HasField("num_events_processed"):
-        return turn, ()
-    count = max(0, response.num_events_processed.value - 1)
-    return replace(turn, rows=turn.rows[:count]), turn.rows[count:]
+        return turn
+    return replace(turn, rows=turn.rows[: max(0, response.num_events_processed.value - 1)])
+
+
+def _behind(state: State, turn: Turn) -> tuple[Row, ...]:
+    """Return what waits that is no part of a turn."""
+    end = turn.rows[-1].position if turn.rows else Position(turn.number, FIRST_ARRIVAL - 1)
+    return tuple(row for row in state.inbox if row.position > end)
 
 
 def _check_current(instance: Instance, turn: Turn) -> None:
@@ -178,8 +201,20 @@ def _moved(draft: Draft, turn: Turn) -> tuple[Position | None, tuple[Row, ...]]:
     if not draft.waiting or draft.waiting[0].turn > turn.number:
         return None, ()
     moved = [*(row.event for row in draft.waiting), *draft.arrivals]
-    rows = tuple(Row(turn.number + 1, FIRST_ARRIVAL + offset, event) for offset, event in enumerate(moved))
-    return draft.waiting[0].position, rows
+    return draft.waiting[0].position, tuple(_in_parts(moved, turn.number + 1))
+
+
+def _in_parts(moved: Iterable[bytes], number: int) -> Iterator[Row]:
+    """Yield the rows of events that are moved to the turn of this number, and to turns after it when they are many.
+
+    The next turns can then end between two parts, and what waits is not moved again with each of them.
+    """
+    size, index = 0, FIRST_ARRIVAL
+    for event in moved:
+        if size and size + len(event) > _PART_BYTES:
+            number, size, index = number + 1, 0, FIRST_ARRIVAL
+        yield Row(number, index, event)
+        size, index = size + len(event), index + 1
 
 
 def _changes(draft: Draft, instance: Instance, **fields: Any) -> Changes:

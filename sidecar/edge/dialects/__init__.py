@@ -4,9 +4,10 @@ It must not know what an item or answer is for: the core has one neutral form of
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
-from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem
+from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, fitting
 from sidecar.edge.dialects import dapr, inputs, microsoft, older_entities, wire
 from sidecar.edge.dialects.inputs import InputForm
 from sidecar.schema import taskhub_pb2 as pb
@@ -19,6 +20,8 @@ _PAST, _NEW, _TRACE, _CACHED = 3, 4, 8, 9  # fields of the request that a turn i
 _STREAMED = wire.integer(6, 1)
 _MICROSOFT_STREAMING = 1
 _HEADROOM = 64 * 1024  # for what is around the events of an item
+_LENGTHS = 16  # bytes that the lengths in an item, and the time in it, may take more than in an empty one
+_LONGER = 8  # no family's form of an event is so many times as long as the neutral one
 
 
 class Family(NamedTuple):
@@ -99,6 +102,7 @@ class Profile(NamedTuple):
     `ping` is the number of the field that an idle stream is kept alive with (0: none wanted); `in_flight` is how
     many items it takes when it does not say; `max_bytes` the largest item that it can receive. `keeps_history`: it
     keeps the past of instances between turns. `streams_history`: it fetches a past that is too large for a message.
+    `ends_with_ok`: an error would end its work for good, while others wait for all that they run after an OK.
     """
 
     family: Family
@@ -107,6 +111,7 @@ class Profile(NamedTuple):
     max_bytes: int
     keeps_history: bool = False
     streams_history: bool = False
+    ends_with_ok: bool = False
 
 
 def means_older_reuse(metadata: Mapping[str, str | bytes]) -> bool:
@@ -130,7 +135,7 @@ def detect(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest,
         keeps = _DAPR_HISTORY in request.dapr_capabilities
         return Profile(DAPR, 6 if pings else 0, 200, limit - _HEADROOM if pings else small, keeps)
     if "dapr-js-sdk/workflow" in agent or "durabletask-js" in agent:
-        return Profile(NEUTRAL, 0, 100, limit - _HEADROOM)
+        return Profile(NEUTRAL, 0, 100, limit - _HEADROOM, ends_with_ok="dapr-js-sdk/workflow" in agent)
     if any(name in agent for name in ("dapr-sdk-java/", "dapr-sdk-dotnet/", "dapr-sdk-go/", "dapr-durabletask/")):
         return Profile(DAPR, 0, 100, limit - _HEADROOM if "dotnet" in agent else small)
     known = request.HasField("filters") or request.worker_instance_id or set(request.microsoft_capabilities) & {2, 3}
@@ -216,6 +221,20 @@ def encode_turn(family: Family, item: TurnItem, *, streamed: bool = False) -> by
     if known:
         parts.append(wire.frame(_CACHED, wire.integer(1, known)))
     return wire.frame(1, b"".join(parts)) + wire.frame(10, item.token.encode())
+
+
+def fitting_events(family: Family, item: TurnItem, most_bytes: int, *, streams: bool) -> int:
+    """Return how many of the new events of a turn a worker of this family can receive in one message.
+
+    The past has to fit beside them unless the worker `streams` it.
+    """
+    if item.past.size + sum(map(len, item.new)) < most_bytes // _LONGER:
+        return len(item.new)
+    past = item.past.frames(family.name, lambda event: encode_event(family, _PAST, event))
+    beside = 0 if streams else len(past.joined) - past.upto(item.known)[1]
+    around = len(encode_turn(family, replace(item, new=[]), streamed=True)) + _LENGTHS
+    sizes = (len(encode_event(family, _NEW, event)) for event in item.new)
+    return fitting(sizes, most_bytes - beside - around)
 
 
 def encode_event(family: Family, number: int, event: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """The few pieces of the protobuf wire format that are written and read by hand, to join kept bytes. Pure."""
 
+from collections.abc import Collection
 from typing import Any
 
 from google.protobuf.message import Message
@@ -57,6 +58,27 @@ def field(message: bytes, number: int) -> bytes | None:
         else:
             return None
     return None
+
+
+def only(message: bytes, numbers: Collection[int]) -> bytes:
+    """Return a message with only the fields of these numbers; stops at what it cannot read."""
+    kept, position = [], 0
+    while position < len(message):
+        begin = position
+        key, position = _read(message, position)
+        kind = key & 7
+        if kind == 0:
+            _, position = _read(message, position)
+        elif kind == 2:
+            size, position = _read(message, position)
+            position += size
+        elif kind in (1, 5):
+            position += 8 if kind == 1 else 4
+        else:
+            break
+        if key >> 3 in numbers:
+            kept.append(message[begin:position])
+    return b"".join(kept)
 
 
 def _read(message: bytes, position: int) -> tuple[int, int]:

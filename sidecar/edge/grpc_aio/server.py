@@ -74,6 +74,8 @@ class GrpcServer:
     ) -> None:
         self._marks = (high_water_bytes, high_water_messages)
         self._running: set[asyncio.Task[Any]] = set()
+        self._max_receive_bytes = max_receive_bytes
+        self.unread: Callable[[Call, int], None] = lambda call, most_bytes: None
         methods = {
             **{method: self._unary(method, handler) for method, handler in handlers.unary.items()},
             **{method: self._stream(method, handler) for method, handler in handlers.stream.items()},
@@ -144,14 +146,28 @@ class GrpcServer:
         await self._current.start()
 
     def _unary(self, method: str, handler: ports.UnaryHandler) -> _Method:
-        async def serve(request: bytes, context: _Context) -> bytes:
+        async def serve(_requests: object, context: _Context) -> bytes:
             self._track()
             try:
-                return await handler(_call(method, context), request)
+                call = _call(method, context)
+                return await handler(call, await self._request(call, context))
             except (Exception, asyncio.CancelledError) as error:
                 await _end(method, context, error)
 
-        return grpc.unary_unary_rpc_method_handler(cast(Any, serve))
+        # A handler of this kind is there before the request, and so learns of one that cannot be received.
+        return grpc.stream_unary_rpc_method_handler(cast(Any, serve))
+
+    async def _request(self, call: Call, context: _Context) -> bytes:
+        request = await context.read()
+        if request is not EOF:
+            return request
+        try:
+            # Of a request that is too large, as of a cancelled call, grpc knows only a moment later.
+            await asyncio.sleep(SETTLE_SECONDS)
+        except asyncio.CancelledError:
+            self.unread(call, self._max_receive_bytes)
+            raise
+        raise Refused(StatusCode.INVALID_ARGUMENT, "the call has no request")
 
     def _stream(self, method: str, handler: ports.StreamHandler) -> _Method:
         async def serve(request: bytes, context: _Context) -> None:

@@ -48,10 +48,14 @@ class _Places:
 
 
 class Admission:
-    """Puts the checks around handlers. At most so many calls are under way at once, and so many workers connected."""
+    """Puts the checks around handlers.
 
-    def __init__(self, tokens: ApiTokens, *, most_calls: int, most_workers: int) -> None:
+    At most so many calls are under way at once, each of at most so many bytes, and so many workers connected.
+    """
+
+    def __init__(self, tokens: ApiTokens, *, most_bytes: int, most_calls: int, most_workers: int) -> None:
         self._tokens = tokens
+        self._most_bytes = most_bytes
         again = "try again in a moment, or raise"
         self._calls = _Places(most_calls, f"{most_calls} calls are under way, as many as may be: {again} --max-calls")
         text = f"{most_workers} workers are connected, as many as may be: {again} --max-workers"
@@ -60,7 +64,8 @@ class Admission:
     def guarded(self, handlers: Handlers, *, answers: Collection[str], workers: Collection[str]) -> Handlers:
         """Return handlers that admit a call before they serve it.
 
-        `answers` are the paths that are never refused for want of room, `workers` those whose calls are workers.
+        `answers` are the paths that are never refused for want of room or for their size, `workers` those whose calls
+        are workers.
         """
 
         def room(path: str) -> _Room:
@@ -69,7 +74,10 @@ class Admission:
             return nullcontext() if path in answers else self._calls
 
         return Handlers(
-            unary={path: self._unary(handler, room(path)) for path, handler in handlers.unary.items()},
+            unary={
+                path: self._unary(handler if path in answers else self._sized(handler), room(path))
+                for path, handler in handlers.unary.items()
+            },
             stream={path: self._stream(handler, room(path)) for path, handler in handlers.stream.items()},
             duplex={path: self._duplex(handler, room(path)) for path, handler in handlers.duplex.items()},
         )
@@ -102,6 +110,18 @@ class Admission:
             raise
         await task
 
+    def _sized(self, handler: UnaryHandler) -> UnaryHandler:
+        async def serve(call: Call, request: bytes) -> bytes:
+            self._check_size(request)
+            return await handler(call, request)
+
+        return serve
+
+    def _check_size(self, request: bytes) -> None:
+        if len(request) > self._most_bytes:
+            text = f"the request has {len(request)} bytes, at most {self._most_bytes} are taken"
+            raise Refused(StatusCode.RESOURCE_EXHAUSTED, f"{text}: send less, or raise --max-message-bytes")
+
     def _unary(self, handler: UnaryHandler, room: _Room) -> UnaryHandler:
         async def serve(call: Call, request: bytes) -> bytes:
             self._check(call)
@@ -113,6 +133,7 @@ class Admission:
     def _stream(self, handler: StreamHandler, room: _Room) -> StreamHandler:
         async def serve(call: Call, request: bytes, out: Outflow) -> None:
             self._check(call)
+            self._check_size(request)
             with room:
                 await self._while_valid(call, handler(call, request, out))
 

@@ -6,6 +6,8 @@ UNAVAILABLE.
 
 import asyncio
 
+import structlog
+
 from sidecar.config.settings import Settings
 from sidecar.edge.peer.forward import Forwarder
 from sidecar.edge.rpc import Methods, guarded
@@ -23,6 +25,7 @@ from sidecar.work.memory import Memory
 
 SERVICE = "/TaskHubSidecarService/"
 WORK = SERVICE + "GetWorkItems"
+log = structlog.get_logger(__name__)
 _NEW_WORK = frozenset({"StartInstance", "RaiseEvent", "SignalEntity", "RestartInstance", "RerunWorkflowFromEvent"})
 
 
@@ -34,13 +37,14 @@ class TaskHub:
     ) -> None:
         self._forwarder = forwarder
         self._memory = memory
+        self._streams = streams
         self.stopping = asyncio.Event()
         self.closing = asyncio.Event()
         self._hubs = Hubs(settings.task_hubs)
         self._clients = Clients(services.clients, streams, self.closing)
         self._many = Many(services, self._hubs, settings)
         self._again = Again(services.clients, services.administration)
-        self._answers = Answers(services.answers, streams, self.closing)
+        self._answers = Answers(services.answers, streams, self.closing, settings.max_message_bytes)
         self._entities = EntityCalls(services.entities)
 
     def handlers(self) -> Handlers:
@@ -58,6 +62,17 @@ class TaskHub:
     def answers(self) -> frozenset[str]:
         """Return the paths by which workers answer."""
         return frozenset(SERVICE + name for name in self._answers.methods())
+
+    def unread(self, call: Call, most_bytes: int) -> None:
+        """Take note that the request of a call could not be received, which is of more than so many bytes or broke off.
+
+        A worker whose answer that was may end its stream for it.
+        """
+        log.warning(
+            "request was not received: too large, or broken off", method=call.method, peer=call.peer, limit=most_bytes
+        )
+        if call.method in self.answers():
+            self._streams.unread(call.peer, most_bytes)
 
     def calls(self) -> Methods:
         """Return the calls of clients by RPC, as this app does them for itself or for another app's clients."""

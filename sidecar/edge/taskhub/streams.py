@@ -11,11 +11,12 @@ from sidecar.edge import dialects
 from sidecar.edge.dialects import Family, Profile, inputs
 from sidecar.edge.dialects.inputs import InputForm
 from sidecar.edge.rpc import hub_of
-from sidecar.edge.transport.ports import Call, Closed, Outflow
+from sidecar.edge.transport.ports import Call, Closed, Outflow, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.work.dispatch import Dispatch
 from sidecar.work.pool import Filter, Rewinds, Worker
 
+_AFTER_REFUSAL = 5.0  # seconds in which a worker whose answer was refused ends its stream for that reason
 log = structlog.get_logger(__name__)
 
 
@@ -32,6 +33,7 @@ class WorkerStream:
         self.sent_items = 0
         self.sent_bytes = 0
         self.worker: Worker | None = None
+        self.refused_at = -_AFTER_REFUSAL  # the monotonic time at which an answer of its worker ended with an error
 
     def send(self, item: WorkItem) -> int:
         """Write an item; return 0, or its size when the worker could not receive it.
@@ -51,6 +53,11 @@ class WorkerStream:
             self.filled.set()
         return 0
 
+    def fits(self, item: TurnItem) -> int:
+        """Return how many of the new events of a turn the worker can receive."""
+        profile = self.profile
+        return dialects.fitting_events(self._family_of(item), item, profile.max_bytes, streams=profile.streams_history)
+
     def rewinds(self) -> Rewinds:
         """Return whether the worker can write the new history of an instance that is rewound."""
         if not self.may_rewind or self.family in (dialects.DAPR, dialects.DAPR_DETACHING):
@@ -66,12 +73,15 @@ class WorkerStream:
 
     def _turn(self, item: TurnItem) -> bytes:
         """Return a turn; without its past, which is asked for later, when that does not fit and the worker can ask."""
-        # Only one family has the question for a new history; who gets it is taken for a member.
-        family = dialects.reading(dialects.MICROSOFT if item.rewind else self.family, self.input_form)
+        family = self._family_of(item)
         message = dialects.encode_turn(family, item)
         if len(message) > self.profile.max_bytes and self.profile.streams_history:
             return dialects.encode_turn(family, item, streamed=True)
         return message
+
+    def _family_of(self, item: TurnItem) -> Family:
+        """Return the family that a turn is written for. Only one has the question for a new history."""
+        return dialects.reading(dialects.MICROSOFT if item.rewind else self.family, self.input_form)
 
     async def idle(self, closing: asyncio.Event) -> bool:
         """Wait until there is something to do: room to make, or a ping to send. False when closing."""
@@ -109,6 +119,21 @@ class Streams:
                 if stream.worker is not None and not family.entities:
                     stream.worker.max_entities = 0
 
+    def refused(self, peer: str) -> None:
+        """An answer that came over a connection ended with an error."""
+        for stream in self._by_peer.get(peer, ()):
+            stream.refused_at = self._dispatch.engine.clock.monotonic()
+
+    def unread(self, peer: str, most_bytes: int) -> None:
+        """An answer could not even be received: if its worker goes for it, what it had shall say so."""
+        for stream in self._by_peer.get(peer, ()):
+            if stream.worker is not None:
+                stream.worker.trouble = f", after an answer of more than {most_bytes} bytes, or one that broke off"
+
+    def _was_refused(self, stream: WorkerStream) -> bool:
+        """Whether a worker may have ended its stream because an answer of it was refused."""
+        return self._dispatch.engine.clock.monotonic() - stream.refused_at < _AFTER_REFUSAL
+
     def family_of(self, call: Call) -> Family:
         """Return the family of a client: as its call tells, else as the workers that are here, or were, have shown."""
         told = dialects.client_family(call.metadata)
@@ -119,7 +144,11 @@ class Streams:
         return families.pop() if len(families) == 1 else dialects.NEUTRAL
 
     async def serve(self, call: Call, request: pb.GetWorkItemsRequest, out: Outflow, closing: asyncio.Event) -> None:
-        """Be a worker until the stream ends; returns, which ends it with OK, when the sidecar closes."""
+        """Be a worker until the stream ends: also when the sidecar closes, with OK for a worker that needs it.
+
+        Raises:
+            Refused: the sidecar closes; others come back at once after an error.
+        """
         profile = dialects.detect(call.metadata, request, self._most_bytes)
         may_rewind = dialects.may_rewind(call.metadata, request)
         stream = WorkerStream(profile, out, may_rewind=may_rewind, input_form=inputs.form_of(call.metadata))
@@ -136,12 +165,14 @@ class Streams:
                     self._dispatch.pump()
                 elif profile.ping:
                     out.send(dialects.encode_ping(profile))
+            if not profile.ends_with_ok:
+                raise Refused(StatusCode.UNAVAILABLE, "the sidecar is stopping: connect again in a moment")
         finally:
             self._last = [stream]
             self._by_peer[call.peer].remove(stream)
             if not self._by_peer[call.peer]:
                 del self._by_peer[call.peer]
-            self._dispatch.remove_worker(worker)
+            self._dispatch.remove_worker(worker, farewell=self._was_refused(stream))
             log.info(
                 "worker disconnected",
                 worker=worker.name,
@@ -169,6 +200,7 @@ def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Work
         activity_filter=_filter(filters.activities, any_case=any_case) if given else Filter(),
         is_full=lambda: stream.out.full,
         send=stream.send,
+        fits=stream.fits,
         rewinds=stream.rewinds,
         keeps_history=stream.profile.keeps_history,
         streams_history=stream.profile.streams_history,

@@ -128,7 +128,13 @@ class Tls(NamedTuple):
 
 
 class Server(Protocol):
-    """Answers calls on its addresses. Built inside the running loop; started and stopped once."""
+    """Answers calls on its addresses. Built inside the running loop; started and stopped once.
+
+    `unread` is told of each unary call whose request could not be received, and how many bytes one may have: this one
+    had more, or broke off.
+    """
+
+    unread: Callable[[Call, int], None]
 
     async def listen(self, host: str, port: int, tls: Callable[[], Tls] | None = None) -> int:
         """Bind an address before `start`, and return the port; 0 takes a free one.

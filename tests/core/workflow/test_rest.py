@@ -1,9 +1,11 @@
 """E.5, numEventsProcessed: what a worker did not process of a turn is first in the next one."""
 
 import pytest
-from google.protobuf.wrappers_pb2 import Int32Value
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from sidecar.core.model import Position, Row, Status
+from sidecar.core import operations
+from sidecar.core.model import Position, Row, State, Status, Turn
+from sidecar.core.workflow import state as states
 from sidecar.core.workflow import turn as turns
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import Flow, end, kinds, renew, task
@@ -102,3 +104,58 @@ def test_an_execution_that_ends_keeps_its_log_in_order(flow: Flow) -> None:
 def test_an_answer_that_took_no_event_but_the_start_of_the_turn_processed_nothing(count: int, nothing: bool) -> None:
     assert turns.processes_nothing(pb.OrchestratorResponse(**processed(count))) is nothing
     assert not turns.processes_nothing(pb.OrchestratorResponse())
+
+
+# ---------------------------------------------------------------- turns that are handed out in part
+
+
+def begin_part(flow: Flow, most: int) -> Turn:
+    turn = turns.begin(flow.state, flow.now, "token", most)
+    flow.state.tail = turns.after(flow.state, turn)
+    return turn
+
+
+@pytest.mark.parametrize(("most", "expected"), [(-1, 1), (0, 1), (1, 1), (2, 2), (3, 3), (9, 3)])
+def test_a_turn_has_at_most_so_many_events_and_at_least_one(flow: Flow, most: int, expected: int) -> None:
+    assert names(begin_part(flow, most).rows) == ["a", "b", "c"][:expected]
+
+
+def test_what_was_not_handed_out_comes_next_before_what_arrived_meanwhile(flow: Flow) -> None:
+    turn = begin_part(flow, 1)
+    flow.event("d")
+    flow.complete(turn, task(7))
+    assert names(flow.begin().rows) == ["b", "c", "d"]
+
+
+def test_a_worker_may_take_some_of_what_was_handed_out(flow: Flow) -> None:
+    flow.complete(begin_part(flow, 2), task(7), **processed(2))
+    assert names(flow.begin().rows) == ["b", "c"]
+
+
+def test_a_part_that_waited_through_a_reload_counts_for_what_it_had(flow: Flow) -> None:
+    turn = begin_part(flow, 2)
+    again = states.load(flow.instance, State(flow.instance), list(flow.state.inbox))
+    assert turns.close_again(again, turn)
+    other = states.load(flow.instance, State(flow.instance), list(flow.state.inbox[1:]))
+    assert not turns.close_again(other, turn)
+
+
+def test_much_that_waits_is_moved_once_and_not_with_each_turn() -> None:
+    flow = Flow().start()
+    flow.turn()
+    for _ in range(64):
+        flow.take(operations.raise_event(flow.at, flow.live, "much", StringValue(value="x" * 100_000)))
+    moved, count = 0, 0
+    while flow.state.inbox:
+        turn = begin_part(flow, 15)
+        count += 1
+        changes = flow.complete(turn)
+        moved += sum(len(row.event) > 100_000 for row in changes.append)
+    assert moved == 64 - 15
+    assert count == 6
+
+
+def test_a_turn_ends_where_the_log_has_the_end_of_one(flow: Flow) -> None:
+    flow.begin()
+    flow.event("d").event("e")
+    assert names(begin_part(flow, 4).rows) == ["a", "b", "c"]

@@ -46,6 +46,21 @@ def test_a_field_is_found_where_it_was_written(fields: list[tuple[int, bytes]], 
     assert wire.field(message, tag) == next((value for number, value in fields if number == tag), None)
 
 
+@given(EVENTS, st.sets(st.sampled_from([field.number for field in pb.HistoryEvent.DESCRIPTOR.fields])))
+def test_only_the_fields_that_are_wanted_are_left(event: pb.HistoryEvent, numbers: set[int]) -> None:
+    left = pb.HistoryEvent()
+    left.CopyFrom(event)
+    for field, _ in event.ListFields():
+        if field.number not in numbers:
+            left.ClearField(field.name)
+    assert pb.HistoryEvent.FromString(wire.only(event.SerializeToString(), numbers)) == left
+
+
+@given(st.binary(max_size=300), st.sets(st.integers(1, 40)))
+def test_leaving_fields_out_of_any_bytes_ends(message: bytes, numbers: set[int]) -> None:
+    assert len(wire.only(message, numbers)) <= len(message)
+
+
 @given(st.binary(max_size=300), st.integers(1, 40))
 def test_looking_for_a_field_in_any_bytes_ends(message: bytes, tag: int) -> None:
     found = wire.field(message, tag)

@@ -47,6 +47,22 @@ def test_a_turn_has_its_ids_its_events_in_order_and_its_token(family: Family) ->
     assert request[4] == raised[1:]
 
 
+@families
+@pytest.mark.parametrize("streams", [False, True])
+def test_as_many_new_events_fit_as_the_item_has_room_for(family: Family, *, streams: bool) -> None:
+    """All that fit are below the limit, and one more is above it, but for a few bytes."""
+    past = Past([events.orchestrator_started(1_000_000), started(), *[scheduled()] * 20])
+    new = [events.orchestrator_started(2_000_000), *[scheduled()] * 50]
+    for most in range(1_000, 4_000, 7):
+        count = dialects.fitting_events(family, turn(past, *new), most, streams=streams)
+        sizes = [
+            len(dialects.encode_turn(family, turn(past, *new[:upto]), streamed=streams)) for upto in (count, count + 1)
+        ]
+        assert (sizes[0] <= most) or count == 0
+        assert sizes[1] > most - 32 or count == len(new)
+    assert dialects.fitting_events(family, turn(past, *new), MIB, streams=streams) == len(new)
+
+
 def test_only_dapr_finds_the_router_in_slot_30() -> None:
     for family in ALL:
         event = pb.HistoryEvent.FromString(family.event(started()))

@@ -103,14 +103,33 @@ async def test_a_worker_that_cannot_fetch_is_not_sent_what_it_cannot_receive(nod
     assert REQUIRES_STREAMING in turn[:200]
 
 
-@pytest.mark.slow
-async def test_a_turn_whose_news_alone_are_too_large_stalls(node: Node) -> None:
-    """E.8: nothing helps there but a worker that receives more."""
+async def test_news_that_are_too_large_together_come_in_turns_of_as_many_as_fit(node: Node) -> None:
     await node.begin("a")
     for _ in range(9):
         event = pb.RaiseEventRequest(instance_id="a", name="e", input=StringValue(value="x" * 10_000))
         await node.call("RaiseEvent", event)
     stream = await work_items(node.channel, STREAMS)
+    counts = []
+    while sum(counts) < 9:
+        turn, token = await received(stream)
+        assert len(turn) <= LIMIT // 2
+        counts.append(raised(fields(turn)[4]))
+        actions = [end()] if sum(counts) == 9 else []
+        answer = pb.OrchestratorResponse(instance_id="a", completion_token=token, actions=actions)
+        await node.call("CompleteOrchestratorTask", answer)
+    assert counts == [6, 3]
+    assert (await node.outcome("a", 3.0)).status == COMPLETED
+
+
+@pytest.mark.slow
+async def test_a_turn_whose_news_alone_are_too_large_stalls(node: Node) -> None:
+    """E.8: nothing helps there but a worker that receives more."""
+    stream = await work_items(node.channel, STREAMS)
+    await node.begin("a")
+    _, token = await received(stream)
+    await node.call("CompleteOrchestratorTask", pb.OrchestratorResponse(instance_id="a", completion_token=token))
+    event = pb.RaiseEventRequest(instance_id="a", name="e", input=StringValue(value="x" * 90_000))
+    await node.call("RaiseEvent", event)
     with pytest.raises(TimeoutError):
         await received(stream)
     request = pb.RaiseEventRequest(instance_id="a", name="e")

@@ -390,7 +390,7 @@ async def test_a_store_that_fails_is_unavailable_and_a_full_one_is_said_to_be_bu
 
 
 async def test_while_stopping_only_answers_of_workers_are_taken(tmp_path: Path) -> None:
-    """D.4 draining, E.6: calls are UNAVAILABLE, and streams end with OK once nobody can connect again."""
+    """D.4 draining, E.6: calls are UNAVAILABLE, and streams end with it too once nobody can connect again."""
     node = await Node.start("orders", tmp_path, drain_timeout=5.0)
     stream = await work_items(node.channel)
     await node.begin("a")
@@ -413,8 +413,31 @@ async def test_while_stopping_only_answers_of_workers_are_taken(tmp_path: Path) 
         await node.serving
     stopping = asyncio.create_task(node.stop())
     async with asyncio.timeout(2.0):
-        assert await stream.receive() is None, "no activity was handed out, and the stream ends with OK"
+        with pytest.raises(Refused) as refused:
+            await stream.receive()
+    assert refused.value.status is StatusCode.UNAVAILABLE, "no activity was handed out"
     await stopping
+
+
+@pytest.mark.parametrize(
+    ("agent", "ends"),
+    [
+        ("dapr-js-sdk/workflow", grpc.StatusCode.OK),
+        ("durabletask-js", grpc.StatusCode.UNAVAILABLE),
+        ("dapr-sdk-dotnet/v1.18.0", grpc.StatusCode.UNAVAILABLE),
+        ("dapr-durabletask/rust", grpc.StatusCode.UNAVAILABLE),
+        ("anything", grpc.StatusCode.UNAVAILABLE),
+    ],
+)
+async def test_a_stream_ends_as_its_worker_comes_back_best(tmp_path: Path, agent: str, ends: grpc.StatusCode) -> None:
+    """E.6: one takes an error for the end of its work, others wait after an OK for all that they run."""
+    node = await Node.start("orders", tmp_path)
+    options = [("grpc.primary_user_agent", agent)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{node.ports.grpc[0]}", options) as channel:
+        stream = channel.unary_stream(SERVICE + "GetWorkItems")(b"")
+        await until(lambda: node.sidecar.dispatch.pool.workers)
+        await node.stop()
+        assert await stream.code() is ends
 
 
 async def test_a_wait_ends_when_the_sidecar_closes(tmp_path: Path) -> None:

@@ -97,6 +97,27 @@ async def test_a_message_above_the_limit_is_refused_and_the_connection_lives_on(
     assert await stream.receive() == b"still here"
 
 
+async def test_the_server_says_which_request_it_could_not_receive(network: Network):
+    server = network.server(Handlers(unary={"/t/echo": echo, "/t/grow": grow}), max_receive_bytes=MIB)
+    port = await server.listen("127.0.0.1", 0)
+    await server.start()
+    channel = network.channel(port)
+    unread: list[tuple[str, int]] = []
+    server.unread = lambda call, most: unread.append((call.method, most))
+    await too_large(channel, "/t/echo", bytes(2 * MIB))
+    assert await channel.unary("/t/echo", b"x") == b"x"
+    assert unread == [("/t/echo", MIB)]
+
+
+async def test_a_call_without_a_request_is_refused(network: Network):
+    channel = await network.connect(Handlers(unary={"/t/echo": echo}))
+    call = channel.duplex("/t/echo")
+    await call.done_sending()
+    with pytest.raises(Refused) as refused:
+        await call.receive()
+    assert refused.value.status is StatusCode.INVALID_ARGUMENT
+
+
 @pytest.mark.slow
 async def test_500_streams_and_2000_calls_at_once_all_succeed(network: Network):
     held = Held()
