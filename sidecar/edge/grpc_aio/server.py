@@ -1,6 +1,7 @@
 """The server of the transport on grpc.aio."""
 
 import asyncio
+import time
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, cast
@@ -16,6 +17,7 @@ from sidecar.edge.grpc_aio.common import (
     MIB,
     this_task_is_cancelled,
 )
+from sidecar.edge.grpc_aio.connections import Connections
 from sidecar.edge.transport import ports
 from sidecar.edge.transport.ports import Call, Closed, Metadata, Refused, StatusCode, Tls
 from sidecar.edge.transport.send_queue import SendQueue
@@ -76,6 +78,7 @@ class GrpcServer:
         self._running: set[asyncio.Task[Any]] = set()
         self._max_receive_bytes = max_receive_bytes
         self.unread: Callable[[Call, int], None] = lambda call, most_bytes: None
+        self._connections = Connections()
         methods = {
             **{method: self._unary(method, handler) for method, handler in handlers.unary.items()},
             **{method: self._stream(method, handler) for method, handler in handlers.stream.items()},
@@ -184,6 +187,7 @@ class GrpcServer:
     async def _flow(self, method: str, context: _Context, start: _Start) -> None:
         """Run a handler beside the writer of its outflow, until both are done or the client is gone."""
         self._track()
+        began = time.monotonic()
         outflow = SendQueue(*self._marks)
         handling = asyncio.create_task(_run(method, context, start, outflow), name=method)
         handling.add_done_callback(lambda _: outflow.close())
@@ -192,6 +196,8 @@ class GrpcServer:
             await context.send_initial_metadata(())
             await outflow.pump(context.write)
         except (Exception, asyncio.CancelledError) as error:
+            # Looked at first of all: a caller that stops closes its connection a moment later.
+            outflow.cancelled = self._connections.is_open(_peer(context), began)
             outflow.close()
             await _abandon(method, handling)
             if isinstance(error, grpc.aio.BaseError):
@@ -272,9 +278,13 @@ def _call(method: str, context: _Context) -> Call:
         method=method,
         metadata=dict(cast(Metadata, context.invocation_metadata() or ())),
         deadline=context.time_remaining(),
-        peer=urllib.parse.unquote(context.peer()),
+        peer=_peer(context),
         identity=tuple(name.decode() for name in names),
     )
+
+
+def _peer(context: _Context) -> str:
+    return urllib.parse.unquote(context.peer())
 
 
 async def _run(method: str, context: _Context, start: _Start, outflow: ports.Outflow) -> None:

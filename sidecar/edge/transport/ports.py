@@ -89,6 +89,13 @@ class Outflow(Protocol):
     async def drained(self) -> None:
         """Return when not full; a writer that had to wait has room for several. Raises Closed like `send`."""
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the call was cancelled while its connection lived: not by the end of the caller's process.
+
+        False as long as the call runs, and where that cannot be told.
+        """
+
 
 UnaryHandler = Callable[[Call, bytes], Awaitable[bytes]]
 StreamHandler = Callable[[Call, bytes, Outflow], Coroutine[Any, Any, None]]

@@ -23,6 +23,7 @@ class SendQueue:
         self._queue: deque[bytes] = deque()
         self._bytes = 0
         self._closed = False
+        self.cancelled = False
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()

@@ -64,6 +64,11 @@ class Client:
         self._writer.transport.abort()
         await asyncio.wait([self._reading])
 
+    async def end(self) -> None:
+        """Close the connection without a word in HTTP/2."""
+        self._writer.close()
+        await asyncio.wait([self._reading])
+
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
             while True:

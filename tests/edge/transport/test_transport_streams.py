@@ -1,11 +1,13 @@
 """The contract of the transport: streams, calls with messages both ways, and a side that is slow."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
 
 from sidecar.edge.transport.ports import Call, Closed, Handlers, Outflow, Refused, StatusCode
+from tests.edge.transport.http2 import Client
 from tests.edge.transport.network import SOON, Held, Network, echo, open_stream, rest, until
 
 pytestmark = pytest.mark.slow
@@ -315,3 +317,44 @@ async def test_a_server_that_does_not_read_holds_the_sender_back(network: Networ
     call.cancel()
     with pytest.raises(Closed):
         await sending
+
+
+async def test_a_stream_that_its_caller_cancels_says_so(network: Network):
+    held = Held()
+    port = await network.serve(Handlers(stream={"/t/held": held.stream}))
+    channel = network.channel(port)
+    call = await open_stream(channel, "/t/held")
+    await until(lambda: held.started == 1)
+    assert not held.outflows[0].cancelled
+    call.cancel()
+    await until(lambda: held.cancelled == 1)
+    assert held.outflows[0].cancelled
+
+
+@pytest.mark.parametrize("how", ["reset", "end"])
+async def test_a_caller_that_is_killed_has_not_cancelled(network: Network, how: str):
+    """The system closes the sockets of a process that is killed, and resets those that it had not read from."""
+    held = Held()
+    port = await network.serve(Handlers(stream={"/t/held": held.stream}))
+    async with Client.connect(port) as client:
+        client.call(b"/t/held")
+        await until(lambda: held.started == 1)
+        await (client.drop() if how == "reset" else client.end())
+        await until(lambda: held.cancelled == 1)
+    assert not held.outflows[0].cancelled
+
+
+async def test_one_connection_of_many_is_told_from_the_others(network: Network):
+    held = Held()
+    port = await network.serve(Handlers(stream={"/t/held": held.stream}))
+    calls = [await open_stream(network.channel(port), "/t/held") for _ in range(10)]
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(Client.connect(port)) for _ in range(10)]
+        for client in clients:
+            client.call(b"/t/held")
+        await until(lambda: held.started == 20)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*(client.end() for client in clients))
+        await until(lambda: held.cancelled == 20)
+    assert sum(outflow.cancelled for outflow in held.outflows) == 10
