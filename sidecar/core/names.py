@@ -11,6 +11,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ENTITY = re.compile(r"@([^@]+)@(.+)\Z", re.DOTALL)
 
 
+def is_told(told: str | None, name: str) -> bool:
+    """Whether what a worker says that it does not know is this name; "" says no name, None nothing at all."""
+    return told is not None and told.casefold() in ("", name.casefold())
+
+
 def invalid_app_id(app: str) -> str | None:
     """Say what is wrong with an app ID, or return None when it may exist."""
     if _APP_ID.match(app):

@@ -12,21 +12,24 @@ import structlog
 from sidecar.actors.reminders import Reminders
 from sidecar.actors.residents import Address, Decide
 from sidecar.actors.store_outage import held
-from sidecar.core import events
+from sidecar.core import events, names
 from sidecar.core.entity import entity
 from sidecar.core.errors import OvertakenError
 from sidecar.core.identity import Context
-from sidecar.core.model import DONE, Decision, Outcome, Reply, State
+from sidecar.core.model import DONE, Decision, Outcome, Reminder, Reply, State
 from sidecar.core.workflow import propagated_history
 from sidecar.core.workflow import turn as turns
 from sidecar.core.workflow.rewind import Record
 from sidecar.core.workflow.stalls import StalledError
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
+from sidecar.work import pool
+from sidecar.work.activities import group_of
 from sidecar.work.answer_chunks import BrokenAnswerError
 from sidecar.work.dispatch import Dispatch
 from sidecar.work.entities import EntityLease
-from sidecar.work.leases import is_valid
+from sidecar.work.leases import ActorLeases, L, is_valid
+from sidecar.work.pool import FilterOf
 from sidecar.work.turns import TurnLease, stall
 
 _LONGEST_NUMBER = 18  # digits of an order number: any such number fits a column
@@ -40,6 +43,7 @@ class WorkerAnswers:
 
     def __init__(self, dispatch: Dispatch, reminders: Reminders) -> None:
         self._engine = dispatch.engine
+        self._pool = dispatch.pool
         self._turns = dispatch.turns
         self._activities = dispatch.activities
         self._entities = dispatch.entities
@@ -47,17 +51,24 @@ class WorkerAnswers:
 
     # ------------------------------------------------------------ turns
 
-    async def complete_turn(self, hub: str, peer: str, response: pb.OrchestratorResponse) -> Reply:
-        """Take a worker's answer to a turn, or a part of it, in neutral form; a part has its effect with the last."""
-        return await self._to_its_end(self._complete_turn(hub, peer, response))
+    async def complete_turn(
+        self, hub: str, peer: str, response: pb.OrchestratorResponse, unknown: str | None = None
+    ) -> Reply:
+        """Take a worker's answer to a turn, or a part of it, in neutral form; a part has its effect with the last.
 
-    async def _complete_turn(self, hub: str, peer: str, response: pb.OrchestratorResponse) -> Reply:
+        `unknown` is the name that it does not know if that is what it answers, "" if it does not say which.
+        """
+        return await self._to_its_end(self._complete_turn(hub, peer, response, unknown))
+
+    async def _complete_turn(
+        self, hub: str, peer: str, response: pb.OrchestratorResponse, unknown: str | None
+    ) -> Reply:
         token = response.completion_token
         lease = self._turns.leased((_hub_of(token, hub), response.instance_id), token, peer)
         if lease is None:
             return _answers_nothing("turn", peer, token)
         whole = self._joined(lease, response)
-        if whole is None:
+        if whole is None or self._handed_on(self._turns, lease, unknown, pool.of_turns):
             return STALE
         self._turns.answered(lease, whole)
         try:
@@ -121,11 +132,18 @@ class WorkerAnswers:
 
     # ------------------------------------------------------------ activities
 
-    async def complete_activity(self, hub: str, peer: str, response: pb.ActivityResponse) -> Reply:
-        """Take a worker's answer to an activity; the first one counts, whoever it comes from."""
-        return await self._to_its_end(self._complete_activity(hub, peer, response))
+    async def complete_activity(
+        self, hub: str, peer: str, response: pb.ActivityResponse, unknown: str | None = None
+    ) -> Reply:
+        """Take a worker's answer to an activity; the first one counts, whoever it comes from.
 
-    async def _complete_activity(self, hub: str, peer: str, response: pb.ActivityResponse) -> Reply:
+        `unknown` is the name that it does not know if that is what it answers.
+        """
+        return await self._to_its_end(self._complete_activity(hub, peer, response, unknown))
+
+    async def _complete_activity(
+        self, hub: str, peer: str, response: pb.ActivityResponse, unknown: str | None
+    ) -> Reply:
         activities = self._activities
         reminder_id, number = _delivery(response.completion_token, self._engine.store.identity)
         if reminder_id is None and not response.completion_token:
@@ -133,6 +151,8 @@ class WorkerAnswers:
         reminder = None if reminder_id is None else await activities.find(reminder_id)
         if reminder is None:
             return _answers_nothing("activity", peer, response.completion_token)
+        if self._activity_handed_on(reminder, number, unknown):
+            return STALE
         response.task_id = reminder.call.task
         result = events.task_result(self._engine.clock.now(), response)
         try:
@@ -149,20 +169,22 @@ class WorkerAnswers:
 
     # ------------------------------------------------------------ entities
 
-    async def complete_batch(self, peer: str, result: pb.EntityBatchResult) -> Reply:
-        """Take a worker's answer to a batch of operations of an entity."""
-        return await self._to_its_end(self._complete_batch(peer, result))
+    async def complete_batch(self, peer: str, result: pb.EntityBatchResult, unknown: str | None = None) -> Reply:
+        """Take a worker's answer to a batch of operations of an entity; `unknown` is the name that it does not know."""
+        return await self._to_its_end(self._complete_batch(peer, result, unknown))
 
-    async def _complete_batch(self, peer: str, result: pb.EntityBatchResult) -> Reply:
+    async def _complete_batch(self, peer: str, result: pb.EntityBatchResult, unknown: str | None) -> Reply:
         lease = self._entities.leased(result.completion_token)
         if lease is None:
             return _answers_nothing("operations of an entity", peer, result.completion_token)
+        if self._handed_on(self._entities, lease, unknown, pool.of_entities):
+            return STALE
         self._entities.claim(lease)
         try:
             reply = await self._submit(lease.actor.address, _ran(lease, result))
         except OvertakenError:
             if not result.results:  # nothing was run: the same worker is to try again only after a pause
-                self._entities.refuse(lease)
+                self._entities.refusals.refuse(lease.actor.address, lease.worker.name)
             return STALE
         else:
             self._entities.done(lease)
@@ -177,6 +199,28 @@ class WorkerAnswers:
             self._entities.decline(lease)
 
     # ------------------------------------------------------------ all
+
+    def _handed_on(self, work: ActorLeases[L], lease: L, unknown: str | None, filter_of: FilterOf) -> bool:
+        """Queue work for others if its worker does not know its name, and another may; return whether that is so."""
+        state = lease.actor.state
+        if state is None or not names.is_told(unknown, state.instance.name):
+            return False
+        if not self._pool.refuse_name(lease.worker, work.group_of(state.instance), filter_of):
+            return False
+        work.settle(lease)
+        return True
+
+    def _activity_handed_on(self, reminder: Reminder, number: int | None, unknown: str | None) -> bool:
+        """Do so for an activity. An earlier delivery that is not known means nothing: others have it, or will."""
+        if not names.is_told(unknown, reminder.name):
+            return False
+        lease = self._activities.leases.get(reminder.id)
+        if lease is None or number not in (None, lease.number):
+            return True
+        if not self._pool.refuse_name(lease.worker, group_of(reminder), pool.of_activities):
+            return False
+        self._activities.give_back(reminder.id)
+        return True
 
     async def _submit(self, address: Address, decide: Decide) -> Reply:
         return await held(self._engine, lambda: self._engine.submit(address, decide))

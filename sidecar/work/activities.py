@@ -6,6 +6,7 @@ One delivery at a time. All of it is a hint over the store: an activity that is 
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import structlog
 
@@ -34,6 +35,13 @@ class ActivityLease:
     reminder: Reminder
     since: float
     number: int
+
+
+class _Failure(NamedTuple):
+    """Why an activity is not handed out again: the type and the text of the failure."""
+
+    kind: str
+    text: str
 
 
 class ActivityWork:
@@ -211,7 +219,8 @@ class ActivityWork:
         lease = self.leases.get(reminder_id)
         if lease is not None and number == lease.number:
             self._refusals.refuse(reminder_id, lease.worker.name)
-            self.give_back(reminder_id)
+            self._end(reminder_id)
+            self._again(lease.reminder, _returned(lease.reminder, self._refusals, self._delivery_limit))
 
     def left(self, worker: Worker, *, lost: bool) -> None:
         """Queue all that a worker had which is gone; if it was lost, count that against what was out."""
@@ -223,7 +232,7 @@ class ActivityWork:
             self._spawn(self._crashed(out, worker.loss()), "count crashes")
         else:
             for reminder in out:
-                self.queue(reminder)
+                self._again(reminder, _returned(reminder, self._refusals, self._delivery_limit))
 
     async def _crashed(self, out: list[Reminder], error: str) -> None:
         """Count the loss of a worker in the store, and only then hand out again what it had."""
@@ -236,19 +245,15 @@ class ActivityWork:
                 return  # what is not done is read from the store again
             for reminder in out:
                 if not gone(reminder.id):
-                    self._again(replace(reminder, crashes=reminder.crashes.another(error)))
+                    counted = replace(reminder, crashes=reminder.crashes.another(error))
+                    self._again(counted, _crashed(counted, self._delivery_limit))
 
-    def _again(self, reminder: Reminder) -> None:
-        """Queue an activity, or let it fail when it has cost too many workers."""
-        if not self._delivery_limit.is_over(reminder.crashes):
+    def _again(self, reminder: Reminder, failure: _Failure | None) -> None:
+        """Queue an activity, or let it fail if there is a reason not to hand it out again."""
+        if failure is None:
             self.queue(reminder)
             return
-        name, times = reminder.name, reminder.crashes.times
-        log.warning("activity fails: each worker that gets it crashes", name=name, times=times)
-        text = f"activity '{name}' was handed out {times} times, and each time the worker was lost before it answered"
-        self._spawn(
-            self._fail(reminder, "WorkerCrashed", f"{text}: find out why its workers crash"), "fail an activity"
-        )
+        self._spawn(self._fail(reminder, failure.kind, failure.text), "fail an activity")
 
     def sweep(self, limit: float | None) -> None:
         """Hand out again what took longer than `limit` seconds, and what was given back and has paused."""
@@ -265,6 +270,30 @@ class ActivityWork:
         if lease is not None:
             lease.worker.activities.pop(reminder_id, None)
             self._pump()
+
+
+def _crashed(reminder: Reminder, limit: DeliveryLimit) -> _Failure | None:
+    """Return the failure of an activity that has cost too many workers."""
+    if not limit.is_over(reminder.crashes):
+        return None
+    text = (
+        f"activity '{reminder.name}' was handed out {reminder.crashes.times} times, and each time the worker was lost "
+    )
+    text += "before it answered: it crashes, or was restarted so often without a goodbye; find out why"
+    log.warning("activity fails: each worker that gets it crashes", name=reminder.name, times=reminder.crashes.times)
+    return _Failure("WorkerCrashed", text)
+
+
+def _returned(reminder: Reminder, refusals: Refusals[int], limit: DeliveryLimit) -> _Failure | None:
+    """Count that a worker has given an activity back, or left in good order; return the failure if all ever do that."""
+    if not limit.is_futile(refusals.came_back(reminder.id)):
+        return None
+    text = (
+        f"activity '{reminder.name}' was handed out {limit.most_returns} times, and each time its worker gave it back "
+    )
+    text += "or was stopped before it answered: find out why in what its workers log"
+    log.warning("activity fails: no worker answers it", name=reminder.name, times=limit.most_returns)
+    return _Failure("NeverAnswered", text)
 
 
 def group_of(reminder: Reminder, size: int = 0) -> Group:

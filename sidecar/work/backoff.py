@@ -20,6 +20,7 @@ _NONE: frozenset[str] = frozenset()
 @dataclass(slots=True)
 class _Refused:
     count: int = 0
+    returns: int = 0
     until: dict[str, float] = field(default_factory=dict)  # by worker, a monotonic time
     reported: bool = False
 
@@ -35,8 +36,7 @@ class Refusals(Generic[K]):
 
     def refuse(self, item: K, worker: str, *, for_good: bool = False) -> None:
         """Keep an item from a worker: for a while, or as long as the worker is connected."""
-        refused = self._items.setdefault(item, _Refused())
-        self._items.move_to_end(item)
+        refused = self._entry(item)
         if for_good:
             refused.until[worker] = math.inf
         else:
@@ -44,8 +44,19 @@ class Refusals(Generic[K]):
             refused.count += 1
             refused.until[worker] = until = self._clock.monotonic() + self._clock.jitter(pause)
             heapq.heappush(self._over, (until, item))
+
+    def came_back(self, item: K) -> int:
+        """A worker had an item and did not answer, though nothing was lost; return how often that is since one did."""
+        entry = self._entry(item)
+        entry.returns += 1
+        return entry.returns
+
+    def _entry(self, item: K) -> _Refused:
+        entry = self._items.setdefault(item, _Refused())
+        self._items.move_to_end(item)
         if len(self._items) > self._limit:
             self._items.popitem(last=False)
+        return entry
 
     def of(self, item: K) -> frozenset[str]:
         """Return the workers that are not to have an item now."""

@@ -215,7 +215,7 @@ class Dispatch:
     def remove_worker(self, worker: Worker, *, farewell: bool = False) -> None:
         """Let a worker go; all that it had goes back to the queues.
 
-        It is lost unless it has left for a known reason (`farewell`), or this sidecar stops.
+        It is lost unless it has said goodbye or has left for another known reason (`farewell`), or this sidecar stops.
         """
         lost = self.pool.open and not farewell
         self.pool.remove(worker)

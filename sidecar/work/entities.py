@@ -88,15 +88,15 @@ class EntityWork(ActorLeases[EntityLease]):
 
         Then this worker is tried again after a pause, for the calls that have come meanwhile.
         """
-        address, group = lease.actor.address, self._group_of(instance, sizes.item)
+        address, group = lease.actor.address, self.group_of(instance, sizes.item)
         limit = self._pool.largest_for_entity(group)
         log.warning("entity waits for a worker that can receive it", entity=instance.id, bytes=sizes.item, limit=limit)
         self.recall(lease.actor)
         if limit >= sizes.item:
             self._offer(address, group)
             return
-        self.refuse(lease)
-        self._offer(address, self._group_of(instance))
+        self.refusals.refuse(lease.actor.address, lease.worker.name)
+        self._offer(address, self.group_of(instance))
         text = f"an operation of entity '{instance.id}' has {sizes.item} bytes together with the state of the entity"
         text += f" ({sizes.state} bytes), and a worker receives at most {limit} bytes"
         why, by_itself = events.failure("PayloadSizeExceeded", text, retriable=False), sizes.state <= limit

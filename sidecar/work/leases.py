@@ -98,14 +98,14 @@ class ActorLeases(ABC, Generic[L]):
     def queue(self, actor: Actor, instance: Instance) -> None:
         """Let an actor wait for a worker if it is ready and no worker has it."""
         if instance.ready and actor.lease is None:
-            self._offer(actor.address, self._group_of(instance))
+            self._offer(actor.address, self.group_of(instance))
             self._pump()
 
     def _offer(self, address: Address, group: Group) -> None:
         """Put an actor into the queue, kept from workers that do not want it now."""
         self._waiting.offer(address, group._replace(excluded_workers=self.refusals.of(address)))
 
-    def _group_of(self, instance: Instance, size: int = 0) -> Group:
+    def group_of(self, instance: Instance, size: int = 0) -> Group:
         """Return what workers must be able to take to have the work of an instance; `size` in bytes, 0 for any."""
         version, asked = instance.version or "", instance.rewind is Rewind.ASKED
         on_probation = self._delivery_limit.on_probation(instance.crashes.times)
@@ -183,14 +183,11 @@ class ActorLeases(ABC, Generic[L]):
         else:
             self._engine.wake(actor)
 
-    def refuse(self, lease: L) -> None:
-        """Keep an actor from the worker that has it now, for a pause once the lease ends."""
-        self.refusals.refuse(lease.actor.address, lease.worker.name)
-
     def decline(self, lease: L) -> None:
         """Queue work that came to nothing: others may have it at once, this worker after a pause."""
-        self.refuse(lease)
+        self.refusals.refuse(lease.actor.address, lease.worker.name)
         self.settle(lease)
+        self._came_back(lease)
 
     # ------------------------------------------------------------ time
 
@@ -203,8 +200,13 @@ class ActorLeases(ABC, Generic[L]):
                 continue
             if lost and lease.is_out:
                 self._crashed(lease)
-            else:
-                self.settle(lease)
+                continue
+            self.settle(lease)
+            if lease.is_out:
+                self._came_back(lease)
+
+    def _came_back(self, lease: L) -> None:
+        """A worker has given back what it had, or has left in good order: no fault by itself."""
 
     def _crashed(self, lease: L) -> None:
         """Count the loss of a worker; with the commit the work is queued again, or quarantined."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
+import structlog
+
 from sidecar.core.model import DEFAULT_HUB
 from sidecar.core.work_items import TurnItem, WorkItem
 from sidecar.work import concurrency as limits_
@@ -17,24 +19,33 @@ from sidecar.work.concurrency import Room
 from sidecar.work.ready_queue import Group, K, Key, ReadyQueue
 
 SEEN_LIMIT = 20_000
+UNKNOWN_LIMIT = 1_000
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Names that a worker takes, each with the versions it takes (none listed: all). None takes everything.
 
-    `any_case`: upper and lower case count as the same, as in the worker; its names are given in lower case.
+    `any_case`: upper and lower case count as the same, as in the worker; its names are given in lower case. `unknown`
+    are names and versions that it was sent all the same and did not know.
     """
 
     names: dict[str, frozenset[str]] | None = None
     any_case: bool = False
+    unknown: set[tuple[str, str]] = field(default_factory=set)
 
     def accepts(self, name: str, version: str) -> bool:
         """Whether the worker takes work of this name and version."""
+        if (name, version) in self.unknown:
+            return False
         if self.names is None:
             return True
         versions = self.names.get(name.lower() if self.any_case else name)
         return versions is not None and (not versions or version in versions)
+
+
+FilterOf = Callable[["Worker"], Filter]
 
 
 class Rewinds(enum.IntEnum):
@@ -212,10 +223,48 @@ class Pool:
         takers = (one for one in self.workers if one.max_entities and _takes(one, one.entity_filter, group))
         return max((worker.max_bytes for worker in takers), default=0)
 
+    def refuse_name(self, worker: Worker, group: Group, filter_of: FilterOf) -> bool:
+        """Keep work of this name from a worker that does not know it; return whether another worker may know it.
+
+        When there is none nothing is kept: that nobody knows it is for whoever waits for the work.
+        """
+        log.info("worker does not know a name", worker=worker.name, name=group.name)
+        others = any(one is not worker and _takes(one, filter_of(one), group) for one in self.workers)
+        unknown = filter_of(worker).unknown
+        if others and len(unknown) < UNKNOWN_LIMIT:
+            unknown.add((group.name, group.version))
+        return others and (group.name, group.version) in unknown
+
     def remove(self, worker: Worker) -> None:
-        """Forget a worker; the caller gives its work back."""
+        """Forget a worker; the caller gives its work back. A name that only it may have known is asked for again."""
         if worker in self.workers:
             self.workers.remove(worker)
+            for filter_of in (of_turns, of_activities, of_entities):
+                self._ask_again(worker.hub, filter_of)
+
+    def _ask_again(self, hub: str, filter_of: FilterOf) -> None:
+        """Let a worker have names again that no worker takes: it then says of each that it does not know it."""
+        for worker in self.workers:
+            unknown = filter_of(worker).unknown
+            for name, version in list(unknown) if worker.hub == hub else ():
+                group = Group(name, version, hub=hub)
+                if not any(_takes(one, filter_of(one), group) for one in self.workers):
+                    unknown.discard((name, version))
+
+
+def of_turns(worker: Worker) -> Filter:
+    """Return the workflows that a worker takes."""
+    return worker.turn_filter
+
+
+def of_activities(worker: Worker) -> Filter:
+    """Return the activities that a worker takes."""
+    return worker.activity_filter
+
+
+def of_entities(worker: Worker) -> Filter:
+    """Return the entities that a worker takes."""
+    return worker.entity_filter if worker.max_entities else Filter({})
 
 
 def _able(worker: Worker, group: Group) -> bool:

@@ -19,6 +19,7 @@ from sidecar.core.work_items import Past, TurnItem
 from sidecar.core.workflow import stalls
 from sidecar.core.workflow import turn as turns
 from sidecar.schema import taskhub_pb2 as pb
+from sidecar.store.protocol import Store
 from sidecar.work.answer_chunks import AnswerChunks
 from sidecar.work.history_cache import HistoryCache
 from sidecar.work.leases import ActorLeases, Lease
@@ -99,22 +100,16 @@ class TurnWork(ActorLeases[TurnLease]):
             return None
         past = self.pasts.get(actor.address)
         if past is None:
-            return asyncio.ensure_future(self._read_past(actor.address, actor.state.instance))
+            return asyncio.ensure_future(_read_past(self._engine.store, self.pasts, actor.state.instance))
         self._hand_out(lease, actor.state, past)
         return None
-
-    async def _read_past(self, address: Address, instance: Instance) -> None:
-        store = self._engine.store
-        lineage = await store.lineage(instance.key) if instance.lineage else b""
-        events = await store.events(instance.key, Position(0, -1), instance.last_completed_turn)
-        self.pasts.use(address, Past(events, lineage))
 
     def _hand_out(self, lease: TurnLease, state: State, past: Past) -> None:
         instance, clock, address, worker = state.instance, self._engine.clock, lease.actor.address, lease.worker
         asked = instance.rewind is Rewind.ASKED
         if asked and worker.rewinds() is Rewinds.NO:
             self.recall(lease.actor)
-            self._offer(address, self._group_of(instance))
+            self._offer(address, self.group_of(instance))
             return
         lease.asks_for_history = asked
         item = _begin(lease, state, past, clock)
@@ -132,9 +127,9 @@ class TurnWork(ActorLeases[TurnLease]):
             self.refusals.refuse(address, worker.name, for_good=True)
             self.refusals.report(address)
         log.warning("turn waits for a worker that can receive it", instance=instance.id, bytes=size)
-        self._offer(address, self._group_of(instance, size))
+        self._offer(address, self.group_of(instance, size))
         refused = self.refusals.for_good(address)
-        takers = self._pool.turn_takers(self._group_of(instance))
+        takers = self._pool.turn_takers(self.group_of(instance))
         limit = max((taker.max_bytes for taker in takers), default=0)
         if limit < size and not any(taker.streams_history and taker.name not in refused for taker in takers):
             self._engine.tell(address, lambda at, state: stall(at, state, stalls.too_large(size, limit)))
@@ -161,7 +156,7 @@ class TurnWork(ActorLeases[TurnLease]):
         """Keep an instance from the worker that cannot run it; return whether another one is left to try."""
         address, state = lease.actor.address, lease.actor.state
         self.refusals.refuse(address, lease.worker.name, for_good=True)
-        left = state is None or self._takers_left(address, self._group_of(state.instance))
+        left = state is None or self._takers_left(address, self.group_of(state.instance))
         if not left:
             self.refusals.report(address)
         return left
@@ -214,6 +209,13 @@ class TurnWork(ActorLeases[TurnLease]):
     def _held_by(self, worker: Worker) -> MutableMapping[Address, str]:
         return worker.turns
 
+    def _came_back(self, lease: TurnLease) -> None:
+        """Stall an instance whose turn only ever comes back: it goes on with the first worker that answers."""
+        address, limit = lease.actor.address, self._delivery_limit
+        if limit.is_futile(self.refusals.came_back(address)):
+            why = stalls.given_back(limit.most_returns)
+            self._engine.tell(address, lambda at, state: stall(at, state, why))
+
     def _freed(self, lease: TurnLease) -> None:
         self.chunks.forget(lease.token)
 
@@ -244,6 +246,12 @@ def _outgrows(past: Past, known: int, limit: int) -> bool:
     """Whether a past of which a worker has kept `known` events has only now become larger than `limit` bytes."""
     kept = past.size - sum(map(len, past.events[known:]))
     return known > 0 and kept <= limit < past.size
+
+
+async def _read_past(store: Store, pasts: HistoryCache, instance: Instance) -> None:
+    lineage = await store.lineage(instance.key) if instance.lineage else b""
+    events = await store.events(instance.key, Position(0, -1), instance.last_completed_turn)
+    pasts.use((instance.hub, instance.id), Past(events, lineage))
 
 
 def stall(at: Context, state: State | None, why: pb.ExecutionStalled) -> Decision:

@@ -325,7 +325,7 @@ def strict(own_sidecar: Sidecar) -> Sidecar:
 
 
 def lose_workers(sidecar: Sidecar, name: str, wanted: int) -> int:
-    """Takes items and hangs up, so many times; the sidecar is killed, and stopped, while a worker has one too."""
+    """Takes items and is lost, so many times; the sidecar is killed, and stopped, while a worker has one too."""
     lost = 0
     for number in count():
         with Caller(sidecar.port) as caller, caller.work(only(name), timeout=15) as worker:
@@ -337,6 +337,7 @@ def lose_workers(sidecar: Sidecar, name: str, wanted: int) -> int:
                 sidecar.stop()
                 sidecar.start()
             else:
+                caller.lose()
                 lost += 1
                 if lost == 4 and wanted == Worker.TURN:
                     return lost
@@ -352,6 +353,7 @@ def test_an_activity_that_costs_each_worker_fails_and_our_ends_do_not_count(
         caller.call("CompleteOrchestratorTask", turn(worker.item(), ask(1, "deadly")))
         until(lambda: [one.kind for one in tree(caller, id).waits] == ["activity"])
         worker.item()
+        caller.lose()
     lost = 1 + lose_workers(strict, "deadly", Worker.ACTIVITY)
     injected(lost, "workers lost, a sidecar killed and one stopped")
     assert lost == 4

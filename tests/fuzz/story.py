@@ -133,6 +133,7 @@ class Out:
     sent: list[bytes]
     closed: bool = False
     full: bool = False
+    cancelled: bool = False
 
     def send(self, message: bytes) -> None:
         """See `Outflow`."""

@@ -218,8 +218,8 @@ MUTANTS = (
         "lease-forgotten",
         "engine",
         "work/leases.py",
-        "                self._crashed(lease)\n            else:\n                self.settle(lease)\n",
-        "                pass\n",
+        "                self._crashed(lease)\n                continue\n            self.settle(lease)\n",
+        "                continue\n",
     ),
     Mutant(
         "a-turn-is-not-closed-again",

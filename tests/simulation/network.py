@@ -66,6 +66,11 @@ class Pipe:
     async def drained(self) -> None:
         """See `Outflow`."""
 
+    @property
+    def cancelled(self) -> bool:
+        """See `Outflow`."""
+        return False
+
     async def receive(self) -> bytes | None:
         """Return the next frame, None when the direction has ended."""
         return await self._queue.get()

@@ -82,14 +82,14 @@ class SimWorker:
             return Rewinds.NO
         return Rewinds.YES if self._known else Rewinds.PERHAPS
 
-    def leave(self) -> None:
-        """Hang up; what it has goes back, though it may still answer."""
+    def leave(self, *, farewell: bool = False) -> None:
+        """Hang up, with or without a goodbye; what it has goes back, though it may still answer."""
         if self.joined:
             self.joined = False
             self.node.note(f"{self.worker.name} leaves")
             self.node.running = {activity: who for activity, who in self.node.running.items() if who[0] != self._number}
             if self.node.up:
-                self.node.middle.dispatch.remove_worker(self.worker)
+                self.node.middle.dispatch.remove_worker(self.worker, farewell=farewell)
                 if any(lease.worker is self.worker for lease in self.node.middle.dispatch.turns.out.values()):
                     self.node.violations.append(Violation(f"{self.worker.name} has left and still has a turn"))
 

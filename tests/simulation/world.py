@@ -298,7 +298,7 @@ class World:
     async def _do_worker_leaves(self, node: Node, lasting: float) -> None:
         joined = [worker for worker in self.workers[node.name] if worker.joined]
         if joined:
-            self.rng.choice(joined).leave()
+            self.rng.choice(joined).leave(farewell=self.rng.random() < 0.5)
 
     # ------------------------------------------------------------ the end
 

@@ -41,6 +41,12 @@ def answer_too_large(text: str) -> pb.ExecutionStalled:
     return pb.ExecutionStalled(reason=PAYLOAD_SIZE_EXCEEDED, description=f"Payload size exceeded: {text}")
 
 
+def given_back(times: int) -> pb.ExecutionStalled:
+    """Return why an instance stalls whose turn came back so many times from workers that did not answer it."""
+    text = f"Not answered: {times} times workers gave the turn back, or were stopped with it; see what they log"
+    return pb.ExecutionStalled(reason=WORKER_CRASHED, description=text)
+
+
 def check(instance: Instance, response: pb.OrchestratorResponse) -> None:
     """Check that the worker has the version and the patches that the history was made with.
 
@@ -107,8 +113,11 @@ def crashed(at: Context, state: State, error: str, delivery_limit: DeliveryLimit
     counted = replace(before, revision=before.revision + 1, crashes=crashes)
     if not delivery_limit.is_over(crashes):
         return Changes(key=before.key, expected=before.revision, instance=counted)
-    text = f"Worker crashed: {crashes.times} deliveries ended with the loss of the worker ({error}); "
-    why = pb.ExecutionStalled(reason=WORKER_CRASHED, description=text + "find out why, then resume it")
+    text = (
+        f"Worker crashed: {crashes.times} deliveries ended with the loss of the worker ({error}): it crashed, or was "
+    )
+    text += "restarted so often without a goodbye; find out why, then resume it"
+    why = pb.ExecutionStalled(reason=WORKER_CRASHED, description=text)
     stall, quarantined = why.SerializeToString(deterministic=True), crashes._replace(quarantined=True)
     after = replace(counted, status=Status.STALLED, stall=stall, crashes=quarantined, ready=False)
     row = Row(after.last_completed_turn, _BETWEEN_TURNS + after.revision, events.stalled(at.now, why))

@@ -6,7 +6,6 @@ socket: the system knows that a process has ended before grpc does. Where socket
 
 import os
 import socket
-import time
 from contextlib import suppress
 
 _OWN_FILES = "/dev/fd"
@@ -18,13 +17,19 @@ class Connections:
 
     def __init__(self) -> None:
         self._files: dict[str, int] = {}
-        self._listed = 0.0
+        self._calls = 0
+        self._listed = 0  # how many calls had begun then
 
-    def is_open(self, peer: str, since: float) -> bool:
-        """Whether the connection to a peer, which was there at the monotonic time `since`, is open at both ends."""
-        if not self._found(peer) and self._listed <= since:
-            # One list serves all calls that were there: a peer that is not in it is gone.
-            self._listed = time.monotonic()
+    def begin(self) -> int:
+        """Return the number of a call that begins."""
+        self._calls += 1
+        return self._calls
+
+    def is_open(self, peer: str, call: int) -> bool:
+        """Whether the connection to a peer, over which this call came, is open at both ends."""
+        if not self._found(peer) and self._listed < call:
+            # One list serves all calls that had begun: a peer that is not in it is gone.
+            self._listed = self._calls
             self._files = _sockets()
         with suppress(OSError), _duplicate(self._files.get(peer, -1)) as connection:
             return _peer_of(connection) == peer and _is_alive(connection)

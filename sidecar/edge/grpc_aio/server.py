@@ -1,7 +1,6 @@
 """The server of the transport on grpc.aio."""
 
 import asyncio
-import time
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, cast
@@ -187,7 +186,7 @@ class GrpcServer:
     async def _flow(self, method: str, context: _Context, start: _Start) -> None:
         """Run a handler beside the writer of its outflow, until both are done or the client is gone."""
         self._track()
-        began = time.monotonic()
+        number = self._connections.begin()
         outflow = SendQueue(*self._marks)
         handling = asyncio.create_task(_run(method, context, start, outflow), name=method)
         handling.add_done_callback(lambda _: outflow.close())
@@ -197,7 +196,7 @@ class GrpcServer:
             await outflow.pump(context.write)
         except (Exception, asyncio.CancelledError) as error:
             # Looked at first of all: a caller that stops closes its connection a moment later.
-            outflow.cancelled = self._connections.is_open(_peer(context), began)
+            outflow.cancelled = self._connections.is_open(_peer(context), number)
             outflow.close()
             await _abandon(method, handling)
             if isinstance(error, grpc.aio.BaseError):

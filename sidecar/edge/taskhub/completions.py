@@ -11,7 +11,7 @@ import structlog
 from sidecar.core import events
 from sidecar.core.workflow import stalls
 from sidecar.edge import dialects
-from sidecar.edge.dialects import completion, inputs, wire
+from sidecar.edge.dialects import completion, inputs, unknown_names, wire
 from sidecar.edge.rpc import Methods, done, hub_of, parse, parsed
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.transport.ports import Call, Outflow, UnaryHandler
@@ -106,10 +106,12 @@ class Answers:
         if response.requires_history:
             self._answers.resend_turn(response.completion_token)
             return b""
-        return done(await self._answers.complete_turn(hub_of(call), call.peer, response))
+        unknown = unknown_names.of_turn(response)
+        return done(await self._answers.complete_turn(hub_of(call), call.peer, response, unknown))
 
     async def _complete_activity(self, call: Call, request: pb.ActivityResponse) -> bytes:
-        return done(await self._answers.complete_activity(hub_of(call), call.peer, request))
+        unknown = unknown_names.unknown_name(request.failure) if request.HasField("failure") else None
+        return done(await self._answers.complete_activity(hub_of(call), call.peer, request, unknown))
 
     async def _abandon_activity(self, call: Call, request: pb.AbandonRequest) -> bytes:
         self._answers.abandon_activity(request.completion_token)
@@ -123,7 +125,8 @@ class Answers:
         if request.requires_state:
             self._answers.abandon_batch(request.completion_token)  # it is handed out again, with its state as always
             return b""
-        return done(await self._answers.complete_batch(call.peer, request))
+        unknown = unknown_names.of_batch(request)
+        return done(await self._answers.complete_batch(call.peer, request, unknown))
 
     async def _abandon_batch(self, call: Call, request: pb.AbandonRequest) -> bytes:
         self._answers.abandon_batch(request.completion_token)

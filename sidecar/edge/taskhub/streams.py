@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import OrderedDict
 from collections.abc import Iterable
 
 import structlog
@@ -17,6 +18,7 @@ from sidecar.work.dispatch import Dispatch
 from sidecar.work.pool import Filter, Rewinds, Worker
 
 _AFTER_REFUSAL = 5.0  # seconds in which a worker whose answer was refused ends its stream for that reason
+_PARTED = 1_000
 log = structlog.get_logger(__name__)
 
 
@@ -103,6 +105,7 @@ class Streams:
         self._numbers = itertools.count(1)
         self._by_peer: dict[str, list[WorkerStream]] = {}
         self._last: list[WorkerStream] = []  # the one that ended last
+        self._parted: OrderedDict[str, None] = OrderedDict()  # connections whose worker has ended a stream itself
 
     def family(self, peer: str) -> Family | None:
         """Return what is known of the family of the worker at a connection; None: nothing."""
@@ -154,6 +157,7 @@ class Streams:
         stream = WorkerStream(profile, out, may_rewind=may_rewind, input_form=inputs.form_of(call.metadata))
         worker = _worker(f"worker {next(self._numbers)}", call, request, stream)
         stream.worker = worker
+        returned = call.peer in self._parted
         log.info("worker connected", worker=worker.name, peer=call.peer, dialect=profile.family.name)
         self._by_peer.setdefault(call.peer, []).append(stream)
         self._dispatch.add_worker(worker)
@@ -172,14 +176,25 @@ class Streams:
             self._by_peer[call.peer].remove(stream)
             if not self._by_peer[call.peer]:
                 del self._by_peer[call.peer]
-            self._dispatch.remove_worker(worker, farewell=self._was_refused(stream))
+            # One that came back over the same connection did not stop: what it is sent may be what ends its streams.
+            farewell = self._was_refused(stream) or (self._parts(call.peer, out) and not returned)
+            self._dispatch.remove_worker(worker, farewell=farewell)
             log.info(
                 "worker disconnected",
                 worker=worker.name,
                 peer=call.peer,
+                farewell=farewell,
                 sent_items=stream.sent_items,
                 sent_bytes=stream.sent_bytes,
             )
+
+    def _parts(self, peer: str, out: Outflow) -> bool:
+        """Whether a worker has ended its stream itself, which is what it does when it stops; remember that it has."""
+        if out.cancelled:
+            self._parted[peer] = None
+            if len(self._parted) > _PARTED:
+                self._parted.popitem(last=False)
+        return out.cancelled
 
 
 def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: WorkerStream) -> Worker:
