@@ -25,7 +25,8 @@ _CHANNEL_OPTIONS = (
     # Peers are reached directly, whatever proxy the environment names for other traffic.
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
+    # Also how long a first attempt may take: a TLS handshake over a slow line needs more than the pause.
+    ("grpc.min_reconnect_backoff_ms", 3_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 

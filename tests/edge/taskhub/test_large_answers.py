@@ -26,7 +26,7 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
 
 
 async def item(stream: DuplexCall, kind: int) -> tuple[bytes, str]:
-    """The next item of a kind (1 turn, 2 activity, 3 batch), as bytes, and its token."""
+    """The next item of a kind (1 turn, 2 activity, 5 batch), as bytes, and its token."""
     async with asyncio.timeout(5.0):
         while True:
             found = fields(await stream.receive() or b"")
