@@ -172,10 +172,7 @@ class Streams:
             if not profile.ends_with_ok:
                 raise Refused(StatusCode.UNAVAILABLE, "the sidecar is stopping: connect again in a moment")
         finally:
-            self._last = [stream]
-            self._by_peer[call.peer].remove(stream)
-            if not self._by_peer[call.peer]:
-                del self._by_peer[call.peer]
+            self._forget(call.peer, stream)
             # One that came back over the same connection did not stop: what it is sent may be what ends its streams.
             farewell = self._was_refused(stream) or (self._parts(call.peer, out) and not returned)
             self._dispatch.remove_worker(worker, farewell=farewell)
@@ -187,6 +184,12 @@ class Streams:
                 sent_items=stream.sent_items,
                 sent_bytes=stream.sent_bytes,
             )
+
+    def _forget(self, peer: str, stream: WorkerStream) -> None:
+        self._last = [stream]
+        self._by_peer[peer].remove(stream)
+        if not self._by_peer[peer]:
+            del self._by_peer[peer]
 
     def _parts(self, peer: str, out: Outflow) -> bool:
         """Whether a worker has ended its stream itself, which is what it does when it stops; remember that it has."""

@@ -137,13 +137,17 @@ async def test_an_answer_that_is_far_too_large_is_logged_with_its_peer_and_named
 async def test_a_worker_that_leaves_since_its_answer_was_refused_has_not_crashed(
     node: Node, *, refused: bool, crashes: int
 ) -> None:
-    """Dapr's for .NET ends its stream then, and drops all that it runs."""
+    """Dapr's for .NET ends its stream then, and drops all that it runs. It comes back: that is no goodbye."""
+    pool = node.sidecar.dispatch.pool
+    before = await work_items(node.channel)
+    await until(lambda: bool(pool.workers))
+    before.cancel()
+    await until(lambda: not pool.workers)
     stream = await work_items(node.channel)
     await activity(node, stream)
     (lease,) = node.sidecar.dispatch.activities.leases.values()
     if refused:
         assert (await node.refusal("CompleteActivityTask", b"\xff"))[0] is StatusCode.INVALID_ARGUMENT
-    pool = node.sidecar.dispatch.pool
     stream.cancel()
     await until(lambda: not pool.workers)
     await until(lambda: len(pool.activities) == 1)
