@@ -65,10 +65,10 @@ def _sent(kind: str, asked: Any) -> pb.EventSent:
 
 
 def _operation(kind: str, asked: pb.EntityCalled | pb.EntitySignaled) -> dict[str, Any]:
-    data: dict[str, Any] = {"op": asked.operation, "id": asked.request_id}
+    data: dict[str, Any] = {"id": asked.request_id}
     if isinstance(asked, pb.EntityCalled):
         data |= {"parent": asked.parent_instance_id.value, "parentExecution": asked.parent_execution_id.value}
-    data = _filled(data)
+    data = {"op": asked.operation} | _filled(data)
     if kind == "entity_signaled":
         data["signal"] = True
     if asked.HasField("input"):
