@@ -183,8 +183,8 @@ class WorkerAnswers:
         try:
             reply = await self._submit(lease.actor.address, _ran(lease, result))
         except OvertakenError:
-            if not result.results:  # nothing was run: the same worker is to try again only after a pause
-                self._entities.refusals.refuse(lease.actor.address, lease.worker.name)
+            if not result.results:
+                self._entities.ran_nothing(lease)
             return STALE
         else:
             self._entities.done(lease)

@@ -18,6 +18,7 @@ from sidecar.core.entity.entity import Batch
 from sidecar.core.identity import Context
 from sidecar.core.model import DONE, Decision, Instance, State
 from sidecar.core.work_items import EntityItem
+from sidecar.core.workflow import stalls
 from sidecar.work.leases import ActorLeases, Lease
 from sidecar.work.pool import Pool, Worker
 
@@ -145,6 +146,27 @@ class EntityWork(ActorLeases[EntityLease]):
     def _freed(self, lease: EntityLease) -> None:
         if lease.batch is not None:
             self._by_token.pop(lease.batch.token, None)
+
+    def ran_nothing(self, lease: EntityLease) -> None:
+        """A worker has answered and run no operation of a batch: it is to try again only after a pause."""
+        self.refusals.refuse(lease.actor.address, lease.worker.name)
+        self._came_back(lease)
+
+    def _came_back(self, lease: EntityLease) -> None:
+        """Quarantine an entity whose operations only ever come back: they stay, until a person has found out why."""
+        address, limit, key = lease.actor.address, self._delivery_limit, lease.key
+        self._one_by_one(lease)
+        if not limit.is_futile(self.refusals.came_back(address)):
+            return
+        self.refusals.forget(address)
+
+        def decide(at: Context, state: State | None) -> Decision:
+            if state is None or state.instance.key != key or not state.instance.ready:
+                return Decision(None, DONE)
+            log.warning("parked: each worker that gets it gives it back", entity=address[1], times=limit.most_returns)
+            return Decision(stalls.never_answered(at, state, limit.most_returns), DONE)
+
+        self._engine.tell(address, decide)
 
     def _crashed(self, lease: EntityLease) -> None:
         self._one_by_one(lease)

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core.attempts import NONE, DeliveryAttempts, DeliveryLimit
@@ -409,6 +410,50 @@ async def test_a_parked_entity_is_handed_out_again_when_a_person_says_so(world: 
     assert (await world.ran(await victims.hand.batch(1))).outcome is DONE
     assert (await inspection(world).unpark(at("@counter@1"))).outcome is Outcome.WRONG_STATE
     assert (await inspection(world).unpark(at("nobody"))).outcome is Outcome.MISSING
+
+
+@pytest.mark.parametrize("how", ["given back", "nothing run"])
+async def test_an_entity_whose_operations_only_ever_come_back_is_parked_and_says_so(world: World, how: str) -> None:
+    """E.16: .NET gives back what it cannot answer. The signals stay, until a person has found out why."""
+    hand = Hand(max_entities=5)
+    world.dispatch.add_worker(hand.worker)
+    await world.signal("@counter@1", "add")
+    for number in range(1, DeliveryLimit(MOST).most_returns + 1):
+        item = await hand.batch(number)
+        if how == "given back":
+            world.answers.abandon_batch(item.token)
+        else:
+            assert (await world.ran(item, None, 0)).outcome is STALE
+        await world.quiet()
+        world.clock.steady += 100
+    await world.signal("@counter@1", "late")
+    await world.quiet()
+    assert len(hand.batches) == DeliveryLimit(MOST).most_returns
+    instance = await world.clients.instance(at("@counter@1"))
+    assert instance is not None
+    assert instance.crashes.quarantined
+    assert "gave the operations back" in pb.ExecutionStalled.FromString(instance.stall or b"").description
+    assert (await inspection(world).unpark(at("@counter@1"))).outcome is DONE
+    again = await hand.batch(len(hand.batches) + 1)
+    assert operations(again) == ["add"]
+    assert (await world.ran(again)).outcome is DONE
+
+
+async def test_an_answer_begins_the_count_of_what_came_back_anew(world: World) -> None:
+    hand = Hand(max_entities=5)
+    world.dispatch.add_worker(hand.worker)
+    most = DeliveryLimit(MOST).most_returns
+    for number in range(1, 2 * most):
+        if number in (1, most + 1):
+            await world.signal("@counter@1", "add")
+        item = await hand.batch(number)
+        if number == most:
+            await world.ran(item)
+            continue
+        world.answers.abandon_batch(item.token)
+        await world.quiet()
+        world.clock.steady += 100
+    assert operations(await hand.batch(2 * most)) == ["add"]
 
 
 def test_a_suspect_is_one_that_has_used_up_half_of_what_is_borne() -> None:

@@ -7,9 +7,10 @@ person resumes or terminates it.
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from sidecar.core import events
-from sidecar.core.attempts import NONE, DeliveryLimit
+from sidecar.core.attempts import NONE, DeliveryAttempts, DeliveryLimit
 from sidecar.core.identity import Context
 from sidecar.core.model import Changes, Instance, Outcome, Reply, Row, State, Status
 from sidecar.core.workflow import state as states
@@ -110,16 +111,32 @@ def crashed(at: Context, state: State, error: str, delivery_limit: DeliveryLimit
     """Return what counts a crash of an instance or entity. At its delivery limit it is quarantined."""
     before = state.instance
     crashes = before.crashes.another(error)
-    counted = replace(before, revision=before.revision + 1, crashes=crashes)
     if not delivery_limit.is_over(crashes):
+        counted = replace(before, revision=before.revision + 1, crashes=crashes)
         return Changes(key=before.key, expected=before.revision, instance=counted)
     text = (
         f"Worker crashed: {crashes.times} deliveries ended with the loss of the worker ({error}): it crashed, or was "
     )
     text += "restarted so often without a goodbye; find out why, then resume it"
-    why = pb.ExecutionStalled(reason=WORKER_CRASHED, description=text)
-    stall, quarantined = why.SerializeToString(deterministic=True), crashes._replace(quarantined=True)
-    after = replace(counted, status=Status.STALLED, stall=stall, crashes=quarantined, ready=False)
+    return _quarantined(at, state, crashes, pb.ExecutionStalled(reason=WORKER_CRASHED, description=text))
+
+
+def never_answered(at: Context, state: State, times: int) -> Changes:
+    """Return what quarantines an entity whose operations came back so many times from workers that did not answer."""
+    text = f"Not answered: {times} times workers gave the operations back, or were stopped with them; see what they log"
+    why = pb.ExecutionStalled(reason=WORKER_CRASHED, description=f"{text}, then resume it")
+    return _quarantined(at, state, state.instance.crashes._replace(error="given back each time"), why)
+
+
+def _quarantined(at: Context, state: State, crashes: DeliveryAttempts, why: pb.ExecutionStalled) -> Changes:
+    before, stall = state.instance, why.SerializeToString(deterministic=True)
+    fields: dict[str, Any] = {
+        "status": Status.STALLED,
+        "stall": stall,
+        "crashes": crashes._replace(quarantined=True),
+        "ready": False,
+    }
+    after = replace(before, revision=before.revision + 1, **fields)
     row = Row(after.last_completed_turn, _BETWEEN_TURNS + after.revision, events.stalled(at.now, why))
     rows = () if after.entity else (row,)
     return Changes(key=after.key, expected=before.revision, instance=after, append=rows)

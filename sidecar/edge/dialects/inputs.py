@@ -46,13 +46,15 @@ def form_of(metadata: Mapping[str, str | bytes]) -> InputForm:
     """Tell from a call of a worker in which form it writes and reads the inputs of activities."""
     said = str(metadata.get("x-user-agent", ""))
     agent = said if said.startswith("durabletask-") else str(metadata.get("user-agent", ""))
+    # What stands in front is the SDK's: a proxy in between may add its own library behind it.
+    if agent.startswith(("grpc-dotnet/", "durabletask-dotnet")) and "dapr" not in agent:
+        return InputForm.IN_ARRAY
     if any(name in agent for name in _BARE):
         return InputForm.BARE
     dapr = _DAPR_DOTNET.search(agent)
     if dapr is not None:
         return InputForm.BARE if (int(dapr[1]), int(dapr[2])) >= _OWN_CODE else InputForm.UNKNOWN
-    dotnet = agent.startswith(("grpc-dotnet/", "durabletask-dotnet")) and "dapr" not in agent
-    return InputForm.IN_ARRAY if dotnet else InputForm.UNKNOWN
+    return InputForm.UNKNOWN
 
 
 def rewritten(request: bytes, form: InputForm) -> bytes:

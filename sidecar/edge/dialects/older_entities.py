@@ -6,12 +6,16 @@ an event raised at the workflow, named by the request. Those that were set up fo
 write the other one: so every worker in .NET is sent this form.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sidecar.core import events
@@ -61,10 +65,10 @@ def _sent(kind: str, asked: Any) -> pb.EventSent:
 
 
 def _operation(kind: str, asked: pb.EntityCalled | pb.EntitySignaled) -> dict[str, Any]:
-    data: dict[str, Any] = {"op": asked.operation, "id": asked.request_id}
+    data: dict[str, Any] = {"id": asked.request_id}
     if isinstance(asked, pb.EntityCalled):
         data |= {"parent": asked.parent_instance_id.value, "parentExecution": asked.parent_execution_id.value}
-    data = _filled(data)
+    data = {"op": asked.operation} | _filled(data)
     if kind == "entity_signaled":
         data["signal"] = True
     if asked.HasField("input"):
@@ -101,7 +105,17 @@ def _details(failure: pb.FailureDetails) -> dict[str, Any]:
         "StackTrace": failure.stack_trace.value if failure.HasField("stack_trace") else None,
         "InnerFailure": _details(failure.inner_failure) if failure.HasField("inner_failure") else None,
         "IsNonRetriable": failure.is_non_retriable,
+        "Properties": _properties(failure) or None,
     }
+
+
+def _properties(failure: pb.FailureDetails) -> dict[str, Any]:
+    """Return what an SDK tells of a failure beside its text; what no JSON can hold is left out."""
+    found = {}
+    for key, value in failure.properties.items():
+        with contextlib.suppress(DecodeError, ValueError, json_format.Error):
+            found[key] = json_format.MessageToDict(Value.FromString(value))
+    return found
 
 
 def _filled(data: dict[str, Any]) -> dict[str, Any]:
@@ -212,7 +226,7 @@ def _read_answer(message: pb.HistoryEvent) -> None:
             message.entity_completed.CopyFrom(completed)
         else:
             message.entity_failed.CopyFrom(pb.EntityFailed(request_id=name, failure=_read_failure(data)))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, json_format.Error):
         return
 
 
@@ -231,4 +245,11 @@ def _read_details(details: Mapping[str, Any]) -> pb.FailureDetails:
         stack_trace=events.text(details.get("StackTrace")),
         inner_failure=_read_details(inner) if isinstance(inner, dict) else None,
         is_non_retriable=bool(details.get("IsNonRetriable")),
+        properties=_read_properties(details.get("Properties")),
     )
+
+
+def _read_properties(given: Any) -> dict[str, bytes]:
+    if not isinstance(given, dict):
+        return {}
+    return {key: json_format.ParseDict(value, Value()).SerializeToString() for key, value in given.items()}

@@ -24,6 +24,7 @@ families = pytest.mark.parametrize("family", [NEUTRAL, MICROSOFT, DAPR, DAPR_DET
     ("agent", "form"),
     [
         ("grpc-dotnet/2.71.0 (.NET 10.0.0; CLR 10.0.0; net10.0; linux; x64)", IN_ARRAY),
+        ("grpc-dotnet/2.71.0 (.NET 10.0.0; CLR 10.0.0) grpc-python-asyncio/1.85 grpc-c/58", IN_ARRAY),
         ("grpc-dotnet/2.71.0 (.NET 10.0.0; CLR 10.0.0) dapr-sdk-dotnet/v1.19.0", BARE),
         ("grpc-dotnet/2.71.0 (.NET 10.0.0; CLR 10.0.0) dapr-sdk-dotnet/v1.18.7", BARE),
         ("grpc-dotnet/2.71.0 dapr-sdk-dotnet/v1.17.0", BARE),

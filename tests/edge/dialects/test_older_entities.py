@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,6 +148,24 @@ def test_other_events_and_other_families_are_left_alone() -> None:
     called = events.encode(pb.HistoryEvent(entity_called=pb.EntityCalled(request_id=GUID)))
     for family in (NEUTRAL, MICROSOFT, DAPR, DAPR_DETACHING):
         assert [reading(family, form).event(called) for form in (InputForm.UNKNOWN, InputForm.BARE)] == [called] * 2
+
+
+def test_what_a_failure_has_beside_its_text_goes_with_it_where_json_can_hold_it() -> None:
+    given = {"Card": Value(string_value="4711"), "Left": Value(number_value=1.5), "None": Value(null_value=0)}
+    given |= {"Never": Value(number_value=float("nan"))}
+    properties = {key: value.SerializeToString() for key, value in given.items()} | {"broken": b"\xff"}
+    failed = pb.EntityFailed(request_id=GUID, failure=pb.FailureDetails(error_type="E", properties=properties))
+    older = shown(pb.HistoryEvent(entity_failed=failed))
+    details = json.loads(older.event_raised.input.value)["failureDetails"]
+    assert details["Properties"] == {"Card": "4711", "Left": 1.5, "None": None}
+    history = [
+        pb.HistoryEvent(entity_called=pb.EntityCalled(request_id=GUID, target_instance_id=events.text(E))),
+        older,
+    ]
+    history[0] = shown(history[0])
+    older_entities.to_neutral(history)
+    kept = {key: properties[key] for key in ("Card", "Left", "None")}
+    assert history[1].entity_failed.failure.properties == kept
 
 
 # ---------------------------------------------------------------- there and back
