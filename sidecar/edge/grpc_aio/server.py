@@ -1,7 +1,6 @@
 """The server of the transport on grpc.aio."""
 
 import asyncio
-import threading
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, cast
@@ -18,6 +17,7 @@ from sidecar.edge.grpc_aio.common import (
     this_task_is_cancelled,
 )
 from sidecar.edge.grpc_aio.connections import Connections
+from sidecar.edge.grpc_aio.credentials import server_credentials
 from sidecar.edge.transport import ports
 from sidecar.edge.transport.ports import Call, Closed, Metadata, Refused, StatusCode, Tls
 from sidecar.edge.transport.send_queue import SendQueue
@@ -28,7 +28,6 @@ HANDSHAKE_SECONDS = 10.0
 IDLE_SECONDS = 120.0
 MAX_CONNECTIONS = 2_000
 SETTLE_SECONDS = 0.01
-RENEWAL_SECONDS = 0.25  # for which handshakes wait when a certificate is renewed
 WATCH_SECONDS = 0.25
 RETIREMENT_SECONDS = 1e8
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -219,45 +218,9 @@ def _bind(server: grpc.aio.Server, address: str, tls: Callable[[], Tls] | None) 
     try:
         if tls is None:
             return server.add_insecure_port(address)
-        return server.add_secure_port(address, _server_credentials(tls))
+        return server.add_secure_port(address, server_credentials(tls))
     except RuntimeError as error:
         raise ports.AddressInUse(f"cannot listen on {address}: in use, or not ours") from error
-
-
-def _server_credentials(tls: Callable[[], Tls]) -> grpc.ServerCredentials:
-    """Credentials that ask for the certificate at each handshake, on threads of grpc's own."""
-    first = tls()
-    # That nothing is to change is said with None, which the types of grpc do not know.
-    renewal = cast("Callable[[], grpc.ServerCertificateConfiguration]", _Renewal(tls, first))
-    asks = first.ca is not None
-    return grpc.dynamic_ssl_server_credentials(_configured(first), renewal, require_client_authentication=asks)
-
-
-def _configured(tls: Tls) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration([(tls.key, tls.certificate)], tls.ca)
-
-
-class _Renewal:
-    """Tells grpc of a certificate that is not the one it has.
-
-    A new configuration frees the one before, though handshakes that have just asked may not have taken it yet: the
-    process would die of that. grpc asks for one handshake after the other, so those that have asked are given the time
-    to take what they were told of, while the next ones wait.
-    """
-
-    def __init__(self, tls: Callable[[], Tls], first: Tls) -> None:
-        self._tls = tls
-        self._last = first
-        self._one_at_a_time = threading.Lock()
-
-    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
-        with self._one_at_a_time:
-            own = self._tls()
-            if own == self._last:
-                return None
-            threading.Event().wait(RENEWAL_SECONDS)
-            self._last = own
-            return _configured(own)
 
 
 class _Methods(grpc.GenericRpcHandler):
