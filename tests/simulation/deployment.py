@@ -98,6 +98,7 @@ class Node:
         self.me = AppIdentity(NAMESPACE, name, cascade_suspend=cascade)
         self.others = others
         self.network = network
+        self._lives: list[Life] = []  # those that are over: what they leave behind ends with the deployment
         self._new_disk = new_disk
         self.disk = new_disk()
         self.identity = f"{name}.1"
@@ -174,6 +175,7 @@ class Node:
             return
         self.note("dies")
         self.life = None
+        self._lives.append(life)
         self.faults.dead = True
         self.running.clear()
         self.network.endpoints.pop(self.name, None)
