@@ -114,9 +114,10 @@ class World:
     def _first_violation(self) -> str:
         found = [violation for node in self.nodes.values() for violation in node.violations]
         errors = asyncio.get_running_loop().errors  # type: ignore[attr-defined]
-        bad = [error for error in errors if not isinstance(error.get("exception"), asyncio.CancelledError)]
+        # Without an exception: a task of a process that died was collected, maybe that of an earlier deployment.
+        bad = [error for error in errors if not isinstance(error.get("exception"), asyncio.CancelledError | None)]
         if bad:
-            return f"an exception nobody handled: {bad[0].get('exception')!r} {bad[0].get('message')}"
+            return f"an exception nobody handled: {bad[0].get('exception')!r} {bad[0].get('message')} {bad[0].get('task', '')}"
         return str(found[0]) if found else ""
 
     def _staff(self, node: Node) -> None:
