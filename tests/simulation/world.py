@@ -117,7 +117,7 @@ class World:
         # Without an exception: a task of a process that died was collected, maybe that of an earlier deployment.
         bad = [error for error in errors if not isinstance(error.get("exception"), asyncio.CancelledError | None)]
         if bad:
-            return f"an exception nobody handled: {bad[0].get('exception')!r} {bad[0].get('message')} {bad[0].get('task', '')}"
+            return f"an exception nobody handled: {bad[0].get('exception')!r} {bad[0].get('message')}"
         return str(found[0]) if found else ""
 
     def _staff(self, node: Node) -> None:
