@@ -44,6 +44,7 @@ class Again(Clients):
         self.wanted[instance_id].mended = True
         ask = lambda: node.middle.services.administration.rewind((HUB, instance_id), events.text("mended"))  # noqa: E731
         reply = await self._insist(node, f"rewind {instance_id}", ask)
+        self.wanted[instance_id].removed_first |= reply.outcome is Outcome.MISSING
         # In the wrong state it is when an earlier try, that was not answered, has rewound it.
         if reply.outcome not in (Outcome.DONE, Outcome.WRONG_STATE, Outcome.MISSING):
             raise Violation(f"{instance_id} is not rewound: {reply}")

@@ -37,6 +37,7 @@ class Wanted:
     terminated: bool = False
     purged: bool = False
     mended: bool = False
+    removed_first: bool = False  # perhaps before it was mended: then it has failed, and nothing let it run again
     runs: int = 1  # how often it may have been run
     partly: bool = False  # whether it begins somewhere in its program
 

@@ -353,6 +353,8 @@ class World:
         if ended_with[0] == Status.TERMINATED and wanted.terminated:
             return
         ends = programs.outcomes(wanted.steps, self.clients.struck, mended=wanted.mended)
+        if wanted.removed_first:
+            ends |= programs.outcomes(wanted.steps, self.clients.struck, mended=False)
         right = {(status, str(value) if status == programs.COMPLETED else None) for status, value in ends}
         if ended_with not in right:
             what = f"is {Status(ended_with[0]).name} with {ended_with[1]}"
