@@ -8,7 +8,7 @@ import grpc
 
 from sidecar.edge.transport.ports import Tls
 
-RENEWAL_SECONDS = 0.25  # for which handshakes wait when a certificate is renewed
+RENEWAL_SECONDS = 1.0  # for which handshakes wait when a certificate is renewed
 
 
 def server_credentials(tls: Callable[[], Tls]) -> grpc.ServerCredentials:
