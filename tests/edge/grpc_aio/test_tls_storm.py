@@ -24,5 +24,5 @@ def test_many_handshakes_at_once_are_answered(mutual: bool, renew: bool, tmp_pat
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2_000:]
         shaken, tries = map(int, done.stdout.split()[-2:])
-        assert tries < 1.1 * shaken, done.stderr[-2_000:]
+        assert tries < 2 * shaken, done.stderr[-2_000:]
         injected(shaken, "handshakes at once")
