@@ -16,8 +16,9 @@ from sidecar.store.protocol import UnavailableError
 from tests.edge.peer.test_forward import ask, request
 from tests.edge.peer.test_two_sidecars import flow_of
 from tests.inprocess.played_apps import ACCEPTED, PlayedApp, creation, state
-from tests.inprocess.sidecars import Node, Start, free_port, hello
+from tests.inprocess.sidecars import Node, Start, hello
 from tests.inprocess.world import COMPLETED, SUSPENDED, Hand, World, child, end, timer, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 

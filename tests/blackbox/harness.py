@@ -7,9 +7,7 @@ import http.client
 import itertools
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,14 +22,13 @@ from typing import Any, Self
 
 import pytest
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 APPS = Path(__file__).resolve().parent / "apps"
 DIALECTS = ("microsoft", "dapr")
 HOST = "127.0.0.1"
 ENDED = ("COMPLETED", "FAILED", "TERMINATED")
-# Below what the system gives to outgoing connections, so that a restart finds them free; in a random order, since other
-# processes choose too, and each once, since none is taken before its sidecar starts.
-_PORTS = itertools.cycle(random.sample(range(20000, 32000), 12000))
 _START_SECONDS = 15.0
 _STOP_SECONDS = 10.0
 _CALL_SECONDS = 60.0
@@ -53,17 +50,6 @@ def until(check: Callable[[], Any], seconds: float = 20.0, what: str = "") -> An
 def lines(path: Path) -> list[str]:
     """The lines that activities have left in a file."""
     return path.read_text().splitlines() if path.exists() else []
-
-
-def free_port() -> int:
-    """A port that nothing listens on, neither on IPv4 nor on IPv6."""
-    while True:
-        port = next(_PORTS)
-        with suppress(OSError), socket.socket() as four, socket.socket(socket.AF_INET6) as six:
-            four.bind((HOST, port))
-            with suppress(OSError):  # a machine without IPv6
-                six.bind(("::1", port))
-            return port
 
 
 class Process:

@@ -9,8 +9,9 @@ from contextlib import closing
 import grpc
 import pytest
 
-from tests.blackbox.harness import HOST, Sidecar, free_port, until
+from tests.blackbox.harness import HOST, Sidecar, until
 from tests.blackbox.wire import Caller, decode, encode
+from tests.ports import free_port
 
 SERVING = 1
 

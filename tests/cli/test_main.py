@@ -234,8 +234,7 @@ async def test_health_of_a_sidecar_that_is_not_ready_is_exit_code_1(
 
 
 def test_health_of_nothing_is_exit_code_1() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     ended = process("health", "--http-port", str(port))
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == f"sidecar: no answer on 127.0.0.1:{port}: Connection refused\n"

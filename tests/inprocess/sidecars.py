@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,6 @@ from sidecar.schema import taskhub_pb2 as pb
 SERVICE = "/TaskHubSidecarService/"
 Flow = Callable[[list[pb.HistoryEvent]], Sequence[pb.Action]]
 Run = Callable[[pb.ActivityRequest], str]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def fields(data: bytes) -> dict[int, list[bytes]]:

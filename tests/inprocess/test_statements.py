@@ -15,8 +15,9 @@ from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 from tests.edge.peer.test_two_sidecars import echo
 from tests.inprocess.played_apps import ACCEPTED, ALREADY, EXISTS, ORDERS, PlayedApp, asks, creation, log, state
-from tests.inprocess.sidecars import Node, Start, fields, free_port, hello, work_items
+from tests.inprocess.sidecars import Node, Start, fields, hello, work_items
 from tests.inprocess.world import DONE, DUPLICATE, ME, Hand, World, at, call, child, end, kinds, raised, timer, until
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 from sidecar.config import settings
 from sidecar.edge.peer import links as peers_module
 from sidecar.peers.directory import Directory
-from tests.inprocess.sidecars import Start, free_port
+from tests.inprocess.sidecars import Start
 from tests.inprocess.world import call, until
+from tests.ports import free_port
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,9 @@ from sidecar.edge.admin.inspection import SERVICE
 from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.schema import admin_pb2 as admin
 from sidecar.schema import taskhub_pb2 as pb
-from tests.inprocess.sidecars import Node, Start, free_port, work_items
+from tests.inprocess.sidecars import Node, Start, work_items
 from tests.inprocess.world import COMPLETED, call, child, end, until
+from tests.ports import free_port
 
 
 async def ask(node: Node, method: str, request: Message) -> bytes:

@@ -17,8 +17,9 @@ from sidecar.peers.outbox import LinkBrokenError
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.sqlite.reads import fetch_all
-from tests.inprocess.sidecars import Node, PlayedPeer, Start, free_port, hello
+from tests.inprocess.sidecars import Node, PlayedPeer, Start, hello
 from tests.inprocess.world import COMPLETED, until
+from tests.ports import free_port
 
 Pair = tuple[Node, Node]
 ML = pb.Router(target_app_id="ml")

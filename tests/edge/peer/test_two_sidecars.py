@@ -15,8 +15,9 @@ from sidecar.edge.peer import links
 from sidecar.edge.transport.ports import Call, Handlers, Outflow
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
-from tests.inprocess.sidecars import Node, PlayedPeer, Start, free_port, hello
+from tests.inprocess.sidecars import Node, PlayedPeer, Start, hello
 from tests.inprocess.world import COMPLETED, call, child, end, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
