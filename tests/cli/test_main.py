@@ -19,6 +19,7 @@ from sidecar.config import options
 from sidecar.config.settings import Settings, StartError
 from sidecar.edge.http.surface import HttpSurface
 from sidecar.edge.security.api_tokens import ApiTokens
+from tests.ports import free_port
 
 
 @pytest.fixture(autouse=True)
