@@ -3,6 +3,11 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+import structlog
+
+# A traceback drawn with all its locals takes a second of the event loop.
+_plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _plain])
 
 pytest_plugins = ["tests.inprocess.fixtures"]
 

@@ -212,10 +212,11 @@ class Outbox:
         with self._reads.reading() as gone:
             try:
                 found = await self.engine.store.outbound(*queue.peer, 0, QUEUE_LIMIT)
+                more = found and await self.engine.store.outbound(*queue.peer, found[-1].id, 1)
             except UnavailableError:
                 queue.complete = False
                 raise
-            queue.complete = queue.complete and len(found) < QUEUE_LIMIT
+            queue.complete = queue.complete and not more
             for reminder in (one for one in found if not gone(one.id)):
                 self._where[reminder.id] = queue.peer
                 queue.pending[reminder.id] = reminder

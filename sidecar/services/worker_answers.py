@@ -23,14 +23,14 @@ from sidecar.core.workflow.rewind import Record
 from sidecar.core.workflow.stalls import StalledError
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
-from sidecar.work import pool
+from sidecar.work import workers
 from sidecar.work.activities import group_of
 from sidecar.work.answer_chunks import BrokenAnswerError
 from sidecar.work.dispatch import Dispatch
 from sidecar.work.entities import EntityLease
 from sidecar.work.leases import ActorLeases, L, is_valid
-from sidecar.work.pool import FilterOf
 from sidecar.work.turns import TurnLease, stall
+from sidecar.work.workers import FilterOf
 
 _LONGEST_NUMBER = 18  # digits of an order number: any such number fits a column
 _SHOWN = 100  # characters of a token in the log
@@ -68,7 +68,7 @@ class WorkerAnswers:
         if lease is None:
             return _answers_nothing("turn", peer, token)
         whole = self._joined(lease, response)
-        if whole is None or self._handed_on(self._turns, lease, unknown, pool.of_turns):
+        if whole is None or self._handed_on(self._turns, lease, unknown, workers.of_turns):
             return STALE
         self._turns.answered(lease, whole)
         try:
@@ -177,7 +177,7 @@ class WorkerAnswers:
         lease = self._entities.leased(result.completion_token)
         if lease is None:
             return _answers_nothing("operations of an entity", peer, result.completion_token)
-        if self._handed_on(self._entities, lease, unknown, pool.of_entities):
+        if self._handed_on(self._entities, lease, unknown, workers.of_entities):
             return STALE
         self._entities.claim(lease)
         try:
@@ -217,7 +217,7 @@ class WorkerAnswers:
         lease = self._activities.leases.get(reminder.id)
         if lease is None or number not in (None, lease.number):
             return True
-        if not self._pool.refuse_name(lease.worker, group_of(reminder), pool.of_activities):
+        if not self._pool.refuse_name(lease.worker, group_of(reminder), workers.of_activities):
             return False
         self._activities.give_back(reminder.id)
         return True

@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol
 from sidecar.core.attempts import NONE, DeliveryAttempts
 from sidecar.core.model import ActorId, CallId, Changes, Child, Instance, Kind, Lock, Position, Reminder, State, Status
 
+PAGE_BYTES = 4 * 1024 * 1024  # of the payloads in a page of reminders; one may be larger by its last
+
 
 class Refusal(enum.Enum):
     """Why changes were left out; nothing of them was written."""
@@ -183,7 +185,10 @@ class Store(Protocol):
         """Return entities whose ID begins with `prefix`, by ID, from behind `after`; their states if asked for."""
 
     async def due(self, before: int, after: Position, limit: int) -> list[Reminder]:
-        """Return reminders of own workflows due before a time, by (due, ID), from behind `after`."""
+        """Return reminders of own workflows due before a time, by (due, ID), from behind `after`: none at the end.
+
+        Like the two that follow, it gives less than `limit` when the payloads come to more than `PAGE_BYTES`.
+        """
 
     async def activities(self, after: int, limit: int) -> list[Reminder]:
         """Return activities for this app's workers, by ID, from behind `after`."""

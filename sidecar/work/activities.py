@@ -11,6 +11,7 @@ from typing import NamedTuple
 import structlog
 
 from sidecar.actors.engine import Engine
+from sidecar.actors.payloads import AtHand
 from sidecar.core import activities, events
 from sidecar.core.attempts import Crash, DeliveryLimit
 from sidecar.core.model import Changes, Kind, Outcome, Reminder, Reply
@@ -19,11 +20,11 @@ from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 from sidecar.store.reads import Reads
 from sidecar.work.backoff import Refusals
-from sidecar.work.pool import Pool, Worker
+from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import Group, Lane
+from sidecar.work.workers import Worker
 
 PAGE = 1_000
-SMALL_PAYLOAD = 64 * 1024  # payloads up to this size are kept while their activity waits
 log = structlog.get_logger(__name__)
 
 
@@ -62,7 +63,7 @@ class ActivityWork:
         self._delivery_limit = delivery_limit
         self._spawn = engine.side.spawn
         self._pump = pump
-        self._at_hand: dict[int, Reminder] = {}
+        self.at_hand = AtHand()
         self._numbers = itertools.count(1)
         self._reads = Reads()
         self._refusals: Refusals[int] = Refusals(engine.clock)
@@ -73,8 +74,8 @@ class ActivityWork:
         if reminder.id in self.leases:
             return
         self._offer(reminder)
-        if reminder.id in self._pool.activities and len(reminder.payload) <= SMALL_PAYLOAD:
-            self._at_hand[reminder.id] = reminder
+        if reminder.id in self._pool.activities:
+            self.at_hand.keep(reminder)
         self._pump()
 
     async def refill(self, lanes: frozenset[Lane] | None = None) -> None:
@@ -92,7 +93,7 @@ class ActivityWork:
                 for reminder in page:
                     if not gone(reminder.id) and (lanes is None or (reminder.target.hub, reminder.name) in lanes):
                         self.queue(reminder)
-                more = len(page) == PAGE
+                more = bool(page)
                 after = page[-1].id if page else after
 
     def _offer(self, reminder: Reminder, size: int = 0) -> None:
@@ -106,28 +107,28 @@ class ActivityWork:
         """Forget an activity that is gone from the store."""
         self._reads.went(reminder_id)
         self._refusals.forget(reminder_id)
-        self._at_hand.pop(reminder_id, None)
+        self.at_hand.discard(reminder_id)
         self._pool.activities.discard(reminder_id)
         self._end(reminder_id)
 
     def hand_out(self, worker: Worker, reminder_id: int) -> None:
         """Send an activity to the worker that it was assigned to."""
-        reminder = self._at_hand.pop(reminder_id, None)
+        reminder = self.at_hand.pop(reminder_id)
         if reminder is None:
             self._spawn(self._fetch(worker, reminder_id), "fetch activity")
         else:
             self._send(worker, reminder)
 
     async def _fetch(self, worker: Worker, reminder_id: int) -> None:
+        reminder = None
         try:
             reminder = await self._store.reminder(reminder_id)
         except UnavailableError as error:
             log.warning("cannot read an activity", error=str(error))
-            worker.activities.pop(reminder_id, None)
             self._engine.effects.store_failed()
-            return
         if reminder is None:
             worker.activities.pop(reminder_id, None)
+            self._pump()
         elif worker in self._pool.workers:
             self._send(worker, reminder)
         else:
@@ -188,7 +189,7 @@ class ActivityWork:
         lease = self.leases.get(reminder_id)
         if lease is not None:
             return lease.reminder
-        reminder = self._at_hand.get(reminder_id) or await self._store.reminder(reminder_id)
+        reminder = self.at_hand.get(reminder_id) or await self._store.reminder(reminder_id)
         return reminder if reminder is not None and reminder.kind is Kind.ACTIVITY else None
 
     def by_task(self, peer: str, hub: str, instance_id: str, task: int) -> int | None:

@@ -18,9 +18,10 @@ from sidecar.store.protocol import UnavailableError
 from sidecar.work import takers
 from sidecar.work.activities import ActivityWork
 from sidecar.work.entities import EntityLease, EntityWork
-from sidecar.work.pool import Pool, Worker
+from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import Lane
 from sidecar.work.turns import TurnLease, TurnWork
+from sidecar.work.workers import Worker
 
 _RETRY_SECONDS = 1.0
 log = structlog.get_logger(__name__)
@@ -122,6 +123,8 @@ class Dispatch:
     def relieve(self) -> None:
         """Drop from memory what can be read again."""
         self.turns.pasts.drop()
+        self.activities.at_hand.clear()
+        self.timers.at_hand.clear()
         self.engine.residents.drop_idle()
 
     def store_failed(self) -> None:
@@ -193,7 +196,7 @@ class Dispatch:
     def _read_more(self) -> None:
         pool = self.pool
         wanted = pool.turns.wanted(), pool.activities.wanted(), pool.entities.wanted()
-        if any(wanted):
+        if any(lanes is None or lanes for lanes in wanted):
             pool.turns.refilling(wanted[0])
             pool.activities.refilling(wanted[1])
             pool.entities.refilling(wanted[2])
@@ -209,7 +212,7 @@ class Dispatch:
 
     def add_worker(self, worker: Worker) -> None:
         """Take a worker in; it gets work at once."""
-        self.pool.workers.append(worker)
+        self.pool.add(worker)
         self.pump()
 
     def remove_worker(self, worker: Worker, *, farewell: bool = False) -> None:

@@ -20,7 +20,8 @@ from sidecar.core.model import DONE, Decision, Instance, State
 from sidecar.core.work_items import EntityItem
 from sidecar.core.workflow import stalls
 from sidecar.work.leases import ActorLeases, Lease
-from sidecar.work.pool import Pool, Worker
+from sidecar.work.pool import Pool
+from sidecar.work.workers import Worker
 
 log = structlog.get_logger(__name__)
 

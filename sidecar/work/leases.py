@@ -20,8 +20,9 @@ from sidecar.core.identity import Context
 from sidecar.core.model import DONE, Decision, Instance, Rewind, State
 from sidecar.core.workflow import stalls
 from sidecar.work.backoff import Refusals
-from sidecar.work.pool import Pool, Worker
+from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import Group, Lane, ReadyQueue
+from sidecar.work.workers import Worker
 
 PAGE = 5_000
 log = structlog.get_logger(__name__)

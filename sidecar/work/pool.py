@@ -3,120 +3,23 @@
 Plain methods, no I/O: state in, list of assignments out.
 """
 
-import enum
-from collections import OrderedDict
+import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import structlog
 
-from sidecar.core.model import DEFAULT_HUB
-from sidecar.core.work_items import TurnItem, WorkItem
 from sidecar.work import concurrency as limits_
-from sidecar.work.concurrency import Room
+from sidecar.work.concurrency import Limit, Room
+from sidecar.work.free_workers import FreeWorkers, Names
 from sidecar.work.ready_queue import Group, K, Key, ReadyQueue
+from sidecar.work.workers import Filter, FilterOf, Rewinds, Worker, of_activities, of_entities, of_turns
 
-SEEN_LIMIT = 20_000
 UNKNOWN_LIMIT = 1_000
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Names that a worker takes, each with the versions it takes (none listed: all). None takes everything.
-
-    `any_case`: upper and lower case count as the same, as in the worker; its names are given in lower case. `unknown`
-    are names and versions that it was sent all the same and did not know.
-    """
-
-    names: dict[str, frozenset[str]] | None = None
-    any_case: bool = False
-    unknown: set[tuple[str, str]] = field(default_factory=set)
-
-    def accepts(self, name: str, version: str) -> bool:
-        """Whether the worker takes work of this name and version."""
-        if (name, version) in self.unknown:
-            return False
-        if self.names is None:
-            return True
-        versions = self.names.get(name.lower() if self.any_case else name)
-        return versions is not None and (not versions or version in versions)
-
-
-FilterOf = Callable[["Worker"], Filter]
-
-
-class Rewinds(enum.IntEnum):
-    """Whether a worker can write the new history of an instance that is rewound."""
-
-    NO = 0
-    PERHAPS = 1  # it may be of a kind that can
-    YES = 2
-
-
-class Seen:
-    """How many events of their past a worker has kept of the instances that it had a turn of last, by execution.
-
-    Bounded: of an instance that is forgotten the whole past is sent once more.
-    """
-
-    def __init__(self) -> None:
-        self._events: OrderedDict[tuple[str, str], tuple[str, int]] = OrderedDict()
-
-    def keep(self, address: tuple[str, str], execution: str, events: int) -> None:
-        """A turn was answered that was sent with so many events before it."""
-        self._events[address] = (execution, events)
-        if len(self._events) > SEEN_LIMIT:
-            self._events.popitem(last=False)
-
-    def take(self, address: tuple[str, str], execution: str) -> int:
-        """Return how many events a worker has kept of an execution, and rely on it no more until the next answer."""
-        kept, events = self._events.pop(address, ("", 0))
-        return events if kept == execution else 0
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """One `GetWorkItems` stream: what it takes, how much at once, and what it has. It takes work of one hub.
-
-    `send` returns 0, or the size of an item that is too large for it, which then was not sent. `fits` returns how many
-    of the new events of a turn it can receive. No two have one name.
-    """
-
-    name: str
-    peer: str
-    max_turns: int
-    max_activities: int
-    max_bytes: int  # the largest message that it can receive
-    turn_filter: Filter
-    activity_filter: Filter
-    is_full: Callable[[], bool]
-    send: Callable[[WorkItem], int]
-    fits: Callable[[TurnItem], int]
-    hub: str = DEFAULT_HUB
-    rewinds: Callable[[], Rewinds] = lambda: Rewinds.NO
-    keeps_history: bool = False
-    streams_history: bool = False  # it fetches the past of a turn that is too large for one message
-    turns: dict[tuple[str, str], str] = field(default_factory=dict)  # what it has, with its name
-    activities: dict[int, str] = field(default_factory=dict)
-    seen: Seen = field(default_factory=Seen)
-    max_entities: int = 0
-    entity_filter: Filter = field(default_factory=Filter)
-    entities: dict[tuple[str, str], str] = field(default_factory=dict)
-    on_probation: set[Key] = field(default_factory=set)
-    assigned: int = 0  # how many items it has been given since it connected
-    trouble: str = ""  # what may have cost it
-
-    def loss(self) -> str:
-        """Return what is to be said of items that it had when it was lost."""
-        return f"the stream of {self.name} at {self.peer} ended while it had this{self.trouble}"
-
-    def has_on_probation(self) -> bool:
-        """Whether it has an item that may be what costs workers: it gets no other such item beside it."""
-        self.on_probation &= self.turns.keys() | self.activities.keys() | self.entities.keys()
-        return bool(self.on_probation)
 
 
 class Assignment(NamedTuple):
@@ -126,83 +29,98 @@ class Assignment(NamedTuple):
     item: Key
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind(Generic[K]):
+    """Turns, activities or entities: what a worker takes, how many at once, and which it has, by name.
+
+    Of what it `streams` a worker that fetches the past may have an item that is too large for one message.
+    """
+
+    accepted: FilterOf
+    most: Callable[[Worker], int]
+    held: Callable[[Worker], dict[K, str]]
+    streams: bool = False
+
+    def room(self, worker: Worker) -> int:
+        return self.most(worker) - len(self.held(worker))
+
+    def suits(self, group: Group, worker: Worker) -> bool:
+        fits = worker.max_bytes >= group.size or (self.streams and worker.streams_history)
+        wanted = worker.name not in group.excluded_workers and not (group.on_probation and worker.has_on_probation())
+        return fits and wanted and _takes(worker, self.accepted(worker), group)
+
+
+_TURNS = _Kind(of_turns, lambda worker: worker.max_turns, lambda worker: worker.turns, streams=True)
+_ACTIVITIES = _Kind(of_activities, lambda worker: worker.max_activities, lambda worker: worker.activities)
+_ENTITIES = _Kind(of_entities, lambda worker: worker.max_entities, lambda worker: worker.entities)
+
+
 class Pool:
     """All workers of one sidecar, and their work."""
 
     def __init__(self, limits: Mapping[str, int] = MappingProxyType({})) -> None:
         self._turn_limits = limits_.of(limits_.WORKFLOWS, limits)
         self._activity_limits = limits_.of(limits_.ACTIVITIES, limits)
+        self._turn_names, self._activity_names, self._entity_names = Names(), Names(), Names()
+        self._served = itertools.count(1)
         self.workers: list[Worker] = []
-        self.turns: ReadyQueue[tuple[str, str]] = ReadyQueue()
-        self.activities: ReadyQueue[int] = ReadyQueue()
-        self.entities: ReadyQueue[tuple[str, str]] = ReadyQueue()
+        self.turns: ReadyQueue[tuple[str, str]] = ReadyQueue(is_taken=self._turn_names.__contains__)
+        self.activities: ReadyQueue[int] = ReadyQueue(is_taken=self._activity_names.__contains__)
+        self.entities: ReadyQueue[tuple[str, str]] = ReadyQueue(is_taken=self._entity_names.__contains__)
         self.open = True
+
+    def add(self, worker: Worker) -> None:
+        """Take a worker in."""
+        self.workers.append(worker)
+        self._count(worker, 1)
+
+    def _count(self, worker: Worker, by: int) -> None:
+        for names, accepted in (
+            (self._turn_names, of_turns(worker)),
+            (self._activity_names, of_activities(worker)),
+            (self._entity_names, of_entities(worker)),
+        ):
+            names.count(worker.hub, accepted, by)
+        for queue in (self.turns, self.activities, self.entities):
+            queue.workers_changed()
 
     def assign(self) -> list[Assignment]:
         """Give waiting work to free workers within the limits: one of each name in turn, to the least busy worker."""
         if not self.open or not self.workers:
             return []
-        return self._assign_turns() + self._assign_activities() + self._assign_entities()
+        turns = self._spread(_TURNS, self.turns, self._turn_limits)
+        activities = self._spread(_ACTIVITIES, self.activities, self._activity_limits)
+        return turns + activities + self._spread(_ENTITIES, self.entities, ())
 
-    def _assign_turns(self) -> list[Assignment]:
-        def free(worker: Worker, group: Group) -> int:
-            fits = worker.max_bytes >= group.size or worker.streams_history
-            room = worker.max_turns - len(worker.turns)
-            return room if fits and worker.turn_filter.accepts(group.name, group.version) else 0
-
-        room = Room(self._turn_limits, (name for worker in self.workers for name in worker.turns.values()))
-        return self._spread(self.turns, free, lambda worker, item, name: worker.turns.update({item: name}), room)
-
-    def _assign_activities(self) -> list[Assignment]:
-        def free(worker: Worker, group: Group) -> int:
-            room = worker.max_activities - len(worker.activities)
-            fits = worker.max_bytes >= group.size
-            return room if fits and worker.activity_filter.accepts(group.name, group.version) else 0
-
-        room = Room(self._activity_limits, (name for worker in self.workers for name in worker.activities.values()))
-        return self._spread(
-            self.activities, free, lambda worker, item, name: worker.activities.update({item: name}), room
-        )
-
-    def _assign_entities(self) -> list[Assignment]:
-        def free(worker: Worker, group: Group) -> int:
-            room = worker.max_entities - len(worker.entities)
-            fits = worker.max_bytes >= group.size
-            return room if fits and worker.entity_filter.accepts(group.name, group.version) else 0
-
-        room = Room((), ())
-        return self._spread(self.entities, free, lambda worker, item, name: worker.entities.update({item: name}), room)
-
-    def _spread(
-        self,
-        backlog: ReadyQueue[K],
-        free: Callable[[Worker, Group], int],
-        take: Callable[[Worker, K, str], None],
-        room: Room,
-    ) -> list[Assignment]:
+    def _spread(self, kind: _Kind[K], waiting: ReadyQueue[K], limits: tuple[Limit, ...]) -> list[Assignment]:
+        groups = waiting.takeable()
+        if not groups:
+            return []
         given: list[Assignment] = []
-        groups = list(backlog.groups())
+        room = Room(limits, (name for worker in self.workers for name in kind.held(worker).values()))
+        free = FreeWorkers(self.workers, {group.lane for group in groups}, kind.accepted, kind.room)
         while groups:
             served = []
             for group in groups:
-                ready = [worker for worker in self.workers if _can_take(worker, group) and free(worker, group) > 0]
-                item = backlog.first(group)
-                if not ready or item is None or not room.admits(group.name):
+                if not room.admits(group.name):
                     continue
-                worker = max(ready, key=lambda candidate: free(candidate, group))
-                backlog.discard(item)
-                take(worker, item, group.name)
-                worker.assigned += 1
-                if group.on_probation:
-                    worker.on_probation.add(item)
+                worker = free.best(group, partial(kind.suits, group))
+                item = None if worker is None else waiting.take(group)
+                if worker is None or item is None:
+                    continue
+                kind.held(worker)[item] = group.name
+                self._give(worker, item, group)
                 room.take(group.name)
-                # Of workers that are equally busy the one that waited longest is next.
-                self.workers.remove(worker)
-                self.workers.append(worker)
                 given.append(Assignment(worker, item))
                 served.append(group)
             groups = served
         return given
+
+    def _give(self, worker: Worker, item: Key, group: Group) -> None:
+        worker.assigned += 1
+        worker.served = next(self._served)
+        if group.on_probation:
+            worker.on_probation.add(item)
 
     def knows_rewind(self, hub: str, name: str, version: str) -> bool:
         """Whether a worker for such workflows is known to be able to write the new history of one."""
@@ -239,6 +157,7 @@ class Pool:
         """Forget a worker; the caller gives its work back. A name that only it may have known is asked for again."""
         if worker in self.workers:
             self.workers.remove(worker)
+            self._count(worker, -1)
             for filter_of in (of_turns, of_activities, of_entities):
                 self._ask_again(worker.hub, filter_of)
 
@@ -252,29 +171,9 @@ class Pool:
                     unknown.discard((name, version))
 
 
-def of_turns(worker: Worker) -> Filter:
-    """Return the workflows that a worker takes."""
-    return worker.turn_filter
-
-
-def of_activities(worker: Worker) -> Filter:
-    """Return the activities that a worker takes."""
-    return worker.activity_filter
-
-
-def of_entities(worker: Worker) -> Filter:
-    """Return the entities that a worker takes."""
-    return worker.entity_filter if worker.max_entities else Filter({})
-
-
 def _able(worker: Worker, group: Group) -> bool:
     return worker.hub == group.hub and not (group.rewind and worker.rewinds() is Rewinds.NO)
 
 
 def _takes(worker: Worker, accepted: Filter, group: Group) -> bool:
     return _able(worker, group) and accepted.accepts(group.name, group.version)
-
-
-def _can_take(worker: Worker, group: Group) -> bool:
-    wanted = worker.name not in group.excluded_workers and not (group.on_probation and worker.has_on_probation())
-    return wanted and _able(worker, group) and not worker.is_full()

@@ -1,11 +1,11 @@
 """Work that waits for a worker: a bounded hint over the store, fair to every name of each hub (a lane).
 
-Plain methods, no I/O. When it is full the lane with the most items makes room for another, so that work that nobody
-takes, however much of it there is, does not keep other work out. It knows of which lanes the store has more.
+Plain methods, no I/O. When it is full, lanes that no connected worker takes make room, and then the lane with the most
+items, so that no work keeps other work out. It knows of which lanes the store has more.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from typing import Generic, NamedTuple, TypeVar
 
 from sidecar.core.model import DEFAULT_HUB
@@ -42,14 +42,21 @@ class Group(NamedTuple):
 
 
 class ReadyQueue(Generic[K]):
-    """Work of one kind that waits, in the order it came, by group."""
+    """Work of one kind that waits, in the order it came, by group.
 
-    def __init__(self, limit: int = QUEUE_LIMIT) -> None:
+    `is_taken` says whether a connected worker takes a lane. Lanes that nobody takes have what room the others leave.
+    """
+
+    def __init__(self, limit: int = QUEUE_LIMIT, is_taken: Callable[[Lane], bool] = lambda _lane: True) -> None:
         self.limit = limit
-        self._groups: dict[Group, dict[K, None]] = {}
+        self._is_taken = is_taken
+        self._groups: dict[Group, dict[K, None]] = {}  # of lanes that are taken; the one served last comes last
+        self._idle: dict[Group, dict[K, None]] = {}  # of the others
         self._where: dict[K, Group] = {}
-        self._counts: Counter[Lane] = Counter()
-        self._short: set[Lane] = set()  # lanes of which the store has more than is here
+        self._counts: Counter[Lane] = Counter()  # of lanes that are taken
+        self._short: set[Lane] = set()  # lanes that are taken of which the store has more than is here
+        self._idle_short = False  # whether the store has more of a lane that is not taken
+        self._read_all = False  # whether such a lane may be taken by now
 
     def __len__(self) -> int:
         return len(self._where)
@@ -61,15 +68,28 @@ class ReadyQueue(Generic[K]):
         """Queue an item, unless it waits already or there is no room for its lane."""
         if item in self._where:
             return
-        if len(self._where) >= self.limit and not self._make_room(group.lane):
-            self._short.add(group.lane)
+        taken = self._is_taken(group.lane)
+        if len(self._where) >= self.limit and not (taken and self._make_room(group.lane)):
+            if taken:
+                self._short.add(group.lane)
+            else:
+                self._idle_short = True
             return
-        self._groups.setdefault(group, {})[item] = None
+        self._put(item, group, taken)
+
+    def _put(self, item: K, group: Group, taken: bool) -> None:
+        (self._groups if taken else self._idle).setdefault(group, {})[item] = None
         self._where[item] = group
-        self._counts[group.lane] += 1
+        if taken:
+            self._counts[group.lane] += 1
 
     def _make_room(self, lane: Lane) -> bool:
-        """Let the last item of the lane with the most go, unless this is the one."""
+        """Let an item go that nobody takes, or else the last one of the lane with the most unless this is the one."""
+        if self._idle:
+            items = next(reversed(self._idle.values()))
+            self.discard(next(reversed(items)))
+            self._idle_short = True
+            return True
         most, count = self._counts.most_common(1)[0]
         if count <= self._counts[lane] + 1:
             return False
@@ -83,12 +103,28 @@ class ReadyQueue(Generic[K]):
         group = self._where.pop(item, None)
         if group is None:
             return
-        del self._groups[group][item]
-        if not self._groups[group]:
-            del self._groups[group]
-        self._counts[group.lane] -= 1
-        if not self._counts[group.lane]:
-            del self._counts[group.lane]
+        groups = self._groups if group in self._groups else self._idle
+        del groups[group][item]
+        if not groups[group]:
+            del groups[group]
+        if groups is self._groups:
+            self._counts[group.lane] -= 1
+            if not self._counts[group.lane]:
+                del self._counts[group.lane]
+
+    def workers_changed(self) -> None:
+        """Sort the lanes anew by whether a worker takes them."""
+        before = [*self._groups.items(), *self._idle.items()]
+        self._groups, self._idle, self._counts = {}, {}, Counter()
+        for group, items in before:
+            taken = self._is_taken(group.lane)
+            (self._groups if taken else self._idle)[group] = items
+            if taken:
+                self._counts[group.lane] += len(items)
+        idle = {lane for lane in self._short if not self._is_taken(lane)}
+        self._short -= idle
+        self._read_all = self._read_all or self._idle_short
+        self._idle_short = self._idle_short or bool(idle)
 
     def group(self, item: K) -> Group | None:
         """Return the group of an item that waits, or None."""
@@ -101,16 +137,23 @@ class ReadyQueue(Generic[K]):
             self.discard(item)
             self.offer(item, group._replace(excluded_workers=excluded_workers))
 
-    def wanted(self) -> frozenset[Lane]:
-        """Return the lanes of which the store has more, and of which less than half a fair share is left here."""
+    def wanted(self) -> frozenset[Lane] | None:
+        """Return the lanes of which the store has more, and of which less than half a fair share is left here.
+
+        None: every lane, since a worker may take one by now that was left out.
+        """
+        if self._read_all:
+            return None
         if not self._short:
             return frozenset()
-        share = self.limit // len(self._short | self._counts.keys())
+        share = max(1, self.limit // len(self._short | self._counts.keys()))
         return frozenset(lane for lane in self._short if 2 * self._counts[lane] < share)
 
     def refilling(self, lanes: Set[Lane] | None) -> None:
         """Take note that all there is of these lanes (None: of every lane) is being read from the store."""
         self._short -= self._short if lanes is None else lanes
+        if lanes is None:
+            self._read_all = self._idle_short = False
 
     def has_share(self, lanes: Set[Lane] | None) -> bool:
         """Whether no more of these lanes fits: reading on is no use."""
@@ -118,12 +161,28 @@ class ReadyQueue(Generic[K]):
 
     def groups(self) -> Iterator[Group]:
         """Return the groups of which something waits."""
-        return iter(list(self._groups))
+        return iter([*self._groups, *self._idle])
+
+    def takeable(self) -> list[Group]:
+        """Return the groups of lanes that a connected worker takes, the one first that was served longest ago."""
+        return list(self._groups)
 
     def count(self, group: Group) -> int:
         """Return how many items of a group wait."""
-        return len(self._groups.get(group, ()))
+        return len(self._items(group))
 
     def first(self, group: Group) -> K | None:
         """Return the oldest item of a group, or None."""
-        return next(iter(self._groups.get(group, ())), None)
+        return next(iter(self._items(group)), None)
+
+    def _items(self, group: Group) -> dict[K, None]:
+        return self._groups.get(group) or self._idle.get(group) or {}
+
+    def take(self, group: Group) -> K | None:
+        """Take the oldest item of a group out, or None; it is the turn of the other groups then."""
+        item = self.first(group)
+        if item is not None:
+            self.discard(item)
+            if group in self._groups:
+                self._groups[group] = self._groups.pop(group)
+        return item

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import structlog
 
 from sidecar.core.model import DEFAULT_HUB
-from sidecar.work.pool import Filter, Pool, Worker
+from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import Group, ReadyQueue
+from sidecar.work.workers import Filter, Worker
 
 WORKFLOW, ACTIVITY, ENTITY = "workflow", "activity", "entity"
 MOST_SHOWN = 100

@@ -23,8 +23,9 @@ from sidecar.store.protocol import Store
 from sidecar.work.answer_chunks import AnswerChunks
 from sidecar.work.history_cache import HistoryCache
 from sidecar.work.leases import ActorLeases, Lease
-from sidecar.work.pool import Pool, Rewinds, Worker
+from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import Group
+from sidecar.work.workers import Rewinds, Worker
 
 log = structlog.get_logger(__name__)
 

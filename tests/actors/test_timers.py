@@ -1,12 +1,14 @@
 """Reminders are delivered when they are due: in order, once, whatever the clock does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sidecar.actors import timers as module
+from sidecar.actors.payloads import AtHand
 from sidecar.actors.timers import HORIZON_MICROS, Timers
 from sidecar.core.model import NO_CALL, ActorId, Kind, Position, Reminder
 from sidecar.store.protocol import UnavailableError
@@ -30,9 +32,17 @@ class Shelf:
         self.stored: dict[int, Reminder] = {}
         self.failing = 0
         self.reads = 0
+        self.fetched: list[int] = []
 
     async def recovered(self) -> None:
         """There is no trouble that would last."""
+
+    async def reminder(self, number: int) -> Reminder | None:
+        self.fetched.append(number)
+        if self.failing:
+            self.failing -= 1
+            raise UnavailableError("no disk")
+        return self.stored.get(number)
 
     async def due(self, before: int, after: Position, limit: int) -> list[Reminder]:
         self.reads += 1
@@ -97,16 +107,12 @@ async def bench() -> AsyncIterator[Bench]:
     assert bench.early == []
 
 
-def _ids(found: Sequence[Reminder]) -> list[int]:
-    return [item.id for item in found]
-
-
 async def test_what_is_due_goes_in_order_of_its_time_then_of_its_number(bench: Bench) -> None:
     await bench.filled()
     bench.set(reminder(5, 20), reminder(4, 10), reminder(3, 20), reminder(2, 10), reminder(9, 5))
     assert bench.timers.pop_due(START + 4) == []
-    assert _ids(bench.timers.pop_due(START + 10)) == [9, 2, 4]
-    assert _ids(bench.timers.pop_due(START + 10**9)) == [3, 5]
+    assert bench.timers.pop_due(START + 10) == [9, 2, 4]
+    assert bench.timers.pop_due(START + 10**9) == [3, 5]
     assert bench.timers.pop_due(START + 10**9) == []
 
 
@@ -276,3 +282,59 @@ async def test_dropping_while_the_store_is_read_does_no_harm(bench: Bench) -> No
     bench.shelf.due = real  # type: ignore[method-assign]
     await bench.look()
     assert set(range(11, 50)) <= set(bench.delivered)
+
+
+async def test_a_crowd_that_is_more_than_is_held_at_once_is_not_read_anew_for_each_part_of_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LIMIT", 1_000)
+    monkeypatch.setattr(module, "PAGE", 1_000)
+    await bench.filled()
+    before = bench.shelf.reads
+    bench.shelf.stored = {number: reminder(number, 1) for number in range(1, 10_001)}
+    bench.timers.reload()
+    bench.clock.wall += SECOND
+    await until(lambda: len(bench.delivered) == 10_000, 20)
+    assert bench.delivered == list(range(1, 10_001))
+    assert bench.shelf.reads - before < 50, "a read for each half of what is held, not for each hundred"
+
+
+def large(number: int, due: int) -> Reminder:
+    return replace(reminder(number, due), payload=b"x" * 70_000)
+
+
+async def test_payloads_that_wait_take_no_more_memory_than_they_may(bench: Bench) -> None:
+    """Large ones, and small ones beyond the sum that is kept, are read from the store when they are due, in order."""
+    await bench.filled()
+    bench.timers.at_hand = AtHand(10_000)
+    bench.set(*(replace(reminder(number, SECOND), payload=b"x" * 1_000) for number in range(1, 11)), large(11, SECOND))
+    bench.clock.wall += 2 * SECOND
+    await bench.look()
+    assert bench.delivered == list(range(1, 12))
+    assert bench.shelf.fetched == list(range(6, 12))
+
+
+async def test_a_payload_that_cannot_be_read_is_read_again(bench: Bench) -> None:
+    await bench.filled()
+    bench.set(large(1, SECOND), reminder(2, SECOND))
+    bench.shelf.failing = 2
+    bench.clock.wall += 2 * SECOND
+    await until(lambda: bench.delivered == [1, 2], 10)
+
+
+async def test_a_reminder_that_is_dropped_while_it_is_read_is_not_delivered(bench: Bench) -> None:
+    await bench.filled()
+    gate, read = asyncio.Event(), bench.shelf.reminder
+
+    async def slow(number: int) -> Reminder | None:
+        found = await read(number)
+        await gate.wait()
+        return found
+
+    bench.shelf.reminder = slow  # type: ignore[method-assign]
+    bench.set(large(1, SECOND), large(2, SECOND))
+    bench.clock.wall += 2 * SECOND
+    await bench.look()
+    bench.drop(1)
+    gate.set()
+    await until(lambda: bench.delivered == [2])

@@ -170,8 +170,8 @@ async def test_an_activity_that_left_memory_is_read_from_the_store(world: World,
     await world.complete(item, action)
     await world.quiet()
     if not large:
-        world.dispatch.activities._at_hand.clear()
-    assert not world.dispatch.activities._at_hand, "a large payload is not kept while its activity waits"
+        world.dispatch.activities.at_hand.clear()
+    assert not world.dispatch.activities.at_hand, "a large payload is not kept while its activity waits"
     hand.worker.max_activities = 1
     world.dispatch.pump()
     assert len((await hand.activity(1)).request) > (200_000 if large else 10)

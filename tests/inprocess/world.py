@@ -28,7 +28,8 @@ from sidecar.services.purge import Purge
 from sidecar.store.protocol import Refusal, Store, UnavailableError
 from sidecar.store.sqlite import store as sqlite
 from sidecar.work.dispatch import Dispatch, Timeouts
-from sidecar.work.pool import Filter, Pool, Worker
+from sidecar.work.pool import Pool
+from sidecar.work.workers import Filter, Worker
 
 ME = AppIdentity("default", "orders")
 START = 1_700_000_000_000_000

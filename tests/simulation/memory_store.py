@@ -5,7 +5,8 @@ depends on nothing but what it is given. Changes that no core would make, such a
 already, fail an assertion.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -13,7 +14,18 @@ from sidecar.core.identity import AppIdentity
 from sidecar.core.model import CallId, Changes, Child, Instance, Kind, OpenCall, Position, Reminder, Row, State
 from sidecar.core.receipts import Lost
 from sidecar.core.workflow.state import load as load_state
-from sidecar.store.protocol import Criteria, Cursor, EntityRow, Order, Page, Ready, Refusal, UnavailableError, Waiting
+from sidecar.store.protocol import (
+    PAGE_BYTES,
+    Criteria,
+    Cursor,
+    EntityRow,
+    Order,
+    Page,
+    Ready,
+    Refusal,
+    UnavailableError,
+    Waiting,
+)
 
 
 @dataclass
@@ -295,18 +307,18 @@ class MemoryStore:
         self._check_open()
         own = [one for one in self._sorted() if not self._for_others(one) and not self._for_own_workers(one)]
         own.sort(key=lambda one: (one.due, one.id))
-        return [one for one in own if one.due <= before and (one.due, one.id) > after][:limit]
+        return _page((one for one in own if one.due <= before and (one.due, one.id) > after), limit)
 
     async def activities(self, after: int, limit: int) -> list[Reminder]:
         """See `Store.activities`."""
         self._check_open()
-        return [one for one in self._sorted() if self._for_own_workers(one) and one.id > after][:limit]
+        return _page((one for one in self._sorted() if self._for_own_workers(one) and one.id > after), limit)
 
     async def outbound(self, namespace: str, app: str, after: int, limit: int) -> list[Reminder]:
         """See `Store.outbound`."""
         self._check_open()
         others = [one for one in self._sorted() if self._for_others(one) and one.target[:2] == (namespace, app)]
-        return [one for one in others if one.id not in self.data.accepted and one.id > after][:limit]
+        return _page((one for one in others if one.id not in self.data.accepted and one.id > after), limit)
 
     async def destinations(self) -> list[tuple[str, str]]:
         """See `Store.destinations`."""
@@ -390,3 +402,13 @@ def _fits(instance: Instance, criteria: Criteria) -> bool:
         and criteria.name in (None, instance.name)
         and all(tag in instance.tags for tag in criteria.tags)
     )
+
+
+def _page(found: Iterable[Reminder], limit: int) -> list[Reminder]:
+    page, weight = [], 0
+    for reminder in itertools.islice(found, limit):
+        page.append(reminder)
+        weight += len(reminder.payload)
+        if weight > PAGE_BYTES:
+            break
+    return page

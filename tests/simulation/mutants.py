@@ -39,7 +39,7 @@ MUTANTS = (
     Mutant(
         "suspects-together",
         "workers",
-        "work/pool.py",
+        "work/workers.py",
         "return bool(self.on_probation)",
         "return False",
     ),
@@ -281,8 +281,8 @@ MUTANTS = (
         "lost-timer",
         "timers",
         "actors/timers.py",
-        "            if reminder.id in self._known:\n",
-        "            if reminder.id in self._known and reminder.id % 97:\n",
+        "            if reminder_id in self._known:\n",
+        "            if reminder_id in self._known and reminder_id % 97:\n",
     ),
     Mutant(
         "timers-not-read-at-start",

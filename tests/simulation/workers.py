@@ -10,7 +10,7 @@ from sidecar.core.model import DEFAULT_HUB, Outcome
 from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem, fitting
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
-from sidecar.work.pool import Filter, Rewinds, Worker
+from sidecar.work.workers import Filter, Rewinds, Worker
 from tests.simulation import entities, habits, programs, sdk
 from tests.simulation.deployment import Node
 from tests.simulation.habits import Habits

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -23,7 +24,7 @@ from sidecar.core.model import (
     Status,
 )
 from sidecar.core.receipts import Delivered, Forgotten, Lost, Received
-from sidecar.store.protocol import EntityRow, Ready, Refusal, Store, UnavailableError, Waiting
+from sidecar.store.protocol import PAGE_BYTES, EntityRow, Ready, Refusal, Store, UnavailableError, Waiting
 from tests.store.builders import (
     EVERYTHING,
     MAIL,
@@ -681,6 +682,28 @@ async def test_reminders_are_due_by_time_then_number_in_pages(store: Store) -> N
     assert [one.id for one in await store.due(20, Position(10, 2), 2)] == [4, 3]
     assert [one.id for one in await store.due(MANY, Position(20, 3), MANY)] == [6, 5, 1]
     assert await store.due(9, Position(0, 0), MANY) == []
+
+
+async def test_a_page_of_reminders_is_bounded_in_bytes_too(store: Store) -> None:
+    """However large the payloads are that a thousand of them have, one page of them fits into memory."""
+    payload = b"x" * (PAGE_BYTES // 4)
+    mine = [reminder(id_, payload=payload) for id_ in range(1, 11)]
+    work = [reminder(id_, Kind.ACTIVITY, target=activity(), payload=payload) for id_ in range(11, 21)]
+    far = [replace(call_of_ml(id_), payload=payload) for id_ in range(21, 31)]
+    await done(store, Changes(set=(*mine, *work, *far)))
+    position, found = Position(0, 0), []
+    while page := await store.due(MANY, position, MANY):
+        assert len(page) <= 5
+        found += [one.id for one in page]
+        position = Position(page[-1].due, page[-1].id)
+    assert found == list(range(1, 11))
+    for read in (store.activities, partial(store.outbound, *ML)):
+        after, found = 0, []
+        while page := await read(after, MANY):
+            assert len(page) <= 5
+            found += [one.id for one in page]
+            after = found[-1]
+        assert len(found) == 10
 
 
 async def test_activities_and_outbound_are_read_by_number_in_pages(store: Store) -> None:

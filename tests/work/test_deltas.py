@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sidecar.core.work_items import TurnItem
-from sidecar.work.pool import Seen
+from sidecar.work.workers import Seen
 from tests.inprocess.world import CONTINUED_AS_NEW, DONE, STALE, Hand, World, at, call, end, kinds
 
 
@@ -147,7 +147,7 @@ async def test_an_instance_that_left_memory_goes_on_with_what_is_new(world: Worl
 
 
 def test_what_is_remembered_of_a_worker_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecar.work.pool.SEEN_LIMIT", 3)
+    monkeypatch.setattr("sidecar.work.workers.SEEN_LIMIT", 3)
     seen = Seen()
     for number in range(5):
         seen.keep(("default", str(number)), "e", 7)

@@ -13,7 +13,7 @@ from sidecar.peers.outbox import Outbox
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.entities import Query
 from sidecar.services.inspection import Inspection
-from sidecar.work.pool import Filter
+from sidecar.work.workers import Filter
 from tests.inprocess.world import (
     DONE,
     STALE,

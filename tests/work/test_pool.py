@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from sidecar.core.work_items import WorkItem
-from sidecar.work.pool import Filter, Pool, Worker
+from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import Group
+from sidecar.work.workers import Filter, Worker
 
 
 def worker(name: str = "w", **more: Any) -> Worker:
@@ -31,7 +32,8 @@ def _nothing(_item: WorkItem) -> int:
 
 def pool_of(*workers: Worker) -> Pool:
     pool = Pool()
-    pool.workers.extend(workers)
+    for one in workers:
+        pool.add(one)
     return pool
 
 
@@ -62,7 +64,7 @@ def test_the_least_busy_worker_gets_the_next_item() -> None:
     pool = pool_of(busy)
     offer(pool, "first", 3)
     pool.assign()
-    pool.workers.append(idle)
+    pool.add(idle)
     offer(pool, "a", 5)
     assert [name for name, _ in given(pool)].count("idle") == 4
     assert (len(busy.turns), len(idle.turns)) == (4, 4)
@@ -144,7 +146,7 @@ def test_an_item_that_is_too_large_for_a_worker_waits_for_one_that_can_receive_i
     pool.activities.offer(1, Group("work", "", 1_001))
     pool.activities.offer(2, Group("work", "", 1_000))
     assert [item for _, item in pool.assign()] == [2]
-    pool.workers.append(worker("larger", max_bytes=1_001))
+    pool.add(worker("larger", max_bytes=1_001))
     assert [(taker.name, item) for taker, item in pool.assign()] == [("larger", 1)]
 
 
@@ -155,5 +157,48 @@ def test_work_of_a_hub_goes_to_the_workers_of_that_hub_alone() -> None:
     pool.activities.offer(1, Group("act", "", hub="blue"))
     pool.activities.offer(2, Group("act", ""))
     assert sorted(given(pool), key=str) == [("blue", "b"), ("blue", 1), ("default", 2)]
-    pool.workers.append(worker("green", hub="green"))
+    pool.add(worker("green", hub="green"))
     assert given(pool) == [("green", "g")]
+
+
+def test_one_slot_that_comes_free_at_a_time_goes_to_the_names_in_turn() -> None:
+    one = worker(max_turns=1)
+    pool = pool_of(one)
+    offer(pool, "many", 50)
+    offer(pool, "few", 2)
+    found = []
+    for _ in range(4):
+        found += [item for _, item in given(pool)]
+        one.turns.clear()
+    assert found == ["many0", "few0", "many1", "few1"]
+
+
+@pytest.mark.parametrize("names", [None, {"busy": frozenset[str]()}])
+def test_work_that_no_free_worker_takes_costs_next_to_nothing_however_many_workers_there_are(
+    names: dict[str, frozenset[str]] | None,
+) -> None:
+    """500 workers and 200 names: each worker is looked at once, not once for each name."""
+    asked = 0
+
+    def is_full() -> bool:
+        nonlocal asked
+        asked += 1
+        return names is None
+
+    pool = pool_of(*(worker(f"w{n}", turn_filter=Filter(names), is_full=is_full) for n in range(500)))
+    for number in range(200):
+        offer(pool, f"name{number}", 5)
+    offer(pool, "busy", 1)
+    asked = 0
+    given(pool)
+    assert asked <= 600
+
+
+def test_a_worker_without_regard_to_case_is_found_beside_one_with() -> None:
+    folding = worker("folding", turn_filter=Filter({"flow": frozenset()}, any_case=True))
+    exact = worker("exact", turn_filter=Filter({"Flow": frozenset()}))
+    pool = pool_of(exact, folding)
+    offer(pool, "Flow", 2)
+    offer(pool, "FLOW", 1)
+    offer(pool, "flow", 1)
+    assert sorted(given(pool)) == [("exact", "Flow0"), ("exact", "Flow1"), ("folding", "FLOW0"), ("folding", "flow0")]

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from sidecar.actors.payloads import AtHand
 from sidecar.core.model import Kind, Reminder
 from sidecar.store.protocol import Ready
-from sidecar.work.pool import Filter
+from sidecar.work.workers import Filter
 from tests.inprocess.world import DONE, Hand, World, call
 
 
@@ -128,3 +129,45 @@ async def test_an_activity_that_was_done_while_it_was_read_does_not_come_back(
     await world.quiet()
     assert len(hand.activities) == 1
     assert all(reminder.kind is not Kind.ACTIVITY for reminder in await read(0, 10))
+
+
+async def test_a_slot_whose_activity_is_gone_is_given_to_another_at_once(world: World) -> None:
+    """Its payload is read from the store when it is handed out, and by then a purge has removed it."""
+    flows = Hand("flows", activity_filter=Filter({}))
+    world.dispatch.add_worker(flows.worker)
+    await world.start("a")
+    await world.start("b")
+    await world.complete(await flows.turn(1), call(1))
+    await world.complete(await flows.turn(2), call(1))
+    await world.quiet()
+    activities = world.dispatch.activities
+    activities.at_hand.clear()
+    read, asked = world.store.reminder, []
+
+    async def gone(number: int) -> Reminder | None:
+        asked.append(number)
+        return None if len(asked) == 1 else await read(number)
+
+    activities._store.reminder = gone  # type: ignore[method-assign]
+    hand = Hand(activities=1, turn_filter=Filter({}))
+    world.dispatch.add_worker(hand.worker)
+    await hand.activity(1)
+    assert len(asked) == 2
+
+
+async def test_activities_that_wait_take_no_more_memory_than_they_may(world: World) -> None:
+    activities = world.dispatch.activities
+    activities.at_hand = AtHand(200_000)
+    flows = Hand("flows", activity_filter=Filter({}))
+    world.dispatch.add_worker(flows.worker)
+    await world.start("a")
+    calls = [call(number) for number in range(10)]
+    for one in calls:
+        one.schedule_task.input.value = "x" * 60_000
+    await world.complete(await flows.turn(1), *calls)
+    await world.quiet()
+    assert (len(world.dispatch.pool.activities), len(activities.at_hand)) == (10, 3)
+    hand = Hand(activities=2, turn_filter=Filter({}))
+    world.dispatch.add_worker(hand.worker)
+    for number in range(1, 11):
+        assert (await world.answer(await hand.activity(number))).outcome is DONE

@@ -80,3 +80,71 @@ def test_each_read_knows_what_went_while_it_was_under_way() -> None:
             assert [later(item) for item in (1, 2, 3)] == [False, False, True]
         reads.went(4)
         assert [gone(item) for item in (1, 2, 3, 4)] == [False, True, True, True]
+
+
+def queue_of(limit: int, *names: str) -> tuple[ReadyQueue[int], set[tuple[str, str]]]:
+    """A queue, and the lanes that workers take, to be changed."""
+    taken = {("default", name) for name in names}
+    return ReadyQueue(limit, taken.__contains__), taken
+
+
+def test_lanes_that_a_worker_takes_come_before_any_number_of_names_that_nobody_takes() -> None:
+    backlog, _ = queue_of(10, "live")
+    for number in range(50):
+        backlog.offer(number, Group(f"dead{number}", ""))
+    fill(backlog, "live", range(100, 112))
+    assert waiting(backlog, range(100, 112)) == list(range(100, 110))
+    assert waiting(backlog, range(50)) == []
+    for number in range(100, 106):
+        backlog.discard(number)
+    assert backlog.wanted() == {("default", "live")}
+    backlog.refilling(frozenset({("default", "live")}))
+    assert backlog.wanted() == frozenset(), "what nobody takes is not asked for"
+
+
+def test_a_lane_has_a_share_of_one_however_many_lanes_there_are() -> None:
+    names = [f"n{number}" for number in range(40)]
+    backlog, _ = queue_of(10, *names)
+    for number, name in enumerate(names):
+        backlog.offer(number, Group(name, ""))
+    assert len(backlog) == 10
+    for number in range(10):
+        backlog.discard(number)
+    wanted = backlog.wanted()
+    assert wanted is not None
+    assert len(wanted) == 30
+
+
+def test_work_that_was_left_out_is_asked_for_when_a_worker_for_it_comes() -> None:
+    backlog, taken = queue_of(10, "live")
+    fill(backlog, "live", range(10))
+    backlog.offer(99, Group("late", ""))
+    assert (99 in backlog, backlog.wanted()) == (False, frozenset())
+    taken.add(("default", "late"))
+    backlog.workers_changed()
+    assert backlog.wanted() is None
+    backlog.refilling(None)
+    backlog.offer(99, Group("late", ""))
+    assert 99 in backlog
+
+
+def test_what_waited_for_a_worker_that_came_keeps_its_order() -> None:
+    backlog, taken = queue_of(10)
+    fill(backlog, "late", range(3))
+    assert backlog.takeable() == []
+    assert [backlog.count(group) for group in backlog.groups()] == [3]
+    taken.add(("default", "late"))
+    backlog.workers_changed()
+    [group] = backlog.takeable()
+    assert [backlog.take(group) for _ in range(4)] == [0, 1, 2, None]
+    assert len(backlog) == 0
+
+
+def test_the_name_that_was_served_is_last_the_next_time() -> None:
+    backlog: ReadyQueue[int] = ReadyQueue()
+    fill(backlog, "a", range(3))
+    fill(backlog, "b", range(10, 13))
+    taken = []
+    for _ in range(6):
+        taken.append(backlog.take(backlog.takeable()[0]))
+    assert taken == [0, 10, 1, 11, 2, 12]

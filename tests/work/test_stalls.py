@@ -7,7 +7,7 @@ from typing import Any
 from sidecar.core.model import Outcome, Reply
 from sidecar.core.work_items import TurnItem
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.work.pool import Filter
+from sidecar.work.workers import Filter
 from tests.inprocess.world import COMPLETED, DONE, RUNNING, FakeClock, Hand, World, at, call, end, kinds, raised
 
 STALLED = 8

@@ -3,8 +3,9 @@
 from typing import Any
 
 from sidecar.work import takers
-from sidecar.work.pool import Filter, Pool
+from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import Group
+from sidecar.work.workers import Filter
 from tests.work.test_pool import given, offer, pool_of, worker
 
 
@@ -31,7 +32,7 @@ def test_a_worker_is_useless_when_it_takes_nothing_at_all_or_nothing_that_waits(
     assert [bool(takers.useless(one, takers.untaken(pool))) for one in (nothing, other)] == [True, False]
     offer(pool, "a", 1)
     assert [bool(takers.useless(one, takers.untaken(pool))) for one in (nothing, other)] == [True, True]
-    pool.workers.append(all_)
+    pool.add(all_)
     left = takers.untaken(pool)
     assert [bool(takers.useless(one, left)) for one in (nothing, other, all_)] == [True, False, False]
 
@@ -57,7 +58,7 @@ def test_what_waits_in_vain_is_logged_once_until_it_was_taken() -> None:
     for _ in range(3):
         watch.look(pool)
     assert logged == [], "that no worker is there yet is no reason to warn"
-    pool.workers.append(worker(turn_filter=Filter({"b": frozenset()}), activity_filter=Filter({})))
+    pool.add(worker(turn_filter=Filter({"b": frozenset()}), activity_filter=Filter({})))
     watch.look(pool)
     assert logged == [], "one that takes it may come in a moment"
     for _ in range(3):
@@ -65,9 +66,9 @@ def test_what_waits_in_vain_is_logged_once_until_it_was_taken() -> None:
     expected = "work waits that no connected worker takes: no connected worker takes workflow 'a'"
     assert logged[0] == expected
     assert len(logged) == 2, "the work, and the worker that takes nothing of it"
-    pool.workers.append(worker("all"))
+    pool.add(worker("all"))
     watch.look(pool)
-    pool.workers.pop()
+    pool.remove(pool.workers[-1])
     for _ in range(3):
         watch.look(pool)
     assert logged.count(expected) == 2

@@ -8,7 +8,7 @@ import pytest
 from sidecar.core.model import Changes, Outcome
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal
-from sidecar.work.pool import Filter
+from sidecar.work.workers import Filter
 from tests.inprocess.world import (
     COMPLETED,
     CONTINUED_AS_NEW,

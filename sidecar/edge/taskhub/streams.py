@@ -15,7 +15,7 @@ from sidecar.edge.rpc import hub_of
 from sidecar.edge.transport.ports import Call, Closed, Outflow, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.work.dispatch import Dispatch
-from sidecar.work.pool import Filter, Rewinds, Worker
+from sidecar.work.workers import Filter, Rewinds, Worker
 
 _AFTER_REFUSAL = 5.0  # seconds in which a worker whose answer was refused ends its stream for that reason
 _PARTED = 1_000

@@ -5,7 +5,7 @@ from typing import Any
 
 from sidecar.core.model import CallId, Child, Instance, Position, Reminder, Row, State
 from sidecar.core.workflow.state import load as load_state
-from sidecar.store.protocol import Criteria, Cursor, DamagedError, EntityRow, Order, Page, Ready, Waiting
+from sidecar.store.protocol import PAGE_BYTES, Criteria, Cursor, DamagedError, EntityRow, Order, Page, Ready, Waiting
 from sidecar.store.sqlite import queries, rows, writes
 from sidecar.store.sqlite.connection import File
 
@@ -14,6 +14,7 @@ _STARTED = (
     "SELECT event FROM history WHERE key = ? AND place = 1 ORDER BY turn LIMIT 1",
     "SELECT payload FROM reminders WHERE owner = ? AND kind = 1 LIMIT 1",
 )
+_PAYLOAD = rows.ReminderRow._fields.index("payload")
 _REMINDERS = f"SELECT {', '.join(rows.REMINDER)} FROM reminders "  # noqa: S608 (constants)
 _WAITING = (
     f"SELECT {', '.join(rows.WAITING)} FROM reminders WHERE kind IN (3, 4) AND id > ? "  # noqa: S608
@@ -121,8 +122,19 @@ class SqliteReads:
     async def _reminders(self, where: str, values: rows.Values) -> list[Reminder]:
         return [
             rows.to_reminder(rows.ReminderRow._make(row))
-            for row in await self.file.call(fetch_all, _REMINDERS + where, values)
+            for row in await self.file.call(_fetch_reminders, _REMINDERS + where, values)
         ]
+
+
+def _fetch_reminders(connection: sqlite3.Connection, statement: str, values: rows.Values) -> list[Any]:
+    """Return what a statement gives, up to the first row with which the payloads are more than a page may have."""
+    found, weight = [], 0
+    for row in connection.execute(statement, values):
+        found.append(row)
+        weight += len(row[_PAYLOAD])
+        if weight > PAGE_BYTES:
+            break
+    return found
 
 
 def fetch_all(connection: sqlite3.Connection, statement: str, values: rows.Values) -> list[Any]:
