@@ -244,7 +244,7 @@ class Changes:
     replaced_at: int = 0
     output: str | None = None
     no_output: bool = False  # the stored output is removed
-    lineage: bytes = b""  # an encoded history of its callers, kept with the instance until it is purged
+    lineage: bytes = b""  # an encoded history of its callers, kept with the instance in place of the one before
     reopened: bool = False  # an instance that had ended runs again
     truncate: Position | None = None  # the log is cut from here on, before anything is appended
     removed: tuple[Position, ...] = ()  # single events of the log

@@ -93,7 +93,8 @@ class WorkerAnswers:
         return whole
 
     async def _decide_turn(self, lease: TurnLease, response: pb.OrchestratorResponse) -> Reply:
-        reads = lease.asks_for_history or propagated_history.asked_for(response)
+        state = lease.actor.state
+        reads = lease.asks_for_history or (state and propagated_history.passed_on(state.instance, response))
         record = await self._reminders.record(lease.actor.address, log=True) if reads else None
         return await self._submit(lease.actor.address, _completed(lease, response, record))
 

@@ -32,13 +32,13 @@ class HistoryCache:
     def committed(self, address: Address, changes: Changes, turn: Turn | None) -> None:
         """Move the past of an instance over changes; `turn` is the one that they complete, None if they complete none.
 
-        An execution that begins has no past; what its callers have told of theirs it keeps.
+        An execution that begins has no past; what was told of those before it, it keeps, if it is told nothing else.
         """
         past, instance = self._pasts.get(address), changes.instance
         if past is None or instance is None:
             return
         if turn is not None and instance.execution != turn.execution:
-            self.use(address, Past([], past.lineage))
+            self.use(address, Past([], changes.lineage or past.lineage))
             return
         cut, rows = changes.truncate, () if turn is None else turn.rows
         taken = [row for row in rows if cut is None or row.position < cut]

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.timeout(120)
 
 CALLER = ["caller", "caller", ["9"]]
 MIDDLE = ["caller", "middle", ["4"]]
+BEFORE = ["callee", "callee", []]  # the execution that continued as new
 
 
 @pytest.fixture
@@ -50,6 +51,6 @@ def test_a_callee_reads_what_its_callers_let_it_see(deployment: Deployment) -> N
     log = (deployment.directory / "caller.log").read_text()[-3000:]
     assert out, log
     found = json.loads(out.splitlines()[-1])
-    assert found["OWN_HISTORY"] == [[CALLER], [CALLER], [MIDDLE], None]
-    assert found["LINEAGE"] == [[CALLER], [CALLER], [CALLER, MIDDLE], None]
+    assert found["OWN_HISTORY"] == [[CALLER], [CALLER], [MIDDLE, BEFORE], None]
+    assert found["LINEAGE"] == [[CALLER], [CALLER], [CALLER, MIDDLE, BEFORE], None]
     assert found["NONE"] == [None, None, None, None]

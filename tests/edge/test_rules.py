@@ -57,26 +57,27 @@ async def test_d4_get_of_a_missing_instance(node: Node) -> None:
     assert not (await get(node, "nobody")).exists
 
 
-async def test_d4_wait_for_a_missing_instance(node: Node) -> None:
-    for method in ("WaitForInstanceStart", "WaitForInstanceCompletion"):
-        answer = await node.call(method, pb.GetInstanceRequest(instance_id="nobody"), 2.0)
-        assert not pb.GetInstanceResponse.FromString(answer).exists
+@pytest.mark.parametrize("method", ["WaitForInstanceStart", "WaitForInstanceCompletion"])
+async def test_e15_a_wait_for_an_instance_that_is_not_there_yet_lasts_until_it_is_or_the_caller_has_gone(
+    node: Node, method: str
+) -> None:
+    """As with Dapr's runtime and with the backend for tests in Microsoft's Python package."""
+    request = pb.GetInstanceRequest(instance_id="later")
+    assert (await node.refusal(method, request, 0.3))[0] is StatusCode.DEADLINE_EXCEEDED
+    await until(lambda: not node.sidecar.engine.actor(("default", "later")).watchers)
+    waiting = asyncio.ensure_future(node.call(method, request))
+    await asyncio.sleep(0.05)
+    node.worker(lambda events: [end()])
+    await node.begin("later")
+    assert pb.GetInstanceResponse.FromString(await waiting).exists
 
 
-async def test_d4_wait_for_a_missing_instance_by_a_client_that_cannot_be_told(node: Node) -> None:
-    """Microsoft's .NET client takes the state out of the answer without looking: it waits until its deadline."""
-    address, agent = f"127.0.0.1:{node.ports.grpc[0]}", ("grpc.primary_user_agent", "grpc-dotnet/2.67")
-    async with grpc.aio.insecure_channel(address, [agent]) as channel:
-        wait = channel.unary_unary(SERVICE + "WaitForInstanceStart")
-        request = pb.GetInstanceRequest(instance_id="later").SerializeToString()
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await wait(request, timeout=0.3)
-        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        waiting = asyncio.ensure_future(wait(request, timeout=5))
-        await asyncio.sleep(0.05)
-        node.worker()
-        await node.begin("later")
-        assert pb.GetInstanceResponse.FromString(await waiting).exists
+async def test_d4_a_purge_ends_a_wait_as_one_for_nothing(node: Node) -> None:
+    await node.begin("a")
+    waiting = asyncio.ensure_future(node.call("WaitForInstanceCompletion", pb.GetInstanceRequest(instance_id="a")))
+    await until(lambda: node.sidecar.engine.actor(("default", "a")).watchers)
+    await node.call("PurgeInstances", pb.PurgeInstancesRequest(instance_id="a", force=True))
+    assert not pb.GetInstanceResponse.FromString(await waiting).exists
 
 
 async def test_d4_wait_without_a_deadline_for_a_missing_instance_by_a_client_that_cannot_be_told(node: Node) -> None:

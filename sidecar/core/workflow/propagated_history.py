@@ -1,7 +1,8 @@
 """History that a workflow passes on to those it calls: its own, or also that of its callers.
 
-Workers ask for it with each call. It travels in the reminder and is stored beside the instance that it is for, over
-continue-as-new. It is never part of an instance's own history.
+Workers ask for it with each call. It has all up to that call, with what the same turn has called before. It travels in
+the reminder and is stored beside the instance that it is for. It is never part of an instance's own history. An
+execution that was given one hands it to the next when it continues as new, with its own history behind it.
 
 An access policy may require that something has happened in the caller's history. Only the last chunk counts, and only
 if it is of the app that the link has proved and of the instance that makes the call: the sidecar of that app wrote it,
@@ -14,18 +15,22 @@ from google.protobuf.message import DecodeError
 
 from sidecar.core import events
 from sidecar.core.errors import MalformedError
-from sidecar.core.model import ActorId
+from sidecar.core.model import ActorId, Instance, Status
 from sidecar.core.policy import Happened
+from sidecar.core.work_items import fitting
 from sidecar.core.workflow.calls import Draft
 from sidecar.schema import taskhub_pb2 as pb
 
 OWN, ALL = 1, 2  # the scopes of the protocol
+MOST_OF_GENERATIONS = 1024 * 1024  # bytes: else the history of a workflow without end would outgrow its workers
 
 
-def asked_for(response: pb.OrchestratorResponse) -> bool:
-    """Whether an answer to a turn asks for history to be passed on."""
+def passed_on(instance: Instance, response: pb.OrchestratorResponse) -> bool:
+    """Whether an answer to a turn of this instance passes history on: to a call, or to the next execution."""
     return any(
-        action.schedule_task.history_propagation_scope or action.create_child.history_propagation_scope
+        action.schedule_task.history_propagation_scope
+        or action.create_child.history_propagation_scope
+        or (instance.lineage and action.complete.status == Status.CONTINUED_AS_NEW)
         for action in response.actions
     )
 
@@ -52,11 +57,41 @@ def of_call(draft: Draft, scope: int) -> bytes:
     history = pb.PropagatedHistory(scope=scope)
     if scope == ALL:
         history.chunks.extend(pb.PropagatedHistory.FromString(draft.lineage.given).chunks)
-    instance = draft.state.instance
-    history.chunks.add(
-        raw_events=draft.lineage.log, app_id=draft.me.app, instance_id=instance.id, workflow_name=instance.name
-    )
+    history.chunks.append(_own(draft, draft.lineage.log))
     return history.SerializeToString(deterministic=True)
+
+
+def of_next(draft: Draft) -> bytes:
+    """Return the encoded history for the next execution of an instance that continues as new; b"" for none.
+
+    Only what an instance was given goes on, as in Dapr: then with the execution that ends, and of those before it as
+    many as `MOST_OF_GENERATIONS` bytes take, the last ones.
+    """
+    if draft.lineage is None or not draft.lineage.given:
+        return b""
+    history = pb.PropagatedHistory.FromString(draft.lineage.given)
+    ended = _own(draft, draft.lineage.log)
+    own = [chunk for chunk in history.chunks if _origin(chunk) == _origin(ended)] + [ended]
+    others = [chunk for chunk in history.chunks if _origin(chunk) != _origin(ended)]
+    kept = fitting((chunk.ByteSize() for chunk in reversed(own)), MOST_OF_GENERATIONS)
+    del history.chunks[:]
+    history.chunks.extend([*others, *own[len(own) - kept :]])
+    return history.SerializeToString(deterministic=True)
+
+
+def _own(draft: Draft, log: Sequence[bytes]) -> pb.PropagatedChunk:
+    """Return the history of the execution that makes a step, with what the step has called so far."""
+    instance = draft.state.instance
+    return pb.PropagatedChunk(
+        raw_events=[*log, *draft.confirmed],
+        app_id=draft.me.app,
+        instance_id=instance.id,
+        workflow_name=instance.name,
+    )
+
+
+def _origin(chunk: pb.PropagatedChunk) -> tuple[str, str]:
+    return chunk.app_id, chunk.instance_id
 
 
 _MADE = {"task_scheduled": "activity", "child_created": "workflow"}

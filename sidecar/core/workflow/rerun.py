@@ -15,7 +15,7 @@ from sidecar.core.identity import Context
 from sidecar.core.model import DONE, Changes, Decision, Instance, Outcome, Reply, Rewind, Row, State
 from sidecar.core.names import invalid_instance_id
 from sidecar.core.workflow import call_emission, creation, stalls
-from sidecar.core.workflow.calls import Draft
+from sidecar.core.workflow.calls import Draft, Lineage
 from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -134,7 +134,7 @@ def _made(at: Context, identity: Identity, history: list[pb.HistoryEvent]) -> Ch
     instance = replace(
         instance, last_completed_turn=_TURN, workflow_time=max(times), rewind=Rewind.REPLAY, recorded=recorded
     )
-    draft = Draft(at, State(instance), _TURN)
+    draft = Draft(at, State(instance), _TURN, lineage=Lineage(list(map(events.encode, history))))
     for event in call_emission.left_open(history):
         call_emission.send(draft, event)
     return Changes(

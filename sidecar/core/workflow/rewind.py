@@ -39,7 +39,7 @@ from sidecar.core.model import (
 )
 from sidecar.core.workflow import call_emission, calls, stalls
 from sidecar.core.workflow import state as states
-from sidecar.core.workflow.calls import Draft
+from sidecar.core.workflow.calls import Draft, Lineage
 from sidecar.schema import taskhub_pb2 as pb
 
 _LAST_INDEX = 1 << 40  # of the end of an execution, behind all events of its last turn
@@ -134,7 +134,7 @@ def _begin(draft: Draft, rewound: pb.ExecutionRewound, record: Record) -> Change
     started = events.decode(events.orchestrator_started(time))
     log = [*map(events.decode, record.log), started, event]
     history = without_failures(log, draft.at.ids.new_id(), rewound.parent_execution_id.value)
-    return _replaced(draft, draft.state.instance.last_completed_turn + 1, time, history, record.children)
+    return _replaced(draft, draft.state.instance.last_completed_turn + 1, time, history, record)
 
 
 def _ask(draft: Draft, rewound: bytes) -> Changes:
@@ -183,7 +183,7 @@ def answered(draft: Draft, turn: Turn, response: pb.OrchestratorResponse, record
     if not _can_begin(history):
         parents = [event.execution_rewound.parent_execution_id.value for event in stored]
         history = without_failures(stored, draft.at.ids.new_id(), parents[-1])
-    return _replaced(draft, turn.number, turn.time, history, record.children)
+    return _replaced(draft, turn.number, turn.time, history, record)
 
 
 def _can_begin(history: Sequence[pb.HistoryEvent]) -> bool:
@@ -259,7 +259,7 @@ def _of_execution(started: pb.HistoryEvent, execution: str, parent_execution: st
 # ---------------------------------------------------------------- the new history
 
 
-def _replaced(draft: Draft, turn: int, time: int, history: list[pb.HistoryEvent], children: Iterable[Child]) -> Changes:
+def _replaced(draft: Draft, turn: int, time: int, history: list[pb.HistoryEvent], record: Record) -> Changes:
     """Replace the log up to this turn, open the calls that the new log leaves open, and let a worker replay it."""
     execution = history[1].execution_started.instance.execution_id.value
     if execution in ("", draft.state.instance.execution):  # call IDs have it in them: it must be a new one
@@ -268,8 +268,9 @@ def _replaced(draft: Draft, turn: int, time: int, history: list[pb.HistoryEvent]
     instance = replace(draft.state.instance, execution=execution)
     waiting = _waiting(draft.state, turn + 1 if draft.state.instance.rewind else turn)
     again = Draft(draft.at, State(instance, {}, draft.state.children, draft.state.inbox), turn)
+    again.lineage = Lineage(list(map(events.encode, history)), record.lineage)
     for event in call_emission.left_open([*history, *map(events.decode, waiting)]):
-        child = _child_of(event, children)
+        child = _child_of(event, record.children)
         if child is None:
             call_emission.send(again, event)
         else:

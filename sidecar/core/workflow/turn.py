@@ -11,7 +11,7 @@ from sidecar.core.attempts import NONE
 from sidecar.core.errors import OvertakenError, UnsupportedActionError
 from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.model import FIRST_ARRIVAL, Changes, Instance, Position, Rewind, Row, State, Status, Turn
-from sidecar.core.workflow import calls, rewind, stalls
+from sidecar.core.workflow import calls, propagated_history, rewind, stalls
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.actions import carry_out
 from sidecar.core.workflow.calls import Draft, Lineage
@@ -176,10 +176,8 @@ def _base(draft: Draft, response: pb.OrchestratorResponse, turn: Turn) -> dict[s
     }
     if 0 < len(response.orchestration_trace) <= _MOST_TRACE_BYTES:
         fields["orchestration_trace"] = response.orchestration_trace
-    if response.custom_status.value:
-        fields["custom_status"] = response.custom_status.value
-    elif response.without_custom_status:
-        fields["custom_status"] = None
+    if response.HasField("custom_status") or response.without_custom_status:
+        fields["custom_status"] = response.custom_status.value or None  # an empty one says that there is none
     return fields
 
 
@@ -279,6 +277,7 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         "execution": instance.execution,
         "version": instance.version,
         "recorded": b"",
+        "custom_status": None,
         "status": Status.RUNNING,
         "trace": b"",  # an eternal workflow would make a trace without end
         "orchestration_trace": b"",
@@ -289,6 +288,7 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         append=tuple(rows),
         truncate=Position(0, 0),
         close_all=True,
+        lineage=propagated_history.of_next(draft),
     )
 
 

@@ -11,7 +11,7 @@ from sidecar.core.operations import Start
 from sidecar.core.workflow.creation import Identity
 from sidecar.edge import dialects
 from sidecar.edge.dialects import inputs, wire
-from sidecar.edge.rpc import Methods, address_of, caller_of, done, parse, parsed
+from sidecar.edge.rpc import Forwarded, Methods, address_of, caller_of, done, parse, parsed
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.taskhub.views import answer
 from sidecar.edge.transport.ports import Call, Outflow, Refused, StatusCode
@@ -75,15 +75,18 @@ class Clients:
         return await self._wait(call, request, ended=True)
 
     async def _wait(self, call: Call, request: pb.GetInstanceRequest, *, ended: bool) -> bytes:
-        """Wait for an instance, as long as the caller does and the sidecar is not closing."""
+        """Wait for an instance, as long as the caller does and the sidecar is not closing.
+
+        One that does not exist yet is waited for, as SDKs expect that look right after a start, or before it. Only for
+        another app's client, that is answered at once: it may have named the wrong app.
+        """
         address = address_of(call, request.instance_id)
-        needed = dialects.is_microsoft_dotnet(call.metadata)
         waiting = asyncio.ensure_future(
             self._service.wait(
                 address,
                 ended=ended,
                 payloads=request.get_inputs_and_outputs,
-                missing=needed,
+                missing=not isinstance(call, Forwarded),
                 caller=caller_of(call),
             )
         )
@@ -93,7 +96,7 @@ class Clients:
             if not waiting.done():
                 raise Refused(StatusCode.UNAVAILABLE, "the sidecar is stopping: wait again in a moment")
             view = waiting.result()
-            if view is None and needed:
+            if view is None and dialects.is_microsoft_dotnet(call.metadata):  # which reads the state unseen
                 raise Refused(StatusCode.NOT_FOUND, "the instance was purged while it was waited for")
             return answer(view, self._streams.family_of(call), bare=_bare(call, request))
         finally:

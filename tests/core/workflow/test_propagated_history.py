@@ -11,7 +11,7 @@ from sidecar.core.workflow import propagated_history
 from sidecar.core.workflow import turn as turns
 from sidecar.core.workflow.rewind import Record
 from sidecar.schema import taskhub_pb2 as pb
-from tests.core.builders import Flow, child, message, task
+from tests.core.builders import Flow, child, kind_of, message, renew, task
 
 GRANDPARENT = pb.PropagatedChunk(
     raw_events=[pb.HistoryEvent(event_id=7).SerializeToString()], app_id="stock", instance_id="g", workflow_name="root"
@@ -51,8 +51,42 @@ def test_the_caller_comes_last_behind_its_ancestors_if_those_are_asked_for(scope
         assert [chunk.workflow_name for chunk in history.chunks] == [*ancestors, "order"]
         own = history.chunks[-1]
         assert (own.app_id, own.instance_id, own.raw_events[0]) == ("orders", "w", b"past")
-        kinds = [events.decode(event).WhichOneof("kind") for event in own.raw_events[1:]]
-        assert kinds == ["orchestrator_started", "execution_started"]
+
+
+def test_what_the_same_turn_has_called_so_far_is_in_it_the_call_included() -> None:
+    """E.15: Dapr sends it with each call as the history is once that call is in it."""
+    begun = ["orchestrator_started", "execution_started"]
+    first, second = (pb.PropagatedHistory.FromString(encoded).chunks[-1].raw_events[1:] for encoded in asked(1))
+    assert list(map(kind_of, first)) == [*begun, "task_scheduled"]
+    assert list(map(kind_of, second)) == [*begun, "task_scheduled", "child_created"]
+
+
+def continued(given: bytes, size: int = 4) -> list[pb.PropagatedChunk]:
+    """What the next execution is given when one, which was given this, continues as new after so many bytes."""
+    flow = Flow().start()
+    record = Record(flow.instance.last_completed_turn, flow.instance.execution, [b"p" * size], lineage=given)
+    response = pb.OrchestratorResponse(instance_id=flow.instance.id, actions=[renew()])
+    changes = turns.complete(flow.at, flow.state, flow.begin(), response, record)
+    return list(pb.PropagatedHistory.FromString(changes.lineage).chunks)
+
+
+def test_the_execution_that_ends_is_added_to_what_it_was_given_when_it_continues_as_new() -> None:
+    """E.15: its events come last; a root that was given nothing begins its next execution with nothing."""
+    root, own = continued(GIVEN)
+    assert root == GRANDPARENT
+    assert (own.app_id, own.instance_id, own.workflow_name, own.raw_events[0]) == ("orders", "w", "order", b"pppp")
+    assert continued(b"") == []
+
+
+def test_a_workflow_without_end_hands_on_as_many_of_its_last_executions_as_have_room() -> None:
+    """Each adds its history: without a bound the workflow would outgrow what its worker receives, and stall."""
+    given = pb.PropagatedHistory.FromString(GIVEN)
+    for number in range(3):
+        chunk = given.chunks.add(app_id="orders", instance_id="w")
+        chunk.raw_events.append(bytes([number]) * (propagated_history.MOST_OF_GENERATIONS * 3 // 5))
+    root, last, own = continued(given.SerializeToString())
+    assert (root, last.raw_events[0][:1], own.raw_events[0]) == (GRANDPARENT, b"\2", b"pppp")
+    assert continued(GIVEN, propagated_history.MOST_OF_GENERATIONS) == [GRANDPARENT]
 
 
 def test_a_child_keeps_what_it_was_given_beside_its_log() -> None:

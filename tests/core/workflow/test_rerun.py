@@ -133,6 +133,22 @@ def test_what_the_past_leaves_open_is_asked_for_again() -> None:
     assert "kid" not in created
 
 
+def test_a_call_that_is_made_again_passes_on_the_new_instance_s_history_as_it_was_asked_to() -> None:
+    """E.15: all that the new instance begins with, the calls that it makes again included, under its own ID."""
+    flow = Past()
+    flow.start()
+    flow.turn(task(1, "asks", history_propagation_scope=2), task(2, "does not"), task(3, "target"))
+    flow.turn(end())
+    fresh = again(flow, 3)
+    given = {
+        reminder.call.task: pb.ActivityRequest.FromString(reminder.payload).lineage for reminder in fresh.last.set
+    }
+    assert (given[2], given[3]) == (b"", b"")
+    [own] = pb.PropagatedHistory.FromString(given[1]).chunks
+    assert (own.app_id, own.instance_id, own.workflow_name) == ("orders", "again", "order")
+    assert list(own.raw_events) == past_of(fresh)
+
+
 def test_a_child_that_had_ended_is_not_made_again() -> None:
     flow = Past()
     flow.start()

@@ -351,6 +351,20 @@ def test_a_call_that_is_made_again_has_the_form_of_its_input(ask: bool) -> None:
     assert pb.ActivityRequest.FromString(sent.payload).input_form == 2
 
 
+def test_a_call_that_is_made_again_passes_on_the_new_history_as_it_was_asked_to() -> None:
+    given = pb.PropagatedHistory(scope=2, chunks=[pb.PropagatedChunk(app_id="front", instance_id="boss")])
+    flow = Kept()
+    flow.start()
+    flow.turn(task(1, "asks", app="ml", history_propagation_scope=2))
+    flow.turn(end(Status.FAILED, failure=events.failure("Boom", "no luck")))
+    record = flow.record()._replace(lineage=given.SerializeToString())
+    flow.take(rewind.rewind(flow.at, flow.live, None, record))
+    request = pb.ActivityRequest.FromString(one(flow.last.set, Kind.ACTIVITY).payload)
+    caller, own = pb.PropagatedHistory.FromString(request.lineage).chunks
+    assert caller == given.chunks[0]
+    assert list(own.raw_events) == flow.last_completed_turn()
+
+
 def test_what_waited_unseen_is_kept_but_for_failures_which_are_tried_again() -> None:
     flow = Kept().start()
     flow.turn(task(1), task(2), task(3))

@@ -282,12 +282,20 @@ def test_a_turn_that_is_handed_out_again_covers_what_came_meanwhile(flow: Flow) 
     assert flow.open[0].call == CallId("w-1", 2, 0)
 
 
-def test_an_empty_custom_status_keeps_the_one_before_and_the_start_is_kept_from_the_first_turn(flow: Flow) -> None:
+def test_an_empty_custom_status_clears_it_and_none_at_all_keeps_it(flow: Flow) -> None:
+    """E.15: who sends an empty one with each turn (JavaScript, Java) sets the status again whenever it replays."""
     flow.turn(custom_status=StringValue(value='"half"'))
+    flow.turn()
+    assert flow.instance.custom_status == '"half"'
+    flow.turn(custom_status=StringValue(value=""))
+    assert flow.instance.custom_status is None
+
+
+def test_the_start_is_kept_from_the_first_turn(flow: Flow) -> None:
+    flow.turn()
     begun = flow.instance.started_at
     flow.now += SECOND
-    flow.turn(custom_status=StringValue(value=""))
-    assert flow.instance.custom_status == '"half"'
+    flow.turn()
     assert begun == flow.instance.started_at == NOW
     assert (flow.instance.status, flow.instance.updated_at) == (Status.RUNNING, NOW + SECOND)
 
