@@ -240,11 +240,15 @@ class Outbox:
     def _failed(self, queue: PeerQueue, error: str) -> float:
         queue.failures += 1
         pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(queue.failures, 10))
-        if error != queue.error:
-            log.warning("cannot reach app", app=queue.peer[1], namespace=queue.peer[0], error=error,
-                        waiting=len(queue.pending))  # fmt: skip
-            queue.error = error
+        self._note(queue, error)
         return self.engine.clock.jitter(pause)
+
+    def _note(self, queue: PeerQueue, error: str) -> None:
+        """Keep why an app does not take what waits for it, "" if it does; say so when that changes."""
+        if error and error != queue.error:
+            namespace, app = queue.peer[0], queue.peer[1]
+            log.warning("messages for an app wait", app=app, namespace=namespace, error=error, waiting=len(queue.pending))
+        queue.error = error
 
     # ------------------------------------------------------------ sending
 
@@ -253,7 +257,7 @@ class Outbox:
         if not batch:
             return
         answers = await link.deliver(messages, min(queue.pending))
-        queue.failures, queue.error = 0, ""
+        queue.failures = 0
         await self._settle(queue, link, list(zip(batch, answers, strict=True)))
 
     async def _fitting(
@@ -293,6 +297,8 @@ class Outbox:
             for delivered in accepted:
                 self._done(queue, delivered.reminder)
         queue.blocked = {lane: until for lane, until in queue.blocked.items() if until > now}
+        refused = [reply.text for _, reply in answered if reply.outcome is Outcome.UNAVAILABLE]
+        self._note(queue, refused[0] if refused else queue.error if queue.blocked else "")
 
     def _done(self, queue: PeerQueue, reminder_id: int) -> None:
         queue.pending.pop(reminder_id, None)

@@ -171,12 +171,14 @@ async def test_an_unavailable_answer_blocks_only_its_lane(net: Net) -> None:
     await until(lambda: len(net.router.queue(ML).pending) == 2)
     assert sorted(_numbers(link.messages, "free")) == [2, 4, 5]
     assert sorted(message.call.task for message in await net.undelivered()) == [1, 3]
+    assert net.router.queue(ML).error == "later", "whoever looks sees why they wait"
 
     link.rule = lambda message: OK
     net.world.clock.steady += 5.0
     await until(lambda: not net.router.queue(ML).pending)
     assert await net.undelivered() == []
     assert sorted(_numbers(link.messages, "free")) == [2, 4, 5], "sent once"
+    assert net.router.queue(ML).error == ""
 
 
 async def test_what_follows_in_a_blocked_lane_waits_behind_it(net: Net) -> None:

@@ -15,8 +15,9 @@ from sidecar.schema import taskhub_pb2 as pb
 from tests.conftest import Injected
 from tests.edge.peer.test_forward import ML
 from tests.edge.peer.test_two_sidecars import flow_of
-from tests.inprocess.sidecars import Node, PlayedPeer, Start, free_port, hello
+from tests.inprocess.sidecars import Node, PlayedPeer, Start, hello
 from tests.inprocess.world import COMPLETED, call, end, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
