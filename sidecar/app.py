@@ -42,7 +42,6 @@ from sidecar.work.memory import limit_of_system, most_answer_bytes
 
 _CLOSE_SECONDS = 1.0
 _ENDING = (signal.SIGTERM, signal.SIGINT)
-_PEER_HEADROOM = 1024 * 1024
 _log = structlog.get_logger(__name__)
 
 

@@ -32,7 +32,6 @@ from sidecar.work.dispatch import Dispatch, Timeouts
 from sidecar.work.memory import Memory
 from sidecar.work.pool import Pool
 
-_PEER_HEADROOM = 1024 * 1024
 Connect = Callable[[str, PeerId], Channel]
 
 
@@ -80,15 +79,17 @@ def assemble(
         me.namespace, settings.peers, pattern=settings.peer_pattern, file=settings.peer_file, read=config.read_peers
     )
     links = _LateLinks()
-    most_bytes, unknown_app_fails = settings.max_message_bytes - _PEER_HEADROOM, settings.unknown_app == "fail"
-    outbox = Outbox(engine, directory, links, most_bytes=most_bytes, unknown_app_fails=unknown_app_fails)
+    receives, unknown_app_fails = settings.max_message_bytes, settings.unknown_app == "fail"
+    outbox = Outbox(engine, directory, links, unknown_app_fails=unknown_app_fails)
     pool, trees = Pool(settings.limits), Trees(engine)
     reminders = Reminders(engine, trees, pool.knows_rewind)
     dispatch = engine.effects = _dispatch(engine, pool, reminders, outbox, settings)
     served_by = services.build(dispatch, reminders, trees, policy)
-    served = Served(most_bytes, served_by.messages.dedup_keys.release)
-    links.peers = Peers(served_by.messages, directory, connect, outbox.link_up, served=served, proves=proves)
-    forwarder = Forwarder(engine, links.peers, most_bytes, unknown_app_fails)
+    served = Served(served_by.messages.dedup_keys.release)
+    links.peers = Peers(
+        served_by.messages, directory, connect, outbox.link_up, served=served, receives=receives, proves=proves
+    )
+    forwarder = Forwarder(engine, links.peers, unknown_app_fails)
     memory = Memory(settings.memory_limit, dispatch.relieve)
     taskhub = TaskHub(served_by, Streams(dispatch, settings.max_message_bytes), forwarder, memory, settings)
     admin = Admin(Inspection(served_by.clients, dispatch, outbox), forwarder)

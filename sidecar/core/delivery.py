@@ -129,8 +129,10 @@ def _waits_for(state: State, reminder: Reminder) -> OpenCall | None:
 def _resolve(at: Context, state: State, arrival: Arrival) -> Decision:
     reminder = arrival.reminder
     call = _waits_for(state, reminder)
-    if call is None or state.instance.status.terminal or not _answers(reminder.payload, call):
+    if call is None or state.instance.status.terminal:
         return _unanswered(at, arrival, Reply(Outcome.DUPLICATE))
+    if not _answers(reminder.payload, call):
+        return _unanswered(at, arrival, Reply(Outcome.INVALID, "the result is none of the call that it names"))
     if call.kind is CallKind.LOCK:
         event = entity_calls.granted(events.stamped(reminder.payload, at.now))
     elif at.me.owns(reminder.source):

@@ -13,13 +13,14 @@ from typing import Protocol
 import structlog
 
 from sidecar.actors.engine import Engine
-from sidecar.core import events
-from sidecar.core.delivery import Arrival, arrive
+from sidecar.core import events, undeliverable
+from sidecar.core.delivery import arrive
 from sidecar.core.ids import PeerId
 from sidecar.core.model import ActorId, Changes, Kind, Outcome, Reminder, Reply
 from sidecar.core.receipts import Delivered, Lost
-from sidecar.core.workflow import calls
 from sidecar.peers.directory import Directory
+from sidecar.peers.limits import Limit, size_of
+from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 from sidecar.store.reads import Reads
 
@@ -29,6 +30,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 _FINAL_FAILURES = {Outcome.DENIED, Outcome.INVALID, Outcome.MISSING}
 _FAILURES = {Outcome.DENIED: "WorkflowAccessPolicyDenied"}
+_WHAT = {Kind.RESULT: "the result", Kind.ACTIVITY: "the call", Kind.CREATE: "the call", Kind.EVENT: "the event"}
 ActorPair = tuple[ActorId, ActorId]
 log = structlog.get_logger(__name__)
 
@@ -43,6 +45,10 @@ class Link(Protocol):
     @property
     def store(self) -> str:
         """Identity of the store behind it."""
+
+    @property
+    def limit(self) -> Limit:
+        """How much it carries at once."""
 
     async def deliver(self, batch: Sequence[Reminder], floor: int) -> list[Reply]:
         """Send messages and return the answer to each; `floor` is below every message that may still come.
@@ -75,16 +81,16 @@ class PeerQueue:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
-    def next_batch(self, now: float) -> list[Reminder]:
-        """Return what may go now: the oldest first, none whose lane waits, not too much at once."""
+    def next_batch(self, now: float, most_bytes: int) -> list[Reminder]:
+        """Return what may go now: the oldest first, none whose lane waits, one at least, not too much at once."""
         batch: list[Reminder] = []
         size = 0
         for reminder_id in sorted(self.pending):
             reminder = self.pending[reminder_id]
             if self.blocked.get((reminder.source, reminder.target), 0.0) > now:
                 continue
-            size += len(reminder.payload)
-            if batch and (len(batch) >= BATCH_MESSAGES or size > BATCH_BYTES):
+            size += size_of(reminder)
+            if batch and (len(batch) >= BATCH_MESSAGES or size > most_bytes):
                 break
             batch.append(reminder)
         return batch
@@ -107,7 +113,6 @@ class Outbox:
         directory: Directory,
         links: LinkFinder,
         *,
-        most_bytes: int,
         unknown_app_fails: bool,
         spawn: Callable[[PeerQueue], asyncio.Task[None]] | None = None,
     ) -> None:
@@ -115,7 +120,6 @@ class Outbox:
         self.directory = directory
         self.links = links
         self.queues: dict[PeerId, PeerQueue] = {}
-        self._most_bytes = most_bytes
         self._unknown_app_fails = unknown_app_fails
         self._where: dict[int, PeerId] = {}
         self._reads = Reads()
@@ -190,6 +194,9 @@ class Outbox:
                 pause = await self._once(queue)
             except (LinkBrokenError, UnavailableError) as error:
                 pause = self._failed(queue, str(error))
+            except Exception:  # whatever it is: what waits for an app must not wait unseen, for ever
+                log.exception("sending to an app failed", app=queue.peer[1])
+                pause = self._failed(queue, "internal error")
             await _wait(queue.wake, pause)
 
     async def _once(self, queue: PeerQueue) -> float | None:
@@ -201,7 +208,7 @@ class Outbox:
         link = self.links.link(*queue.peer)
         if link is None:
             return await self._nobody(queue)
-        batch = queue.next_batch(self.engine.clock.monotonic())
+        batch = queue.next_batch(self.engine.clock.monotonic(), min(BATCH_BYTES, link.limit.room))
         if not batch:
             return SHORTEST_PAUSE
         await self._send(queue, link, batch)
@@ -226,35 +233,53 @@ class Outbox:
         known = self.directory.addresses(namespace, app)
         text = f"app '{app}' is not connected" if known else f"the address of app '{app}' was not found"
         if not known and self._unknown_app_fails:
-            for reminder in list(queue.pending.values()):
+            # Calls alone: an app that calls this one and has no address here is merely away, and gets the rest later.
+            for reminder in [one for one in queue.pending.values() if undeliverable.is_call(one)]:
                 await self._final(queue, reminder, Reply(Outcome.MISSING, text))
-            return 0.0
-        return self._failed(queue, text)
+        return self._failed(queue, text) if queue.pending else 0.0
 
     def _failed(self, queue: PeerQueue, error: str) -> float:
         queue.failures += 1
         pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(queue.failures, 10))
-        if error != queue.error:
-            log.warning("cannot reach app", app=queue.peer[1], namespace=queue.peer[0], error=error,
-                        waiting=len(queue.pending))  # fmt: skip
-            queue.error = error
+        self._note(queue, error)
         return self.engine.clock.jitter(pause)
+
+    def _note(self, queue: PeerQueue, error: str) -> None:
+        """Keep why an app does not take what waits for it, "" if it does; say so when that changes."""
+        if error and error != queue.error:
+            namespace, app = queue.peer[0], queue.peer[1]
+            log.warning("messages for an app wait", app=app, namespace=namespace, error=error, waiting=len(queue.pending))
+        queue.error = error
 
     # ------------------------------------------------------------ sending
 
     async def _send(self, queue: PeerQueue, link: Link, batch: list[Reminder]) -> None:
-        large = [reminder for reminder in batch if len(reminder.payload) > self._most_bytes]
-        for reminder in large:
-            text = (
-                f"the message has {len(reminder.payload)} bytes; at most {self._most_bytes} may be sent to another app"
-            )
-            await self._final(queue, reminder, Reply(Outcome.INVALID, text))
-        batch = [reminder for reminder in batch if reminder not in large]
+        batch, messages = await self._fitting(queue, link.limit, batch)
         if not batch:
             return
-        answers = await link.deliver(batch, min(queue.pending))
-        queue.failures, queue.error = 0, ""
+        answers = await link.deliver(messages, min(queue.pending))
+        queue.failures = 0
         await self._settle(queue, link, list(zip(batch, answers, strict=True)))
+
+    async def _fitting(
+        self, queue: PeerQueue, limit: Limit, batch: list[Reminder]
+    ) -> tuple[list[Reminder], list[Reminder]]:
+        """Return what can be sent, and as what; the rest has its end here: it holds up nothing behind it."""
+        stored: list[Reminder] = []
+        sent: list[Reminder] = []
+        for reminder in batch:
+            message, size = reminder, size_of(reminder)
+            if size > limit.room:
+                why = limit.refusal(_WHAT.get(reminder.kind, "the message"), size)
+                smaller = undeliverable.smaller(reminder, why, self.engine.clock.now())
+                if smaller is None:
+                    await self._final(queue, reminder, Reply(Outcome.INVALID, why), undeliverable.TOO_LARGE)
+                    continue
+                _log_refusal(reminder, why)
+                message = smaller
+            stored.append(reminder)
+            sent.append(message)
+        return stored, sent
 
     async def _settle(self, queue: PeerQueue, link: Link, answered: list[tuple[Reminder, Reply]]) -> None:
         """Act on the answers: those accepted are marked in one commit."""
@@ -273,29 +298,37 @@ class Outbox:
             for delivered in accepted:
                 self._done(queue, delivered.reminder)
         queue.blocked = {lane: until for lane, until in queue.blocked.items() if until > now}
+        refused = [reply.text for _, reply in answered if reply.outcome is Outcome.UNAVAILABLE]
+        self._note(queue, refused[0] if refused else queue.error if queue.blocked else "")
 
     def _done(self, queue: PeerQueue, reminder_id: int) -> None:
         queue.pending.pop(reminder_id, None)
         self._where.pop(reminder_id, None)
 
-    async def _final(self, queue: PeerQueue, reminder: Reminder, reply: Reply) -> None:
-        """Take a refusal that will not change: a call fails with it, anything else is dropped."""
-        log.warning("message refused", app=queue.peer[1], kind=reminder.kind.name, why=reply.text)
-        if reminder.kind in (Kind.ACTIVITY, Kind.CREATE, Kind.REWIND) and reminder.owner:
-            await self._fail_call(reminder, reply)
-        await self.engine.commit(Changes(dropped=(reminder.id,)))
+    async def _final(self, queue: PeerQueue, reminder: Reminder, reply: Reply, failure: str = "") -> None:
+        """Take a refusal that will not change; whoever waits for what the message brings is told."""
+        _log_refusal(reminder, reply.text)
+        if undeliverable.is_call(reminder):
+            kind = failure or _FAILURES.get(reply.outcome, f"Remote{reply.outcome.name.capitalize()}")
+            await self._fail_call(reminder, events.failure(kind, reply.text, retriable=False))
+            changes = Changes(dropped=(reminder.id,))
+        elif reply.outcome is Outcome.MISSING:
+            changes = Changes(dropped=(reminder.id,))
+        else:
+            changes = undeliverable.given_up(self.engine.context(), reminder, reply.text)
+        await self.engine.commit(changes)
         self._done(queue, reminder.id)
 
-    async def _fail_call(self, reminder: Reminder, reply: Reply) -> None:
-        engine = self.engine
-        now = engine.clock.now()
-        kind = _FAILURES.get(reply.outcome, f"Remote{reply.outcome.name.capitalize()}")
-        details = events.failure(kind, reply.text, retriable=False)
-        build = events.task_failed if reminder.kind is Kind.ACTIVITY else events.child_failed
-        result = calls.answer_of(reminder, build(now, reminder.call.task, details), now)
-        arrival = Arrival(result, consumed=(reminder.id,))
+    async def _fail_call(self, reminder: Reminder, details: pb.FailureDetails) -> None:
+        arrival = undeliverable.failed_call(reminder, details, self.engine.clock.now())
+        await self.engine.submit(
+            (reminder.source.hub, reminder.source.id), lambda at, state: arrive(at, state, arrival)
+        )
 
-        await engine.submit((reminder.source.hub, reminder.source.id), lambda at, state: arrive(at, state, arrival))
+
+def _log_refusal(reminder: Reminder, why: str) -> None:
+    app, source, target = reminder.target.app, reminder.source.id, reminder.target.id
+    log.warning("message refused", app=app, kind=reminder.kind.name, source=source, target=target, why=why)
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

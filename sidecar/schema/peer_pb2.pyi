@@ -133,6 +133,7 @@ class Hello(_message.Message):
     STORE_ID_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     PROCESS_ID_FIELD_NUMBER: _builtins.int
+    RECEIVES_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     namespace: _builtins.str
     app_id: _builtins.str
@@ -140,6 +141,8 @@ class Hello(_message.Message):
     generation: _builtins.int
     process_id: _builtins.str
     """of this start of the sidecar: two at a time are two sidecars for one app"""
+    receives: _builtins.int
+    """bytes of the largest frame that the sender of this receives; 0: it does not say"""
     def __init__(
         self,
         *,
@@ -149,10 +152,11 @@ class Hello(_message.Message):
         store_id: _builtins.str = ...,
         generation: _builtins.int = ...,
         process_id: _builtins.str = ...,
+        receives: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "generation", b"generation", "namespace", b"namespace", "process_id", b"process_id", "protocol", b"protocol", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "generation", b"generation", "namespace", b"namespace", "process_id", b"process_id", "protocol", b"protocol", "receives", b"receives", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

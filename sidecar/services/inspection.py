@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sidecar.actors.residents import Address
-from sidecar.core import events
+from sidecar.core import events, undeliverable
 from sidecar.core.attempts import NONE
-from sidecar.core.delivery import Arrival, arrive
+from sidecar.core.delivery import arrive
 from sidecar.core.entity import entity
 from sidecar.core.identity import Context
 from sidecar.core.model import (
@@ -92,11 +92,8 @@ class Inspection:
             return await self._fail_activity(reminder, reason)
         if reminder is None or not reminder.owner or reminder.kind not in (Kind.ACTIVITY, Kind.CREATE):
             return MISSING
-        now = self._engine.clock.now()
         details = events.failure(FAILED_BY_PERSON, reason, retriable=False)
-        build = events.child_failed if reminder.kind is Kind.CREATE else events.task_failed
-        result = calls.answer_of(reminder, build(now, reminder.call.task, details), now)
-        arrival = Arrival(result, consumed=(reminder.id,))
+        arrival = undeliverable.failed_call(reminder, details, self._engine.clock.now())
 
         def decide(at: Context, state: State | None) -> Decision:
             decision = arrive(at, state, arrival)

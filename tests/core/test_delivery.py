@@ -229,7 +229,7 @@ FORGED = {
 def test_no_call_is_answered_by_an_event_that_is_not_its_end(what: str) -> None:
     request, event = FORGED[what]
     flow = running()
-    assert effect(flow.arrive(result(request, event), message())) == "duplicate"
+    assert effect(flow.arrive(result(request, event), message())) == "invalid", "its sender must say something else"
     assert (len(flow.open), flow.state.inbox) == (3, [])
 
 

@@ -42,7 +42,7 @@ def rows(path: Path) -> list[Row]:
 
 def served() -> Mapping[str, Any]:
     """The handlers of the sidecar by path."""
-    forwarder = Forwarder(Mock(), Mock(), 1, unknown_app_fails=False)
+    forwarder = Forwarder(Mock(), Mock(), unknown_app_fails=False)
     return TaskHub(Mock(), Mock(), forwarder, Memory(None, Mock()), Settings(app_id="orders")).handlers().unary
 
 

@@ -32,6 +32,6 @@ def ends(world: World, wire: Wire) -> tuple[PeerLink, PeerLink]:
     """The end that is at this sidecar's, and that of app ml, neither running; both take messages in here."""
     theirs = peer_pb2.Hello(protocol=1, namespace="default", app_id="ml", store_id="store of ml")
     mine = peer_pb2.Hello(protocol=1, namespace="default", app_id="orders", store_id="store of orders")
-    served = Served(1_000, world.messages.dedup_keys.release)
-    receiver = PeerLink(ME, wire, theirs, world.messages, served)
-    return receiver, PeerLink(replace(ME, app="ml"), wire.other, mine, world.messages, served)
+    served = Served(world.messages.dedup_keys.release)
+    receiver = PeerLink(ME, wire, theirs, world.messages, served, receives=1 << 20)
+    return receiver, PeerLink(replace(ME, app="ml"), wire.other, mine, world.messages, served, receives=1 << 20)

@@ -1,16 +1,21 @@
 """Reminders for other apps: order, batches, retries, refusals, and what a lost store means. Links are played."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
-from sidecar.core.model import Kind, Outcome, Reminder, Reply
+from sidecar.core.model import ActorId, CallId, Kind, Outcome, Reminder, Reply
+from sidecar.core.receipts import Received
 from sidecar.peers import outbox as routers
 from sidecar.peers.directory import Directory
+from sidecar.peers.limits import Limit
 from sidecar.peers.outbox import LinkBrokenError, Outbox
 from sidecar.schema import taskhub_pb2 as pb
-from tests.inprocess.world import DONE, Hand, World, at, call, child, end, until
+from tests.inprocess.world import DONE, ME, Hand, World, at, call, child, end, until
 
 OK = Reply(Outcome.DONE)
 BUSY = Reply(Outcome.UNAVAILABLE, "later")
@@ -22,6 +27,7 @@ class PlayedLink:
 
     def __init__(self, store: str = "store of ml") -> None:
         self.store = store
+        self.limit = Limit(10_000, "ml")
         self.batches: list[list[Reminder]] = []
         self.floors: list[int] = []
         self.rule: Callable[[Reminder], Reply] = lambda reminder: OK
@@ -58,9 +64,7 @@ class Net:
         self.world, self.hand = world, hand
         self.links = PlayedLinks()
         directory = Directory("default", {"ml": ("127.0.0.1:1",), "pay": ("127.0.0.1:2",)})
-        self.router = Outbox(
-            world.engine, directory, self.links, most_bytes=10_000, unknown_app_fails=unknown_app_fails
-        )
+        self.router = Outbox(world.engine, directory, self.links, unknown_app_fails=unknown_app_fails)
         world.dispatch.outbox = self.router
 
     def connect(self, app: str = "ml") -> PlayedLink:
@@ -167,12 +171,14 @@ async def test_an_unavailable_answer_blocks_only_its_lane(net: Net) -> None:
     await until(lambda: len(net.router.queue(ML).pending) == 2)
     assert sorted(_numbers(link.messages, "free")) == [2, 4, 5]
     assert sorted(message.call.task for message in await net.undelivered()) == [1, 3]
+    assert net.router.queue(ML).error == "later", "whoever looks sees why they wait"
 
     link.rule = lambda message: OK
     net.world.clock.steady += 5.0
     await until(lambda: not net.router.queue(ML).pending)
     assert await net.undelivered() == []
     assert sorted(_numbers(link.messages, "free")) == [2, 4, 5], "sent once"
+    assert net.router.queue(ML).error == ""
 
 
 async def test_what_follows_in_a_blocked_lane_waits_behind_it(net: Net) -> None:
@@ -224,6 +230,93 @@ async def test_a_message_that_is_too_large_fails_its_call_and_lets_the_others_th
     assert "20" in failed.task_failed.failure.error_message
     await until(lambda: link.messages)
     assert [message.call.task for message in link.messages] == [2]
+
+
+def asked_by(app: str, execution: str = "e") -> Reminder:
+    """An activity that another app asks for."""
+    source, target = ActorId("default", app, "workflow", "default", "theirs"), ME.activity("default", "theirs::1::1")
+    request = pb.ActivityRequest(name="work", task_id=1).SerializeToString()
+    return Reminder(7, Kind.ACTIVITY, 0, target, source, CallId(execution, 1, 1), 0, "work", request)
+
+
+async def answered(net: Net, app: str, result: str = '"ok"') -> None:
+    """Let the worker answer an activity of another app."""
+    assert (await net.world.messages.deliver(asked_by(app), Received("default", app, "s", 7))).outcome is DONE
+    assert (await net.world.answer(await net.hand.activity(1), result)).outcome is DONE
+
+
+async def test_a_result_that_is_too_large_fails_the_call_that_waits_for_it_with_both_sizes(net: Net) -> None:
+    link = net.connect()
+    await answered(net, "ml", "x" * 20_000)
+    await until(lambda: link.messages and not net.router.queue(ML).pending)
+    (sent,) = link.messages
+    failed = pb.HistoryEvent.FromString(sent.payload).task_failed
+    assert (sent.kind, sent.call, failed.task_scheduled_id) == (Kind.RESULT, CallId("e", 1, 1), 1)
+    assert failed.failure.error_type == "PayloadSizeExceeded"
+    assert failed.failure.is_non_retriable
+    assert re.search(r"the result has 20\d\d\d bytes, .* app 'ml' receives at most \d+", failed.failure.error_message)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.INVALID, Outcome.DENIED])
+async def test_a_result_that_is_refused_for_good_fails_the_call_that_waits_for_it_once(
+    net: Net, outcome: Outcome
+) -> None:
+    link = net.connect()
+    link.rule = lambda message: Reply(outcome, "no way")
+    await answered(net, "ml")
+    await until(lambda: len(link.messages) >= 2 and not net.router.queue(ML).pending)
+    refused, sent = link.messages
+    assert sent.id > refused.id, "its receiver may remember the first"
+    assert (sent.kind, sent.target, sent.call) == (Kind.RESULT, refused.target, refused.call)
+    assert pb.HistoryEvent.FromString(sent.payload).task_failed.failure.error_message == "no way"
+    assert await net.undelivered() == []
+
+
+@pytest.mark.parametrize("kind", [Kind.TERMINATE, Kind.PAUSE])
+async def test_a_command_whose_reason_is_too_large_is_obeyed_without_it(net: Net, kind: Kind) -> None:
+    link = net.connect()
+    net.world.engine.me = replace(ME, cascade_suspend=True)
+    await net.run("a", child(1, "kid", app="ml"))
+    await until(lambda: link.messages)
+    command = net.world.clients.suspend if kind is Kind.PAUSE else partial(net.world.clients.terminate, recurse=True)
+    await command(at("a"), "x" * 20_000)
+    await until(lambda: len(link.messages) == 2 and not net.router.queue(ML).pending)
+    sent = link.messages[1]
+    assert sent.kind is kind
+    assert len(sent.payload) < 100
+    assert pb.HistoryEvent.FromString(sent.payload).WhichOneof("kind") in (
+        "execution_terminated",
+        "execution_suspended",
+    )
+
+
+async def test_what_goes_to_an_app_that_is_merely_away_is_kept_though_calls_to_it_fail(failing_net: Net) -> None:
+    """It has no address here: it is known by the links that it opens."""
+    net, away = failing_net, ("default", "away")
+    await answered(net, "away")
+    await net.run("a", event_to("there", 1, app="away"), call(2, app="away"))
+    (_, failed) = await net.last_turn("a", 2)
+    assert failed.task_failed.task_scheduled_id == 2
+    assert len(await net.world.store.real.outbound(*away, 0, 10)) == 2
+    link = net.connect("away")
+    await net.router.link_up(away, link.store)
+    await until(lambda: len(link.messages) == 2 and not net.router.queue(away).pending)
+    assert {message.kind for message in link.messages} == {Kind.RESULT, Kind.EVENT}
+
+
+async def test_a_fault_of_the_outbox_is_logged_and_sending_goes_on(net: Net) -> None:
+    link = net.connect()
+    faults = [ValueError("a mistake")]
+
+    def rule(message: Reminder) -> Reply:
+        if faults:
+            raise faults.pop()
+        return OK
+
+    link.rule = rule
+    await net.run("a", event_to("there", 1))
+    await until(lambda: not faults and not net.router.queue(ML).pending)
+    assert len(link.messages) == 2
 
 
 async def test_an_accepted_call_stays_in_the_store_until_its_result(net: Net) -> None:

@@ -19,7 +19,7 @@ _DAPR_HISTORY, _DAPR_PINGS = 2, 3
 _PAST, _NEW, _TRACE, _CACHED = 3, 4, 8, 9  # fields of the request that a turn is
 _STREAMED = wire.integer(6, 1)
 _MICROSOFT_STREAMING = 1
-_HEADROOM = 64 * 1024  # for what is around the events of an item
+_HEADROOM = 64 * 1024  # for what is around the events of an item, or the entries of an answer; less of a small message
 _LENGTHS = 16  # bytes that the lengths in an item, and the time in it, may take more than in an empty one
 _LONGER = 8  # no family's form of an event is so many times as long as the neutral one
 
@@ -114,6 +114,11 @@ class Profile(NamedTuple):
     ends_with_ok: bool = False
 
 
+def room_in(limit: int) -> int:
+    """Return how many bytes may be used of a message for a receiver that takes at most `limit`."""
+    return limit - min(_HEADROOM, limit // 16)
+
+
 def means_older_reuse(metadata: Mapping[str, str | bytes]) -> bool:
     """Whether a client is one of the Go SDKs, whose reuse policy is that of the older generation."""
     return str(metadata.get("user-agent", "")).startswith(("grpc-go/", "dapr-sdk-go/"))
@@ -126,18 +131,18 @@ def detect(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest,
     known better from its first answer.
     """
     agent = str(metadata.get("user-agent", ""))
-    small = min(SMALL_LIMIT, limit) - _HEADROOM
+    small = room_in(min(SMALL_LIMIT, limit))
     streams = _MICROSOFT_STREAMING in request.microsoft_capabilities
     if "taskhub" in metadata or str(metadata.get("x-user-agent", "")).startswith("durabletask-"):
         return Profile(MICROSOFT, 4, 100, small, streams_history=streams)
     if request.dapr_capabilities:
         pings = _DAPR_PINGS in request.dapr_capabilities
         keeps = _DAPR_HISTORY in request.dapr_capabilities
-        return Profile(DAPR, 6 if pings else 0, 200, limit - _HEADROOM if pings else small, keeps)
+        return Profile(DAPR, 6 if pings else 0, 200, room_in(limit) if pings else small, keeps)
     if "dapr-js-sdk/workflow" in agent or "durabletask-js" in agent:
-        return Profile(NEUTRAL, 0, 100, limit - _HEADROOM, ends_with_ok="dapr-js-sdk/workflow" in agent)
+        return Profile(NEUTRAL, 0, 100, room_in(limit), ends_with_ok="dapr-js-sdk/workflow" in agent)
     if any(name in agent for name in ("dapr-sdk-java/", "dapr-sdk-dotnet/", "dapr-sdk-go/", "dapr-durabletask/")):
-        return Profile(DAPR, 0, 100, limit - _HEADROOM if "dotnet" in agent else small)
+        return Profile(DAPR, 0, 100, room_in(limit) if "dotnet" in agent else small)
     known = request.HasField("filters") or request.worker_instance_id or set(request.microsoft_capabilities) & {2, 3}
     if known or request.max_entities:
         return Profile(MICROSOFT, 4, 100, small, streams_history=streams)

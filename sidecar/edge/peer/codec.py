@@ -22,9 +22,19 @@ _VERDICTS = {
 _OUTCOMES = {number: outcome for outcome, number in _VERDICTS.items()}
 
 
-def answer_of(message: int, reply: Reply) -> pb.Answer:
-    """Return what is said of a message that was taken in or refused."""
-    return pb.Answer(id=message, verdict=_VERDICTS[reply.outcome], text=reply.text[:500])
+_LONGEST_TEXT = 500  # bytes of the reason in an answer
+_ANSWER_BYTES = 32  # of an answer without its reason, at most
+
+
+def longest_text(most_bytes: int, answers: int) -> int:
+    """Return how many bytes the reason of each of so many answers may have, for all to fit into `most_bytes`."""
+    return max(0, min(_LONGEST_TEXT, most_bytes // max(1, answers) - _ANSWER_BYTES))
+
+
+def answer_of(message: int, reply: Reply, longest: int = _LONGEST_TEXT) -> pb.Answer:
+    """Return what is said of a message that was taken in or refused, with a reason of at most `longest` bytes."""
+    text = reply.text.encode("utf-8", "replace")[:longest].decode("utf-8", "ignore")
+    return pb.Answer(id=message, verdict=_VERDICTS[reply.outcome], text=text)
 
 
 def _actor(actor: ActorId) -> pb.Actor:

@@ -22,6 +22,7 @@ from sidecar.core.receipts import Forgotten, Received
 from sidecar.edge.dialects import wire
 from sidecar.edge.rpc import Forwarded, parse
 from sidecar.edge.transport.ports import Call, Refused, StatusCode, UnaryHandler
+from sidecar.peers.limits import Limit
 from sidecar.peers.outbox import LinkBrokenError
 from sidecar.schema import peer_pb2, taskhub_pb2
 
@@ -53,6 +54,10 @@ log = structlog.get_logger(__name__)
 class CallLink(Protocol):
     """A link that takes calls."""
 
+    @property
+    def limit(self) -> Limit:
+        """How much it carries at once."""
+
     async def call(self, request: peer_pb2.Request) -> peer_pb2.Response:
         """Have a call done by the app behind the link. Raises LinkBrokenError."""
 
@@ -75,11 +80,10 @@ class OpenLinks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Forwarder:
-    """Sends calls on. `most_bytes` is the largest body that a link carries."""
+    """Sends calls on."""
 
     engine: Engine
     links: OpenLinks
-    most_bytes: int
     unknown_app_fails: bool
 
     def routed(self, name: str, method: UnaryHandler) -> UnaryHandler:
@@ -126,9 +130,6 @@ class Forwarder:
 
     async def _forward(self, peer: PeerId, call: Call, name: str, body: bytes) -> bytes:
         request = peer_pb2.Request(id=self.engine.ids.new_id(), method=name, body=_named(name, body, self.engine.ids))
-        if len(request.body) > self.most_bytes:
-            text = f"the call has {len(request.body)} bytes; at most {self.most_bytes} may be sent to another app"
-            raise Refused(StatusCode.RESOURCE_EXHAUSTED, text)
         return await self._send(peer, call.deadline, request, REACH_SECONDS if call.deadline is None else call.deadline)
 
     async def _send(self, peer: PeerId, deadline: float | None, request: peer_pb2.Request, reach: float) -> bytes:
@@ -157,6 +158,7 @@ class Forwarder:
                 try:
                     async with asyncio.timeout(max(0.0, limit - clock.monotonic())):
                         link = await self.links.linked(peer)
+                    _check_size(request, link.limit)
                     if deadline is not None:
                         request.milliseconds = max(1, int((began + deadline - clock.monotonic()) * 1000))
                     return await link.call(request)
@@ -169,6 +171,19 @@ class Forwarder:
         finally:
             if link is not None:
                 link.release(request.id)
+
+
+def _check_size(request: peer_pb2.Request, limit: Limit) -> None:
+    if len(request.body) > limit.room:
+        raise Refused(StatusCode.RESOURCE_EXHAUSTED, limit.refusal("the call", len(request.body)))
+
+
+def bounded(response: peer_pb2.Response, limit: Limit) -> peer_pb2.Response:
+    """Return a reply as a link can carry it: a refusal if it is too large."""
+    if len(response.body) <= limit.room:
+        return response
+    text = limit.refusal("the reply", len(response.body))
+    return _refusal(response.id, Refused(StatusCode.RESOURCE_EXHAUSTED, text))
 
 
 def _named(name: str, body: bytes, ids: Ids) -> bytes:
@@ -206,9 +221,8 @@ class Served:
     `methods` are all that may be called. `release` commits that the mark of a call is no longer needed.
     """
 
-    def __init__(self, most_bytes: int, release: Callable[[Forgotten], Coroutine[object, object, None]]) -> None:
+    def __init__(self, release: Callable[[Forgotten], Coroutine[object, object, None]]) -> None:
         self.methods: dict[str, UnaryHandler] = {}
-        self._most_bytes = most_bytes
         self._release = release
         self._calls: dict[_Key, _Served] = {}
         self._bytes = 0
@@ -260,9 +274,6 @@ class Served:
         except Exception:
             log.exception("forwarded call failed", method=request.method)
             return _refusal(request.id, Refused(StatusCode.INTERNAL, "internal error"))
-        if len(body) > self._most_bytes:
-            text = f"the reply has {len(body)} bytes; at most {self._most_bytes} may be sent to another app"
-            return _refusal(request.id, Refused(StatusCode.RESOURCE_EXHAUSTED, text))
         return peer_pb2.Response(id=request.id, body=body)
 
     def _answered(self, key: _Key, served: _Served, task: asyncio.Task[peer_pb2.Response]) -> None:

@@ -16,8 +16,9 @@ from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import LARGEST_NUMBER, PeerId
 from sidecar.core.model import Outcome, Reminder, Reply
 from sidecar.core.receipts import Forgotten, Received
-from sidecar.edge.peer.codec import answer_of, message_of, reminder_of, reply_of
-from sidecar.edge.peer.forward import Served
+from sidecar.edge.peer.codec import answer_of, longest_text, message_of, reminder_of, reply_of
+from sidecar.edge.peer.forward import Served, bounded
+from sidecar.edge.peer.handshake import limit_of
 from sidecar.edge.transport.ports import Closed, Outflow, Refused
 from sidecar.peers.outbox import LinkBrokenError
 from sidecar.schema import peer_pb2 as pb
@@ -63,7 +64,18 @@ class Incoming:
 class PeerLink:
     """One link that is up, whichever side opened it. Implements `outbox.Link`."""
 
-    def __init__(self, me: AppIdentity, wire: Wire, greeting: pb.Hello, messages: PeerMessages, served: Served) -> None:
+    def __init__(
+        self,
+        me: AppIdentity,
+        wire: Wire,
+        greeting: pb.Hello,
+        messages: PeerMessages,
+        served: Served,
+        *,
+        receives: int,
+    ) -> None:
+        """`receives` is how many bytes the largest frame has that can be received here."""
+        self.limit = limit_of(me, receives, greeting)
         self.peer: PeerId = (greeting.namespace, greeting.app_id)
         # What a peer says of its store holds for that app alone: another may say the same.
         self.store = "/".join((*self.peer, greeting.store_id))
@@ -175,7 +187,8 @@ class PeerLink:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, request: pb.Request) -> None:
-        await self._try_send(pb.Frame(response=await self._served.serve(self.peer, self.store, request)))
+        response = await self._served.serve(self.peer, self.store, request)
+        await self._try_send(pb.Frame(response=bounded(response, self.limit)))
 
     async def _try_send(self, frame: pb.Frame) -> None:
         """Send a frame whose loss is met by the other side: it asks again, or the link ends."""
@@ -194,7 +207,8 @@ class PeerLink:
             self._batches -= 1
         replies = {number: reply for lane in accepted for number, reply in lane.items()}
         answers = pb.Answers(sequence=batch.sequence)
-        answers.answers.extend(answer_of(message.id, replies[message.id]) for message in batch.messages)
+        longest = longest_text(self.limit.room, len(batch.messages))
+        answers.answers.extend(answer_of(message.id, replies[message.id], longest) for message in batch.messages)
         try:
             await self._send(pb.Frame(answers=answers))
             if batch.floor:

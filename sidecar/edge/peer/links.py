@@ -13,7 +13,7 @@ from sidecar.core.errors import MalformedError
 from sidecar.core.ids import PeerId
 from sidecar.edge.peer.forward import Served
 from sidecar.edge.peer.handshake import check_hello, hello, read_hello
-from sidecar.edge.peer.link import METHOD, Incoming, PeerLink
+from sidecar.edge.peer.link import METHOD, Incoming, PeerLink, Wire
 from sidecar.edge.transport.ports import Call, Channel, Closed, Outflow, Refused, StatusCode
 from sidecar.peers.directory import Directory
 from sidecar.peers.outbox import LONGEST_PAUSE, SHORTEST_PAUSE
@@ -22,6 +22,7 @@ from sidecar.services.peer_messages import PeerMessages
 from sidecar.store.protocol import UnavailableError
 
 HANDSHAKE_SECONDS = 10.0
+KNOCK_PAUSE = 0.5  # seconds between two attempts, however many callers ask for one at once
 _STARTS = 16  # of an app that are remembered
 LOOK_SECONDS = 5.0  # how often the directory is asked for apps that are new
 Proof = Callable[[tuple[str, ...], str, str], bool]  # names of a certificate, namespace, app ID
@@ -59,9 +60,14 @@ class Peers:
         link_up: Callable[[PeerId, str], Awaitable[None]],
         *,
         served: Served,
+        receives: int,
         proves: Proof | None = None,
     ) -> None:
-        """`proves` says whether the names of a certificate are those of an app; None: links are not encrypted."""
+        """`proves` says whether the names of a certificate are those of an app; None: links are not encrypted.
+
+        `receives` is how many bytes the largest frame has that can be received here.
+        """
+        self._receives = receives
         self._me = messages.engine.me
         self._messages = messages
         self._directory = directory
@@ -182,8 +188,9 @@ class Peers:
             if app not in self._directory.apps() and peer not in self._waiting:
                 return  # an address by a pattern: whoever wants the app asks again
             pause = clock.jitter(min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(failures, 10)))
+            await clock.sleep(min(pause, KNOCK_PAUSE))
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(max(0.0, pause - KNOCK_PAUSE)):
                     await dialer.knock.wait()
             except TimeoutError:
                 pass
@@ -199,7 +206,7 @@ class Peers:
                 greeting = read_hello(await call.receive())
             check_hello(self._me, greeting, app)
             self._admit(greeting)
-            await self._serve(PeerLink(self._me, call, greeting, self._messages, self._served), self._opened)
+            await self._serve(self._made(call, greeting), self._opened)
         except (Refused, Closed, TimeoutError, MalformedError, DecodeError, UnavailableError) as error:
             dialer.error = str(error) or "no answer"
             log.debug("no link", app=app, address=address, error=dialer.error)
@@ -232,7 +239,10 @@ class Peers:
             log.info("peer disconnected", app=link.peer[1], opened=links is self._opened)
 
     def _hello(self) -> bytes:
-        return hello(self._me, self._messages.engine.store.identity, self._process)
+        return hello(self._me, self._messages.engine.store.identity, self._process, self._receives)
+
+    def _made(self, wire: Wire, greeting: pb.Hello) -> PeerLink:
+        return PeerLink(self._me, wire, greeting, self._messages, self._served, receives=self._receives)
 
     def _admit(self, greeting: pb.Hello) -> None:
         """See that an app is one sidecar: of two, as when a store was copied, the one that was started later counts.
@@ -272,10 +282,7 @@ class Peers:
             out.send(pb.Frame(refused=str(error)).SerializeToString())
             return
         out.send(self._hello())
-        if greeting.app_id in self._dialers:
-            self._dialers[greeting.app_id].knock.set()
         try:
-            link = PeerLink(self._me, Incoming(requests, out), greeting, self._messages, self._served)
-            await self._serve(link, self._accepted)
+            await self._serve(self._made(Incoming(requests, out), greeting), self._accepted)
         except (TimeoutError, Closed, DecodeError, UnavailableError) as error:
             raise Refused(StatusCode.UNAVAILABLE, str(error) or "the link fell silent") from None

@@ -16,7 +16,7 @@ from sidecar.config.settings import Settings
 from sidecar.core import events
 from sidecar.core.model import Outcome, Status
 from sidecar.core.names import entity_id, invalid_instance_id
-from sidecar.edge.dialects import MICROSOFT, SMALL_LIMIT, is_microsoft_dotnet, wire
+from sidecar.edge.dialects import MICROSOFT, SMALL_LIMIT, is_microsoft_dotnet, room_in, wire
 from sidecar.edge.peer.trees import MOST_COUNT
 from sidecar.edge.rpc import Forwarded, Methods, address_of, caller_of, done, hub_of, parse, parsed
 from sidecar.edge.taskhub import page_tokens
@@ -31,7 +31,6 @@ from sidecar.services.services import Services
 from sidecar.store.protocol import Criteria, Order, Page
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
-_HEADROOM = 64 * 1024  # for what is around the instances in an answer
 _BATCH = 4  # of a purge: Microsoft's batch of IDs, where Dapr has a flag
 _FLAG = 5  # of a purge: Microsoft's flag for a workflow, where Dapr has a router
 
@@ -46,7 +45,7 @@ class Many:
         self._entities = services.entities
         self._hubs = hubs
         self._may_delete_hubs = settings.allow_hub_deletion
-        self._most_bytes = min(SMALL_LIMIT, settings.max_message_bytes) - _HEADROOM
+        self._most_bytes = room_in(min(SMALL_LIMIT, settings.max_message_bytes))
 
     def methods(self) -> Methods:
         """Return the handlers by RPC. Two of them differ in the case of one letter."""

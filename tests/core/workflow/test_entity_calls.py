@@ -111,7 +111,7 @@ def test_an_answer_arrives_once(flow: Flow, event: pb.HistoryEvent, kind: str) -
 )
 def test_an_answer_to_something_else_is_none(flow: Flow, event: pb.HistoryEvent) -> None:
     flow.turn(call(3, "@counter@a"))
-    assert flow.arrive(answer(flow, 3, event)).reply.outcome is Outcome.DUPLICATE
+    assert flow.arrive(answer(flow, 3, event)).reply.outcome is Outcome.INVALID
     assert flow.open.keys() == {3}
 
 

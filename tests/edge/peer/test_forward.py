@@ -13,6 +13,7 @@ from sidecar.actors.clock import Clock
 from sidecar.core.ids import Ids
 from sidecar.edge.peer import forward
 from sidecar.edge.transport.ports import Refused, StatusCode
+from sidecar.peers.limits import Limit
 from sidecar.peers.outbox import LinkBrokenError
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
@@ -302,6 +303,8 @@ async def test_a_link_that_has_broken_and_is_not_taken_down_yet_does_not_hold_ev
     found = []
 
     class BrokenLinks:
+        limit = Limit(1 << 20, "ml")
+
         async def linked(self, peer: Any) -> Any:
             return self
 
@@ -319,4 +322,4 @@ async def test_a_link_that_has_broken_and_is_not_taken_down_yet_does_not_hold_ev
     asyncio.get_running_loop().call_later(0.01, found.append, True)
     engine: Any = SimpleNamespace(clock=Clock(), ids=Ids(1, 1, Clock().new_id))
     links: Any = BrokenLinks()
-    assert await forward.Forwarder(engine, links, 1 << 20, False).ask(("default", "ml"), "GetTree", b"", 5.0) == b"done"
+    assert await forward.Forwarder(engine, links, False).ask(("default", "ml"), "GetTree", b"", 5.0) == b"done"

@@ -57,7 +57,7 @@ async def test_what_is_kept_of_forwarded_calls_is_bounded_in_bytes(
     async def release(_: Forgotten) -> None:
         return None
 
-    served = Served(10_000, release)
+    served = Served(release)
     served.methods["Echo"] = echo
 
     async def call(size: int) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from tests.edge.transport.network import open_stream, rest
 from tests.inprocess.sidecars import SERVICE, Node, fields, work_items
 from tests.inprocess.world import COMPLETED, end, until
 
-LIMIT = 128 * 1024  # of which a worker is sent half: there is room for what stands around the events
+LIMIT = 68 * 1024  # of which a worker is sent a little less: there is room for what stands around the events
 STREAMS = b"\x52\x01\x01"  # capability 1 on field 10
 REQUIRES_STREAMING = b"\x30\x01"
 
@@ -112,7 +112,7 @@ async def test_news_that_are_too_large_together_come_in_turns_of_as_many_as_fit(
     counts = []
     while sum(counts) < 9:
         turn, token = await received(stream)
-        assert len(turn) <= LIMIT // 2
+        assert len(turn) <= dialects.room_in(LIMIT)
         counts.append(raised(fields(turn)[4]))
         actions = [end()] if sum(counts) == 9 else []
         answer = pb.OrchestratorResponse(instance_id="a", completion_token=token, actions=actions)
@@ -128,7 +128,7 @@ async def test_a_turn_whose_news_alone_are_too_large_stalls(node: Node) -> None:
     await node.begin("a")
     _, token = await received(stream)
     await node.call("CompleteOrchestratorTask", pb.OrchestratorResponse(instance_id="a", completion_token=token))
-    event = pb.RaiseEventRequest(instance_id="a", name="e", input=StringValue(value="x" * 90_000))
+    event = pb.RaiseEventRequest(instance_id="a", name="e", input=StringValue(value="x" * 66_000))
     await node.call("RaiseEvent", event)
     with pytest.raises(TimeoutError):
         await received(stream)
