@@ -248,7 +248,9 @@ class Outbox:
         """Keep why an app does not take what waits for it, "" if it does; say so when that changes."""
         if error and error != queue.error:
             namespace, app = queue.peer[0], queue.peer[1]
-            log.warning("messages for an app wait", app=app, namespace=namespace, error=error, waiting=len(queue.pending))
+            log.warning(
+                "messages for an app wait", app=app, namespace=namespace, error=error, waiting=len(queue.pending)
+            )
         queue.error = error
 
     # ------------------------------------------------------------ sending

@@ -140,9 +140,7 @@ def test_a_call_that_is_made_again_passes_on_the_new_instance_s_history_as_it_wa
     flow.turn(task(1, "asks", history_propagation_scope=2), task(2, "does not"), task(3, "target"))
     flow.turn(end())
     fresh = again(flow, 3)
-    given = {
-        reminder.call.task: pb.ActivityRequest.FromString(reminder.payload).lineage for reminder in fresh.last.set
-    }
+    given = {reminder.call.task: pb.ActivityRequest.FromString(reminder.payload).lineage for reminder in fresh.last.set}
     assert (given[2], given[3]) == (b"", b"")
     [own] = pb.PropagatedHistory.FromString(given[1]).chunks
     assert (own.app_id, own.instance_id, own.workflow_name) == ("orders", "again", "order")
