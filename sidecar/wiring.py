@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from sidecar.actors.clock import Clock
 from sidecar.actors.engine import Engine
@@ -77,7 +78,11 @@ def assemble(
     """Wire the parts of a sidecar over a store; `connect` opens a channel to a peer at an address."""
     engine = Engine(me, store, clock, Ids(store.next_key, store.next_order, clock.new_id))
     directory = Directory(
-        me.namespace, settings.peers, pattern=settings.peer_pattern, file=settings.peer_file, read=config.read_peers
+        me.namespace,
+        settings.peers,
+        pattern=settings.peer_pattern,
+        file=settings.peer_file,
+        read=partial(config.read_peers, stay_here=settings.peers_stay_here),
     )
     links = _LateLinks()
     most_bytes, unknown_app_fails = settings.max_message_bytes - _PEER_HEADROOM, settings.unknown_app == "fail"
