@@ -18,7 +18,7 @@ from tests.inprocess.sidecars import Node, PlayedPeer, Start, get, hello
 from tests.inprocess.world import COMPLETED, call, child, end
 
 ML = pb.Router(target_app_id="ml")
-EXISTS, DENIED = 4, 6
+EXISTS, DENIED, INVALID = 4, 6, 7
 
 
 async def pair(start: Start, policy: str) -> tuple[Node, Node]:
@@ -296,8 +296,9 @@ async def test_an_instance_that_may_not_be_seen_looks_like_one_that_is_not_there
         assert answers[0][0] is StatusCode.PERMISSION_DENIED
 
 
-async def test_a_forged_name_on_a_message_opens_nothing(start: Start) -> None:
-    """M81: what counts is the name in the payload, which is what would run."""
+@pytest.mark.parametrize(("shown", "asked"), [("score", "secret"), ("other", "score"), ("", "score")])
+async def test_a_message_has_one_name(start: Start, shown: str, asked: str) -> None:
+    """M81: the policy goes by the name that would run, limits and filters by that on the message: nobody gets round."""
     ml = await start("ml", "allow: [{caller: orders, activity: score}]")
     peer = PlayedPeer(ml)
     await peer.introduce(hello("orders"))
@@ -308,10 +309,11 @@ async def test_a_forged_name_on_a_message_opens_nothing(start: Start) -> None:
         target=actor,
         source=peer_pb2.Actor(namespace="default", app_id="ml", kind="workflow", hub="default", id="w"),
         call=peer_pb2.Call(execution_id="x", turn=1, task_id=1),
-        name="score",
-        payload=pb.ActivityRequest(name="secret", task_id=1).SerializeToString(),
+        name=shown,
+        payload=pb.ActivityRequest(name=asked, task_id=1).SerializeToString(),
     )
-    assert [answer.verdict for answer in await peer.ask(message)] == [DENIED]
+    [answer] = await peer.ask(message)
+    assert (answer.verdict, "its payload about" in answer.text) == (INVALID, True)
     assert await ml.sidecar.store.foreign_activity("default", "orders", CallId("x", 1, 1)) is None
     await peer.close()
 
