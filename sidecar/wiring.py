@@ -18,7 +18,7 @@ from sidecar.edge.admin import inspection
 from sidecar.edge.admin.inspection import Admin
 from sidecar.edge.peer.forward import ROUTER_FIELDS, Forwarder, Served
 from sidecar.edge.peer.links import Peers, Proof
-from sidecar.edge.peer.trees import PeerTrees
+from sidecar.edge.peer.trees import LOOK, PeerTrees
 from sidecar.edge.taskhub.service import TaskHub
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.transport.ports import Channel
@@ -100,6 +100,7 @@ def assemble(
     trees.elsewhere = peer_trees = PeerTrees(forwarder, trees)
     served.methods = {name: method for name, method in taskhub.calls().items() if name in ROUTER_FIELDS}
     served.methods |= {inspection.TREE: admin.methods()[inspection.TREE], **peer_trees.methods()}
+    served.reads |= {inspection.TREE, LOOK}
     retention = Retention(engine, settings.retention)
     return Middle(engine, dispatch, trees, served_by, outbox, links.peers, taskhub, admin, retention, memory)
 
