@@ -11,9 +11,9 @@ import uvloop
 
 from sidecar import log
 from sidecar.actors.clock import Clock
-from sidecar.config import policy_file
+from sidecar.config import addresses, policy_file
 from sidecar.config import settings as config
-from sidecar.config.settings import Settings, StartError
+from sidecar.config.settings import ConfigError, Settings, StartError
 from sidecar.core import events
 from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import PeerId
@@ -239,7 +239,7 @@ async def create(settings: Settings) -> Sidecar:
 
     Raises:
         StartError: the store cannot be opened, or a certificate or token file cannot be used.
-        ConfigError: the file of the access policy is wrong.
+        ConfigError: the file of the access policy, or that of the peers, is wrong.
     """
     if settings.memory_limit is None:
         settings = replace(settings, memory_limit=limit_of_system())
@@ -248,6 +248,7 @@ async def create(settings: Settings) -> Sidecar:
         cascade_suspend=settings.cascade_suspend,
     )
     policy = None if settings.policy is None else policy_file.read(settings.policy)
+    _check_peer_file(settings)
     trusted = trust.read(settings)
     try:
         store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
@@ -255,6 +256,15 @@ async def create(settings: Settings) -> Sidecar:
         raise StartError(str(error)) from error
     schema.warn_if_affected()
     return Sidecar(settings, me, store, SqliteMaintenance(store.file), trust=trusted, policy=policy)
+
+
+def _check_peer_file(settings: Settings) -> None:
+    """See that the file of peers is right, if it is there: it may come later."""
+    try:
+        if settings.peer_file is not None and settings.peer_file.exists():
+            config.read_peers(settings.peer_file, settings.peers_stay_here)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 async def main(settings: Settings) -> None:
@@ -281,7 +291,7 @@ def _announce(settings: Settings, ports: Ports) -> None:
         _log.warning("peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in")
     if settings.insecure_listen and not (settings.api_token or settings.api_token_file):
         _log.warning("callers are not authenticated: --insecure-listen lets anybody who reaches the app's ports in")
-    elif not config.is_loopback(settings.listen_host) and not (settings.api_token or settings.api_token_file):
+    elif not addresses.is_loopback(settings.listen_host) and not (settings.api_token or settings.api_token_file):
         _log.warning("TLS shows callers whom they reach, not who they are: give a token too, or anybody may call")
     _log.info(
         "ready",

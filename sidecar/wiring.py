@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from sidecar.actors.clock import Clock
 from sidecar.actors.engine import Engine
@@ -17,7 +18,7 @@ from sidecar.edge.admin import inspection
 from sidecar.edge.admin.inspection import Admin
 from sidecar.edge.peer.forward import ROUTER_FIELDS, Forwarder, Served
 from sidecar.edge.peer.links import Peers, Proof
-from sidecar.edge.peer.trees import PeerTrees
+from sidecar.edge.peer.trees import LOOK, PeerTrees
 from sidecar.edge.taskhub.service import TaskHub
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.transport.ports import Channel
@@ -76,7 +77,11 @@ def assemble(
     """Wire the parts of a sidecar over a store; `connect` opens a channel to a peer at an address."""
     engine = Engine(me, store, clock, Ids(store.next_key, store.next_order, clock.new_id))
     directory = Directory(
-        me.namespace, settings.peers, pattern=settings.peer_pattern, file=settings.peer_file, read=config.read_peers
+        me.namespace,
+        settings.peers,
+        pattern=settings.peer_pattern,
+        file=settings.peer_file,
+        read=partial(config.read_peers, stay_here=settings.peers_stay_here),
     )
     links = _LateLinks()
     receives, unknown_app_fails = settings.max_message_bytes, settings.unknown_app == "fail"
@@ -96,6 +101,7 @@ def assemble(
     trees.elsewhere = peer_trees = PeerTrees(forwarder, trees)
     served.methods = {name: method for name, method in taskhub.calls().items() if name in ROUTER_FIELDS}
     served.methods |= {inspection.TREE: admin.methods()[inspection.TREE], **peer_trees.methods()}
+    served.reads |= {inspection.TREE, LOOK}
     retention = Retention(engine, settings.retention)
     return Middle(engine, dispatch, trees, served_by, outbox, links.peers, taskhub, admin, retention, memory)
 

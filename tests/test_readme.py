@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config import options
+from sidecar import app
+from sidecar.cli.main import main
+from sidecar.config import options, settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,6 +23,23 @@ def test_every_setting_has_a_row_with_its_three_names(option: options.Option) ->
 def test_no_row_is_about_a_setting_that_does_not_exist() -> None:
     flags = {option.flag for option in options.OPTIONS if not option.secret}
     assert set(re.findall(r"^\| `(--[\w-]+)`", README, re.MULTILINE)) == flags
+
+
+def write(name: str, text: str) -> None:
+    Path(name).write_text(text)
+
+
+async def test_the_sample_file_starts_a_sidecar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the certificates that its comment says how to make."""
+    (sample,) = re.findall(r"```yaml\n# sidecar.yaml\n(.*?)```", README, re.DOTALL)
+    (command,) = re.findall(r"# from `sidecar (dev-ca .*?)`", sample)
+    monkeypatch.chdir(tmp_path)
+    assert main(command.split()) == 0
+    write("sidecar.yaml", sample)
+    here = {"data_dir": "data", "grpc_port": ["0"], "http_port": "0", "peer_port": "0", "peer_host": "127.0.0.1"}
+    sidecar = await app.create(settings.load({"config": "sidecar.yaml", **here}, {}))
+    await sidecar.start()
+    await sidecar.stop()
 
 
 def test_examples_in_python_are_python() -> None:

@@ -91,16 +91,22 @@ class Reminders:
 
         UNAVAILABLE: an app that has children of the instance cannot be reached, so it is to be tried again.
         """
-        reminder = arrival.reminder
-        reply = await self._submit(arrival) if reminder.kind not in _READ_FIRST else LOOK
-        tries = 0
+        try:
+            reply = await self._decided(arrival)
+        except UnreachableError as error:
+            return Reply(Outcome.UNAVAILABLE, unknown_children(arrival.reminder.target.id, str(error)))
+        note_dropped(arrival.reminder, reply)
+        return reply
+
+    async def _decided(self, arrival: Arrival) -> Reply:
+        """Submit an arrival, with what is found to be missing for it, until it is decided."""
+        arrival = await self._read(arrival)
+        reply = await self._submit(arrival)
+        tries = 1
         while reply.outcome is Outcome.UNAVAILABLE and tries < _MOST_TRIES:
             tries += 1
-            try:
-                reply = await self._submit(await self._read(arrival))
-            except UnreachableError as error:
-                return Reply(Outcome.UNAVAILABLE, unknown_children(reminder.target.id, str(error)))
-        note_dropped(reminder, reply)
+            arrival = await (self._look(arrival) if reply is LOOK else self._read(arrival))
+            reply = await self._submit(arrival)
         return reply
 
     async def _deliver_read(self, arrival: Arrival) -> None:
@@ -119,17 +125,22 @@ class Reminders:
             self.deliver(reminder)
 
     async def _read(self, arrival: Arrival) -> Arrival:
-        """Return an arrival with what must be read of its instance to decide it.
+        """Return a command with what must be read of its instance to decide it; what it removes first is removed.
 
         Raises UnavailableError and UnreachableError.
         """
-        address = _address(arrival.reminder)
         if arrival.reminder.kind is Kind.REWIND:
-            return replace(arrival, record=await self.record(address))
+            return replace(arrival, record=await self.record(_address(arrival.reminder)))
         if arrival.reminder.kind is Kind.PURGE:
             await self._remove(arrival.reminder)
-            return arrival
-        state = await self._engine.store.load(*address)
+        return arrival
+
+    async def _look(self, arrival: Arrival) -> Arrival:
+        """Return an arrival with what runs below the ended instance whose place it is to take.
+
+        Raises UnavailableError and UnreachableError.
+        """
+        state = await self._engine.store.load(*_address(arrival.reminder))
         if state is None:
             return arrival
         running = await running_child(self._trees, state.instance, REACH_SECONDS, _REACH_SECONDS)
@@ -179,4 +190,5 @@ def _address(reminder: Reminder) -> Address:
 
 
 def _decide(at: Context, state: State | None, arrival: Arrival) -> Decision:
-    return Decision(None, LOOK) if must_look(at.me, state, arrival) else arrive(at, state, arrival)
+    decision = arrive(at, state, arrival)
+    return Decision(None, LOOK) if must_look(decision, state, arrival) else decision

@@ -7,6 +7,7 @@ import asyncio
 from pathlib import Path
 
 from sidecar.actors.clock import Clock
+from sidecar.config import addresses
 from sidecar.config import settings as config
 from sidecar.config.settings import Settings, StartError
 from sidecar.core.identity import AppIdentity
@@ -86,4 +87,4 @@ async def _call(settings: Settings, method: str, request: bytes) -> bytes:
 
 
 def _tls_name(host: str) -> str:
-    return "localhost" if config.is_loopback(host) else host
+    return "localhost" if addresses.is_loopback(host) else host

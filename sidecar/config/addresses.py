@@ -76,6 +76,24 @@ def peer_pattern(raw: object) -> str:
     return text
 
 
+def off_loopback(found: Mapping[str, tuple[str, ...]]) -> str | None:
+    """The first of these addresses of peers that leads to another machine, as app=host:port; None if none does."""
+    leading = (f"{app}={address}" for app, many in found.items() for address in many if not _stays(address))
+    return next(leading, None)
+
+
+def _stays(address: str) -> bool:
+    return is_loopback(address.rpartition(":")[0].strip("[]"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what listens there, or is dialled there, is on this machine and reached by it alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def _peer_pairs(raw: object) -> Iterable[tuple[str, object]]:
     if isinstance(raw, Mapping):
         for key, addresses in raw.items():

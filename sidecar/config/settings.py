@@ -5,7 +5,6 @@ else; must not know who uses a setting.
 """
 
 import difflib
-import ipaddress
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -19,8 +18,16 @@ from sidecar.config.options import BY_FIELD, OPTIONS, Option
 
 _CONFIG_VARIABLE = "SIDECAR_CONFIG"
 _ALSO = MappingProxyType({"DAPR_API_TOKEN": "SIDECAR_API_TOKEN"})  # the first counts if the second is not given
-# Kubernetes sets these for a Service whose name starts with "sidecar". They are not meant as settings.
-_SERVICE_LINK = re.compile(r"SIDECAR_(?:\w+_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT_\d+_(?:TCP|UDP|SCTP)\w*)")
+# Kubernetes sets these for a Service whose name starts with "sidecar". They are not meant as settings, even where their
+# name is that of one: a Service "sidecar-http" gives SIDECAR_HTTP_PORT=tcp://10.0.0.1:80.
+_SERVICE_LINK = re.compile(
+    r"SIDECAR_(?:\w+_)?(?:SERVICE_(?:HOST|PORT\w*)=.*|PORT_\d+_(?:TCP|UDP|SCTP)\w*=.*|PORT=(?:tcp|udp|sctp)://.*)",
+    re.DOTALL,
+)
+_PLAINTEXT = (
+    "is not loopback: give --peer-cert, --peer-key and --peer-ca (`sidecar dev-ca` makes them for development), or "
+    "accept plaintext peers with --insecure-peers"
+)
 
 
 class ConfigError(Exception):
@@ -78,6 +85,11 @@ class Settings:
     retention: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
+    @property
+    def peers_stay_here(self) -> bool:
+        """Whether peers may be on this machine alone: they prove nothing, and nobody has accepted that."""
+        return self.peer_cert is None and not self.insecure_peers
+
 
 class Resolved(NamedTuple):
     """Settings, and for each field where its value came from ("default" if nobody gave one)."""
@@ -117,12 +129,19 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> Resolved
     return Resolved(settings, sources)
 
 
-def read_peers(path: Path) -> Mapping[str, tuple[str, ...]]:
-    """The addresses in a file of peers, by app ID. Raises ValueError: one line that says what is wrong."""
+def read_peers(path: Path, stay_here: bool = False) -> Mapping[str, tuple[str, ...]]:
+    """The addresses in a file of peers, by app ID; with `stay_here` all must be on this machine.
+
+    Raises ValueError: one line that says what is wrong.
+    """
     try:
-        return addresses.peers(read_file(path, "--peer-file"))
+        found = addresses.peers(read_file(path, "--peer-file"))
     except ConfigError as error:
         raise ValueError(str(error)) from error
+    away = addresses.off_loopback(found) if stay_here else None
+    if away is not None:
+        raise ValueError(f"{path}: {away!r} {_PLAINTEXT}")
+    return found
 
 
 def http_address(flags: Mapping[str, object], environ: Mapping[str, str]) -> tuple[str, int]:
@@ -187,10 +206,12 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
         if environ.get(name):
             given[known[own].field] = _Given(environ[name], name)
     for name, raw in environ.items():
+        if _SERVICE_LINK.fullmatch(f"{name}={raw}"):
+            continue
         if option := known.get(name):
             if raw:
                 given[option.field] = _Given(raw, name)
-        elif name.startswith("SIDECAR_") and name != _CONFIG_VARIABLE and not _SERVICE_LINK.fullmatch(name):
+        elif name.startswith("SIDECAR_") and name != _CONFIG_VARIABLE:
             hint = _did_you_mean(name, [*known, _CONFIG_VARIABLE])
             raise ConfigError(f"{parsers.quoted(name)} is not a variable of the sidecar{hint}")
     return given
@@ -254,7 +275,7 @@ def _check_listening(settings: Settings, sources: Mapping[str, str]) -> None:
         given, missing = ("app_cert", "app_key") if settings.app_cert else ("app_key", "app_cert")
         raise ConfigError(f"{sources[given]}: a certificate and its key belong together: give {BY_FIELD[missing].flag}")
     guarded = settings.api_token or settings.api_token_file or settings.app_cert or settings.insecure_listen
-    if not guarded and not is_loopback(settings.listen_host):
+    if not guarded and not addresses.is_loopback(settings.listen_host):
         raise ConfigError(
             f"{sources['listen_host']}: {settings.listen_host!r} is not loopback: whoever reaches it could start and "
             "read workflows; give --api-token-file (or SIDECAR_API_TOKEN), better with --app-cert and --app-key, "
@@ -280,24 +301,26 @@ def _check_peers(settings: Settings, sources: Mapping[str, str]) -> None:
     if given and settings.insecure_peers:
         text = "peers are either certified or not: remove it, or the certificate"
         raise ConfigError(f"{sources['insecure_peers']}: {text}")
-    if not given and not settings.insecure_peers and not is_loopback(settings.peer_host):
-        raise ConfigError(
-            f"{sources['peer_host']}: {settings.peer_host!r} is not loopback: give --peer-cert, --peer-key and "
-            "--peer-ca (`sidecar dev-ca` makes them for development), or accept plaintext peers with --insecure-peers"
-        )
+    if settings.peers_stay_here:
+        _check_peers_stay_here(settings, sources)
+
+
+def _check_peers_stay_here(settings: Settings, sources: Mapping[str, str]) -> None:
+    """Where peers prove nothing, the link is not to leave this machine, whichever side opens it."""
+    pattern = {"": (settings.peer_pattern,)} if settings.peer_pattern else {}
+    wrong = {
+        "peer_host": None if addresses.is_loopback(settings.peer_host) else settings.peer_host,
+        "peers": addresses.off_loopback(settings.peers),
+        "peer_pattern": settings.peer_pattern if addresses.off_loopback(pattern) else None,
+    }
+    for name, value in wrong.items():
+        if value is not None:
+            raise ConfigError(f"{sources[name]}: {value!r} {_PLAINTEXT}")
 
 
 def reached(host: str) -> str:
     """Where this machine finds what listens on a host."""
     return "127.0.0.1" if host in ("localhost", "0.0.0.0", "::") else host  # noqa: S104 - asked, not bound
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 DEFAULTS = Settings(app_id="")

@@ -39,13 +39,18 @@ def accept_activity(at: Context, message: Reminder) -> Changes:
 def requested(message: Reminder) -> pb.ActivityRequest:
     """Return the activity that a message asks for.
 
+    Limits and the filters of workers go by the name on the message, the policy and the worker by that in the payload.
+
     Raises:
-        MalformedError: the payload is no request to run an activity.
+        MalformedError: the payload is no request to run an activity, or one for another than the message names.
     """
     try:
         request = pb.ActivityRequest.FromString(message.payload)
     except DecodeError as error:
         raise MalformedError("the payload is no request to run an activity") from error
+    if request.name != message.name:
+        text = f"the message is about activity '{message.name[:64]}', and its payload about '{request.name[:64]}'"
+        raise MalformedError(text)
     propagated_history.check(request.lineage)
     return request
 

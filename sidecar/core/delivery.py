@@ -18,6 +18,7 @@ from sidecar.core.model import (
     CallKind,
     Changes,
     Decision,
+    Instance,
     Kind,
     OpenCall,
     Outcome,
@@ -48,6 +49,7 @@ class Arrival:
     looked: int = 0  # the key of an ended instance that has the ID, if its children were looked at
     blocked: str = ""  # the path to one of these children that still runs
     may_create: Callable[[], None] = lambda: None  # raises DeniedError if a rewind may not create a missing instance
+    may_replace: Callable[[Instance], None] = lambda existing: None  # raises DeniedError if its place may not be taken
 
     def nothing(self, reply: Reply) -> Decision:
         """Return the decision to consume the reminder and change nothing else."""
@@ -67,18 +69,23 @@ def _arrive_at_workflow(at: Context, state: State | None, arrival: Arrival) -> D
     kind = arrival.reminder.kind
     beginning = _BEGINNINGS.get(kind)
     if beginning is not None:
-        return beginning(at, state, arrival)
+        decision = beginning(at, state, arrival)
+        if state is not None and _replaces(decision):
+            arrival.may_replace(state.instance)
+        return decision
     if state is None:
         missing = Reply(Outcome.MISSING, "no such instance exists")
         return _unanswered(at, arrival, DONE if kind is Kind.PURGE else missing)
     return _ON_INSTANCES[kind](at, state, arrival)
 
 
-def must_look(me: AppIdentity, state: State | None, arrival: Arrival) -> bool:
-    """Whether the start may replace an ended instance, and the children of that have not been looked at yet."""
-    if state is None or arrival.reminder.kind not in (Kind.CREATE, Kind.DETACHED):
-        return False
-    return state.instance.status.terminal and me.reuse_ended and state.instance.key != arrival.looked
+def _replaces(decision: Decision) -> bool:
+    return decision.changes is not None and bool(decision.changes.replaces)
+
+
+def must_look(decision: Decision, state: State | None, arrival: Arrival) -> bool:
+    """Whether the decision replaces an ended instance whose children have not been looked at yet."""
+    return state is not None and _replaces(decision) and state.instance.key != arrival.looked
 
 
 def _using_up(arrival: Arrival, decision: Decision) -> Decision:

@@ -6,7 +6,7 @@ import structlog
 
 from sidecar.core import activities, events
 from sidecar.core.errors import DeniedError
-from sidecar.core.model import Kind, Reminder
+from sidecar.core.model import Instance, Kind, Reminder
 from sidecar.core.policy import CallerHistory, Operation, Policy, no_past
 from sidecar.core.workflow import propagated_history
 
@@ -58,6 +58,14 @@ class Access:
         elif message.kind in (Kind.CREATE, Kind.DETACHED):
             started = events.decode(message.payload).execution_started
             schedule(started.name, past=partial(propagated_history.happened, started.lineage, message.source))
+
+    def check_replacing(self, app: str, existing: Instance) -> None:
+        """See that the policy lets an app put another instance in the place of one: to do so is to remove that.
+
+        Raises:
+            DeniedError: it does not.
+        """
+        self.check(app, Operation.PURGE if existing.status.terminal else Operation.TERMINATE, existing.name)
 
     def check_creation(self, message: Reminder, app: str) -> None:
         """See that the policy lets an app schedule the child that its rewind does not find. Raises as above."""

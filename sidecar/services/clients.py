@@ -62,22 +62,28 @@ class ClientService:
     async def start(self, request: operations.Start, caller: Caller = OWN, seconds: float | None = None) -> Reply:
         """Start an instance, for a caller who waits so many seconds."""
         self.access.check(caller.app, Operation.SCHEDULE, request.started.name)
-        me = self.engine.me
+
+        def takes_ended(existing: Instance) -> bool:
+            ended = operations.takes_ended(self.engine.me, existing, request)
+            if ended:  # asked before its children are looked at: what is found is told
+                self.access.check_replacing(caller.app, existing)
+            return ended
+
         return await replacing(
             self.trees,
             (request.identity.hub, request.identity.id),
-            lambda existing: operations.takes_ended(me, existing, request),
+            takes_ended,
             with_dedup_keys(caller, self._starting(caller, request)),
             seconds,
         )
 
     def _starting(self, caller: Caller, request: operations.Start) -> Decide:
-        """Return the decision over a start; to take the place of an instance that runs is to end it."""
+        """Return the decision over a start."""
 
         def decide(at: Context, state: State | None) -> Decision:
             decision = operations.start(at, state, request)
-            if decision.changes is not None and state is not None and not state.instance.status.terminal:
-                self.access.check(caller.app, Operation.TERMINATE, state.instance.name)
+            if decision.changes is not None and state is not None:
+                self.access.check_replacing(caller.app, state.instance)
             return decision
 
         return decide

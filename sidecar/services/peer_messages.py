@@ -46,7 +46,8 @@ class PeerMessages:
         if message.kind is Kind.WITHDRAW:
             return await self._withdraw(message)
         may_create = partial(self._access.check_creation, message, received.app)
-        arrival = delivery.Arrival(message, received=(received,), may_create=may_create)
+        may_replace = partial(self._access.check_replacing, received.app)
+        arrival = delivery.Arrival(message, received=(received,), may_create=may_create, may_replace=may_replace)
         if message.kind is not Kind.EVENT:
             return await self._reminders.take(arrival)
 

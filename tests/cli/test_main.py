@@ -162,11 +162,11 @@ def test_config_prints_each_value_with_its_source(
 
 
 def test_config_prints_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main(["config", "--app-id", "orders", "--peer", "ml=a:1", "--output", "json"]) == 0
+    assert main.main(["config", "--app-id", "orders", "--peer", "ml=127.0.0.1:1", "--output", "json"]) == 0
     written = json.loads(capsys.readouterr().out)
     assert set(written) == set(Settings.__dataclass_fields__)
     assert written["app_id"] == {"value": "orders", "source": "--app-id"}
-    assert written["peers"] == {"value": {"ml": ["a:1"]}, "source": "--peer"}
+    assert written["peers"] == {"value": {"ml": ["127.0.0.1:1"]}, "source": "--peer"}
     assert written["data_dir"] == {"value": "sidecar-data", "source": "default"}
     assert written["activity_timeout"] == {"value": None, "source": "default"}
 

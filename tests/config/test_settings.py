@@ -9,6 +9,7 @@ from sidecar.config.parsers import Route, Secret
 from sidecar.config.settings import ConfigError, Settings
 
 APP = {"app_id": "orders"}
+ANYWHERE = {**APP, "insecure_peers": True}  # peers may be on other machines
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - only read as text
 
 
@@ -78,7 +79,7 @@ def test_the_config_variable_names_a_file(tmp_path: Path) -> None:
 
 def test_a_stronger_source_replaces_the_whole_list(tmp_path: Path) -> None:
     text = "grpc_port: [1, 2]\npeers: {ml: 127.0.0.1:1}"
-    flags = {**APP, "grpc_port": ["3"], "peers": ["ship=h:2"], **written(tmp_path, "s.yaml", text)}
+    flags = {**ANYWHERE, "grpc_port": ["3"], "peers": ["ship=h:2"], **written(tmp_path, "s.yaml", text)}
     settings = config.load(flags, {})
     assert settings.grpc_port == (3,)
     assert dict(settings.peers) == {"ship": ("h:2",)}
@@ -106,7 +107,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
 
 def test_each_value_knows_its_source(tmp_path: Path) -> None:
     flags = {**APP, **written(tmp_path, "s.yaml", "peer_port: 9")}
-    sources = config.resolve(flags, {"SIDECAR_HTTP_PORT": "8", "SIDECAR_PEER": "ml=h:1"}).sources
+    sources = config.resolve(flags, {"SIDECAR_HTTP_PORT": "8", "SIDECAR_PEER": "ml=localhost:1"}).sources
     assert sources["app_id"] == "--app-id"
     assert sources["http_port"] == "SIDECAR_HTTP_PORT"
     assert sources["peers"] == "SIDECAR_PEER"
@@ -215,7 +216,7 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize("good", ["{app}:1", "{app}.{namespace}.svc:50002", "[::1]:1", ""])
 def test_a_pattern_of_addresses(good: str) -> None:
     if "{app}" in good or not good:
-        assert config.load({**APP, "peer_pattern": good or "none"}, {}).peer_pattern == good
+        assert config.load({**ANYWHERE, "peer_pattern": good or "none"}, {}).peer_pattern == good
     else:
         assert "not a pattern of addresses" in refusal({**APP, "peer_pattern": good})
 
@@ -251,7 +252,7 @@ def test_a_route_to_an_app_that_cannot_exist_is_refused() -> None:
 
 
 def test_settings_cannot_be_changed() -> None:
-    settings = config.load({**APP, "peers": ["ml=h:1"]}, {})
+    settings = config.load({**ANYWHERE, "peers": ["ml=h:1"]}, {})
     with pytest.raises(AttributeError):
         settings.http_port = 1  # type: ignore[misc]
     with pytest.raises(TypeError):
@@ -401,6 +402,27 @@ def test_another_peer_host_is_refused_until_plaintext_is_accepted(host: str) -> 
     assert config.load({**APP, "peer_host": host, "insecure_peers": True}, {}).peer_host == host
 
 
+AWAY = {
+    "peers": ({"ml": ["127.0.0.1:1", "10.0.0.7:50002"]}, "ml=10.0.0.7:50002"),
+    "peer_pattern": ("{app}-sidecar:50002", "{app}-sidecar:50002"),
+}
+
+
+@pytest.mark.parametrize("name", AWAY)
+def test_an_address_to_dial_obeys_the_same_rule_as_one_to_listen_on(name: str) -> None:
+    raw, shown = AWAY[name]
+    assert refusal({**APP, name: raw}).startswith(f"--{name.rstrip('s').replace('_', '-')}: {shown!r} is not loopback")
+    for accepted in ({"insecure_peers": True}, TLS):
+        config.load({**APP, name: raw, **accepted}, {})
+
+
+@pytest.mark.parametrize("address", ["localhost:1", "127.8.9.10:1", "[::1]:1"])
+def test_a_peer_on_loopback_needs_no_permission(address: str, tmp_path: Path) -> None:
+    assert config.load({**APP, "peers": {"ml": address}}, {}).peers == {"ml": (address,)}
+    (tmp_path / "peers.yaml").write_text(f"ml: '{address}'")
+    assert config.read_peers(tmp_path / "peers.yaml", stay_here=True) == {"ml": (address,)}
+
+
 TLS = {"peer_cert": "a.crt", "peer_key": "a.key", "peer_ca": "ca.crt"}
 
 
@@ -441,7 +463,7 @@ def test_a_peer_host_that_cannot_exist_is_refused(host: str) -> None:
 )
 def test_peers_have_one_meaning_in_all_their_forms(raw: object) -> None:
     expected = {"ml": ("127.0.0.1:50012", "[::1]:50013"), "ship": ("ship-sidecar:50002",)}
-    assert dict(config.load({**APP, "peers": raw}, {}).peers) == expected
+    assert dict(config.load({**ANYWHERE, "peers": raw}, {}).peers) == expected
 
 
 @pytest.mark.parametrize(
@@ -453,12 +475,12 @@ def test_peers_have_one_meaning_in_all_their_forms(raw: object) -> None:
     ],
 )
 def test_peers_come_from_a_file(tmp_path: Path, text: str, expected: str) -> None:
-    peers = config.load({**APP, **written(tmp_path, text, expected)}, {}).peers
+    peers = config.load({**ANYWHERE, **written(tmp_path, text, expected)}, {}).peers
     assert dict(peers) == {"ml": ("127.0.0.1:50012",), "ship": ("a:1", "[::1]:2")}
 
 
 def test_an_address_given_twice_counts_once() -> None:
-    assert config.load({**APP, "peers": "ml=a:1,a:1,b:2"}, {}).peers["ml"] == ("a:1", "b:2")
+    assert config.load({**ANYWHERE, "peers": "ml=a:1,a:1,b:2"}, {}).peers["ml"] == ("a:1", "b:2")
 
 
 @pytest.mark.parametrize(
@@ -503,7 +525,7 @@ def test_two_peers_that_differ_only_in_case_are_refused() -> None:
 
 
 def test_the_own_app_may_stand_in_a_list_that_all_sidecars_share() -> None:
-    assert dict(config.load({**APP, "peers": ["orders=a:1", "ml=b:2"]}, {}).peers) == {"ml": ("b:2",)}
+    assert dict(config.load({**ANYWHERE, "peers": ["orders=a:1", "ml=b:2"]}, {}).peers) == {"ml": ("b:2",)}
 
 
 def test_a_peer_that_differs_from_the_own_app_only_in_case_is_refused() -> None:
@@ -720,10 +742,22 @@ def test_other_variables_are_nobodys_business() -> None:
         "SIDECAR_SERVICE_PORT_HTTP",
         "SIDECAR_ML_SERVICE_PORT",
         "SIDECAR_PORT_80_TCP_ADDR",
+        "SIDECAR_ORDERS_PORT_80_TCP",
     ],
 )
 def test_what_kubernetes_sets_for_a_service_named_sidecar_is_passed_over(name: str) -> None:
     config.load(APP, {name: "10.0.0.1"})
+
+
+@pytest.mark.parametrize("name", ["", "ORDERS_", "ORDERS_ML_", "HTTP_", "GRPC_", "PEER_", "API_TOKEN_"])
+@pytest.mark.parametrize("value", ["tcp://10.96.0.7:50001", "udp://[fd00::7]:53", "sctp://10.96.0.7:7"])
+def test_the_port_of_such_a_service_is_passed_over_also_where_a_setting_is_called_so(name: str, value: str) -> None:
+    assert config.load(APP, {f"SIDECAR_{name}PORT": value}) == config.load(APP, {})
+
+
+def test_a_port_that_is_no_service_is_a_mistake() -> None:
+    assert refusal(APP, {"SIDECAR_PORT": "80"}).startswith("'SIDECAR_PORT' is not a variable of the sidecar")
+    assert refusal(APP, {"SIDECAR_HTTP_PORT": "tcp"}).startswith("SIDECAR_HTTP_PORT: 'tcp' is not a port")
 
 
 def test_an_unknown_flag_name_is_refused() -> None:

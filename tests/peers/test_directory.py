@@ -129,3 +129,26 @@ async def test_metadata_show_each_peer_and_what_waits_for_it(start: Start) -> No
         "waiting": 1,
         "error": "",
     }
+
+
+async def test_a_file_with_an_address_off_loopback_ends_the_start_while_peers_prove_nothing(
+    start: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "peers.yaml"
+    write(file, "ml: 10.0.0.7:50002")
+    with pytest.raises(settings.ConfigError, match=r"'ml=10\.0\.0\.7:50002' is not loopback: give --peer-cert"):
+        await start("orders", peer_file=file)
+    orders = await start("orders", peer_file=file, insecure_peers=True)
+    assert orders.sidecar.peers.known("default", "ml")
+
+
+async def test_an_address_off_loopback_that_comes_later_is_not_dialled(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "peers.yaml"
+    write(file, "ml: 127.0.0.1:1")
+    orders = await start("orders", peer_file=file)
+    assert orders.sidecar.peers.known("default", "ml")
+    write(file, "ml: 10.0.0.7:50002\nship: 127.0.0.1:2")
+    assert {state.app: state.addresses for state in orders.sidecar.peers.states()} == {"ml": ("127.0.0.1:1",)}
+    write(file, "ship: 127.0.0.1:2")
+    assert orders.sidecar.peers.known("default", "ship")
+    assert not orders.sidecar.peers.known("default", "ml")

@@ -14,11 +14,11 @@ from sidecar.core.policy import Operation, Policy, Required, Rule
 from sidecar.edge.transport.ports import StatusCode
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
-from tests.inprocess.sidecars import Node, PlayedPeer, Start, hello
+from tests.inprocess.sidecars import Node, PlayedPeer, Start, get, hello
 from tests.inprocess.world import COMPLETED, call, child, end
 
 ML = pb.Router(target_app_id="ml")
-DENIED = 6
+EXISTS, DENIED, INVALID = 4, 6, 7
 
 
 async def pair(start: Start, policy: str) -> tuple[Node, Node]:
@@ -141,6 +141,110 @@ async def test_a_rewind_reaches_a_child_that_is_there_whatever_may_be_scheduled(
     await link.close()
 
 
+def start_under(instance_id: str, kind: Kind) -> peer_pb2.Message:
+    """App evil's wish for a workflow `open` with this ID, in each way that a message has."""
+    if kind is Kind.REWIND:
+        wish = rewind_of(1, "open")
+    else:
+        wish = creation(instance_id, [])
+        wish.kind = int(kind)
+        event = pb.HistoryEvent(execution_started=pb.ExecutionStarted(name="open"))
+        event.execution_started.instance.execution_id.value = f"execution of {instance_id}"
+        wish.payload = event.SerializeToString()
+    wish.target.id, wish.name = instance_id, "open"
+    return wish
+
+
+async def ended(ml: Node, name: str) -> None:
+    """A workflow with the ID "a" has ended."""
+    ml.worker(lambda events: [end("done")])
+    await ml.begin("a", name)
+    assert (await ml.outcome("a")).status == COMPLETED
+    await ml.workers.pop().stop()
+
+
+PLACES = (
+    "allow: [{{caller: '*', workflow: 'open*', operations: schedule}}, "
+    "{{caller: '*', workflow: {}, operations: purge}}]"
+)
+
+
+@pytest.mark.parametrize("kind", [Kind.CREATE, Kind.DETACHED, Kind.REWIND])
+@pytest.mark.parametrize(("purgeable", "verdict"), [("other", DENIED), ("secret", 0)])
+async def test_a_message_takes_the_place_of_an_ended_workflow_only_with_the_right_to_purge_it(
+    start: Start, kind: Kind, purgeable: str, verdict: int
+) -> None:
+    """M81: to be allowed to schedule is not to be allowed to erase."""
+    ml = await start("ml", PLACES.format(purgeable))
+    await ended(ml, "secret")
+    link = PlayedPeer(ml)
+    assert await link.introduce(hello()) == ""
+    [answer] = await link.ask(start_under("a", kind))
+    assert answer.verdict == verdict
+    assert (await get(ml, "a")).state.name == ("secret" if verdict else "open")
+    await link.close()
+
+
+@pytest.mark.parametrize("statuses", [[], [1]])
+@pytest.mark.parametrize(("purgeable", "status"), [("other", StatusCode.PERMISSION_DENIED), ("secret", StatusCode.OK)])
+async def test_a_start_takes_the_place_of_an_ended_workflow_only_with_the_right_to_purge_it(
+    start: Start, statuses: list[int], purgeable: str, status: StatusCode
+) -> None:
+    """M81: whether the client's policy names the status, or there is none."""
+    ml = await start("ml", PLACES.format(purgeable))
+    orders = await start("orders", peers={"ml": (ml.peer_address,)})
+    await ended(ml, "secret")
+    request = pb.CreateInstanceRequest(instance_id="a", name="open", router=ML)
+    request.reuse_policy.replaceable_status.extend(statuses)
+    assert (await orders.refusal("StartInstance", request))[0] is status
+    assert (await get(ml, "a")).state.name == ("open" if status is StatusCode.OK else "secret")
+
+
+async def test_a_creation_that_comes_again_needs_no_right_to_purge_what_it_has_made(start: Start) -> None:
+    """M81: its child has ended meanwhile, and it is still the same creation."""
+    ml = await start("ml", PLACES.format("other"))
+    link = PlayedPeer(ml)
+    assert await link.introduce(hello()) == ""
+    ml.worker(lambda events: [end("done")])
+    assert [answer.verdict for answer in await link.ask(start_under("a", Kind.CREATE))] == [0]
+    assert (await ml.outcome("a")).status == COMPLETED
+    again = start_under("a", Kind.CREATE)
+    again.id = 2
+    assert [answer.verdict for answer in await link.ask(again)] == [1]
+    await link.close()
+
+
+async def test_what_runs_below_a_workflow_is_not_told_to_one_who_may_not_take_its_place(start: Start) -> None:
+    """M81: who may not purge it learns no ID of its children."""
+    ml = await start("ml", PLACES.format("other"))
+    orders = await start("orders", peers={"ml": (ml.peer_address,)})
+    ml.worker(lambda events: [child(1, "hidden"), end("done")] if events[1].execution_started.name == "secret" else [])
+    await ml.begin("a", "secret")
+    assert (await ml.outcome("a")).status == COMPLETED
+    request = pb.CreateInstanceRequest(instance_id="a", name="open", router=ML)
+    status, text = await orders.refusal("StartInstance", request)
+    assert (status, "hidden" in text) == (StatusCode.PERMISSION_DENIED, False)
+    link = PlayedPeer(ml)
+    assert await link.introduce(hello()) == ""
+    [answer] = await link.ask(start_under("a", Kind.CREATE))
+    assert (answer.verdict, "hidden" in answer.text) == (DENIED, False)
+    await link.close()
+
+
+@pytest.mark.parametrize("kind", [Kind.CREATE, Kind.DETACHED, Kind.REWIND])
+async def test_an_id_is_not_free_while_a_child_of_the_workflow_that_had_it_runs(start: Start, kind: Kind) -> None:
+    ml = await start("ml")
+    ml.worker(lambda events: [child(1, "kid"), end("done")] if events[1].execution_started.name == "secret" else [])
+    await ml.begin("a", "secret")
+    assert (await ml.outcome("a")).status == COMPLETED
+    link = PlayedPeer(ml)
+    assert await link.introduce(hello()) == ""
+    [answer] = await link.ask(start_under("a", kind))
+    assert (answer.verdict, "its child 'kid' has not ended" in answer.text) == (EXISTS, True)
+    assert (await get(ml, "a")).state.name == "secret"
+    await link.close()
+
+
 async def test_the_own_app_is_always_allowed(start: Start) -> None:
     """M77: also a child's answer to its parent, and a parent's command to its child."""
     _, ml = await pair(start, "default: deny")
@@ -192,8 +296,9 @@ async def test_an_instance_that_may_not_be_seen_looks_like_one_that_is_not_there
         assert answers[0][0] is StatusCode.PERMISSION_DENIED
 
 
-async def test_a_forged_name_on_a_message_opens_nothing(start: Start) -> None:
-    """M81: what counts is the name in the payload, which is what would run."""
+@pytest.mark.parametrize(("shown", "asked"), [("score", "secret"), ("other", "score"), ("", "score")])
+async def test_a_message_has_one_name(start: Start, shown: str, asked: str) -> None:
+    """M81: the policy goes by the name that would run, limits and filters by that on the message: nobody gets round."""
     ml = await start("ml", "allow: [{caller: orders, activity: score}]")
     peer = PlayedPeer(ml)
     await peer.introduce(hello("orders"))
@@ -204,10 +309,11 @@ async def test_a_forged_name_on_a_message_opens_nothing(start: Start) -> None:
         target=actor,
         source=peer_pb2.Actor(namespace="default", app_id="ml", kind="workflow", hub="default", id="w"),
         call=peer_pb2.Call(execution_id="x", turn=1, task_id=1),
-        name="score",
-        payload=pb.ActivityRequest(name="secret", task_id=1).SerializeToString(),
+        name=shown,
+        payload=pb.ActivityRequest(name=asked, task_id=1).SerializeToString(),
     )
-    assert [answer.verdict for answer in await peer.ask(message)] == [DENIED]
+    [answer] = await peer.ask(message)
+    assert (answer.verdict, "its payload about" in answer.text) == (INVALID, True)
     assert await ml.sidecar.store.foreign_activity("default", "orders", CallId("x", 1, 1)) is None
     await peer.close()
 

@@ -130,9 +130,13 @@ def actor(app: str, kind: str, actor_id: str) -> peer_pb2.Actor:
 
 def message(kind: Kind, payload: Message | bytes, target: str = SECRET, of: str = "workflow") -> peer_pb2.Message:
     body = payload if isinstance(payload, bytes) else payload.SerializeToString()
-    call = peer_pb2.Call(execution_id="e", turn=1, task_id=1)
     return peer_pb2.Message(
-        kind=kind, target=actor("ml", of, target), source=actor("evil", "workflow", "boss"), call=call, payload=body
+        kind=kind,
+        target=actor("ml", of, target),
+        source=actor("evil", "workflow", "boss"),
+        call=peer_pb2.Call(execution_id="e", turn=1, task_id=1),
+        name="secret" if kind is Kind.ACTIVITY else "",
+        payload=body,
     )
 
 

@@ -20,6 +20,7 @@ from sidecar.core.ids import Ids, PeerId
 from sidecar.core.names import invalid_app_id
 from sidecar.core.receipts import Forgotten, Received
 from sidecar.edge.dialects import wire
+from sidecar.edge.peer.shares import Shares
 from sidecar.edge.rpc import Forwarded, parse
 from sidecar.edge.transport.ports import Call, Refused, StatusCode, UnaryHandler
 from sidecar.peers.limits import Limit
@@ -39,10 +40,12 @@ ROUTER_FIELDS = {
     "PurgeInstances": 5,
     "RerunWorkflowFromEvent": 7,
 }
+# What changes nothing: asked again it is answered again, so nothing of it is kept once nobody waits.
+READS = frozenset({"GetInstance", "WaitForInstanceStart", "WaitForInstanceCompletion"})
 REACH_SECONDS = 60.0  # how long an app is tried for a caller without a deadline
 KEPT_SECONDS = 60.0  # how long a call outlives the link that it came over
 MOST_CALLS = 10_000
-MOST_BYTES = 256 * 1024 * 1024  # of the requests and replies that are kept, beyond the first
+MOST_BYTES = 256 * 1024 * 1024  # of the requests and replies that are kept, beyond the first of each app
 _NUMBER_BITS = 61
 _LONGEST_ID = 64
 _LONGEST_TEXT = 1900  # of a refusal, in characters
@@ -212,20 +215,23 @@ class _Served:
     task: asyncio.Task[peer_pb2.Response]
     key: Received
     size: int  # bytes of the request, and of the reply once there is one
+    is_read: bool
     waiting: int = 0
 
 
 class Served:
     """The calls of other apps that are served here, each once however often it comes.
 
-    `methods` are all that may be called. `release` commits that the mark of a call is no longer needed.
+    `methods` are all that may be called, `reads` those that change nothing. `release` commits that the mark of a call
+    is no longer needed.
     """
 
     def __init__(self, release: Callable[[Forgotten], Coroutine[object, object, None]]) -> None:
         self.methods: dict[str, UnaryHandler] = {}
+        self.reads = READS
         self._release = release
         self._calls: dict[_Key, _Served] = {}
-        self._bytes = 0
+        self._shares = Shares(MOST_CALLS, MOST_BYTES)
         self._releases: set[asyncio.Task[None]] = set()
 
     async def serve(self, peer: PeerId, store: str, request: peer_pb2.Request) -> peer_pb2.Response:
@@ -244,7 +250,9 @@ class Served:
             return await asyncio.shield(served.task)
         finally:
             served.waiting -= 1
-            if not served.waiting:
+            if not served.waiting and served.is_read:
+                self._expire(key)
+            elif not served.waiting:
                 asyncio.get_running_loop().call_later(KEPT_SECONDS, self._expire, key)
 
     def _begin(self, peer: PeerId, key: Received, request: peer_pb2.Request) -> _Served:
@@ -252,8 +260,9 @@ class Served:
         if method is None:
             raise Refused(StatusCode.UNIMPLEMENTED, f"this sidecar takes no call '{request.method[:64]}' from a peer")
         size = len(request.body)
-        if len(self._calls) >= MOST_CALLS or (self._calls and self._bytes + size > MOST_BYTES):
-            text = f"{len(self._calls)} calls of other apps, of {self._bytes} bytes, are being served"
+        if not self._shares.has_room(peer, size):
+            calls, held = self._shares.held(peer)
+            text = f"{calls} calls of app '{peer[1]}', of {held} bytes, are being served, as much as is its share"
             raise Refused(StatusCode.RESOURCE_EXHAUSTED, f"{text}: try again in a moment")
         call = Forwarded(
             method=request.method,
@@ -263,8 +272,9 @@ class Served:
             identity=(),
             received=key,
         )
-        self._bytes += size
-        return _Served(asyncio.create_task(self._answer(method, call, request), name="forwarded call"), key, size)
+        self._shares.add(peer, 1, size)
+        task = asyncio.create_task(self._answer(method, call, request), name="forwarded call")
+        return _Served(task, key, size, request.method in self.reads)
 
     async def _answer(self, method: UnaryHandler, call: Forwarded, request: peer_pb2.Request) -> peer_pb2.Response:
         try:
@@ -279,14 +289,16 @@ class Served:
     def _answered(self, key: _Key, served: _Served, task: asyncio.Task[peer_pb2.Response]) -> None:
         if self._calls.get(key) is served and not task.cancelled():
             served.size += len(task.result().body)
-            self._bytes += len(task.result().body)
+            self._shares.add(key.peer, 0, len(task.result().body))
 
     def release(self, peer: PeerId, call_id: str) -> None:
         """Forget a call: nobody waits for it."""
         served = self._calls.pop(_Key(peer, call_id), None)
-        if served is not None:
-            served.task.cancel()
-            self._bytes -= served.size
+        if served is None:
+            return
+        served.task.cancel()
+        self._shares.add(peer, -1, -served.size)
+        if not served.is_read:
             first = served.key.id
             release = asyncio.create_task(self._release(Forgotten(served.key.store, first + 1, first)))
             self._releases.add(release)

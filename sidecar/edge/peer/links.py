@@ -24,6 +24,7 @@ from sidecar.store.protocol import UnavailableError
 HANDSHAKE_SECONDS = 10.0
 KNOCK_PAUSE = 0.5  # seconds between two attempts, however many callers ask for one at once
 _STARTS = 16  # of an app that are remembered
+MOST_LINKS = 16  # with one app: it needs one or two, and those that have broken are found out in seconds
 LOOK_SECONDS = 5.0  # how often the directory is asked for apps that are new
 Proof = Callable[[tuple[str, ...], str, str], bool]  # names of a certificate, namespace, app ID
 log = structlog.get_logger(__name__)
@@ -248,9 +249,11 @@ class Peers:
         """See that an app is one sidecar: of two, as when a store was copied, the one that was started later counts.
 
         Raises:
-            MalformedError: it is another one's while that has a link.
+            MalformedError: it is another one's while that has a link, or the app has more links than anybody needs.
         """
         peer, process = (greeting.namespace, greeting.app_id), greeting.process_id
+        if sum(link.peer == peer for link in self._since) >= MOST_LINKS:
+            raise MalformedError(f"app '{peer[1]}' has {MOST_LINKS} links already: close some")
         if not process:  # of an older version
             return
         starts = self._starts.setdefault(peer, deque(maxlen=_STARTS))
