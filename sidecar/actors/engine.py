@@ -62,7 +62,7 @@ class Engine:
         self.tasks = SideTasks()  # what must reach its end before the store is closed
         self.side = SideTasks()  # what is only a hint over the store
         self.closing = asyncio.Event()  # set when the sidecar ends: nobody waits for a store that fails any more
-        self.residents = Residents(lambda actor: self.effects.forgotten(actor))
+        self.residents = Residents(lambda actor: self.effects.forgotten(actor))  # noqa: PLW0108 (they are set later)
         self._damaged: set[Address] = set()  # of which the log has said that they cannot be read
 
     def actor(self, address: Address) -> Actor:

@@ -148,6 +148,24 @@ async def test_retention_goes_past_an_instance_whose_calls_cannot_be_read(tmp_pa
     await world.close()
 
 
+async def test_an_activity_whose_request_cannot_be_read_keeps_no_other_from_the_workers(tmp_path: Path) -> None:
+    world = await World.open(tmp_path)
+    hand = Hand(activities=0)
+    world.dispatch.add_worker(hand.worker)
+    await world.start("a")
+    await world.complete(await hand.turn(1), call(1, "broken"), call(2, "fine"))
+    await world.close()
+    run(tmp_path, "UPDATE reminders SET payload = x'ffffffff' WHERE name = 'broken'")
+    world = await World.open(tmp_path)
+    worker = Hand(turns=0)
+    world.dispatch.add_worker(worker.worker)
+    await world.dispatch.refill()
+    await worker.activity(1)
+    await world.quiet()
+    assert len(worker.activities) == 1
+    await world.close()
+
+
 async def test_what_serves_for_ever_is_started_again_after_a_pause_and_the_failure_is_logged() -> None:
     began = 0
     slept: list[float] = []
