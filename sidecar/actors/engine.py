@@ -18,9 +18,10 @@ from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.ids import Ids
 from sidecar.core.model import Changes, Decision, Outcome, Reminder, Reply
 from sidecar.core.workflow import state as states
-from sidecar.store.protocol import Refusal, Store, UnavailableError
+from sidecar.store.protocol import DamagedError, Refusal, Store, UnavailableError
 
 _MOST_TRIES = 8
+_MOST_NOTED = 1_000
 log = structlog.get_logger(__name__)
 
 
@@ -61,10 +62,8 @@ class Engine:
         self.tasks = SideTasks()  # what must reach its end before the store is closed
         self.side = SideTasks()  # what is only a hint over the store
         self.closing = asyncio.Event()  # set when the sidecar ends: nobody waits for a store that fails any more
-        self.residents = Residents(self._forgotten)
-
-    def _forgotten(self, actor: Actor) -> None:
-        self.effects.forgotten(actor)
+        self.residents = Residents(lambda actor: self.effects.forgotten(actor))  # noqa: PLW0108 (they are set later)
+        self._damaged: set[Address] = set()  # of which the log has said that they cannot be read
 
     def actor(self, address: Address) -> Actor:
         """Return the actor of an address, in memory or fresh."""
@@ -90,7 +89,7 @@ class Engine:
         """Let an actor look at its commands and its assignment."""
         if not actor.running:
             actor.running = True
-            self.tasks.start(self._run(actor), f"actor {actor.address[1][:40]}")
+            self.tasks.spawn(self._run(actor), f"actor {actor.address[1][:40]}")
 
     def context(self) -> Context:
         """Return what a decision that is taken now may know."""
@@ -141,11 +140,20 @@ class Engine:
         except UnavailableError as error:
             self._fail(actor, error)
             self.effects.store_failed()
+        except DamagedError as error:
+            self._note_damage(actor, error)
+            self._fail(actor, error)
         except Exception as error:
             log.exception("actor failed", instance=actor.address[1])
             self._fail(actor, error)
         finally:
             actor.running = False
+
+    def _note_damage(self, actor: Actor, error: DamagedError) -> None:
+        """Log once that an instance cannot be read: who waits for it asks again and again."""
+        if actor.address not in self._damaged and len(self._damaged) < _MOST_NOTED:
+            self._damaged.add(actor.address)
+            log.error("an instance cannot be read", instance=actor.address[1], error=str(error))
 
     async def _load(self, actor: Actor) -> None:
         if not actor.loaded:

@@ -119,6 +119,8 @@ class Reminders:
         except UnavailableError:
             self._engine.effects.store_failed()  # it is due still, and is found again
             return
+        except Exception as error:
+            _leave_alone(arrival.reminder, error)
         finally:
             del self._reading[address]
         for reminder in self._held.pop(address, ()):
@@ -175,14 +177,27 @@ class Reminders:
         if done.cancelled():
             return
         error, reminder = done.exception(), arrival.reminder
-        if error is not None:
+        if isinstance(error, UnavailableError):
             log.warning("delivery failed", kind=reminder.kind.name, instance=reminder.target.id, error=str(error))
             self._held.setdefault(_address(reminder), [])
             self._engine.effects.store_failed()
+        elif error is not None:
+            _leave_alone(reminder, error)
         elif done.result() is _HELD:
             self.deliver(reminder)
         elif done.result() is not LOOK:
             note_dropped(reminder, done.result())
+
+
+def _leave_alone(reminder: Reminder, error: BaseException) -> None:
+    """Log that the store is sound and a reminder, or its instance, is not; the timers find it again in minutes."""
+    log.error(
+        "a reminder cannot be delivered",
+        kind=reminder.kind.name,
+        number=reminder.id,
+        instance=reminder.target.id,
+        error=str(error) or type(error).__name__,
+    )
 
 
 def _address(reminder: Reminder) -> Address:

@@ -7,6 +7,7 @@ import asyncio
 from pathlib import Path
 
 from sidecar.actors.clock import Clock
+from sidecar.cli.progress import Progress
 from sidecar.config import addresses
 from sidecar.config import settings as config
 from sidecar.config.settings import Settings, StartError
@@ -27,7 +28,8 @@ _HOW = "--listen-host, --app-cert and its token; with TLS GRPC_DEFAULT_SSL_ROOTS
 def check(settings: Settings) -> list[str]:
     """Return what is wrong with the store. Raises CopyError: it could not be checked."""
     try:
-        return offline.check(_path(settings))
+        with Progress() as progress:
+            return offline.check(_path(settings), progress.at)
     except offline.RunningError:
         request = pb.CheckStoreRequest(namespace=settings.namespace, app_id=settings.app_id)
         answer = _ask(settings, CHECK, request.SerializeToString())
@@ -37,7 +39,8 @@ def check(settings: Settings) -> list[str]:
 def backup(settings: Settings, name: str) -> Copied:
     """Make a backup. Raises CopyError."""
     try:
-        return offline.backup(_path(settings), name, Clock().now())
+        with Progress() as progress:
+            return offline.backup(_path(settings), name, Clock().now(), progress.at)
     except offline.RunningError:
         request = pb.BackupStoreRequest(namespace=settings.namespace, app_id=settings.app_id, name=name)
         answer = _ask(settings, BACKUP, request.SerializeToString())
@@ -48,7 +51,8 @@ def backup(settings: Settings, name: str) -> Copied:
 def restore(settings: Settings, source: Path) -> Path | None:
     """Replace the store by a backup. Return where the old store is kept, if there was one. Raises CopyError."""
     try:
-        return offline.restore(_me(settings), settings.data_dir, source, Clock().now())
+        with Progress() as progress:
+            return offline.restore(_me(settings), settings.data_dir, source, Clock().now(), progress.at)
     except offline.RunningError:
         text = f"the sidecar of app '{settings.app_id}' has the store open"
         raise CopyError(f"{text}: stop it first, and start it when the backup is in place") from None
@@ -64,7 +68,8 @@ def _path(settings: Settings) -> Path:
 
 def _ask(settings: Settings, method: str, request: bytes) -> bytes:
     try:
-        return asyncio.run(_call(settings, method, request))
+        with Progress():
+            return asyncio.run(_call(settings, method, request))
     except StartError as error:
         raise CopyError(str(error)) from error
     except Refused as refused:

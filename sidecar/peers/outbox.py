@@ -21,7 +21,7 @@ from sidecar.core.receipts import Delivered, Lost
 from sidecar.peers.directory import Directory
 from sidecar.peers.limits import Limit, size_of
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.store.protocol import UnavailableError
+from sidecar.store.protocol import DamagedError, UnavailableError
 from sidecar.store.reads import Reads
 
 QUEUE_LIMIT = 5_000
@@ -123,7 +123,7 @@ class Outbox:
         self._unknown_app_fails = unknown_app_fails
         self._where: dict[int, PeerId] = {}
         self._reads = Reads()
-        self._spawn = spawn or (lambda queue: asyncio.create_task(self._run(queue), name=f"outbox {queue.peer[1]}"))
+        self._spawn = spawn or self._start
 
     # ------------------------------------------------------------ Outgoing
 
@@ -186,6 +186,9 @@ class Outbox:
         await self.engine.commit(Changes(lost=(Lost(*peer, store),)))
         queue.complete, queue.failures, queue.error = False, 0, ""
         queue.wake.set()
+
+    def _start(self, queue: PeerQueue) -> asyncio.Task[None]:
+        return asyncio.create_task(self._run(queue), name=f"outbox {queue.peer[1]}")
 
     async def _run(self, queue: PeerQueue) -> None:
         while True:
@@ -312,7 +315,11 @@ class Outbox:
         _log_refusal(reminder, reply.text)
         if undeliverable.is_call(reminder):
             kind = failure or _FAILURES.get(reply.outcome, f"Remote{reply.outcome.name.capitalize()}")
-            await self._fail_call(reminder, events.failure(kind, reply.text, retriable=False))
+            try:
+                await self._fail_call(reminder, events.failure(kind, reply.text, retriable=False))
+            except DamagedError:  # the engine has said it; the message stays stored, for when its caller is mended
+                self._done(queue, reminder.id)
+                return
             changes = Changes(dropped=(reminder.id,))
         elif reply.outcome is Outcome.MISSING:
             changes = Changes(dropped=(reminder.id,))

@@ -13,7 +13,7 @@ from sidecar.actors.engine import Engine
 from sidecar.core import operations
 from sidecar.core.identity import Context
 from sidecar.core.model import Decision, Instance, Outcome, State, Status
-from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, UnavailableError
+from sidecar.store.protocol import BEGINNING, Criteria, Cursor, DamagedError, Order, UnavailableError
 
 _BY_NAME = {
     "completed": Status.COMPLETED,
@@ -76,9 +76,10 @@ class Retention:
     async def _remove_all(self, instances: Sequence[Instance]) -> int:
         gone = await asyncio.gather(*map(self._remove_one, instances), return_exceptions=True)
         for result in gone:
-            if isinstance(result, BaseException):
+            # One that cannot be read stays, and those behind it go; the engine has said it in the log.
+            if isinstance(result, BaseException) and not isinstance(result, DamagedError):
                 raise result
-        return sum(map(bool, gone))
+        return sum(result is True for result in gone)
 
     async def _remove_one(self, seen: Instance) -> bool:
         def decide(at: Context, state: State | None) -> Decision:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from sidecar.actors.engine import Engine
 from sidecar.actors.payloads import AtHand
@@ -73,7 +74,12 @@ class ActivityWork:
         """Take an activity that was committed, or that came back from a worker."""
         if reminder.id in self.leases:
             return
-        self._offer(reminder)
+        try:
+            self._offer(reminder)
+        except DecodeError as error:
+            log.error("an activity cannot be read and is left out", activity=reminder.name, number=reminder.id,
+                      instance=reminder.source.id, error=str(error))  # fmt: skip
+            return
         if reminder.id in self._pool.activities:
             self.at_hand.keep(reminder)
         self._pump()

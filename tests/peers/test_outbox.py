@@ -8,13 +8,14 @@ from functools import partial
 
 import pytest
 
-from sidecar.core.model import ActorId, CallId, Kind, Outcome, Reminder, Reply
+from sidecar.core.model import ActorId, CallId, Kind, Outcome, Reminder, Reply, State
 from sidecar.core.receipts import Received
 from sidecar.peers import outbox as routers
 from sidecar.peers.directory import Directory
 from sidecar.peers.limits import Limit
 from sidecar.peers.outbox import LinkBrokenError, Outbox
 from sidecar.schema import taskhub_pb2 as pb
+from sidecar.store.protocol import DamagedError
 from tests.inprocess.world import DONE, ME, Hand, World, at, call, child, end, until
 
 OK = Reply(Outcome.DONE)
@@ -461,3 +462,29 @@ async def test_the_router_takes_up_what_the_store_holds(net: Net) -> None:
     await until(lambda: len(link.messages) == 2)
     assert {message.kind for message in link.messages} == {Kind.ACTIVITY, Kind.EVENT}
     await again.router.stop()
+
+
+async def test_a_caller_that_cannot_be_read_ends_nothing_for_the_app_that_it_called(net: Net) -> None:
+    link = net.connect()
+    link.rule = lambda reminder: Reply(Outcome.DENIED, "no") if reminder.name == "work" else OK
+    link.open.clear()
+    await net.run("bad", call(1, app="ml"))
+    await until(lambda: link.batches)
+    load = net.world.store.real.load
+
+    async def damaged(hub: str, instance_id: str) -> State | None:
+        if instance_id == "bad":
+            raise DamagedError("'bad' cannot be read")
+        return await load(hub, instance_id)
+
+    net.world.store.load = damaged  # type: ignore[attr-defined]
+    await net.world.quiet()
+    net.world.engine.drop(net.world.actor("bad"))
+    link.open.set()
+    await net.run("good", call(1, "fine", app="ml"))
+    await until(lambda: any(reminder.name == "fine" for reminder in link.messages))
+    queue = net.router.queues[ML]
+    await until(lambda: not queue.pending)
+    assert queue.task is not None
+    assert not queue.task.done()
+    assert [reminder.name for reminder in await net.undelivered()] == ["work"], "it is found again after a repair"

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeAlias, cast
 import grpc
 import structlog
 
+from sidecar.actors.tasks import kept_up
 from sidecar.edge.grpc_aio.common import (
     COMMON_OPTIONS,
     EOF,
@@ -105,7 +106,8 @@ class GrpcServer:
 
     async def start(self) -> None:
         await self._current.start()
-        self._watching = asyncio.create_task(self._watch_server(), name="grpc server watch")
+        name = "grpc server watch"
+        self._watching = asyncio.create_task(kept_up(self._watch_server, name, asyncio.sleep), name=name)
 
     async def stop(self, grace: float) -> None:
         if self._watching is not None:

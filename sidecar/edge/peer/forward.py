@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from sidecar.actors.clock import usable
 from sidecar.actors.engine import Engine
+from sidecar.actors.tasks import log_failure
 from sidecar.core.ids import Ids, PeerId
 from sidecar.core.names import invalid_app_id
 from sidecar.core.receipts import Forgotten, Received
@@ -303,6 +304,7 @@ class Served:
             release = asyncio.create_task(self._release(Forgotten(served.key.store, first + 1, first)))
             self._releases.add(release)
             release.add_done_callback(self._releases.discard)
+            release.add_done_callback(log_failure)
 
     def _expire(self, key: _Key) -> None:
         served = self._calls.get(key)

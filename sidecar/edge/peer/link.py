@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from sidecar.actors.tasks import log_failure
 from sidecar.core.errors import MalformedError
 from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import LARGEST_NUMBER, PeerId
@@ -23,7 +24,7 @@ from sidecar.edge.transport.ports import Closed, Outflow, Refused
 from sidecar.peers.outbox import LinkBrokenError
 from sidecar.schema import peer_pb2 as pb
 from sidecar.services.peer_messages import PeerMessages
-from sidecar.store.protocol import UnavailableError
+from sidecar.store.protocol import DamagedError, UnavailableError
 
 METHOD = "/sidecar.peer.PeerService/Link"
 HEARTBEAT_SECONDS = 5.0
@@ -132,6 +133,7 @@ class PeerLink:
     async def run(self) -> None:
         """Read frames until the link ends or falls silent."""
         beats = asyncio.create_task(self._beat(), name=f"heartbeat {self.peer[1]}")
+        beats.add_done_callback(log_failure)
         try:
             while True:
                 async with asyncio.timeout(SILENCE_SECONDS):
@@ -185,6 +187,7 @@ class PeerLink:
         task = asyncio.create_task(work, name=f"{what}, app {self.peer[1]}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(log_failure)
 
     async def _serve(self, request: pb.Request) -> None:
         response = await self._served.serve(self.peer, self.store, request)
@@ -214,7 +217,7 @@ class PeerLink:
             if batch.floor:
                 floor = min(batch.floor, LARGEST_NUMBER)
                 await self._messages.dedup_keys.forget(self.peer, Forgotten(self.store, floor))
-        except (Closed, UnavailableError):
+        except (Closed, Refused, UnavailableError):
             return
 
     async def _accept_lane(self, messages: Sequence[pb.Message]) -> dict[int, Reply]:
@@ -233,7 +236,7 @@ class PeerLink:
             return await self._messages.deliver(reminder, received)
         except MalformedError as error:
             return Reply(Outcome.INVALID, str(error))
-        except UnavailableError as error:
+        except (UnavailableError, DamagedError) as error:
             return Reply(Outcome.UNAVAILABLE, str(error))
         except Exception:
             log.exception("message of a peer failed", app=self.peer[1])

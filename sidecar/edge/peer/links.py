@@ -9,6 +9,7 @@ from typing import NamedTuple
 import structlog
 from google.protobuf.message import DecodeError
 
+from sidecar.actors.tasks import kept_up
 from sidecar.core.errors import MalformedError
 from sidecar.core.ids import PeerId
 from sidecar.edge.peer.forward import Served
@@ -142,7 +143,9 @@ class Peers:
 
     def start(self) -> None:
         """Open a link to each app that is listed, and keep it open."""
-        self._looking = asyncio.create_task(self._look(), name="look for apps")
+        name = "look for apps"
+        looking = kept_up(self._look, name, self._messages.engine.clock.sleep)
+        self._looking = asyncio.create_task(looking, name=name)
 
     async def stop(self) -> None:
         """Close the links that this side opened."""

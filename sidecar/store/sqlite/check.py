@@ -2,22 +2,29 @@
 
 `python -m sidecar.store.sqlite.check FILE` prints what is wrong, a line each, in a process of its own: it reads the
 whole file, and a sidecar that serves has better things to do. Nothing is changed but what a log beside the file holds.
+What is checked takes time that grows with the file and not with its square.
 """
 
 import contextlib
 import sqlite3
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from sidecar.core.model import CallKind, Kind, Rewind, Status
-from sidecar.store.sqlite import schema
+from sidecar.store.sqlite import rows, schema
 
 _SHOWN = 20  # findings of one kind
 _ENDED = ", ".join(str(int(status)) for status in Status if status.terminal)
 _CAUSED = ", ".join(str(int(kind)) for kind in (CallKind.ACTIVITY, CallKind.CHILD, CallKind.TIMER))
 _OF_INSTANCES = ("outputs", "lineages", "history", "open_calls", "children")
 
+Progress = Callable[[str], None]  # is told what is looked at
+
 # ruff: noqa: S608 (every statement is built from constants of this package)
+_ANSWERS = f"SELECT execution, turn, task FROM reminders WHERE kind = {int(Kind.RESULT)}"
 # What is wrong with the rows that a statement finds; the values go into the text.
 _RULES = {
     **{
@@ -26,14 +33,14 @@ _RULES = {
         )
         for table in _OF_INSTANCES
     },
+    # The answers are put into an index of their own, once: without it each call that waits would read all reminders.
     "instance {0} waits for call {1}, which nothing will answer": (
         f"SELECT instances.id, open_calls.task FROM instances CROSS JOIN open_calls USING (key) "
         f"WHERE status NOT IN ({_ENDED}) AND open_calls.kind IN ({_CAUSED}) AND rewind <> {int(Rewind.ASKED)} "
         "AND NOT EXISTS (SELECT 1 FROM reminders WHERE id = open_calls.reminder) "
-        f"AND NOT EXISTS (SELECT 1 FROM reminders WHERE kind = {int(Kind.RESULT)} "
-        "AND execution = open_calls.execution AND turn = open_calls.turn AND task = open_calls.task) "
         "AND NOT EXISTS (SELECT 1 FROM instances AS child WHERE child.hub = open_calls.target_hub "
-        f"AND child.id = open_calls.target_id AND child.status NOT IN ({_ENDED}))"
+        f"AND child.id = open_calls.target_id AND child.status NOT IN ({_ENDED})) "
+        f"AND (open_calls.execution, open_calls.turn, open_calls.task) NOT IN ({_ANSWERS})"
     ),
     "instance {0} has ended and waits for call {1}": (
         f"SELECT instances.id, open_calls.task FROM instances CROSS JOIN open_calls USING (key) "
@@ -46,16 +53,80 @@ _RULES = {
         "SELECT name FROM sqlite_sequence WHERE (name = 'instances' AND seq < (SELECT max(key) FROM instances)) "
         "OR (name = 'reminders' AND seq < (SELECT max(id) FROM reminders))"
     ),
+    "reminder {0} goes nowhere: its place is {1}": (
+        f"SELECT id, place FROM reminders WHERE place NOT IN ({rows.OWN_WORKFLOW}, {rows.OWN_WORKER}, {rows.OTHER_APP})"
+    ),
 }
 
 
-def problems(path: Path) -> list[str]:
+class _Table(NamedTuple):
+    """How the sidecar reads the rows of a table; the first column of the statement names the row."""
+
+    name: str
+    statement: str
+    read: Callable[[Any], object]
+
+
+def _columns(names: Sequence[str]) -> str:
+    # A payload may be large, and has no form that the store knows.
+    return ", ".join("substr(payload, 1, 1)" if name == "payload" else name for name in names)
+
+
+_TABLES = (
+    _Table(
+        "instance",
+        f"SELECT id, {_columns(rows.INSTANCE)} FROM instances",
+        lambda raw: rows.to_instance(rows.checked(rows.InstanceRow, raw)),
+    ),
+    _Table(
+        "a call of instance",
+        f"SELECT instances.id, {', '.join(f'open_calls.{name}' for name in rows.CALL)} FROM open_calls JOIN instances "
+        "USING (key)",
+        lambda raw: rows.to_call(rows.checked(rows.CallRow, raw)),
+    ),
+    _Table(
+        "a child of instance",
+        f"SELECT instances.id, {', '.join(f'children.{name}' for name in rows.CHILD)} FROM children JOIN instances "
+        "USING (key)",
+        lambda raw: rows.to_child(rows.checked(rows.ChildRow, raw)),
+    ),
+    _Table(
+        "reminder",
+        f"SELECT id, {_columns(rows.REMINDER)} FROM reminders",
+        lambda raw: rows.to_reminder(rows.checked(rows.ReminderRow, raw)),
+    ),
+)
+
+
+def unseen(what: str) -> None:
+    """Nobody watches."""
+
+
+def problems(path: Path, progress: Progress = unseen) -> list[str]:
     """Return what is wrong with a file, all of it read; empty if nothing is."""
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
-            return schema.strangeness(connection) or _damage(connection) or broken_rules(connection)
+            connection.text_factory = rows.text
+            progress("the pages of the file")
+            found = schema.strangeness(connection) or _damage(connection)
+            return found or [*_unreadable(connection, progress), *broken_rules(connection, progress)]
     except sqlite3.Error as error:
         return [str(error)]
+
+
+def _unreadable(connection: sqlite3.Connection, progress: Progress) -> Iterator[str]:
+    """Yield which rows the sidecar would leave out, or refuse, since it cannot read them."""
+    for table in _TABLES:
+        progress(f"each {table.name}")
+        yield from islice(_unreadable_of(connection, table), _SHOWN)
+
+
+def _unreadable_of(connection: sqlite3.Connection, table: _Table) -> Iterator[str]:
+    for number, *raw in connection.execute(table.statement):
+        try:
+            table.read(raw)
+        except rows.UNREADABLE as error:
+            yield f"{table.name} {number} cannot be read: {error}"
 
 
 def _damage(connection: sqlite3.Connection) -> list[str]:
@@ -64,13 +135,13 @@ def _damage(connection: sqlite3.Connection) -> list[str]:
     return [line for line in found if line != "ok"] + [f"a row of {row[0]} refers to nothing" for row in lost]
 
 
-def broken_rules(connection: sqlite3.Connection) -> list[str]:
+def broken_rules(connection: sqlite3.Connection, progress: Progress = unseen) -> list[str]:
     """Return which rules between the rows do not hold; each must at every moment."""
-    return [
-        text.format(*row)
-        for text, statement in _RULES.items()
-        for row in connection.execute(statement).fetchmany(_SHOWN)
-    ]
+    found: list[str] = []
+    for number, (text, statement) in enumerate(_RULES.items(), start=1):
+        progress(f"rule {number} of {len(_RULES)} between the rows")
+        found += [text.format(*row) for row in connection.execute(statement).fetchmany(_SHOWN)]
+    return found
 
 
 def main(path: str) -> int:

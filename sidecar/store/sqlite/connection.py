@@ -18,7 +18,7 @@ import structlog
 from filelock import FileLock
 
 from sidecar.store.protocol import RejectedError, UnavailableError
-from sidecar.store.sqlite import schema
+from sidecar.store.sqlite import rows, schema
 from sidecar.store.sqlite.schema import Opened, OpenError
 from sidecar.store.sqlite.steps import Steps
 
@@ -147,7 +147,7 @@ class File:
             try:
                 if await self._reopened():
                     break
-            except (sqlite3.Error, UnavailableError, *_REJECTED) as error:
+            except Exception as error:  # whatever it is: nothing is stored until this has succeeded
                 self._start_recovery(
                     f"{self.path.name}: {schema.advice(error)}" if isinstance(error, sqlite3.Error) else str(error)
                 )
@@ -174,6 +174,7 @@ class File:
     def _connect_on_thread(self) -> Opened:
         self._disconnect_on_thread()
         self.connection = sqlite3.connect(self.path, isolation_level=None, cached_statements=256)
+        self.connection.text_factory = rows.text
         try:
             return self._prepare(self.connection)
         except BaseException:

@@ -8,9 +8,10 @@ import json
 import sqlite3
 from typing import Any
 
-from sidecar.core.model import Status
+from sidecar.core.model import Instance, Status
 from sidecar.store.protocol import Criteria, Cursor, EntityRow, Order, Page
 from sidecar.store.sqlite import rows
+from sidecar.store.sqlite.pages import LeftOut
 
 SLICE = 2_000  # instances that one call looks at
 MOST_BYTES = 4 * 1024 * 1024  # of the rows in a page: a custom status can be large
@@ -39,25 +40,34 @@ HUBS = (
 Statement = tuple[str, list[Any]]
 
 
-def run(connection: sqlite3.Connection, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
-    """See `Store.query`."""
+def run(
+    connection: sqlite3.Connection, criteria: Criteria, order: Order, after: Cursor, limit: int
+) -> tuple[Page, list[LeftOut]]:
+    """See `Store.query`; with what was left out of the page since it cannot be read."""
     size = max(limit, SLICE)
     near = _few_with_prefix(connection, criteria)
     looked_at = walk(criteria, order, after, size) if near is None else among(near, criteria, order, after)
     statement, values = matching(looked_at, criteria)
-    found, last, weight = [], after, 0
-    for moment, *columns in connection.execute(statement, [*values, limit]):
+    found: list[Instance] = []
+    left_out: list[LeftOut] = []
+    weight = 0
+    for seen, (moment, *columns) in enumerate(connection.execute(statement, [*values, limit]), start=1):
         row = rows.InstanceRow._make(columns)
-        found.append(rows.to_instance(row))
-        last = Cursor(moment, row.key)
-        weight += len(row.custom_status or "") + len(row.failure or b"") + len(row.tags)
-        if len(found) == limit or weight > MOST_BYTES:
-            return Page(found, last)
-    if near is not None:
-        return Page(found, None)
+        try:
+            found.append(rows.to_instance(rows.checked(rows.InstanceRow, columns)))
+            weight += len(row.custom_status or "") + len(row.failure or b"") + len(row.tags)
+        except rows.UNREADABLE as error:
+            left_out.append(LeftOut("instance", row.key, f"{row.id!r}: {error}"))
+        if seen == limit or weight > MOST_BYTES:
+            return Page(found, Cursor(moment, row.key)), left_out
+    return Page(found, None if near is not None else _end_of(connection, looked_at, size)), left_out
+
+
+def _end_of(connection: sqlite3.Connection, looked_at: "Statement", size: int) -> Cursor | None:
+    """Return where the next slice begins, None if this was the last."""
     walked, values = looked_at
     end = connection.execute(f"SELECT moment, key FROM ({walked}) LIMIT 1 OFFSET ?", [*values, size - 1]).fetchone()
-    return Page(found, Cursor(*end) if end else None)
+    return Cursor(*end) if end else None
 
 
 def entities(connection: sqlite3.Connection, where: tuple[str, str, str], limit: int, states: bool) -> list[EntityRow]:

@@ -1,25 +1,33 @@
-"""The reads of the SQLite store: each is one call on the connection's thread that fetches all of its page."""
+"""The reads of the SQLite store: each is one call on the connection's thread that fetches all of its page.
+
+A row of a page that cannot be read is left out and logged; the others of the page are there.
+"""
 
 import sqlite3
 from typing import Any
 
 from sidecar.core.model import CallId, Child, Instance, Position, Reminder, Row, State
 from sidecar.core.workflow.state import load as load_state
-from sidecar.store.protocol import PAGE_BYTES, Criteria, Cursor, DamagedError, EntityRow, Order, Page, Ready, Waiting
-from sidecar.store.sqlite import queries, rows, writes
+from sidecar.store.protocol import Criteria, Cursor, DamagedError, EntityRow, Order, Page, Ready, Waiting
+from sidecar.store.sqlite import pages, queries, rows, writes
 from sidecar.store.sqlite.connection import File
+from sidecar.store.sqlite.pages import Damage, Source, T
 
 _EVENTS = "SELECT event FROM history WHERE key = ? AND (turn, place) > (?, ?) AND turn <= ? ORDER BY turn, place"
 _STARTED = (
     "SELECT event FROM history WHERE key = ? AND place = 1 ORDER BY turn LIMIT 1",
     "SELECT payload FROM reminders WHERE owner = ? AND kind = 1 LIMIT 1",
 )
-_PAYLOAD = rows.ReminderRow._fields.index("payload")
 _REMINDERS = f"SELECT {', '.join(rows.REMINDER)} FROM reminders "  # noqa: S608 (constants)
+_DUE = "WHERE place = 0 AND due <= ? AND (due, id) > (?, ?) ORDER BY due, id LIMIT ?"
+_WORK = "WHERE place = 1 AND id > ? ORDER BY id LIMIT ?"
+_OUTBOUND = (
+    "WHERE place = 2 AND target_namespace = ? AND target_app = ? AND accepted_by = '' AND id > ? ORDER BY id LIMIT ?"
+)
 _WAITING = (
-    f"SELECT {', '.join(rows.WAITING)} FROM reminders WHERE kind IN (3, 4) AND id > ? "  # noqa: S608
+    f"SELECT {', '.join(rows.WAITING)} FROM reminders WHERE kind IN (3, 4) "  # noqa: S608
     "AND ((place = 2 AND owner <> 0) OR (place = 1 AND deliveries > 0)) "
-    "AND (? = '' OR target_app = ?) ORDER BY id LIMIT ?"
+    "AND (? = '' OR target_app = ?) AND id > ? ORDER BY id LIMIT ?"
 )
 _READY = (
     "SELECT key, hub, id, name, version, deliveries FROM instances "
@@ -28,11 +36,37 @@ _READY = (
 _DESTINATIONS = "SELECT DISTINCT target_namespace, target_app FROM reminders WHERE place = 2"
 
 
+def _reminder(raw: rows.Values) -> Reminder:
+    return rows.to_reminder(rows.checked(rows.ReminderRow, raw))
+
+
+def _waiting(raw: rows.Values) -> Waiting:
+    return rows.to_waiting(rows.checked(rows.WaitingRow, raw))
+
+
+def _ready(raw: rows.Values) -> Ready:
+    return rows.checked(Ready, raw)
+
+
+_ID, _DUE_COLUMN, _PAYLOAD = map(rows.REMINDER.index, ("id", "due", "payload"))
+_BY_DUE = Source(_REMINDERS + _DUE, "reminder", _reminder, lambda raw: (raw[_DUE_COLUMN], raw[_ID]), _PAYLOAD)
+_TO_WORKERS = Source(_REMINDERS + _WORK, "reminder", _reminder, payload=_PAYLOAD)
+_TO_OTHERS = Source(_REMINDERS + _OUTBOUND, "reminder", _reminder, payload=_PAYLOAD)
+_CALLS = Source(_WAITING, "reminder", _waiting)
+_INSTANCES = Source(_READY, "instance", _ready)
+
+
 class SqliteReads:
     """The reads of `Store`, over one file."""
 
     def __init__(self, file: File) -> None:
         self.file = file
+        self._damage = Damage()
+
+    async def _page(self, source: Source[T], values: rows.Values, after: rows.Values, limit: int) -> list[T]:
+        found, left_out = await self.file.call(pages.read, source, values, after, limit)
+        self._damage.note(left_out)
+        return found
 
     async def load(self, hub: str, instance_id: str) -> State | None:
         """See `Store.load`."""
@@ -67,7 +101,7 @@ class SqliteReads:
 
     async def ready(self, after: int, limit: int, entities: bool = False) -> list[Ready]:
         """See `Store.ready`."""
-        return [Ready(*row) for row in await self.file.call(fetch_all, _READY, (entities, after, limit))]
+        return await self._page(_INSTANCES, (entities,), (after,), limit)
 
     async def entities(self, hub: str, prefix: str, after: str, limit: int, *, states: bool) -> list[EntityRow]:
         """See `Store.entities`."""
@@ -75,20 +109,15 @@ class SqliteReads:
 
     async def due(self, before: int, after: Position, limit: int) -> list[Reminder]:
         """See `Store.due`."""
-        where = "WHERE place = 0 AND due <= ? AND (due, id) > (?, ?) ORDER BY due, id LIMIT ?"
-        return await self._reminders(where, (before, *after, limit))
+        return await self._page(_BY_DUE, (before,), after, limit)
 
     async def activities(self, after: int, limit: int) -> list[Reminder]:
         """See `Store.activities`."""
-        return await self._reminders("WHERE place = 1 AND id > ? ORDER BY id LIMIT ?", (after, limit))
+        return await self._page(_TO_WORKERS, (), (after,), limit)
 
     async def outbound(self, namespace: str, app: str, after: int, limit: int) -> list[Reminder]:
         """See `Store.outbound`."""
-        where = (
-            "WHERE place = 2 AND target_namespace = ? AND target_app = ? AND accepted_by = '' AND id > ? "
-            "ORDER BY id LIMIT ?"
-        )
-        return await self._reminders(where, (namespace, app, after, limit))
+        return await self._page(_TO_OTHERS, (namespace, app), (after,), limit)
 
     async def destinations(self) -> list[tuple[str, str]]:
         """See `Store.destinations`."""
@@ -96,12 +125,11 @@ class SqliteReads:
 
     async def waiting(self, app: str, after: int, limit: int) -> list[Waiting]:
         """See `Store.waiting`."""
-        found = await self.file.call(fetch_all, _WAITING, (after, app, app, limit))
-        return [rows.to_waiting(rows.WaitingRow._make(row)) for row in found]
+        return await self._page(_CALLS, (app, app), (after,), limit)
 
     async def reminder(self, reminder_id: int) -> Reminder | None:
         """See `Store.reminder`."""
-        return next(iter(await self._reminders("WHERE id = ?", (reminder_id,))), None)
+        return await self._one("WHERE id = ?", (reminder_id,))
 
     async def foreign_activity(self, namespace: str, app: str, call: CallId) -> Reminder | None:
         """See `Store.foreign_activity`."""
@@ -109,32 +137,22 @@ class SqliteReads:
             "WHERE place = 1 AND owner = 0 AND source_namespace = ? AND source_app = ? "
             "AND execution = ? AND turn = ? AND task = ?"
         )
-        return next(iter(await self._reminders(where, (namespace, app, *call))), None)
+        return await self._one(where, (namespace, app, *call))
 
     async def query(self, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
         """See `Store.query`."""
-        return await self.file.call(queries.run, criteria, order, after, limit)
+        page, left_out = await self.file.call(queries.run, criteria, order, after, limit)
+        self._damage.note(left_out)
+        return page
 
     async def hubs(self) -> list[str]:
         """See `Store.hubs`."""
         return [hub for (hub,) in await self.file.call(fetch_all, queries.HUBS, ())]
 
-    async def _reminders(self, where: str, values: rows.Values) -> list[Reminder]:
-        return [
-            rows.to_reminder(rows.ReminderRow._make(row))
-            for row in await self.file.call(_fetch_reminders, _REMINDERS + where, values)
-        ]
-
-
-def _fetch_reminders(connection: sqlite3.Connection, statement: str, values: rows.Values) -> list[Any]:
-    """Return what a statement gives, up to the first row with which the payloads are more than a page may have."""
-    found, weight = [], 0
-    for row in connection.execute(statement, values):
-        found.append(row)
-        weight += len(row[_PAYLOAD])
-        if weight > PAGE_BYTES:
-            break
-    return found
+    async def _one(self, where: str, values: rows.Values) -> Reminder | None:
+        found, left_out = pages.readable(_TO_WORKERS, await self.file.call(fetch_all, _REMINDERS + where, values))
+        self._damage.note(left_out)
+        return found[0] if found else None
 
 
 def fetch_all(connection: sqlite3.Connection, statement: str, values: rows.Values) -> list[Any]:
@@ -147,8 +165,8 @@ def _load(connection: sqlite3.Connection, hub: str, instance_id: str) -> State |
     if found is None:
         return None
     try:
-        return _state(connection, rows.to_instance(rows.InstanceRow._make(found)))
-    except (ValueError, TypeError, IndexError) as error:
+        return _state(connection, rows.to_instance(rows.checked(rows.InstanceRow, found)))
+    except rows.UNREADABLE as error:
         text = (
             f"what is stored of '{instance_id}' cannot be read ({error}): run `sidecar store check`, restore a backup"
         )
@@ -157,9 +175,12 @@ def _load(connection: sqlite3.Connection, hub: str, instance_id: str) -> State |
 
 def _state(connection: sqlite3.Connection, instance: Instance) -> State:
     key = (instance.key,)
-    calls = [rows.to_call(rows.CallRow._make(row)) for row in connection.execute(writes.SELECT_CALLS, key)]
-    children = [rows.to_child(rows.ChildRow._make(row)) for row in connection.execute(writes.SELECT_CHILDREN, key)]
-    inbox = [Row(*row) for row in connection.execute(writes.SELECT_INBOX, (instance.key, instance.last_completed_turn))]
+    calls = [rows.to_call(rows.checked(rows.CallRow, row)) for row in connection.execute(writes.SELECT_CALLS, key)]
+    children = [
+        rows.to_child(rows.checked(rows.ChildRow, row)) for row in connection.execute(writes.SELECT_CHILDREN, key)
+    ]
+    values = (instance.key, instance.last_completed_turn)
+    inbox = [rows.checked(Row, row) for row in connection.execute(writes.SELECT_INBOX, values)]
     state = State(instance, {call.call.task: call for call in calls}, {child.call: child for child in children})
     return load_state(instance, state, inbox)
 

@@ -14,6 +14,7 @@ from sidecar.store.protocol import Copied, CopyError
 from sidecar.store.sqlite import backup as backups
 from sidecar.store.sqlite import check as checks
 from sidecar.store.sqlite import schema
+from sidecar.store.sqlite.check import Progress
 
 
 class RunningError(Exception):
@@ -32,17 +33,18 @@ def held(path: Path) -> Iterator[None]:
         raise RunningError from None
 
 
-def check(path: Path) -> list[str]:
+def check(path: Path, progress: Progress = checks.unseen) -> list[str]:
     """Return what is wrong with a store. Raises CopyError, RunningError."""
     with held(path):
-        return checks.problems(_existing(path))
+        return checks.problems(_existing(path), progress)
 
 
-def backup(path: Path, name: str, now: int) -> Copied:
+def backup(path: Path, name: str, now: int, progress: Progress = checks.unseen) -> Copied:
     """Make a backup of a store. Raises CopyError, RunningError."""
     with held(path):
-        if found := checks.problems(_existing(path)):
+        if found := checks.problems(_existing(path), progress):
             raise CopyError(backups.faults(found))
+        progress("the copy")
         target = backups.target_of(path, name, now)
         with (
             _written(target) as part,
@@ -53,7 +55,9 @@ def backup(path: Path, name: str, now: int) -> Copied:
         return Copied(str(target), target.stat().st_size)
 
 
-def restore(me: AppIdentity, directory: Path, source: Path, now: int) -> Path | None:
+def restore(
+    me: AppIdentity, directory: Path, source: Path, now: int, progress: Progress = checks.unseen
+) -> Path | None:
     """Put a backup in the place of a store, under a new generation; return where the old one is kept, if there was one.
 
     Raises:
@@ -65,7 +69,7 @@ def restore(me: AppIdentity, directory: Path, source: Path, now: int) -> Path | 
     with held(path):
         part = path.with_name(f"{path.name}.restoring")
         try:
-            _take(source, part)
+            _take(source, part, progress)
             _make_ours(me, source, part, now)
             kept = _put_aside(path, now) if path.exists() else None
             os.replace(part, path)
@@ -105,17 +109,18 @@ def _written(target: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def _take(source: Path, part: Path) -> None:
+def _take(source: Path, part: Path, progress: Progress) -> None:
     """Copy a backup to where it will be used, and look at the copy."""
     if beside(source)[0].exists() and beside(source)[0].stat().st_size:
         raise CopyError(f"{source} has a write-ahead log beside it: it is in use, or was copied by other means")
     try:
+        progress("the copy")
         part.unlink(missing_ok=True)
         backups.make(part)
         shutil.copyfile(source, part)
     except OSError as error:
         raise CopyError(f"cannot copy {source}: {error.strerror or error}") from error
-    if found := checks.problems(part):
+    if found := checks.problems(part, progress):
         raise CopyError(f"{source} is not a whole store: {'; '.join(found[:3])}")
 
 

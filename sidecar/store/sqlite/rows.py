@@ -3,7 +3,9 @@
 A row class lists the columns of its table once: statements are made from its `_fields`, rows are read by its names.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from sidecar.core.attempts import DeliveryAttempts
 from sidecar.core.identity import AppIdentity
@@ -29,6 +31,31 @@ _NULL: Any = None
 _NO_PARENT = Parent(ActorId(_NULL, _NULL, _NULL, _NULL, _NULL), CallId(_NULL, _NULL, _NULL), _NULL)
 _NO_LOCK = Lock(_NULL, _NULL, _NULL)
 Values = tuple[Any, ...]
+R = TypeVar("R", bound=tuple[Any, ...])
+UNREADABLE = (ValueError, TypeError, IndexError)  # what reading a damaged row raises
+
+
+def text(data: bytes) -> str | bytes:
+    """Read a text; one that is not UTF-8 stays as it is, so that `checked` refuses its row alone."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+def checked(kind: type[R], values: Sequence[Any]) -> R:
+    """Return a row whose columns hold what they are for. Raises ValueError: one of them does not."""
+    types = _types(kind)
+    if not all(map(isinstance, values, types.values())):
+        columns = zip(types.items(), values, strict=True)
+        wrong = next(name for (name, type_), value in columns if not isinstance(value, type_))
+        raise ValueError(f"column {wrong} holds a value of another type")
+    return kind(*values)
+
+
+@cache
+def _types(kind: type[Any]) -> dict[str, Any]:
+    return {name: object if type_ is Any else type_ for name, type_ in get_type_hints(kind).items()}
 
 
 class InstanceRow(NamedTuple):

@@ -17,7 +17,7 @@ from sidecar.store.protocol import CopyError
 from sidecar.store.sqlite import check, restore, schema
 from sidecar.store.sqlite.backup import Backups
 from sidecar.store.sqlite.store import Sqlite, open_store
-from tests.store.builders import ME, call_of_ml, created, instance, open_call, reminder
+from tests.store.builders import ME, call_of_ml, created, instance, open_call, reminder, workflow
 from tests.store.sqlite.processes import record, record_is_whole
 
 pytestmark = pytest.mark.slow
@@ -249,3 +249,52 @@ async def test_a_call_that_waits_for_the_next_step_gets_its_error(store: Sqlite,
     await store.commit([created(9, "nine", instance=instance(9, "nine"))])
     _, outcomes = await asyncio.gather(Backups(store.file).backup("a.db", NOW), many())
     assert not [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+
+
+# Each enum that is stored, with a number that it does not have.
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ("UPDATE instances SET status = 99 WHERE key = 1", "instance id-1 cannot be read: 99"),
+        ("UPDATE instances SET rewind = 99 WHERE key = 1", "instance id-1 cannot be read: 99"),
+        ("UPDATE open_calls SET kind = 99 WHERE key = 30", "a call of instance waiting cannot be read: 99"),
+        ("UPDATE reminders SET kind = 99", "reminder 9 cannot be read: 99"),
+        ("UPDATE reminders SET place = 9", "reminder 9 goes nowhere: its place is 9"),
+        ("UPDATE instances SET covered = 'x' WHERE key = 1", "cannot be read: column covered"),
+        ("UPDATE reminders SET target_id = CAST(x'ff' AS TEXT)", "cannot be read: column target_id"),
+    ],
+)
+async def test_every_enum_of_the_store_is_read_and_checked(tmp_path: Path, spoil: str, words: str) -> None:
+    store = await open_store(ME, tmp_path, "fresh")
+    await store.commit([record(number) for number in range(1, 3)])
+    waiting = created(30, "waiting", opened=(open_call(1, CallKind.TIMER, reminder=9),), set=(reminder(9, Kind.TIMER),))
+    await store.commit([waiting])
+    await store.close()
+    assert check.problems(store.file.path) == []
+    run(store.file.path, spoil)
+    assert any(words in line for line in check.problems(store.file.path)), check.problems(store.file.path)
+
+
+async def test_the_check_of_a_busy_store_takes_no_time_that_grows_with_its_square(tmp_path: Path) -> None:
+    parents, sent = 200, 20_000
+    store = await open_store(ME, tmp_path, "fresh")
+    for number in range(1, parents + 1):
+        child = open_call(1, CallKind.CHILD, reminder=0, target=workflow(f"child-{number}"))
+        await store.commit([created(number, f"id-{number}", opened=(child,))])
+        await store.commit([created(parents + number, f"child-{number}")])
+    await store.commit([Changes(set=tuple(reminder(number) for number in range(1, sent + 1)))])
+    await store.close()
+    looked_at: list[str] = []
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1_000
+        return 0
+
+    with contextlib.closing(sqlite3.connect(store.file.path)) as connection:
+        connection.set_progress_handler(step, 1_000)
+        assert check.broken_rules(connection, looked_at.append) == []
+    print(f"{steps} steps of the database")  # noqa: T201
+    assert steps < 50 * (parents + sent), "each parent that reads all reminders would be 20 times as many"
+    assert looked_at[0] == "rule 1 of 10 between the rows"
