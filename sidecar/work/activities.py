@@ -304,6 +304,10 @@ def _returned(reminder: Reminder, refusals: Refusals[int], limit: DeliveryLimit)
 
 
 def group_of(reminder: Reminder, size: int = 0) -> Group:
-    """Return what workers must be able to take to have an activity; `size` in bytes, 0 for any."""
-    version = pb.ActivityRequest.FromString(reminder.payload).version.value
-    return Group(reminder.name, version, size, hub=reminder.target.hub)
+    """Return what workers must be able to take to have an activity; `size` in bytes, 0 for any.
+
+    One without a version is taken as of that of its workflow: SDKs whose workers are strict about versions say with
+    their filters that they take nothing else, and give no version to an activity that is called without one.
+    """
+    request = pb.ActivityRequest.FromString(reminder.payload)
+    return Group(reminder.name, request.version.value or request.workflow_version, size, hub=reminder.target.hub)
