@@ -144,7 +144,7 @@ class ActivityWork:
         number = next(self._numbers)
         self.leases[reminder.id] = ActivityLease(worker, reminder, self._clock.monotonic(), number)
         token = f"a.{reminder.id}.{number}.{self._store.identity}"
-        too_large = worker.send(ActivityItem(reminder.payload, token))
+        too_large = worker.send(ActivityItem(reminder.payload, token, self._clock.new_id()))
         if too_large:
             self._end(reminder.id)
             self._too_large(reminder, too_large)
