@@ -125,7 +125,8 @@ class Sidecar:
         actors: Mapping[str, int] = {}
         if workers:
             workflow, activity = self.dispatch.active()
-            actors = {me.workflow("", "").type: workflow, me.activity("", "").type: activity}
+            retention = me.workflow("", "")._replace(kind="retentioner")  # has no actors here; Dapr's runtime lists it
+            actors = {me.workflow("", "").type: workflow, me.activity("", "").type: activity, retention.type: 0}
         return surface.metadata(
             app_id=me.app,
             namespace=me.namespace,
