@@ -125,7 +125,7 @@ class Sidecar:
         actors: Mapping[str, int] = {}
         if workers:
             workflow, activity = self.dispatch.active()
-            retention = me.workflow("", "")._replace(kind="retentioner")  # has no actors here; Dapr's runtime lists it
+            retention = me.workflow("", "")._replace(kind="retentioner")  # SDKs' users know it; it has no actors here
             actors = {me.workflow("", "").type: workflow, me.activity("", "").type: activity, retention.type: 0}
         return surface.metadata(
             app_id=me.app,

@@ -92,7 +92,7 @@ def _stopped_at(node: Node) -> Answer:
 
 
 def _in_words(path: Sequence[str], end: str = "") -> str:
-    """Return a path as Dapr's runtime tells it; `end` is what another app has told of the rest."""
+    """Return a path in the words that SDKs' users know; `end` is what another app has told of the rest."""
     return ": ".join([*(f"child workflow '{instance_id}'" for instance_id in path), *([end] if end else [])])
 
 

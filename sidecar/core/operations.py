@@ -98,7 +98,7 @@ def _refuse_reuse(me: AppIdentity, existing: Instance, request: Start) -> Reply 
 
 
 def not_reusable(instance_id: str, why: str) -> str:
-    """Say that an ID cannot be used again, in the words of Dapr's runtime; `why` names a child that has not ended."""
+    """Say why an ID cannot be used again, in the words that SDKs' users look for."""
     return f"cannot recreate workflow with ID '{instance_id}': {why}"
 
 

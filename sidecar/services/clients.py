@@ -162,8 +162,8 @@ class ClientService:
     async def _first_turn_answered(self, address: Address) -> None:
         """Wait, not for long, while a worker has the first turn of an instance.
 
-        With Dapr a start is answered when the first turn is out, and a terminate comes behind it: so what that turn
-        calls is called, and a recursive terminate finds its children.
+        SDKs' users expect that a terminate right after a start comes behind that turn: what it calls is called, and a
+        recursive terminate finds its children.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(_FIRST_TURN_SECONDS):
