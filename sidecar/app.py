@@ -125,7 +125,8 @@ class Sidecar:
         actors: Mapping[str, int] = {}
         if workers:
             workflow, activity = self.dispatch.active()
-            actors = {me.workflow("", "").type: workflow, me.activity("", "").type: activity}
+            retention = me.workflow("", "")._replace(kind="retentioner")  # SDKs' users know it; it has no actors here
+            actors = {me.workflow("", "").type: workflow, me.activity("", "").type: activity, retention.type: 0}
         return surface.metadata(
             app_id=me.app,
             namespace=me.namespace,

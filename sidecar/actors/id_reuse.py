@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from sidecar.actors.residents import Address, Decide
 from sidecar.actors.trees import REACH_SECONDS, Node, TreeOptions, Trees, UnreachableError
+from sidecar.core import operations
 from sidecar.core.identity import Context
 from sidecar.core.model import DONE, Decision, Instance, Outcome, Reply, State
 
@@ -11,7 +12,7 @@ LOOK = Reply(Outcome.UNAVAILABLE, "the children of the instance that has this ID
 
 
 async def running_child(trees: Trees, instance: Instance, seconds: float, reach: float = REACH_SECONDS) -> str:
-    """Return the ID of a child of an ended instance that has not ended, or the path of IDs to a later one; "" if none.
+    """Return which child of an ended instance has not ended, with the path to it; "" if none.
 
     Raises UnavailableError and UnreachableError.
     """
@@ -49,15 +50,10 @@ async def replacing(
         except UnreachableError as error:
             return Reply(Outcome.UNAVAILABLE, unknown_children(address[1], str(error)))
         if running:
-            return Reply(Outcome.EXISTS, taken_by_child(address[1], running))
+            return Reply(Outcome.EXISTS, operations.not_reusable(address[1], f"{running} has not ended"))
         looked = seen[-1].key
-
-
-def taken_by_child(instance_id: str, path: str) -> str:
-    """Say that an ID is not free yet; some SDKs look for the first part of the text."""
-    return f"an active workflow with ID '{instance_id}' already exists: its child '{path}' has not ended"
 
 
 def unknown_children(instance_id: str, why: str) -> str:
     """Say that nobody knows yet whether an ID is free."""
-    return f"whether the children of the last workflow with ID '{instance_id}' have ended cannot be found out: {why}"
+    return operations.not_reusable(instance_id, f"whether its last children have ended cannot be found out: {why}")

@@ -57,7 +57,7 @@ class TreeOptions(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """How many instances were removed, and the path of IDs to one that is in the way because it has not ended.
+    """How many instances were removed, and the path to one that is in the way because it has not ended, in words.
 
     `top` says which of those that were asked about that one is, or is below.
     """
@@ -88,7 +88,12 @@ class Node(NamedTuple):
 
 
 def _stopped_at(node: Node) -> Answer:
-    return Answer(0, "/".join(node.path), node.top)
+    return Answer(0, _in_words(node.path), node.top)
+
+
+def _in_words(path: Sequence[str], end: str = "") -> str:
+    """Return a path in the words that SDKs' users know; `end` is what another app has told of the rest."""
+    return ": ".join([*(f"child workflow '{instance_id}'" for instance_id in path), *([end] if end else [])])
 
 
 class _Step(NamedTuple):
@@ -296,5 +301,5 @@ class Trees:
             count += answer.removed
             if answer.running is not None:
                 step = some[answer.top]
-                return Answer(count, "/".join((*step.path, answer.running)), step.top)
+                return Answer(count, _in_words(step.path, answer.running), step.top)
         return Answer(count)

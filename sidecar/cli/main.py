@@ -227,8 +227,8 @@ def _dev_ca(
     from sidecar.cli import dev_ca  # noqa: PLC0415 - the cryptography takes most of the import time
 
     try:
-        names = [parsers.app_id(name) for name in apps]
-        written = dev_ca.issue(out, names, parsers.app_id(namespace), parsers.trust_domain(trust_domain), days)
+        names, of = [parsers.certified_name(name) for name in apps], parsers.certified_name(namespace)
+        written = dev_ca.issue(out, names, of, parsers.trust_domain(trust_domain), days)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     for file in written:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+from sidecar.core.names import MAX_ID_LENGTH, invalid_app_id
+
+MOST_IN_CERTIFICATE = 63  # characters of a name that a certificate gives: it is a label of a host name there
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _LONGEST_TOKEN = 4096
 _TOKEN = re.compile(rf"[!-~]{{1,{_LONGEST_TOKEN}}}")
@@ -39,10 +41,18 @@ def app_id(raw: object) -> str:
     """An app ID or a namespace."""
     if not isinstance(raw, str):
         raise ValueError(f"{quoted(raw)} is not text: put it in quotes")
-    if not _ID.fullmatch(raw):
+    if invalid_app_id(raw):
         allowed = "letters (a-z, A-Z), digits, '-' and '_'"
-        raise ValueError(f"{quoted(raw)} is not allowed: use only {allowed}, 1 to 64 characters")
+        raise ValueError(f"{quoted(raw)} is not allowed: use only {allowed}, 1 to {MAX_ID_LENGTH} characters")
     return raw
+
+
+def certified_name(raw: object) -> str:
+    """An app ID or a namespace that a certificate names."""
+    name = app_id(raw)
+    if len(name) > MOST_IN_CERTIFICATE:
+        raise ValueError(f"{quoted(raw)} is too long for a certificate: at most {MOST_IN_CERTIFICATE} characters")
+    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from sidecar.config import addresses, formats, parsers
 from sidecar.config.options import BY_FIELD, OPTIONS, Option
+from sidecar.config.parsers import MOST_IN_CERTIFICATE, quoted
 
 _CONFIG_VARIABLE = "SIDECAR_CONFIG"
 _ALSO = MappingProxyType({"DAPR_API_TOKEN": "SIDECAR_API_TOKEN"})  # the first counts if the second is not given
@@ -298,6 +299,10 @@ def _check_peers(settings: Settings, sources: Mapping[str, str]) -> None:
     if given and len(given) < len(files):
         missing = ", ".join(BY_FIELD[name].flag for name in files if name not in given)
         raise ConfigError(f"{sources[given[0]]}: a peer certificate needs its key and the CA too: give {missing}")
+    for name in ("app_id", "namespace") if given else ():
+        if len(getattr(settings, name)) > MOST_IN_CERTIFICATE:
+            text = f"a peer certificate names at most {MOST_IN_CERTIFICATE} characters of it"
+            raise ConfigError(f"{sources[name]}: {quoted(getattr(settings, name))} is too long: {text}")
     if given and settings.insecure_peers:
         text = "peers are either certified or not: remove it, or the certificate"
         raise ConfigError(f"{sources['insecure_peers']}: {text}")

@@ -47,7 +47,7 @@ class Arrival:
     received: tuple[Received, ...] = ()
     record: Record | None = None  # what is stored of the instance: for a rewind
     looked: int = 0  # the key of an ended instance that has the ID, if its children were looked at
-    blocked: str = ""  # the path to one of these children that still runs
+    blocked: str = ""  # one of these children that still runs, with the path to it
     may_create: Callable[[], None] = lambda: None  # raises DeniedError if a rewind may not create a missing instance
     may_replace: Callable[[Instance], None] = lambda existing: None  # raises DeniedError if its place may not be taken
 
@@ -253,7 +253,7 @@ def _start_detached(at: Context, state: State | None, arrival: Arrival) -> Decis
     started.instance.instance_id, started.instance.app_id = target.id, at.me.app
     scheduled = events.micros(started.scheduled_start) if started.HasField("scheduled_start") else None
     if arrival.blocked:
-        text = f"an active workflow with ID '{target.id}' already exists: its child '{arrival.blocked}' has not ended"
+        text = operations.not_reusable(target.id, f"{arrival.blocked} has not ended")
         return arrival.nothing(Reply(Outcome.EXISTS, text))
     return _using_up(arrival, operations.start(at, state, operations.Start(identity, started, scheduled)))
 
@@ -281,7 +281,8 @@ def _occupied(at: Context, state: State, arrival: Arrival) -> Decision:
     reminder = arrival.reminder
     draft = Draft(at, state)
     message = f"an active workflow with ID '{reminder.target.id}' already exists in app '{at.me.app}'"
-    message += f": its child '{arrival.blocked}' has not ended" if arrival.blocked else ""
+    if arrival.blocked:
+        message = operations.not_reusable(reminder.target.id, f"{arrival.blocked} has not ended")
     answer = calls.failed_child(at.now, reminder.call.task, "WorkflowInstanceAlreadyExists", message)
     target = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
     draft.remind(Kind.RESULT, target, answer, call=reminder.call)

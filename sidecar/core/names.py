@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 MAX_ID_LENGTH = 256
 MAX_TAGS = 32
-_APP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_APP_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}\Z")
 _HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ENTITY = re.compile(r"@([^@]+)@(.+)\Z", re.DOTALL)
@@ -20,7 +20,7 @@ def invalid_app_id(app: str) -> str | None:
     """Say what is wrong with an app ID, or return None when it may exist."""
     if _APP_ID.match(app):
         return None
-    return f"invalid app ID {app[:80]!r}: use 1 to 64 letters, digits, '-' or '_'"
+    return f"app ID {app[:80]!r} is invalid: use 1 to {MAX_ID_LENGTH} letters, digits, '-' or '_'"
 
 
 def invalid_instance_id(instance_id: str) -> str | None:

@@ -93,7 +93,13 @@ def _refuse_reuse(me: AppIdentity, existing: Instance, request: Start) -> Reply 
     if takes_ended(me, existing, request):
         return None
     state = "a" if existing.status.terminal else "an active"
-    return Reply(Outcome.EXISTS, f"{state} workflow with ID '{existing.id}' already exists")
+    why = " and the create enforces instance ID uniqueness" if existing.status.terminal and request.unique else ""
+    return Reply(Outcome.EXISTS, f"{state} workflow with ID '{existing.id}' already exists{why}")
+
+
+def not_reusable(instance_id: str, why: str) -> str:
+    """Say why an ID cannot be used again, in the words that SDKs' users look for."""
+    return f"cannot recreate workflow with ID '{instance_id}': {why}"
 
 
 def restart(at: Context, state: State | None, key: int, identity: Identity, begun: pb.ExecutionStarted) -> Decision:

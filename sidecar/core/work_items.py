@@ -71,10 +71,14 @@ class TurnItem:
 
 @dataclass(frozen=True, slots=True)
 class ActivityItem:
-    """An activity for a worker: an encoded `taskhub.ActivityRequest`."""
+    """An activity for a worker: an encoded `taskhub.ActivityRequest`.
+
+    `span` are 32 hexadecimal digits of this delivery alone, from which the IDs to trace it by are made.
+    """
 
     request: bytes
     token: str
+    span: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1361,6 +1361,7 @@ class ActivityRequest(_message.Message):
     TASK_EXECUTION_ID_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
     INPUT_FORM_FIELD_NUMBER: _builtins.int
+    WORKFLOW_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     task_id: _builtins.int
     task_execution_id: _builtins.str
@@ -1368,6 +1369,8 @@ class ActivityRequest(_message.Message):
     """Dapr has it at 8: an encoded PropagatedHistory"""
     input_form: _builtins.int
     """as in ScheduleTask"""
+    workflow_version: _builtins.str
+    """of the workflow that calls it, if the call gives no version: workers take it by that"""
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
     @_builtins.property
@@ -1396,10 +1399,11 @@ class ActivityRequest(_message.Message):
         task_execution_id: _builtins.str = ...,
         lineage: _builtins.bytes = ...,
         input_form: _builtins.int = ...,
+        workflow_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "instance", b"instance", "parent_trace_context", b"parent_trace_context", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "input_form", b"input_form", "instance", b"instance", "lineage", b"lineage", "name", b"name", "parent_trace_context", b"parent_trace_context", "slot_7", b"slot_7", "tags", b"tags", "task_execution_id", b"task_execution_id", "task_id", b"task_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "input_form", b"input_form", "instance", b"instance", "lineage", b"lineage", "name", b"name", "parent_trace_context", b"parent_trace_context", "slot_7", b"slot_7", "tags", b"tags", "task_execution_id", b"task_execution_id", "task_id", b"task_id", "version", b"version", "workflow_version", b"workflow_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,7 +39,7 @@ class Access:
         else:
             rule = {"caller": app, kind: name or "*", "operations": [operation.value]}
             log.warning("denied by the policy", app=app, rule_that_would_allow_it=rule)
-        raise DeniedError(f"app '{app}' may not {operation.value} that here: the access policy denies it")
+        raise DeniedError(f"access denied by workflow access policy: app '{app}' may not {operation.value} that here")
 
     def check_message(self, message: Reminder, app: str) -> None:
         """See that the policy lets an app schedule what a message asks for: by its payload, which is what will run.

@@ -1,5 +1,7 @@
 """What clients may ask of a sidecar, whatever the protocol they ask it in."""
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -9,7 +11,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.actors.engine import Engine
 from sidecar.actors.id_reuse import replacing
-from sidecar.actors.residents import Address, Decide
+from sidecar.actors.residents import Actor, Address, Decide
 from sidecar.actors.trees import Trees
 from sidecar.core import events, operations
 from sidecar.core.identity import Context
@@ -21,6 +23,7 @@ from sidecar.services.access import Access
 
 log = structlog.get_logger(__name__)
 _EVERYTHING = 1 << 60  # behind every turn
+_FIRST_TURN_SECONDS = 1.0  # no command waits longer for a worker: what a worker does is never needed to end something
 _LONGEST_NUMBER = 18  # digits of an order number: any such number fits a column
 
 
@@ -150,10 +153,26 @@ class ClientService:
         return await self._command(caller, Operation.RESUME, address, partial(pauses.resume, reason=reason))
 
     async def terminate(self, address: Address, output: str | None, recurse: bool, caller: Caller = OWN) -> Reply:
-        """End an instance."""
+        """End an instance; its first turn, if a worker has it, is taken to its end before (a second long at most)."""
+        await self._first_turn_answered(address)
         return await self._command(
             caller, Operation.TERMINATE, address, partial(operations.terminate, output=output, recurse=recurse)
         )
+
+    async def _first_turn_answered(self, address: Address) -> None:
+        """Wait, not for long, while a worker has the first turn of an instance.
+
+        SDKs' users expect that a terminate right after a start comes behind that turn: what it calls is called, and a
+        recursive terminate finds its children.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_TURN_SECONDS):
+                while _has_first_turn_out(self.engine.actor(address)):
+                    changed = self.engine.watch(address)
+                    try:
+                        await changed
+                    finally:
+                        changed.cancel()
 
     async def history(self, address: Address, *, for_turn: bool = False, execution: str = "") -> list[bytes] | None:
         """Return the log of an instance as its worker saw it, with its end, or None.
@@ -186,6 +205,11 @@ def with_dedup_keys(caller: Caller, decide: Decide) -> Decide:
         return replace(decision, changes=replace(decision.changes, received=caller.dedup_keys))
 
     return marked
+
+
+def _has_first_turn_out(actor: Actor) -> bool:
+    state = actor.state
+    return actor.lease is not None and state is not None and not state.instance.last_completed_turn
 
 
 def _reached(instance: Instance, ended: bool) -> bool:

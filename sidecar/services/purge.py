@@ -59,6 +59,6 @@ class Purging:
             return Reply(Outcome.UNAVAILABLE, f"workflow '{instance.id}' is kept: {error}"), 0
         if found.running is None:
             return DONE, found.removed
-        which = f"its child '{found.running}' has not ended: terminate it first, or purge by force"
+        which = f"its {found.running} has not ended: terminate it first, or purge by force"
         text = which if found.running else "it runs again"
         return Reply(Outcome.WRONG_STATE, f"workflow '{instance.id}' is kept: {text}"), found.removed

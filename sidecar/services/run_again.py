@@ -38,15 +38,15 @@ class Administration:
         return await self._engine.submit(address, lambda at, state: rewind.rewind(at, state, reason, record))
 
     async def restart(self, address: Address, new_id: bool) -> tuple[Reply, str]:
-        """Start what an instance that has ended did once more, under its own ID or a new one; return that ID too.
+        """Start what an instance does once more, under a new ID or, when it has ended, its own; return that ID too.
 
         Name, version, tags and the input of its last execution are the same. It is nobody's child, and starts at once.
         """
         instance = await self._service.instance(address)
         if instance is None:
             return rewind.MISSING, ""
-        if not instance.status.terminal:
-            text = f"workflow '{instance.id}' is {instance.status.name}: only one that has ended is started again"
+        if not new_id and not instance.status.terminal:
+            text = f"workflow '{instance.id}' is {instance.status.name}: its ID is free for that when it has ended"
             return Reply(Outcome.WRONG_STATE, text), ""
         begun, _ = await self._engine.store.payloads(instance.key)
         if begun is None:
@@ -74,7 +74,7 @@ class Administration:
         self._service.access.check(caller.app, Operation.RERUN, None if source is None else source.name)
         record = await self._reminders.record(address, log=True)
         if source is None:
-            return rewind.MISSING
+            return Reply(Outcome.MISSING, f"workflow instance does not exist with ID '{address[1]}'")
         if record is None or not record.is_of(source):
             return rewind.MOVED
         if new_id == source.id:

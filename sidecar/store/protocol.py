@@ -130,6 +130,11 @@ class EntityRow(NamedTuple):
     state: str | None
 
 
+def store_id(identity: str) -> str:
+    """Return the ID in the identity of a store, without its generation: it stays the same over a restore."""
+    return identity.rpartition(".")[0]
+
+
 class Store(Protocol):
     """The state of one app. Every method may raise UnavailableError."""
 

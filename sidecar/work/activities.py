@@ -144,7 +144,7 @@ class ActivityWork:
         number = next(self._numbers)
         self.leases[reminder.id] = ActivityLease(worker, reminder, self._clock.monotonic(), number)
         token = f"a.{reminder.id}.{number}.{self._store.identity}"
-        too_large = worker.send(ActivityItem(reminder.payload, token))
+        too_large = worker.send(ActivityItem(reminder.payload, token, self._clock.new_id()))
         if too_large:
             self._end(reminder.id)
             self._too_large(reminder, too_large)
@@ -304,6 +304,10 @@ def _returned(reminder: Reminder, refusals: Refusals[int], limit: DeliveryLimit)
 
 
 def group_of(reminder: Reminder, size: int = 0) -> Group:
-    """Return what workers must be able to take to have an activity; `size` in bytes, 0 for any."""
-    version = pb.ActivityRequest.FromString(reminder.payload).version.value
-    return Group(reminder.name, version, size, hub=reminder.target.hub)
+    """Return what workers must be able to take to have an activity; `size` in bytes, 0 for any.
+
+    One without a version is taken as of that of its workflow: SDKs whose workers are strict about versions say with
+    their filters that they take nothing else, and give no version to an activity that is called without one.
+    """
+    request = pb.ActivityRequest.FromString(reminder.payload)
+    return Group(reminder.name, request.version.value or request.workflow_version, size, hub=reminder.target.hub)

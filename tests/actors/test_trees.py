@@ -153,10 +153,13 @@ async def test_a_running_child_anywhere_refuses_the_purge_and_nothing_is_removed
     assert (status, "'r' is RUNNING" in text) == (StatusCode.FAILED_PRECONDITION, True)
     await a.call("TerminateInstance", pb.TerminateRequest(instance_id="r"))
     status, text = await a.refusal("PurgeInstances", recursive("r"))
-    assert (status, "its child 'b1' has not ended" in text) == (StatusCode.FAILED_PRECONDITION, True)
+    assert (status, "its child workflow 'b1' has not ended" in text) == (StatusCode.FAILED_PRECONDITION, True)
     await apps.nodes["b"].call("TerminateInstance", pb.TerminateRequest(instance_id="b1"))
     status, text = await a.refusal("PurgeInstances", recursive("r"))
-    assert (status, "its child 'b1/c1' has not ended" in text) == (StatusCode.FAILED_PRECONDITION, True)
+    assert (status, "its child workflow 'b1': child workflow 'c1' has not ended" in text) == (
+        StatusCode.FAILED_PRECONDITION,
+        True,
+    )
     assert await apps.left() == {"r", "b1", "c1"}
     await c.call("TerminateInstance", pb.TerminateRequest(instance_id="c1"))
     assert await purged(a, "r") == 3
@@ -322,9 +325,12 @@ async def test_an_id_is_free_when_the_whole_tree_of_its_last_instance_has_ended(
     await a.begin("r", data="root")
     await until(lambda: c.workers[0].turns)
     await a.call("TerminateInstance", pb.TerminateRequest(instance_id="r"))
-    for path, node, last in (("b1", b, "b1"), ("b1/c1", c, "c1")):
+    for path, node, last in (("", b, "b1"), ("child workflow 'b1': ", c, "c1")):
         status, text = await a.refusal("StartInstance", start_of("r"))
-        assert (status, f"'{path}' has not ended" in text) == (StatusCode.ALREADY_EXISTS, True)
+        assert (
+            status,
+            f"cannot recreate workflow with ID 'r': {path}child workflow '{last}' has not ended" in text,
+        ) == (StatusCode.ALREADY_EXISTS, True)
         await node.call("TerminateInstance", pb.TerminateRequest(instance_id=last))
     assert await purged(c, "c1") == 1
     await a.begin("r", data="leaf")
@@ -457,7 +463,7 @@ async def test_only_the_workflow_that_made_a_child_may_look_at_it_or_remove_it(
     gentle = about()
     gentle.force = False
     for number, method in ((50, "LookAtChildren"), (51, "RemoveChildren")):
-        assert (await said(pay, number, method, gentle)).running == "kid"
+        assert (await said(pay, number, method, gentle)).running == "child workflow 'kid'"
     assert (await said(pay, 52, "RemoveChildren", about())).removed == 1
     assert (await said(pay, 52, "RemoveChildren", about())).removed == 1, "the same request again has the same answer"
     assert (await said(pay, 53, "RemoveChildren", about())).removed == 0

@@ -94,7 +94,7 @@ def test_a_leaf_that_runs_is_in_the_way_but_not_of_force(deployment: Deployment,
     until(lambda: depot.status("busy-leaf") == "RUNNING")
     orders.call("terminate", id=root, recursive=False)
     deployment.apps["logistics"].call("terminate", id="busy-branch", recursive=False)
-    path = "'busy-branch/busy-leaf' has not ended"
+    path = "child workflow 'busy-branch': child workflow 'busy-leaf' has not ended"
     code, text = wire.status("PurgeInstances", {1: root, **RECURSIVE})
     assert (code, path in text) == ("FAILED_PRECONDITION", True)
     code, text = failure_of(orders, "start", workflow="hello", input="again", id=root)

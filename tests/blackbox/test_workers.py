@@ -135,7 +135,7 @@ def test_the_metadata_tells_whether_workers_are_connected(sidecar: Sidecar, dial
     metadata = sidecar.metadata()
     assert metadata["id"] == "orders"
     types = {actor["type"] for actor in metadata["actorRuntime"]["activeActors"]}
-    assert {f"dapr.internal.default.orders.{kind}" for kind in ("workflow", "activity")} <= types
+    assert {f"dapr.internal.default.orders.{kind}" for kind in ("workflow", "activity", "retentioner")} == types
     app.kill9()
     until(lambda: connected() == 0, 1)
     assert not sidecar.metadata()["actorRuntime"].get("activeActors")

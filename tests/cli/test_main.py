@@ -91,7 +91,7 @@ def test_a_start_that_fails_ends_with_one_line_and_exit_code_2(
 def test_a_wrong_setting_ends_with_one_line_and_exit_code_2() -> None:
     ended = process("run", "--app-id", "or/ders")
     assert (ended.returncode, ended.stdout) == (2, "")
-    allowed = "letters (a-z, A-Z), digits, '-' and '_', 1 to 64 characters"
+    allowed = "letters (a-z, A-Z), digits, '-' and '_', 1 to 256 characters"
     assert ended.stderr == f"sidecar: --app-id: 'or/ders' is not allowed: use only {allowed}\n"
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.config import parsers
 from sidecar.config import settings as config
 from sidecar.config.parsers import Route, Secret
 from sidecar.config.settings import ConfigError, Settings
@@ -266,15 +267,21 @@ def test_a_missing_app_id_says_how_to_give_it() -> None:
     assert refusal() == "no app ID: give --app-id, SIDECAR_APP_ID, or app_id in the config file"
 
 
-@pytest.mark.parametrize("bad", ["or ders", "a/b", "a.b", "a:b", "bücher", "", "x" * 65, "a\nb"])
+@pytest.mark.parametrize("bad", ["or ders", "a/b", "a.b", "a:b", "bücher", "", "x" * 257, "a\nb"])
 def test_a_forbidden_app_id_is_named_with_the_characters_that_are_allowed(bad: str) -> None:
     text = refusal({"app_id": bad})
-    assert text.startswith(f"--app-id: {bad!r} is not allowed")
-    assert text.endswith("use only letters (a-z, A-Z), digits, '-' and '_', 1 to 64 characters")
+    assert text.startswith(f"--app-id: {parsers.quoted(bad)} is not allowed")
+    assert text.endswith("use only letters (a-z, A-Z), digits, '-' and '_', 1 to 256 characters")
 
 
-def test_the_longest_app_id_is_accepted() -> None:
-    assert config.load({"app_id": "a-B_" * 16}, {}).app_id == "a-B_" * 16
+def test_the_longest_app_id_is_accepted_and_shorter_ones_where_a_certificate_names_them() -> None:
+    """Dapr's runtime takes an ID of any length."""
+    longest = "a-B_" * 64
+    assert config.load({"app_id": longest}, {}).app_id == longest
+    files = {"peer_cert": "a.crt", "peer_key": "a.key", "peer_ca": "ca.crt"}
+    assert config.load({"app_id": "x" * 63, **files}, {}).app_id == "x" * 63
+    for long in ({"app_id": "x" * 64}, {"app_id": "x", "namespace": "n" * 64}):
+        assert refusal({**long, **files}).endswith("is too long: a peer certificate names at most 63 characters of it")
 
 
 def test_a_namespace_obeys_the_same_rule() -> None:

@@ -157,7 +157,7 @@ async def test_d4_reuse_policies_of_both_generations_on_a_live_instance(node: No
 
 def test_d4_an_older_policy_without_an_action_means_that_a_start_fails() -> None:
     """The action "error" is 0, which Go does not write: the bytes are those of a newer policy that replaces."""
-    listed = pb.IdReusePolicy(replaceable_status=[PENDING])
+    listed = pb.CreateInstanceRequest(reuse_policy=pb.IdReusePolicy(replaceable_status=[PENDING]))
     assert clients._reuse(listed, older=True) == {}
     assert clients._reuse(listed, older=False) == {"replaceable": {PENDING}}
     agents = {"grpc-go/1.60": True, "dapr-sdk-go/v1.11.0 grpc-go/1.71": True, "grpc-python/1.80": False, "": False}
@@ -173,6 +173,17 @@ async def test_d4_the_older_policy_lets_an_ended_instance_that_it_does_not_list_
     policy = pb.IdReusePolicy(replaceable_status=[COMPLETED], action=action)
     assert (await start(node, "a", input=StringValue(value='"second"'), reuse_policy=policy))[0] is StatusCode.OK
     assert (await get(node, "a")).state.input.value == '"second"'
+
+
+async def test_e15_a_policy_that_lists_nothing_never_lets_an_id_be_used_again(node: Node) -> None:
+    """As Microsoft's Python 1.12 and JavaScript mean it; the Go SDKs send an empty one of the older generation."""
+    await node.begin("a", data='"first"')
+    await terminate(node, "a")
+    empty = {"input": StringValue(value='"second"'), "reuse_policy": pb.IdReusePolicy()}
+    assert (await start(node, "a", **empty))[0] is StatusCode.ALREADY_EXISTS
+    assert (await get(node, "a")).state.input.value == '"first"'
+    assert (await start(node, "b", **empty))[0] is StatusCode.OK, "a new ID is free"
+    assert clients._reuse(pb.CreateInstanceRequest(**empty), older=True) == {}
 
 
 async def test_d4_an_instance_that_an_older_policy_terminates_is_gone_with_its_work(node: Node) -> None:
@@ -200,11 +211,11 @@ async def test_d4_an_id_is_free_when_the_children_in_this_app_have_ended_too(nod
         while not (await get(node, name)).exists:  # noqa: ASYNC110 (until a few turns are taken)
             await asyncio.sleep(0.01)
         await node.call("WaitForInstanceStart", pb.GetInstanceRequest(instance_id=name))
-    for ended, blocking in (("a", "'kid'"), ("kid", "'kid/grandkid'")):
+    for ended, blocking in (("a", ""), ("kid", ": child workflow 'grandkid'")):
         await terminate(node, ended)
         status, text = await start(node, "a")
-        assert (status, blocking in text) == (StatusCode.ALREADY_EXISTS, True), text
-        assert "an active workflow with ID 'a' already exists" in text
+        said = f"cannot recreate workflow with ID 'a': child workflow 'kid'{blocking} has not ended"
+        assert (status, text) == (StatusCode.ALREADY_EXISTS, said), "the words of Dapr's runtime"
     await terminate(node, "grandkid")
     assert (await start(node, "a"))[0] is StatusCode.OK
 
@@ -241,6 +252,15 @@ async def test_d4_restart_missing_and_wrong_state(node: Node) -> None:
     assert (status, "PENDING" in text) == (StatusCode.FAILED_PRECONDITION, True)
 
 
+async def test_e15_restart_under_a_new_id_needs_no_end(node: Node) -> None:
+    await node.begin("a", data='"in"')
+    request = pb.RestartInstanceRequest(instance_id="a", with_new_instance_id=True)
+    answer = pb.RestartInstanceResponse.FromString(await node.call("RestartInstance", request))
+    copy = (await get(node, answer.instance_id)).state
+    assert (answer.instance_id != "a", copy.status, copy.input.value) == (True, PENDING, '"in"')
+    assert (await get(node, "a")).state.status == PENDING
+
+
 @pytest.mark.parametrize("new_id", [False, True])
 async def test_d4_restart_starts_the_same_once_more(node: Node, new_id: bool) -> None:
     fields = {"input": StringValue(value="1"), "version": StringValue(value="2.0"), "tags": {"team": "growth"}}
@@ -265,7 +285,8 @@ async def test_d4_restart_starts_the_same_once_more(node: Node, new_id: bool) ->
 async def test_d4_rerun_refusals(node: Node) -> None:
     """NOT_FOUND and INVALID_ARGUMENT as the runtime that has it says."""
     request = pb.RerunRequest(source_instance_id="nobody", event_id=1)
-    assert (await node.refusal("RerunWorkflowFromEvent", request))[0] is StatusCode.NOT_FOUND
+    missing = (StatusCode.NOT_FOUND, "workflow instance does not exist with ID 'nobody'")
+    assert await node.refusal("RerunWorkflowFromEvent", request) == missing, "the words of Dapr's runtime"
     node.worker(lambda found: [end()])
     await node.begin("a")
     await node.outcome("a")

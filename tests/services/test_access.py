@@ -79,7 +79,9 @@ async def test_a_denied_call_fails_at_once_with_a_text_that_names_no_rule(
 ) -> None:
     """M77, M79."""
     orders, _ = await pair(start, policy)
-    text = "WorkflowAccessPolicyDenied: app 'orders' may not schedule that here: the access policy denies it"
+    text = (
+        "WorkflowAccessPolicyDenied: access denied by workflow access policy: app 'orders' may not schedule that here"
+    )
     assert await outcome(orders, action) == text
 
 

@@ -192,7 +192,7 @@ async def test_a_part_of_the_tree_that_another_app_does_not_show_says_so(start: 
     async with asyncio.timeout(5.0):
         while not (found := await tree(orders, "a")).children:  # noqa: ASYNC110 (asked over the wire)
             await asyncio.sleep(0.05)
-    assert found.children[0].error == "app 'orders' may not get that here: the access policy denies it"
+    assert found.children[0].error == "access denied by workflow access policy: app 'orders' may not get that here"
 
 
 async def test_the_tree_of_an_instance_that_does_not_exist_is_not_found(start: Start) -> None:

@@ -221,4 +221,4 @@ async def test_a_sidecar_does_not_look_at_a_third_app_for_another(start: Start) 
             await asyncio.sleep(0.02)
     far = found.children[0].children[0]
     assert (far.instance_id, far.name) == ("far", "")
-    assert far.error == "app 'orders' may not get that here: the access policy denies it"
+    assert far.error == "access denied by workflow access policy: app 'orders' may not get that here"

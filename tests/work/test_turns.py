@@ -20,6 +20,7 @@ from tests.inprocess.world import (
     World,
     at,
     call,
+    child,
     end,
     kinds,
     raised,
@@ -115,9 +116,40 @@ async def test_a_suspended_instance_takes_no_answer_for_the_turn_that_was_out(wo
     assert (await world.complete(again, end())).outcome is DONE
 
 
-async def test_a_terminated_instance_takes_no_answer_for_the_turn_that_was_out(world: World, hand: Hand) -> None:
+async def test_a_terminate_lets_the_first_turn_be_answered_that_a_worker_has(world: World, hand: Hand) -> None:
+    """E.15: right after a start it does not overtake it, so what that turn has called is there to be ended too."""
     await world.start("a")
     item = await hand.turn(1)
+    ending = asyncio.ensure_future(world.clients.terminate(at("a"), None, True))
+    await world.quiet()
+    assert not ending.done()
+    assert (await world.complete(item, child(1, "kid"))).outcome is DONE
+    assert (await ending).outcome is DONE
+    assert await world.status("a") == TERMINATED
+    await world.quiet()
+    assert await world.status("kid") == TERMINATED
+
+
+@pytest.mark.parametrize("worker", ["none", "slow", "gone"])
+async def test_a_terminate_needs_no_worker(world: World, hand: Hand, worker: str) -> None:
+    if worker == "none":
+        world.dispatch.remove_worker(hand.worker)
+    await world.start("a")
+    if worker != "none":
+        await hand.turn(1)
+    ending = asyncio.ensure_future(world.clients.terminate(at("a"), None, False))
+    if worker == "gone":
+        await world.quiet()
+        world.dispatch.remove_worker(hand.worker, farewell=True)
+    assert (await ending).outcome is DONE
+    assert await world.status("a") == TERMINATED
+
+
+async def test_a_terminated_instance_takes_no_answer_for_the_turn_that_was_out(world: World, hand: Hand) -> None:
+    await world.start("a")
+    await world.complete(await hand.turn(1))
+    await world.event("a", "go")
+    item = await hand.turn(2)
     await world.clients.terminate(at("a"), '"why"', False)
     assert (await world.complete(item, end())).outcome is STALE
     assert await world.status("a") == TERMINATED
@@ -129,7 +161,9 @@ async def test_an_answer_in_the_same_moment_as_a_terminate_does_not_undo_it(
     world: World, hand: Hand, last: str
 ) -> None:
     await world.start("a")
-    item = await hand.turn(1)
+    await world.complete(await hand.turn(1))
+    await world.event("a", "go")
+    item = await hand.turn(2)
     actions = [end()] if last == "ends" else [call(1)]
     replies = await asyncio.gather(world.clients.terminate(at("a"), None, False), world.complete(item, *actions))
     assert await world.status("a") == TERMINATED

@@ -74,6 +74,7 @@ def _task(draft: Draft, event: pb.HistoryEvent) -> None:
         tags=task.tags,
         task_execution_id=task.task_execution_id,
         input_form=task.input_form,
+        workflow_version="" if task.version.value else draft.state.instance.version or "",
         lineage=propagated_history.of_call(draft, task.history_propagation_scope),
         task_id=event.event_id,
         instance=pb.WorkflowInstance(instance_id=draft.state.instance.id, app_id=draft.me.app),

@@ -64,8 +64,8 @@ def of_call(draft: Draft, scope: int) -> bytes:
 def of_next(draft: Draft) -> bytes:
     """Return the encoded history for the next execution of an instance that continues as new; b"" for none.
 
-    Only what an instance was given goes on, as in Dapr: then with the execution that ends, and of those before it as
-    many as `MOST_OF_GENERATIONS` bytes take, the last ones.
+    There is one if the instance was given one (E.15): that, and then the execution that ends, with as many of those
+    before it as `MOST_OF_GENERATIONS` bytes take, the last ones.
     """
     if draft.lineage is None or not draft.lineage.given:
         return b""

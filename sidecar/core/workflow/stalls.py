@@ -63,7 +63,8 @@ def check(instance: Instance, response: pb.OrchestratorResponse) -> None:
     current = list(response.version.patches)
     if current[: len(recorded.patches)] != list(recorded.patches):
         history = ", ".join(recorded.patches)
-        text = f"Patch mismatch. History patches: [{history}], current patches: [{', '.join(current)}]."
+        # SDKs' own tests compare it to the character, with the blank at its end.
+        text = f"Patch mismatch. History patches: [{history}], current patches: [{', '.join(current)}]. "
         raise StalledError(pb.ExecutionStalled(reason=PATCH_MISMATCH, description=text))
 
 

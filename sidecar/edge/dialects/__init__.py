@@ -28,8 +28,8 @@ class Family(NamedTuple):
     """One way to write work items: `event` and `activity` turn neutral bytes into the family's.
 
     An event that the family has no word for becomes nothing (`b""`) and is left out. `extra` is what it looks for in
-    every turn; `lineage` writes the history of an instance's callers; `entities` says whether some of its SDKs have
-    them.
+    every turn; `lineage` writes the history of an instance's callers; `traced` gives an activity a span of its own;
+    `entities` says whether some of its SDKs have them.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Family(NamedTuple):
     activity: Callable[[bytes], bytes]
     extra: bytes = b""
     lineage: Callable[[bytes], bytes] = lambda given: b""
+    traced: Callable[[bytes, str], bytes] = lambda request, span: request
     entities: bool = True
 
 
@@ -68,12 +69,10 @@ _OF_MICROSOFT = _without("detached_created", "execution_stalled")
 _OF_DAPR, _NOT_REWOUND = _without("detached_created", "execution_rewound"), _without("execution_rewound")
 NEUTRAL = Family("neutral", _COMMON, _same)
 MICROSOFT = Family("microsoft", lambda event: microsoft.event(_OF_MICROSOFT(event)), microsoft.activity, microsoft.TURN)
-DAPR = Family("dapr", lambda event: dapr.event(_OF_DAPR(event)), dapr.activity, b"", dapr.lineage, False)
+DAPR = Family("dapr", lambda event: dapr.event(_OF_DAPR(event)), dapr.activity, b"", dapr.lineage, dapr.traced, False)
 # One that starts detached workflows knows their event; others of its family may not, and need not: a worker that does
 # not find the event in its history asks for the start again, which changes nothing.
-DAPR_DETACHING = Family(
-    "dapr, detaching", lambda event: dapr.event(_NOT_REWOUND(event)), dapr.activity, b"", dapr.lineage, False
-)
+DAPR_DETACHING = DAPR._replace(name="dapr, detaching", event=lambda event: dapr.event(_NOT_REWOUND(event)))
 _FAMILIES = (NEUTRAL, MICROSOFT, DAPR, DAPR_DETACHING)
 BY_NAME = {family.name: family for family in (NEUTRAL, MICROSOFT, DAPR)}
 
@@ -250,7 +249,8 @@ def encode_event(family: Family, number: int, event: bytes) -> bytes:
 
 def encode_activity(family: Family, item: ActivityItem, form: InputForm = InputForm.UNKNOWN) -> bytes:
     """Return the work item for an activity; `form` is that in which the worker reads inputs of activities."""
-    return wire.frame(2, family.activity(inputs.rewritten(item.request, form))) + wire.frame(10, item.token.encode())
+    request = family.activity(family.traced(inputs.rewritten(item.request, form), item.span))
+    return wire.frame(2, request) + wire.frame(10, item.token.encode())
 
 
 def encode_entity(item: EntityItem) -> bytes:

@@ -1,5 +1,7 @@
 """Neutral bytes to what Dapr's SDKs read. Pure."""
 
+import re
+
 from sidecar.edge.dialects import wire
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -7,6 +9,8 @@ from sidecar.schema import taskhub_pb2 as pb
 _ROUTER, _TASK_EXECUTION, _REQUEST_EXECUTION = b"\xb2\x40", b"\xf2\x3e", b"\x82\x3f"
 _RERUN_PARENT = b"\xfa\x3e"
 _REQUEST_LINEAGE = b"\x8a\x3f"
+# Go's clients send the ID of a trace alone where a whole context should be.
+_TRACE = re.compile(r"(?:[0-9a-f]{2}-)?([0-9a-f]{32})(?:-[0-9a-f]{16}-([0-9a-f]{2}).*)?\Z")
 _PROPAGATED = 8  # the number of the history of callers, of a turn and of an activity alike
 
 
@@ -34,6 +38,20 @@ def event(neutral: bytes) -> bytes:
     if message.child_created.HasField("rerun_parent"):
         message.child_created.slot_6[:] = [message.child_created.rerun_parent.SerializeToString()]
         message.child_created.ClearField("rerun_parent")
+    return message.SerializeToString(deterministic=True)
+
+
+def traced(neutral: bytes, span: str) -> bytes:
+    """Return a request to run an activity with a span of its own, in its workflow's trace, or else in a new one.
+
+    Dapr's runtime makes a span for each attempt, and .NET opens none of its own without it. What a trace has of it is
+    the ID alone: this sidecar exports no spans. Workers of the other family make the span themselves.
+    """
+    message = pb.ActivityRequest.FromString(neutral)
+    context, own = message.parent_trace_context, span[16:]
+    found = _TRACE.match(context.trace_parent)
+    trace, flags = (found[1], found[2] or "01") if found else (span, "01")
+    context.trace_parent, context.span_id = f"00-{trace}-{own}-{flags}", own
     return message.SerializeToString(deterministic=True)
 
 

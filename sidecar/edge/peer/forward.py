@@ -112,7 +112,7 @@ class Forwarder:
         wrong = invalid_app_id(app) or invalid_app_id(namespace)
         alike = self.links.alike(app)
         if wrong is None and alike is not None:
-            wrong = f"invalid app ID '{app}': there is an app '{alike}', and two app IDs may not differ in case alone"
+            wrong = f"app ID '{app}' is invalid: there is an app '{alike}', and two may not differ in case alone"
         if wrong:
             raise Refused(StatusCode.INVALID_ARGUMENT, wrong)
         return None if (namespace, app) == (self.engine.me.namespace, self.engine.me.app) else (namespace, app)

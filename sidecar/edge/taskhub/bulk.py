@@ -28,9 +28,9 @@ from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.bulk import mark_of
 from sidecar.services.purge import Purge
 from sidecar.services.services import Services
-from sidecar.store.protocol import Criteria, Order, Page
+from sidecar.store.protocol import Criteria, Order, Page, store_id
 
-DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
+DEFAULT_PAGE, LARGEST_PAGE = 100, 1_024  # Dapr's list has the largest one unless it is asked for fewer
 _BATCH = 4  # of a purge: Microsoft's batch of IDs, where Dapr has a flag
 _FLAG = 5  # of a purge: Microsoft's flag for a workflow, where Dapr has a router
 
@@ -119,21 +119,26 @@ class Many:
     async def _list_all(self, call: Call, request: pb.ListAllRequest) -> bytes:
         """Serve Dapr's list: all instances."""
         criteria = Criteria(hub_of(call))
-        page = await self._page(call, criteria, Order.CREATED, request.continuation_token, request.page_size)
+        size = request.page_size or LARGEST_PAGE
+        page = await self._page(call, criteria, Order.CREATED, request.continuation_token, size)
         token = self._token(call, Order.CREATED, page, len(page.found))
         response = pb.ListAllResponse(instance_ids=[one.id for one in page.found], continuation_token=token)
         return response.SerializeToString()
 
     async def _page(self, call: Call, criteria: Criteria, order: Order, token: str, size: int) -> Page:
-        after = page_tokens.read(self._service.engine.store.identity, criteria.hub, call.method, token)
+        after = page_tokens.read(self._store_id(), criteria.hub, call.method, token)
         return await self._queries.page(criteria, order, after, min(size, LARGEST_PAGE) if size > 0 else DEFAULT_PAGE)
+
+    def _store_id(self) -> str:
+        """Return what tokens hold for: they outlive the restore of a backup."""
+        return store_id(self._service.engine.store.identity)
 
     def _token(self, call: Call, order: Order, page: Page, sent: int) -> str | None:
         """Return the token for what comes behind what is sent of a page; None when nothing does."""
         cursor = page.next if sent == len(page.found) else mark_of(page.found[sent - 1], order)
         if cursor is None:
             return None
-        return page_tokens.issue(self._service.engine.store.identity, hub_of(call), call.method, cursor)
+        return page_tokens.issue(self._store_id(), hub_of(call), call.method, cursor)
 
     # ------------------------------------------------------------ ends
 

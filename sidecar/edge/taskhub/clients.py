@@ -177,18 +177,20 @@ def _start_of(request: pb.CreateInstanceRequest, identity: Identity, app: str, *
         scheduled = events.micros(request.scheduled_start)
         started.scheduled_start.CopyFrom(request.scheduled_start)
     unique = any(wire.unknown(request, _UNIQUE, wire.INTEGER))
-    return Start(identity, started, scheduled, unique=unique, **_reuse(request.reuse_policy, older))
+    return Start(identity, started, scheduled, unique=unique, **_reuse(request, older))
 
 
-def _reuse(policy: pb.IdReusePolicy, older: bool) -> dict[str, Any]:
-    """Return what a reuse policy means, of either generation.
+def _reuse(request: pb.CreateInstanceRequest, older: bool) -> dict[str, Any]:
+    """Return what the reuse policy of a start means, of either generation.
 
     The older one says what becomes of an instance in a listed status: a start fails, is ignored, or ends it first. In
-    another status it is as without a policy. The newer one lists the statuses that are replaced, and no others are.
+    another status it is as without a policy. The newer one lists the statuses that are replaced, and no others are:
+    one that lists none (Microsoft's Python 1.12 and JavaScript send it) says that an ID is never used again.
     The action "fail" is 0, which no SDK writes: only who sends a policy without an action tells the two apart.
     """
+    policy = request.reuse_policy
     listed = frozenset(policy.replaceable_status)
     if older or policy.HasField("action"):
         fails = policy.action not in (_IGNORE, _TERMINATE)
         return {} if fails else {"replaceable": listed, "ignore_existing": policy.action == _IGNORE, "or_ended": True}
-    return {"replaceable": listed} if listed else {}
+    return {"replaceable": listed} if request.HasField("reuse_policy") else {}

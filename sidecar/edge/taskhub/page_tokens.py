@@ -1,7 +1,8 @@
 """Continuation tokens: where a list goes on. Pure.
 
-A token holds for one call of one hub of one store. It names a place, not a page: whatever comes and goes meanwhile,
-the list goes on behind it. It is never "0" and never the same twice in a list: one SDK takes either for the end.
+A token holds for one call of one hub of one store, also after a backup of that was restored. It names a place, not a
+page: whatever comes and goes meanwhile, the list goes on behind it. It is never "0" and never the same twice in a list:
+one SDK takes either for the end.
 """
 
 import hmac

@@ -18,7 +18,7 @@ from sidecar.store.protocol import Copied, CopyError, UnavailableError
 from sidecar.store.sqlite.connection import File
 
 FOLDER = "backups"
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
 def name_of(path: Path, now: int) -> str:

@@ -3,6 +3,7 @@
 Runs on the connection's thread, but for the lock.
 """
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator
 from importlib import resources
@@ -20,6 +21,7 @@ log = structlog.get_logger(__name__)
 _FIXED = ((3, 51, 3), (3, 44, 6), (3, 50, 7))
 _PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "mmap_size": 0, "busy_timeout": 5000}
 _APPLICATION_ID = 0x53694361
+_LONGEST_NAME = 129  # characters: a file name has at most 255, and those of copies have more in them
 _CHECKED_BYTES = 64 * 1024 * 1024  # a larger file is not read through at the start, which takes under a second
 _RESTORE = "stop the sidecar, look with `sidecar store check`, put a backup back with `sidecar store restore`"
 _ADVICE = {
@@ -168,8 +170,11 @@ def warn_if_affected() -> None:
 
 
 def path_of(me: AppIdentity, directory: Path) -> Path:
-    """Return where the database of an app is."""
-    return directory / f"{me.namespace}.{me.app}.db"
+    """Return where the database of an app is. Long names are cut, with a hash, so that names of copies fit too."""
+    name = f"{me.namespace}.{me.app}"
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[: _LONGEST_NAME - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return directory / f"{name}.db"
 
 
 def lock(path: Path, me: AppIdentity) -> FileLock:

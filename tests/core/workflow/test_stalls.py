@@ -99,7 +99,9 @@ def test_the_patches_of_the_history_are_the_first_that_the_code_goes_through(
     stall(flow, end(), **version(*current, name="v1"))
     assert flow.instance.status is Status.STALLED
     why = pb.ExecutionStalled.FromString(flow.instance.stall or b"")
-    assert why.description == f"Patch mismatch. History patches: [p1, p2], current patches: [{', '.join(current)}]."
+    assert (
+        why.description == f"Patch mismatch. History patches: [p1, p2], current patches: [{', '.join(current)}]. "
+    )  # Dapr's to the blank
     assert why.reason == 0
 
 

@@ -118,7 +118,7 @@ def test_an_activity_reaches_each_family_with_all_it_understands(
 ) -> None:
     request = pb.ActivityRequest(name=name, tags=tags, task_execution_id=execution, task_id=7)
     neutral = request.SerializeToString(deterministic=True)
-    item = dialects.encode_activity(family, ActivityItem(neutral, "a.1.1"))
+    item = dialects.encode_activity(family, ActivityItem(neutral, "a.1.1", "0" * 32))
     sent = pb.ActivityRequest.FromString(wire.field(item, 2) or b"")
     assert (sent.name, sent.task_id) == (name, 7)
     if family is dialects.MICROSOFT:

@@ -3,6 +3,7 @@
 import uuid
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events
 from sidecar.core.errors import MalformedError
@@ -88,7 +89,7 @@ def test_an_event_that_has_nothing_of_one_family_is_sent_as_it_is_stored(family:
 
 def test_an_activity_has_tags_or_the_execution_id_where_its_family_looks() -> None:
     request = pb.ActivityRequest(name="n", task_id=0, tags={"b": "2", "a": "1"}, task_execution_id="id-1")
-    item = ActivityItem(request.SerializeToString(), "a.1.1")
+    item = ActivityItem(request.SerializeToString(), "a.1.1", "0" * 32)
     slots = {}
     for family in ALL:
         found = fields(dialects.encode_activity(family, item))
@@ -102,6 +103,45 @@ def test_an_activity_has_tags_or_the_execution_id_where_its_family_looks() -> No
         (b"a", b"1"),
         (b"b", b"2"),
     ]
+
+
+TRACE_ID, PARENT, SPAN, NEXT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "1" * 16 + "2" * 16, "3" * 32
+
+
+def context_of(family: Family, given: pb.TraceContext | None, span: str = SPAN) -> pb.TraceContext | None:
+    """The trace context that an activity has in its item."""
+    request = pb.ActivityRequest(name="n", parent_trace_context=given).SerializeToString()
+    found = fields(dialects.encode_activity(family, ActivityItem(request, "t", span)))
+    sent = pb.ActivityRequest.FromString(found[2][0])
+    return sent.parent_trace_context if sent.HasField("parent_trace_context") else None
+
+
+@pytest.mark.parametrize("family", [DAPR, dialects.DAPR_DETACHING])
+def test_each_delivery_of_an_activity_has_a_span_of_its_own_for_dapr(family: Family) -> None:
+    """E.16: in the trace of the workflow, as its state of the trace; .NET opens no span without a context."""
+    state = StringValue(value="a=b")
+    given = pb.TraceContext(trace_parent=f"00-{TRACE_ID}-{PARENT}-00", span_id=PARENT, trace_state=state)
+    own = SPAN[16:]
+    assert context_of(family, given) == pb.TraceContext(
+        trace_parent=f"00-{TRACE_ID}-{own}-00", span_id=own, trace_state=state
+    )
+    assert context_of(family, given, NEXT).span_id == NEXT[16:]
+    assert context_of(family, None) == pb.TraceContext(trace_parent=f"00-{SPAN}-{own}-01", span_id=own)
+
+
+@pytest.mark.parametrize(
+    ("given", "trace"), [(TRACE_ID, TRACE_ID), ("", SPAN), ("nonsense", SPAN), (f"00-{TRACE_ID}-x", SPAN)]
+)
+def test_a_context_that_is_none_makes_a_trace_of_its_own_or_is_the_id_of_one(given: str, trace: str) -> None:
+    """E.12: Go's clients send the ID of a trace alone."""
+    found = context_of(DAPR, pb.TraceContext(trace_parent=given))
+    assert found.trace_parent == f"00-{trace}-{SPAN[16:]}-01"
+
+
+@pytest.mark.parametrize("family", [NEUTRAL, MICROSOFT])
+def test_an_activity_keeps_the_context_that_its_worker_gave_where_workers_make_the_span(family: Family) -> None:
+    given = pb.TraceContext(trace_parent=f"00-{TRACE_ID}-{PARENT}-01", span_id=PARENT)
+    assert (context_of(family, given), context_of(family, None)) == (given, None)
 
 
 def test_the_past_is_framed_once_an_event_for_each_family() -> None:
@@ -563,7 +603,7 @@ def test_the_history_of_callers_is_where_one_family_looks_for_it_and_nowhere_for
 
     def of_activity(family: dialects.Family) -> list[bytes]:
         request = pb.ActivityRequest(name="x", lineage=given).SerializeToString()
-        return fields(fields(dialects.encode_activity(family, ActivityItem(request, "t")))[2][0]).get(8, [])
+        return fields(fields(dialects.encode_activity(family, ActivityItem(request, "t", "0" * 32)))[2][0]).get(8, [])
 
     for written in (of_turn, of_activity):
         (field,) = written(dialects.DAPR)

@@ -137,7 +137,7 @@ def test_what_is_no_array_of_one_keeps_its_brackets(text: str) -> None:
 @families
 def test_all_else_of_a_request_stays(family: Family) -> None:
     def sent(form: InputForm) -> pb.ActivityRequest:
-        found = fields(dialects.encode_activity(family, ActivityItem(request("[1]", BARE), "a.1.1"), form))
+        found = fields(dialects.encode_activity(family, ActivityItem(request("[1]", BARE), "a.1.1", "0" * 32), form))
         assert found[10] == [b"a.1.1"]
         return pb.ActivityRequest.FromString(found[2][0])
 

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events, model
+from sidecar.core.identity import AppIdentity
 from sidecar.edge.dialects import DAPR, MICROSOFT, NEUTRAL, client_family, wire
 from sidecar.edge.taskhub import page_tokens, views
 from sidecar.edge.taskhub.bulk import DEFAULT_PAGE, LARGEST_PAGE
@@ -18,6 +19,7 @@ from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.clients import InstanceView
 from sidecar.services.purge import Purging
 from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order
+from sidecar.store.sqlite import restore, schema
 from tests.inprocess.sidecars import SERVICE, Node
 from tests.inprocess.world import COMPLETED, TERMINATED, end
 from tests.store.builders import instance
@@ -256,6 +258,32 @@ async def test_daprs_list_has_everything_and_no_token_at_the_end(node: Node) -> 
     assert found == [["i0001", "i0003"], ["i0004", "r"]]
     page = pb.ListAllResponse.FromString(await node.call("ListInstanceIDs", pb.ListAllRequest(page_size=2**32 - 1)))
     assert len(page.instance_ids) == 4
+
+
+async def test_daprs_list_pages_by_as_many_as_its_own_unless_it_is_asked_for_fewer(node: Node) -> None:
+    """E.15."""
+    await stored(node, *(ended(key) for key in range(1, 1_024 + 50)))
+    page = pb.ListAllResponse.FromString(await node.call("ListInstanceIDs"))
+    assert len(page.instance_ids) == 1_024
+    rest = pb.ListAllRequest(page_size=2**31, continuation_token=page.continuation_token)
+    assert len(pb.ListAllResponse.FromString(await node.call("ListInstanceIDs", rest)).instance_ids) == 49
+
+
+async def test_a_list_goes_on_after_a_restore(tmp_path: Path) -> None:
+    """Exports keep the key of the last page for long: a restore that makes it void would end them for ever."""
+    node = await Node.start("orders", tmp_path)
+    await stored(node, *(ended(key) for key in range(1, 4)))
+    request = pb.ListEndedRequest(page_size=2, status=[COMPLETED])
+    first = pb.ListEndedResponse.FromString(await node.call("ListInstanceIds", request))
+    await node.stop()
+    me, folder = AppIdentity("default", "orders"), tmp_path / "orders"
+    made = restore.backup(schema.path_of(me, folder), "copy.db", 1)
+    restore.restore(me, folder, Path(made.path), 2)
+    node = await Node.start("orders", tmp_path)
+    request.last_instance_key.value = first.last_instance_key.value
+    after = pb.ListEndedResponse.FromString(await node.call("ListInstanceIds", request))
+    assert (list(first.instance_ids), list(after.instance_ids)) == (["i0001", "i0002"], ["i0003"])
+    await node.stop()
 
 
 # ---------------------------------------------------------------- purge

@@ -305,8 +305,6 @@ async function raising(id) {
 scenarios.missing = async () => {
   const id = newId("missing");
   equal(await client.getWorkflowState(id, true), undefined, "get");
-  equal(await client.waitForWorkflowStart(id), undefined, "wait for the start");
-  equal(await client.waitForWorkflowCompletion(id), undefined, "wait for completion");
   equal((await raising(id)).code, grpcStatus.NOT_FOUND, "code of raise");
   for (const [what, call] of Object.entries({
     suspend: () => client.suspendWorkflow(id),

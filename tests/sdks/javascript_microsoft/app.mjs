@@ -396,8 +396,6 @@ scenarios.reuse = async () => {
 scenarios.missing = async () => {
   const id = newId("missing");
   equal(await client.getOrchestrationState(id), undefined, "get");
-  equal(await client.waitForOrchestrationStart(id), undefined, "wait for the start");
-  equal(await client.waitForOrchestrationCompletion(id), undefined, "wait for completion");
   for (const [what, call] of Object.entries({
     raise: () => client.raiseOrchestrationEvent(id, "event"),
     suspend: () => client.suspendOrchestration(id),

@@ -231,8 +231,9 @@ class Basics:
     def missing(self) -> None:
         nobody, client = new_id("nobody"), self.client
         same(client.get_workflow_state(nobody), None, "get")
-        same(client.wait_for_workflow_start(nobody, timeout_in_seconds=5), None, "wait for the start")
-        same(client.wait_for_workflow_completion(nobody, timeout_in_seconds=5), None, "wait for the end")
+        for wait in (client.wait_for_workflow_start, client.wait_for_workflow_completion):
+            with raises(TimeoutError, "a wait for what may still come"):
+                wait(nobody, timeout_in_seconds=1)
         calls = {
             "raise": lambda: client.raise_workflow_event(nobody, "go"),
             "pause": lambda: client.pause_workflow(nobody),

@@ -224,8 +224,9 @@ class Basics:
     def missing(self) -> None:
         nobody, client = new_id("nobody"), self.client
         same(client.get_orchestration_state(nobody), None, "get")
-        same(client.wait_for_orchestration_start(nobody, timeout=5), None, "wait for the start")
-        same(client.wait_for_orchestration_completion(nobody, timeout=5), None, "wait for the end")
+        for wait in (client.wait_for_orchestration_start, client.wait_for_orchestration_completion):
+            with raises(TimeoutError, "a wait for what may still come"):
+                wait(nobody, timeout=1)
         calls = {
             "raise": lambda: client.raise_orchestration_event(nobody, "go"),
             "suspend": lambda: client.suspend_orchestration(nobody),

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from sidecar.core.identity import AppIdentity
 from sidecar.core.model import CallKind, Changes, Kind
+from sidecar.core.names import MAX_ID_LENGTH
 from sidecar.store.protocol import CopyError
 from sidecar.store.sqlite import check, restore, schema
 from sidecar.store.sqlite.backup import Backups
@@ -95,7 +96,7 @@ async def test_commits_and_reads_go_on_while_a_large_store_is_copied_and_the_cop
     assert await record_is_whole(store, number - 1)
 
 
-@pytest.mark.parametrize("name", ["../out.db", "/tmp/out.db", ".hidden", "a/b.db", "a\nb", "x" * 101, "ä.db"])
+@pytest.mark.parametrize("name", ["../out.db", "/tmp/out.db", ".hidden", "a/b.db", "a\nb", "x" * 201, "ä.db"])
 async def test_a_backup_goes_nowhere_but_into_its_folder(store: Sqlite, tmp_path: Path, name: str) -> None:
     before = set(tmp_path.parent.rglob("*.db"))
     with pytest.raises(CopyError, match="not a name of a file"):
@@ -181,6 +182,23 @@ async def test_a_store_that_is_open_is_left_to_the_sidecar(store: Sqlite, tmp_pa
     ):
         with pytest.raises(restore.RunningError):
             work()
+
+
+async def test_the_longest_names_make_files_that_can_be_copied_and_restored(tmp_path: Path) -> None:
+    """A file name has 255 bytes at most, and those of copies are longer than that of the store."""
+    longest = AppIdentity("n" * MAX_ID_LENGTH, "a" * MAX_ID_LENGTH)
+    alike = AppIdentity("n" * MAX_ID_LENGTH, "a" * (MAX_ID_LENGTH - 1) + "b")
+    path = schema.path_of(longest, tmp_path)
+    assert path != schema.path_of(alike, tmp_path)
+    assert schema.path_of(AppIdentity("n" * 64, "a" * 64), tmp_path).name == f"{'n' * 64}.{'a' * 64}.db"
+    for _ in range(2):
+        store = await open_store(longest, tmp_path, "fresh")
+        await store.close()
+        made = restore.backup(path, "", NOW)
+        assert restore.restore(longest, tmp_path, Path(made.path), NOW) is not None
+        Path(made.path).unlink()
+        for kept in tmp_path.glob("*.replaced"):
+            kept.unlink()
 
 
 async def test_the_old_store_is_kept_with_all_that_was_in_it(closed: Path, tmp_path: Path) -> None:
