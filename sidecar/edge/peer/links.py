@@ -13,9 +13,9 @@ from sidecar.actors.tasks import kept_up
 from sidecar.core.errors import MalformedError
 from sidecar.core.ids import PeerId
 from sidecar.edge.peer.forward import Served
-from sidecar.edge.peer.handshake import check_hello, hello, read_hello
+from sidecar.edge.peer.handshake import Hellos, check_hello, hello, read_hello
 from sidecar.edge.peer.link import METHOD, Incoming, PeerLink, Wire
-from sidecar.edge.transport.ports import Call, Channel, Closed, Outflow, Refused, StatusCode
+from sidecar.edge.transport.ports import Call, Channel, Closed, Outflow, PeerNames, Refused, StatusCode
 from sidecar.peers.directory import Directory
 from sidecar.peers.outbox import LONGEST_PAUSE, SHORTEST_PAUSE
 from sidecar.schema import peer_pb2 as pb
@@ -27,7 +27,7 @@ KNOCK_PAUSE = 0.5  # seconds between two attempts, however many callers ask for 
 _STARTS = 16  # of an app that are remembered
 MOST_LINKS = 16  # with one app: it needs one or two, and those that have broken are found out in seconds
 LOOK_SECONDS = 5.0  # how often the directory is asked for apps that are new
-Proof = Callable[[tuple[str, ...], str, str], bool]  # names of a certificate, namespace, app ID
+Proof = Callable[[PeerNames, str], frozenset[str]]  # which apps of a namespace the names in a certificate are those of
 log = structlog.get_logger(__name__)
 
 
@@ -65,7 +65,7 @@ class Peers:
         receives: int,
         proves: Proof | None = None,
     ) -> None:
-        """`proves` says whether the names of a certificate are those of an app; None: links are not encrypted.
+        """`proves` says whose certificate a peer has; None: links are not encrypted.
 
         `receives` is how many bytes the largest frame has that can be received here.
         """
@@ -85,6 +85,7 @@ class Peers:
         self._process = messages.engine.clock.new_id()
         self._starts: dict[PeerId, deque[str]] = {}  # the processes that each app's sidecar was, oldest first
         self._looking: asyncio.Task[None] | None = None
+        self._hellos = Hellos(messages.engine.me.namespace)
 
     def link(self, namespace: str, app: str) -> PeerLink | None:
         """See `outbox.LinkFinder`. An app that is asked for, and has an address, is dialled."""
@@ -274,11 +275,13 @@ class Peers:
 
     async def accept(self, call: Call, requests: AsyncIterator[bytes], out: Outflow) -> None:
         """Serve a link that another sidecar opened."""
+        proved = None if self._proves is None else self._proves(call.identity, self._me.namespace)
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
-                greeting = read_hello(await anext(requests, None))
+                with self._hellos.reading(call, proved):
+                    greeting = read_hello(await anext(requests, None))
             check_hello(self._me, greeting, None)
-            if self._proves is not None and not self._proves(call.identity, greeting.namespace, greeting.app_id):
+            if proved is not None and greeting.app_id not in proved:
                 raise MalformedError(f"the certificate is not that of app '{greeting.app_id}'")
             self._admit(greeting)
         except TimeoutError:
