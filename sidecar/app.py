@@ -135,7 +135,7 @@ class Sidecar:
             workers=workers,
             peers=self._peers(),
             ready=self.ready(),
-        ) | takers.shown(self.dispatch.pool)
+        ) | {**takers.shown(self.dispatch.pool), "largeHistories": self.dispatch.turns.large.shown()}
 
     def _peers(self) -> list[dict[str, object]]:
         """Return how it goes with each other app: those that are known, and those that something waits for."""
