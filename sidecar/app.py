@@ -143,7 +143,11 @@ class Sidecar:
             workers=workers,
             peers=self._peers(),
             ready=self.ready(),
-        ) | {"files": [file.shown() for file in self._files], **takers.shown(self.dispatch.pool)}
+        ) | {
+            "files": [file.shown() for file in self._files],
+            **takers.shown(self.dispatch.pool),
+            "largeHistories": self.dispatch.turns.large.shown(),
+        }
 
     def _peers(self) -> list[dict[str, object]]:
         """Return how it goes with each other app: those that are known, and those that something waits for."""

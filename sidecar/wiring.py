@@ -16,6 +16,7 @@ from sidecar.core.ids import Ids, PeerId
 from sidecar.core.policy import Policy
 from sidecar.edge.admin import inspection
 from sidecar.edge.admin.inspection import Admin
+from sidecar.edge.dialects import Limits
 from sidecar.edge.peer.forward import ROUTER_FIELDS, Forwarder, Served
 from sidecar.edge.peer.links import Peers, Proof
 from sidecar.edge.peer.trees import LOOK, PeerTrees
@@ -97,7 +98,8 @@ def assemble(
     )
     forwarder = Forwarder(engine, links.peers, unknown_app_fails)
     memory = Memory(settings.memory_limit, dispatch.relieve)
-    taskhub = TaskHub(served_by, Streams(dispatch, settings.max_message_bytes), forwarder, memory, settings)
+    streams = Streams(dispatch, Limits(settings.max_message_bytes, settings.worker_receive_bytes))
+    taskhub = TaskHub(served_by, streams, forwarder, memory, settings)
     admin = Admin(Inspection(served_by.clients, dispatch, outbox), forwarder)
     trees.elsewhere = peer_trees = PeerTrees(forwarder, trees)
     served.methods = {name: method for name, method in taskhub.calls().items() if name in ROUTER_FIELDS}

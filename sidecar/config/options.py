@@ -106,6 +106,12 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("max_message_bytes", amounts.size, "SIZE", "Largest gRPC message: bytes, or such as 64MiB."),
     Option(
+        "worker_receive_bytes",
+        amounts.size,
+        "SIZE",
+        "Largest message that workers receive, where neither they nor their SDK say it.",
+    ),
+    Option(
         "memory_limit",
         amounts.memory,
         "SIZE",

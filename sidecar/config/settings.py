@@ -70,6 +70,7 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reuse: Literal["terminal", "never"] = "terminal"
     max_message_bytes: int = 64 * 2**20
+    worker_receive_bytes: int = 4 * 2**20
     memory_limit: int | None = None  # that of the control group
     max_connections: int = 2_000
     max_calls: int = 10_000

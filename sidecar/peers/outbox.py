@@ -103,6 +103,14 @@ class PeerQueue:
         self.pending[reminder.id] = reminder
         self.wake.set()
 
+    def note(self, error: str) -> None:
+        """Keep why the app does not take what waits for it, "" if it does; say so when that changes."""
+        if error and error != self.error:
+            namespace, app = self.peer
+            waiting = len(self.pending)
+            log.warning("messages for an app wait", app=app, namespace=namespace, error=error, waiting=waiting)
+        self.error = error
+
 
 class Outbox:
     """The queues of all peers. Implements `dispatch.Outgoing`."""
@@ -244,17 +252,8 @@ class Outbox:
     def _failed(self, queue: PeerQueue, error: str) -> float:
         queue.failures += 1
         pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(queue.failures, 10))
-        self._note(queue, error)
+        queue.note(error)
         return self.engine.clock.jitter(pause)
-
-    def _note(self, queue: PeerQueue, error: str) -> None:
-        """Keep why an app does not take what waits for it, "" if it does; say so when that changes."""
-        if error and error != queue.error:
-            namespace, app = queue.peer[0], queue.peer[1]
-            log.warning(
-                "messages for an app wait", app=app, namespace=namespace, error=error, waiting=len(queue.pending)
-            )
-        queue.error = error
 
     # ------------------------------------------------------------ sending
 
@@ -304,7 +303,7 @@ class Outbox:
                 self._done(queue, delivered.reminder)
         queue.blocked = {lane: until for lane, until in queue.blocked.items() if until > now}
         refused = [reply.text for _, reply in answered if reply.outcome is Outcome.UNAVAILABLE]
-        self._note(queue, refused[0] if refused else queue.error if queue.blocked else "")
+        queue.note(refused[0] if refused else queue.error if queue.blocked else "")
 
     def _done(self, queue: PeerQueue, reminder_id: int) -> None:
         queue.pending.pop(reminder_id, None)

@@ -22,6 +22,7 @@ from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Store
 from sidecar.work.answer_chunks import AnswerChunks
 from sidecar.work.history_cache import HistoryCache
+from sidecar.work.large_histories import LargeHistories
 from sidecar.work.leases import ActorLeases, Lease
 from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import Group
@@ -71,6 +72,7 @@ class TurnWork(ActorLeases[TurnLease]):
         super().__init__(engine, pool, pool.turns, entities=False, **options)
         self.pasts = HistoryCache()
         self.chunks = AnswerChunks()
+        self.large = LargeHistories(pool)
 
     # ------------------------------------------------------------ waiting
 
@@ -114,6 +116,7 @@ class TurnWork(ActorLeases[TurnLease]):
             return
         lease.asks_for_history = asked
         item = _begin(lease, state, past, clock)
+        self.large.look(address, instance.execution, past.size, worker, self.group_of(instance))
         lease.deadline = clock.monotonic() + self._timeout
         self.out[address] = lease
         self.pasts.use(address, past)
@@ -171,6 +174,7 @@ class TurnWork(ActorLeases[TurnLease]):
             if instance is not None and instance.execution != turn.execution:
                 self.refusals.forget(actor.address)
         self.pasts.committed(actor.address, changes, turn)
+        self.large.committed(actor.address, changes)
 
     def loaded(self, actor: Actor) -> None:
         """An instance was read anew: the turn that an answer has claimed is closed as before, or counts no more."""
@@ -237,16 +241,7 @@ def _begin(lease: TurnLease, state: State, past: Past, clock: Clock) -> TurnItem
         turn = lease.turn = turns.begin(state, now, turn.token, fits - 1)
         item = replace(item, new=turn.events)
     state.tail = turns.after(state, turn)
-    if _outgrows(past, known, worker.max_bytes):
-        text = "history is larger than its worker could receive anew: without this worker the workflow would stall"
-        log.warning(text, instance=instance.id, worker=worker.name, bytes=past.size, limit=worker.max_bytes)
     return item
-
-
-def _outgrows(past: Past, known: int, limit: int) -> bool:
-    """Whether a past of which a worker has kept `known` events has only now become larger than `limit` bytes."""
-    kept = past.size - sum(map(len, past.events[known:]))
-    return known > 0 and kept <= limit < past.size
 
 
 async def _read_past(store: Store, pasts: HistoryCache, instance: Instance) -> None:

@@ -129,9 +129,9 @@ def worker(data: bytes) -> None:
     call = called("GetWorkItems", head)
     try:
         asked = pb.GetWorkItemsRequest.FromString(body)
-    except DecodeError:
+        profile = dialects.detect(call.metadata, asked, dialects.Limits(1 << 26))
+    except (DecodeError, MalformedError):
         return
-    profile = dialects.detect(call.metadata, asked, 1 << 26)
     may_rewind = dialects.may_rewind(call.metadata, asked)
     stream = WorkerStream(profile, Mock(), may_rewind=may_rewind, input_form=inputs.form_of(call.metadata))
     made = _worker("worker", call, asked, stream)

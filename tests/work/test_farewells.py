@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sidecar.core.attempts import NONE
+from sidecar.edge.dialects import Limits
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.transport.ports import Call
 from sidecar.schema import taskhub_pb2 as pb
@@ -147,7 +148,7 @@ class Process:
 
 @pytest.fixture
 def streams(world: World) -> Streams:
-    return Streams(world.dispatch, 1 << 22)
+    return Streams(world.dispatch, Limits(1 << 22))
 
 
 async def test_a_worker_that_ends_its_stream_on_a_living_connection_has_said_goodbye(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from sidecar.core.errors import MalformedError
 from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, fitting
 from sidecar.edge.dialects import dapr, inputs, microsoft, older_entities, wire
 from sidecar.edge.dialects.inputs import InputForm
@@ -20,6 +21,9 @@ _PAST, _NEW, _TRACE, _CACHED = 3, 4, 8, 9  # fields of the request that a turn i
 _STREAMED = wire.integer(6, 1)
 _MICROSOFT_STREAMING = 1
 _HEADROOM = 64 * 1024  # for what is around the events of an item, or the entries of an answer; less of a small message
+RECEIVES = "max-receive-bytes"  # metadata of a worker: how large a message it receives
+_LEAST = 64 * 1024
+_LONGEST_NUMBER = 12  # digits
 _LENGTHS = 16  # bytes that the lengths in an item, and the time in it, may take more than in an empty one
 _LONGER = 8  # no family's form of an event is so many times as long as the neutral one
 
@@ -123,25 +127,49 @@ def means_older_reuse(metadata: Mapping[str, str | bytes]) -> bool:
     return str(metadata.get("user-agent", "")).startswith(("grpc-go/", "dapr-sdk-go/"))
 
 
-def detect(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest, limit: int) -> Profile:
+class Limits(NamedTuple):
+    """Bytes of the largest message that this sidecar sends, and that workers receive which do not say it themselves."""
+
+    largest: int
+    of_workers: int = SMALL_LIMIT
+
+    def of(self, metadata: Mapping[str, str | bytes]) -> tuple[int, int]:
+        """Return how many bytes an item may have for a worker whose SDK sets a limit, and for one whose SDK sets none.
+
+        Raises:
+            MalformedError: the worker says that it receives what is no number of bytes.
+        """
+        told = metadata.get(RECEIVES)
+        if told is None:
+            return room_in(min(self.of_workers, self.largest)), room_in(self.largest)
+        text = told if isinstance(told, str) else ""
+        if not (text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER and int(text) >= _LEAST):
+            raise MalformedError(f"{RECEIVES}: {told[:80]!r} is no number of bytes from {_LEAST}")
+        room = room_in(min(int(text), self.largest))
+        return room, room
+
+
+def detect(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest, limits: Limits) -> Profile:
     """Tell the family of a worker and its limits from its first call.
 
-    `limit` is this sidecar's own limit for messages. A worker that cannot be told gets neutral items, and may be
-    known better from its first answer.
+    A worker that cannot be told gets neutral items, and may be known better from its first answer.
+
+    Raises:
+        MalformedError: it says of itself what cannot be.
     """
     agent = str(metadata.get("user-agent", ""))
-    small = room_in(min(SMALL_LIMIT, limit))
+    small, large = limits.of(metadata)
     streams = _MICROSOFT_STREAMING in request.microsoft_capabilities
     if "taskhub" in metadata or str(metadata.get("x-user-agent", "")).startswith("durabletask-"):
         return Profile(MICROSOFT, 4, 100, small, streams_history=streams)
     if request.dapr_capabilities:
         pings = _DAPR_PINGS in request.dapr_capabilities
         keeps = _DAPR_HISTORY in request.dapr_capabilities
-        return Profile(DAPR, 6 if pings else 0, 200, room_in(limit) if pings else small, keeps)
+        return Profile(DAPR, 6 if pings else 0, 200, large if pings else small, keeps)
     if "dapr-js-sdk/workflow" in agent or "durabletask-js" in agent:
-        return Profile(NEUTRAL, 0, 100, room_in(limit), ends_with_ok="dapr-js-sdk/workflow" in agent)
+        return Profile(NEUTRAL, 0, 100, large, ends_with_ok="dapr-js-sdk/workflow" in agent)
     if any(name in agent for name in ("dapr-sdk-java/", "dapr-sdk-dotnet/", "dapr-sdk-go/", "dapr-durabletask/")):
-        return Profile(DAPR, 0, 100, room_in(limit) if "dotnet" in agent else small)
+        return Profile(DAPR, 0, 100, large if "dotnet" in agent else small)
     known = request.HasField("filters") or request.worker_instance_id or set(request.microsoft_capabilities) & {2, 3}
     if known or request.max_entities:
         return Profile(MICROSOFT, 4, 100, small, streams_history=streams)

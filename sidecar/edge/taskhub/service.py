@@ -9,6 +9,7 @@ import asyncio
 import structlog
 
 from sidecar.config.settings import Settings
+from sidecar.core.errors import MalformedError
 from sidecar.edge.peer.forward import Forwarder
 from sidecar.edge.rpc import Methods, guarded
 from sidecar.edge.taskhub.bulk import Many
@@ -111,6 +112,8 @@ def _guarded_stream(method: StreamHandler) -> StreamHandler:
     async def serve(call: Call, body: bytes, out: Outflow) -> None:
         try:
             await method(call, body, out)
+        except MalformedError as error:
+            raise Refused(StatusCode.INVALID_ARGUMENT, str(error)) from error
         except UnavailableError as error:
             raise Refused(StatusCode.UNAVAILABLE, f"the store is not available: {error}") from error
 

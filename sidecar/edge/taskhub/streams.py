@@ -99,9 +99,9 @@ class WorkerStream:
 class Streams:
     """All streams of one sidecar."""
 
-    def __init__(self, dispatch: Dispatch, most_bytes: int) -> None:
+    def __init__(self, dispatch: Dispatch, limits: dialects.Limits) -> None:
         self._dispatch = dispatch
-        self._most_bytes = most_bytes
+        self._limits = limits
         self._numbers = itertools.count(1)
         self._by_peer: dict[str, list[WorkerStream]] = {}
         self._last: list[WorkerStream] = []  # the one that ended last
@@ -151,8 +151,9 @@ class Streams:
 
         Raises:
             Refused: the sidecar closes; others come back at once after an error.
+            MalformedError: the worker says of itself what cannot be.
         """
-        profile = dialects.detect(call.metadata, request, self._most_bytes)
+        profile = dialects.detect(call.metadata, request, self._limits)
         may_rewind = dialects.may_rewind(call.metadata, request)
         stream = WorkerStream(profile, out, may_rewind=may_rewind, input_form=inputs.form_of(call.metadata))
         worker = _worker(f"worker {next(self._numbers)}", call, request, stream)

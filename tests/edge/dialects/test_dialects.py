@@ -9,7 +9,7 @@ from sidecar.core import events
 from sidecar.core.errors import MalformedError
 from sidecar.core.work_items import ActivityItem, EntityItem, Past, TurnItem
 from sidecar.edge import dialects
-from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, NEUTRAL, Family, completion, wire
+from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, NEUTRAL, Family, Limits, completion, wire
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.sidecars import fields
 
@@ -246,7 +246,7 @@ def request_of(text: str) -> pb.GetWorkItemsRequest:
 def test_a_worker_is_told_by_its_user_agent_and_its_request(
     agent: str, body: str, expected: tuple[Family, int, int], large: bool
 ) -> None:
-    profile = dialects.detect({"user-agent": agent}, request_of(body), 64 * MIB)
+    profile = dialects.detect({"user-agent": agent}, request_of(body), Limits(64 * MIB))
     assert (profile.family, profile.ping, profile.in_flight) == expected
     assert (profile.max_bytes > 60 * MIB) == large
     assert profile.max_bytes < (64 if large else 4) * MIB
@@ -274,23 +274,43 @@ def test_a_worker_is_told_by_its_user_agent_and_its_request(
 def test_entities_go_to_workers_that_say_or_show_that_they_take_them(agent: str, body: str, expected: int) -> None:
     """E.10, D.2: f3 of .NET and Java; Python and JavaScript of Microsoft always; nothing of Dapr."""
     metadata, request = {"user-agent": agent}, request_of(body)
-    profile = dialects.detect(metadata, request, 64 * MIB)
+    profile = dialects.detect(metadata, request, Limits(64 * MIB))
     assert dialects.entities_at_once(metadata, request, profile) == expected
 
 
 @pytest.mark.parametrize("metadata", [{"taskhub": "default"}, {"x-user-agent": "durabletask-python/1.12"}])
 def test_a_task_hub_or_its_own_user_agent_tells_a_microsoft_worker(metadata: dict[str, str | bytes]) -> None:
-    assert dialects.detect(metadata, request_of("08c80110c801"), 64 * MIB).family is MICROSOFT
+    assert dialects.detect(metadata, request_of("08c80110c801"), Limits(64 * MIB)).family is MICROSOFT
 
 
 def test_a_worker_gets_nothing_larger_than_the_sidecar_takes() -> None:
     for body in ("", "22020302", "08c80110c801"):
-        assert dialects.detect({}, request_of(body), MIB).max_bytes <= MIB
+        assert dialects.detect({}, request_of(body), Limits(MIB)).max_bytes <= MIB
+
+
+@pytest.mark.parametrize("agent", ["grpc-go/1.70", "durabletask-js grpc-node-js/1.12", "dapr-sdk-java/v1.17"])
+def test_a_worker_that_says_how_much_it_receives_is_believed_up_to_the_sidecars_own_limit(agent: str) -> None:
+    def most(told: str, limits: Limits) -> int:
+        return dialects.detect({"user-agent": agent, "max-receive-bytes": told}, request_of(""), limits).max_bytes
+
+    assert 15 * MIB < most(str(16 * MIB), Limits(64 * MIB)) < 16 * MIB
+    assert most(str(16 * MIB), Limits(8 * MIB)) < 8 * MIB
+    assert 0 < most("65536", Limits(64 * MIB)) < 65536
+    for wrong in ("", "a lot", "1e9", "-1", "65535", "9" * 20, "\u0663" * 8):
+        with pytest.raises(MalformedError, match="max-receive-bytes"):
+            most(wrong, Limits(64 * MIB))
+
+
+def test_what_the_operator_says_of_workers_counts_where_an_sdk_sets_a_limit_by_itself() -> None:
+    limits = Limits(64 * MIB, 16 * MIB)
+    assert 15 * MIB < dialects.detect({"user-agent": "grpc-go/1.70"}, request_of(""), limits).max_bytes < 16 * MIB
+    unlimited = dialects.detect({"user-agent": "durabletask-js grpc-node-js/1.12"}, request_of(""), limits)
+    assert unlimited.max_bytes > 60 * MIB
 
 
 def test_a_ping_is_the_item_that_the_worker_knows() -> None:
     for body, expected in (("08c80110c801", b"\x22\x00"), ("22020302", b"\x32\x00")):
-        assert dialects.encode_ping(dialects.detect({}, request_of(body), MIB)) == expected
+        assert dialects.encode_ping(dialects.detect({}, request_of(body), Limits(MIB))) == expected
 
 
 # ---------------------------------------------------------------- completions

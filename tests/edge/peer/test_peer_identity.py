@@ -14,7 +14,7 @@ from sidecar.cli import dev_ca
 from sidecar.config.settings import StartError
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
-from sidecar.edge.peer import link
+from sidecar.edge.peer import handshake, link
 from sidecar.edge.security import certificates
 from sidecar.edge.security.certificates import Certificates, Files
 from sidecar.edge.transport.ports import Call, Closed, Handlers, Outflow, Refused, Tls

@@ -6,20 +6,32 @@ import (
 	"log"
 	"net"
 	"os"
+	"strconv"
 
 	"github.com/microsoft/durabletask-go/backend"
 	"github.com/microsoft/durabletask-go/client"
 	"github.com/microsoft/durabletask-go/task"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 
 	"tests.sdks/go_shared/stage"
 )
 
+// The largest message that this program receives, which it tells the sidecar: gRPC's own limit is 4 MiB.
+const mostBytes = 16 << 20
+
+func sayMostBytes(ctx context.Context, of *grpc.StreamDesc, connection *grpc.ClientConn, method string,
+	open grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
+	ctx = metadata.AppendToOutgoingContext(ctx, "max-receive-bytes", strconv.Itoa(mostBytes))
+	return open(ctx, of, connection, method, options...)
+}
+
 func main() {
 	ctx, stop := context.WithCancel(context.Background())
 	address := net.JoinHostPort(os.Getenv("SIDECAR_HOST"), os.Getenv("SIDECAR_PORT"))
-	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(mostBytes)), grpc.WithStreamInterceptor(sayMostBytes))
 	if err != nil {
 		log.Fatal(err)
 	}
