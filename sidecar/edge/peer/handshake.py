@@ -73,7 +73,7 @@ class Hellos:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
-        self._read: Counter[str] = Counter()
+        self.read: Counter[str] = Counter()
 
     @contextmanager
     def reading(self, call: Call, proved: frozenset[str] | None) -> Iterator[None]:
@@ -90,11 +90,11 @@ class Hellos:
             text = f"the certificate names no app of namespace '{self._namespace}' in this trust domain"
             log.warning("peer refused", peer=call.peer, error=text, names=[*call.identity.uris, *call.identity.dns])
             raise Refused(StatusCode.PERMISSION_DENIED, text)
-        if self._read[who] >= MOST_HELLOS:
+        if self.read[who] >= MOST_HELLOS:
             text = f"{MOST_HELLOS} links of app '{who}' begin already: try again in a moment"
             raise Refused(StatusCode.RESOURCE_EXHAUSTED, text)
-        self._read[who] += 1
+        self.read[who] += 1
         try:
             yield
         finally:
-            self._read[who] -= 1
+            self.read[who] -= 1

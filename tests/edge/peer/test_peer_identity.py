@@ -136,14 +136,14 @@ async def test_links_that_an_app_begins_at_once_are_limited_and_other_apps_are_l
     monkeypatch.setattr(handshake, "MOST_HELLOS", 2)
     ml = await start("ml")
     held = [asyncio.create_task(silent(ml, tls(certs, "evil"))) for _ in range(2)]
-    await until(lambda: ml.sidecar.peers._hellos["evil"] == 2)
+    await until(lambda: ml.sidecar.peers._hellos.read["evil"] == 2)
     with pytest.raises(Refused, match="RESOURCE_EXHAUSTED: 2 links of app 'evil' begin already"):
         await silent(ml, tls(certs, "evil"))
     answer = await introduce(ml, hello("orders"), tls(certs, "orders"))
     assert answer is not None
     assert answer.WhichOneof("frame") == "hello"
     await asyncio.gather(*held, return_exceptions=True)
-    await until(lambda: not ml.sidecar.peers._hellos["evil"])
+    await until(lambda: not ml.sidecar.peers._hellos.read["evil"])
 
 
 def certified(certs: Path, file: str, names: list[x509.GeneralName]) -> Tls:
