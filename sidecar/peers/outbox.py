@@ -250,10 +250,8 @@ class Outbox:
     def _note(self, queue: PeerQueue, error: str) -> None:
         """Keep why an app does not take what waits for it, "" if it does; say so when that changes."""
         if error and error != queue.error:
-            namespace, app = queue.peer[0], queue.peer[1]
-            log.warning(
-                "messages for an app wait", app=app, namespace=namespace, error=error, waiting=len(queue.pending)
-            )
+            (namespace, app), waiting = queue.peer, len(queue.pending)
+            log.warning("messages for an app wait", app=app, namespace=namespace, error=error, waiting=waiting)
         queue.error = error
 
     # ------------------------------------------------------------ sending

@@ -65,6 +65,7 @@ class WorkerAnswers:
     ) -> Reply:
         token = response.completion_token
         lease = self._turns.leased((_hub_of(token, hub), response.instance_id), token, peer)
+        lease = lease or await self._late(self._turns, token)
         if lease is None:
             return _answers_nothing("turn", peer, token)
         whole = self._joined(lease, response)
@@ -115,6 +116,7 @@ class WorkerAnswers:
     ) -> Reply:
         token = response.completion_token
         lease = self._turns.leased((_hub_of(token, hub), response.instance_id), token, peer)
+        lease = lease or await self._late(self._turns, token)
         if lease is None:
             return STALE
         self._turns.claim(lease)
@@ -175,9 +177,10 @@ class WorkerAnswers:
         return await self._to_its_end(self._complete_batch(peer, result, unknown))
 
     async def _complete_batch(self, peer: str, result: pb.EntityBatchResult, unknown: str | None) -> Reply:
-        lease = self._entities.leased(result.completion_token)
+        token = result.completion_token
+        lease = self._entities.leased(token) or await self._late(self._entities, token)
         if lease is None:
-            return _answers_nothing("operations of an entity", peer, result.completion_token)
+            return _answers_nothing("operations of an entity", peer, token)
         if self._handed_on(self._entities, lease, unknown, workers.of_entities):
             return STALE
         self._entities.claim(lease)
@@ -222,6 +225,10 @@ class WorkerAnswers:
             return False
         self._activities.give_back(reminder.id)
         return True
+
+    async def _late(self, work: ActorLeases[L], token: str) -> L | None:
+        """Return the lease of an answer that comes after it was taken back, if nothing contradicts it."""
+        return await held(self._engine, lambda: work.taken_up(token))
 
     async def _submit(self, address: Address, decide: Decide) -> Reply:
         return await held(self._engine, lambda: self._engine.submit(address, decide))

@@ -268,7 +268,8 @@ class ActivityWork:
         late = [] if limit is None else [lease for lease in self.leases.values() if now - lease.since > limit]
         for lease in late:
             log.warning("activity timed out", activity=lease.reminder.name, seconds=limit)
-            self.give_back(lease.reminder.id)
+            self._end(lease.reminder.id)
+            self._again(lease.reminder, _returned(lease.reminder, self._refusals, self._delivery_limit))
         if self._refusals.resume(self._pool.activities):
             self._pump()
 
@@ -295,10 +296,8 @@ def _returned(reminder: Reminder, refusals: Refusals[int], limit: DeliveryLimit)
     """Count that a worker has given an activity back, or left in good order; return the failure if all ever do that."""
     if not limit.is_futile(refusals.came_back(reminder.id)):
         return None
-    text = (
-        f"activity '{reminder.name}' was handed out {limit.most_returns} times, and each time its worker gave it back "
-    )
-    text += "or was stopped before it answered: find out why in what its workers log"
+    text = f"activity '{reminder.name}' was handed out {limit.most_returns} times, and each time its worker gave it "
+    text += "back, was stopped or took too long before it answered: find out why in what its workers log"
     log.warning("activity fails: no worker answers it", name=reminder.name, times=limit.most_returns)
     return _Failure("NeverAnswered", text)
 

@@ -2,11 +2,13 @@
 
 An actor waits, is assigned to a worker, and what that has of it is out under a lease until the worker answers, leaves
 or takes too long. An answer claims the lease before anything is decided of it, and settles it when that is committed.
-All of it is a hint over the store.
+One that comes when the lease has ended counts all the same while nothing contradicts it. All of it is a hint over the
+store.
 """
 
 import math
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -25,11 +27,12 @@ from sidecar.work.ready_queue import Group, Lane, ReadyQueue
 from sidecar.work.workers import Worker
 
 PAGE = 5_000
+_MOST_OVERDUE = 1_000
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class Lease:
+class Lease(ABC):
     """What a worker has of an actor, or is to get.
 
     `deadline` is the monotonic time at which it is handed out again. A lease that is claimed belongs to the answer that
@@ -43,9 +46,18 @@ class Lease:
     void: bool = False
 
     @property
+    @abstractmethod
     def key(self) -> int:
         """Key of the instance whose work is out, 0 while it is only assigned."""
-        raise NotImplementedError
+
+    @property
+    @abstractmethod
+    def token(self) -> str:
+        """What the worker echoes with its answer, "" while nothing is out."""
+
+    @abstractmethod
+    def fits(self, state: State) -> bool:
+        """Close what the worker has over a state, as if it had just been handed out; False if it does not fit."""
 
     @property
     def is_out(self) -> bool:
@@ -81,6 +93,7 @@ class ActorLeases(ABC, Generic[L]):
         self._pump = pump
         self.refusals: Refusals[Address] = Refusals(engine.clock)
         self.out: dict[Address, L] = {}  # what workers have and have not answered
+        self._overdue: OrderedDict[str, L] = OrderedDict()  # what they may have still, though it was taken back
 
     @abstractmethod
     def _held_by(self, worker: Worker) -> MutableMapping[Address, str]:
@@ -190,6 +203,45 @@ class ActorLeases(ABC, Generic[L]):
         self.settle(lease)
         self._came_back(lease)
 
+    # ------------------------------------------------------------ late answers
+
+    def _keep_open(self, lease: L) -> None:
+        """Remember a lease that ends though its worker may still answer."""
+        if lease.token:
+            self._overdue[lease.token] = lease
+            if len(self._overdue) > _MOST_OVERDUE:
+                self._overdue.popitem(last=False)
+
+    async def taken_up(self, token: str) -> L | None:
+        """Return the lease that a late answer is for, in force again, in the place of the one that is out by now.
+
+        None if there is none, or if something contradicts the answer: another one has come, or a person has decided.
+
+        Raises:
+            UnavailableError: the store failed.
+        """
+        lease = self._overdue.get(token)
+        if lease is None:
+            return None
+        address = lease.actor.address
+        await self._engine.submit(address, lambda at, state: Decision(None, DONE))  # it is loaded by then
+        actor = self._engine.actor(address)
+        other = self.lease_of(actor)
+        self._overdue.pop(token, None)
+        if actor.state is None or (other is not None and other.claimed) or not lease.fits(actor.state):
+            return None
+        self.recall(actor)
+        self._waiting.discard(address)
+        lease.actor, lease.void, lease.claimed = actor, False, False
+        lease.deadline = self._engine.clock.monotonic() + self._timeout
+        actor.lease = lease
+        self._went_out(lease)
+        return lease
+
+    def _went_out(self, lease: L) -> None:
+        """A worker has something."""
+        self.out[lease.actor.address] = lease
+
     # ------------------------------------------------------------ time
 
     def left(self, worker: Worker, *, lost: bool) -> None:
@@ -207,7 +259,7 @@ class ActorLeases(ABC, Generic[L]):
                 self._came_back(lease)
 
     def _came_back(self, lease: L) -> None:
-        """A worker has given back what it had, or has left in good order: no fault by itself."""
+        """A worker has given back what it had, has left in good order or takes too long: no fault by itself."""
 
     def _crashed(self, lease: L) -> None:
         """Count the loss of a worker; with the commit the work is queued again, or quarantined."""
@@ -229,7 +281,9 @@ class ActorLeases(ABC, Generic[L]):
         now = self._engine.clock.monotonic()
         for lease in [lease for lease in self.out.values() if lease.deadline <= now]:
             self._late(lease)
+            self._keep_open(lease)
             self.settle(lease)
+            self._came_back(lease)
         if self.refusals.resume(self._waiting):
             self._pump()
 
