@@ -34,6 +34,7 @@ class StalledError(Exception):
 def too_large(size: int, limit: int) -> pb.ExecutionStalled:
     """Return why an instance stalls whose turn is larger than any worker receives. Both sizes are in bytes."""
     text = f"Payload size exceeded: the turn has {size} bytes, and a connected worker receives at most {limit}"
+    text += ": connect one that receives more, or end it (Terminate of the admin service)"
     return pb.ExecutionStalled(reason=PAYLOAD_SIZE_EXCEEDED, description=text)
 
 
