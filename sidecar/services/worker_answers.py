@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from sidecar.actors.engine import Engine
 from sidecar.actors.reminders import Reminders
 from sidecar.actors.residents import Address, Decide
 from sidecar.actors.store_outage import held
@@ -65,7 +66,7 @@ class WorkerAnswers:
     ) -> Reply:
         token = response.completion_token
         lease = self._turns.leased((_hub_of(token, hub), response.instance_id), token, peer)
-        lease = lease or await self._late(self._turns, token)
+        lease = lease or await _late(self._engine, self._turns, token)
         if lease is None:
             return _answers_nothing("turn", peer, token)
         whole = self._joined(lease, response)
@@ -116,7 +117,7 @@ class WorkerAnswers:
     ) -> Reply:
         token = response.completion_token
         lease = self._turns.leased((_hub_of(token, hub), response.instance_id), token, peer)
-        lease = lease or await self._late(self._turns, token)
+        lease = lease or await _late(self._engine, self._turns, token)
         if lease is None:
             return STALE
         self._turns.claim(lease)
@@ -178,7 +179,7 @@ class WorkerAnswers:
 
     async def _complete_batch(self, peer: str, result: pb.EntityBatchResult, unknown: str | None) -> Reply:
         token = result.completion_token
-        lease = self._entities.leased(token) or await self._late(self._entities, token)
+        lease = self._entities.leased(token) or await _late(self._engine, self._entities, token)
         if lease is None:
             return _answers_nothing("operations of an entity", peer, token)
         if self._handed_on(self._entities, lease, unknown, workers.of_entities):
@@ -226,10 +227,6 @@ class WorkerAnswers:
         self._activities.give_back(reminder.id)
         return True
 
-    async def _late(self, work: ActorLeases[L], token: str) -> L | None:
-        """Return the lease of an answer that comes after it was taken back, if nothing contradicts it."""
-        return await held(self._engine, lambda: work.taken_up(token))
-
     async def _submit(self, address: Address, decide: Decide) -> Reply:
         return await held(self._engine, lambda: self._engine.submit(address, decide))
 
@@ -237,6 +234,11 @@ class WorkerAnswers:
         """Take an answer to its end, though the connection that it came over breaks meanwhile."""
         reply: Reply = await self._engine.tasks.through(work, "answer of a worker")
         return reply
+
+
+async def _late(engine: Engine, work: ActorLeases[L], token: str) -> L | None:
+    """Return the lease of an answer that comes after it was taken back, if nothing contradicts it."""
+    return await held(engine, lambda: work.taken_up(token))
 
 
 def _answers_nothing(kind: str, peer: str, token: str) -> Reply:

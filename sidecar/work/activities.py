@@ -67,7 +67,7 @@ class ActivityWork:
         self.at_hand = AtHand()
         self._numbers = itertools.count(1)
         self._reads = Reads()
-        self._refusals: Refusals[int] = Refusals(engine.clock)
+        self.refusals: Refusals[int] = Refusals(engine.clock)
         self.leases: dict[int, ActivityLease] = {}
 
     def queue(self, reminder: Reminder) -> None:
@@ -105,14 +105,14 @@ class ActivityWork:
     def _offer(self, reminder: Reminder, size: int = 0) -> None:
         on_probation = self._delivery_limit.on_probation(reminder.crashes.times)
         group = group_of(reminder, size)._replace(
-            excluded_workers=self._refusals.of(reminder.id), on_probation=on_probation
+            excluded_workers=self.refusals.of(reminder.id), on_probation=on_probation
         )
         self._pool.activities.offer(reminder.id, group)
 
     def discard(self, reminder_id: int) -> None:
         """Forget an activity that is gone from the store."""
         self._reads.went(reminder_id)
-        self._refusals.forget(reminder_id)
+        self.refusals.forget(reminder_id)
         self.at_hand.discard(reminder_id)
         self._pool.activities.discard(reminder_id)
         self._end(reminder_id)
@@ -225,21 +225,23 @@ class ActivityWork:
         """Take back the activity of a worker that does not want it: others may have it at once, this one later."""
         lease = self.leases.get(reminder_id)
         if lease is not None and number == lease.number:
-            self._refusals.refuse(reminder_id, lease.worker.name)
+            self.refusals.refuse(reminder_id, lease.worker.name)
             self._end(reminder_id)
-            self._again(lease.reminder, _returned(lease.reminder, self._refusals, self._delivery_limit))
+            self._again(lease.reminder, _returned(lease.reminder, self.refusals, self._delivery_limit))
 
     def left(self, worker: Worker, *, lost: bool) -> None:
         """Queue all that a worker had which is gone; if it was lost, count that against what was out."""
-        self._refusals.left(worker.name)
-        out = [self.leases[one].reminder for one in list(worker.activities) if one in self.leases]
+        self.refusals.left(worker.name)
+        out = [
+            lease.reminder for one in worker.activities if (lease := self.leases.get(one)) and lease.worker is worker
+        ]
         for reminder in out:
             self._end(reminder.id)
         if lost and out:
             self._spawn(self._crashed(out, worker.loss()), "count crashes")
         else:
             for reminder in out:
-                self._again(reminder, _returned(reminder, self._refusals, self._delivery_limit))
+                self._again(reminder, _returned(reminder, self.refusals, self._delivery_limit))
 
     async def _crashed(self, out: list[Reminder], error: str) -> None:
         """Count the loss of a worker in the store, and only then hand out again what it had."""
@@ -269,8 +271,8 @@ class ActivityWork:
         for lease in late:
             log.warning("activity timed out", activity=lease.reminder.name, seconds=limit)
             self._end(lease.reminder.id)
-            self._again(lease.reminder, _returned(lease.reminder, self._refusals, self._delivery_limit))
-        if self._refusals.resume(self._pool.activities):
+            self._again(lease.reminder, _returned(lease.reminder, self.refusals, self._delivery_limit))
+        if self.refusals.resume(self._pool.activities):
             self._pump()
 
     def _end(self, reminder_id: int) -> None:

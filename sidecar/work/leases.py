@@ -9,7 +9,7 @@ store.
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -19,14 +19,13 @@ from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Actor, Address
 from sidecar.core.attempts import DeliveryLimit
 from sidecar.core.identity import Context
-from sidecar.core.model import DONE, Decision, Instance, Rewind, State
+from sidecar.core.model import DONE, Decision, State
 from sidecar.core.workflow import stalls
-from sidecar.work.backoff import Refusals
+from sidecar.work.actor_queue import ActorQueue
 from sidecar.work.pool import Pool
-from sidecar.work.ready_queue import Group, Lane, ReadyQueue
+from sidecar.work.ready_queue import ReadyQueue
 from sidecar.work.workers import Worker
 
-PAGE = 5_000
 _MOST_OVERDUE = 1_000
 log = structlog.get_logger(__name__)
 
@@ -68,7 +67,7 @@ class Lease(ABC):
 L = TypeVar("L", bound=Lease)
 
 
-class ActorLeases(ABC, Generic[L]):
+class ActorLeases(ActorQueue, Generic[L]):
     """Hands work of one kind of actors to workers and takes it back."""
 
     _lease_type: type[L]
@@ -84,20 +83,10 @@ class ActorLeases(ABC, Generic[L]):
         delivery_limit: DeliveryLimit,
         pump: Callable[[], None],
     ) -> None:
-        self._engine = engine
-        self._pool = pool
-        self._waiting = waiting
-        self._entities = entities
+        super().__init__(engine, pool, waiting, entities=entities, delivery_limit=delivery_limit, pump=pump)
         self._timeout = math.inf if timeout is None else timeout
-        self._delivery_limit = delivery_limit
-        self._pump = pump
-        self.refusals: Refusals[Address] = Refusals(engine.clock)
         self.out: dict[Address, L] = {}  # what workers have and have not answered
         self._overdue: OrderedDict[str, L] = OrderedDict()  # what they may have still, though it was taken back
-
-    @abstractmethod
-    def _held_by(self, worker: Worker) -> MutableMapping[Address, str]:
-        """Return the actors whose work a worker has, or is to get, with their names."""
 
     @abstractmethod
     def _freed(self, lease: L) -> None:
@@ -106,45 +95,6 @@ class ActorLeases(ABC, Generic[L]):
     @abstractmethod
     def _late(self, lease: L) -> None:
         """A worker has not answered in time."""
-
-    # ------------------------------------------------------------ waiting
-
-    def queue(self, actor: Actor, instance: Instance) -> None:
-        """Let an actor wait for a worker if it is ready and no worker has it."""
-        if instance.ready and actor.lease is None:
-            self._offer(actor.address, self.group_of(instance))
-            self._pump()
-
-    def _offer(self, address: Address, group: Group) -> None:
-        """Put an actor into the queue, kept from workers that do not want it now."""
-        self._waiting.offer(address, group._replace(excluded_workers=self.refusals.of(address)))
-
-    def group_of(self, instance: Instance, size: int = 0) -> Group:
-        """Return what workers must be able to take to have the work of an instance; `size` in bytes, 0 for any."""
-        version, asked = instance.version or "", instance.rewind is Rewind.ASKED
-        on_probation = self._delivery_limit.on_probation(instance.crashes.times)
-        return Group(instance.name, version, size, hub=instance.hub, rewind=asked, on_probation=on_probation)
-
-    async def refill(self, lanes: frozenset[Lane] | None = None) -> None:
-        """Queue what is ready in the store, of these lanes (None: of all), as far as it fits.
-
-        Raises:
-            UnavailableError: the store failed.
-        """
-        waiting = self._waiting
-        waiting.refilling(lanes)
-        after, more = 0, True
-        while more and not waiting.has_share(lanes):
-            page = await self._engine.store.ready(after, PAGE, self._entities)
-            held = {address for worker in self._pool.workers for address in self._held_by(worker)}
-            for found in page:
-                address = (found.hub, found.id)
-                if address not in held and (lanes is None or (found.hub, found.name) in lanes):
-                    on_probation = self._delivery_limit.on_probation(found.crashes)
-                    group = Group(found.name, found.version or "", hub=found.hub, on_probation=on_probation)
-                    self._offer(address, group)
-            more = len(page) == PAGE
-            after = page[-1].key if page else after
 
     def unqueue(self, actor: Actor) -> None:
         """An actor is to wait no longer, whatever it waited for: what is out of it is void."""
@@ -251,12 +201,20 @@ class ActorLeases(ABC, Generic[L]):
             lease = self.lease_of(self._engine.actor(address))
             if lease is None or lease.claimed:
                 continue
+            self._keep_open(lease)
             if lost and lease.is_out:
                 self._crashed(lease)
                 continue
             self.settle(lease)
             if lease.is_out:
                 self._came_back(lease)
+
+    def away(self, worker: Worker) -> None:
+        """Queue what a worker was to get, of which the stream has ended; what it has stays with it."""
+        for address in list(self._held_by(worker)):
+            lease = self.lease_of(self._engine.actor(address))
+            if lease is not None and not lease.is_out:
+                self.settle(lease)
 
     def _came_back(self, lease: L) -> None:
         """A worker has given back what it had, has left in good order or takes too long: no fault by itself."""

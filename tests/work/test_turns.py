@@ -54,9 +54,11 @@ async def test_the_turn_of_a_lost_worker_goes_to_another_under_a_new_token(world
 
     assert second.token != first.token
     assert second.new[1:] == first.new[1:]
-    assert (await world.complete(first, end('"late"'))).outcome is STALE
-    assert await world.status("a") != COMPLETED
     assert (await world.complete(second, end())).outcome is DONE
+    assert (await world.complete(first, end('"late"'))).outcome is STALE
+    instance = await world.clients.view(at("a"), True)
+    assert instance is not None
+    assert instance.output == '"done"'
 
 
 @pytest.mark.parametrize("token", ["", "t.nonsense.default", "t.nonsense.hub", "a.1", "x", "t.", "..."])
