@@ -137,14 +137,19 @@ def _step(state: State, rows: tuple[Row, ...], now: int, **fields: Any) -> Chang
     )
 
 
-def terminate(at: Context, state: State | None, output: str | None, recurse: bool) -> Decision:
-    """Decide a client's terminate. For an instance that has ended it is accepted and changes nothing."""
+def terminate(
+    at: Context, state: State | None, output: str | None, recurse: bool, *, by_operator: bool = False
+) -> Decision:
+    """Decide a terminate. For an instance that has ended it is accepted and changes nothing.
+
+    A client's is refused for one that is stalled, as SDKs expect; an operator's is not, who may see no other way out.
+    """
     if state is None:
         return Decision(None, MISSING)
     if state.instance.status.terminal:
         return Decision(None, DONE)
     stalled = stalls.refusal(state.instance)
-    if stalled is not None and not state.instance.crashes.quarantined:
+    if stalled is not None and not state.instance.crashes.quarantined and not by_operator:
         return Decision(None, stalled)
     return terminated(Draft(at, state), output, recurse)
 

@@ -6,13 +6,14 @@ else it is tried again, for ever.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
 from sidecar.actors.engine import Engine
+from sidecar.actors.tasks import kept_up
 from sidecar.core import events, undeliverable
 from sidecar.core.delivery import arrive
 from sidecar.core.ids import PeerId
@@ -131,7 +132,7 @@ class Outbox:
         self._unknown_app_fails = unknown_app_fails
         self._where: dict[int, PeerId] = {}
         self._reads = Reads()
-        self._spawn = spawn or self._start
+        self._spawn = spawn or (lambda queue: _started(engine, queue, self._run))
 
     # ------------------------------------------------------------ Outgoing
 
@@ -194,9 +195,6 @@ class Outbox:
         await self.engine.commit(Changes(lost=(Lost(*peer, store),)))
         queue.complete, queue.failures, queue.error = False, 0, ""
         queue.wake.set()
-
-    def _start(self, queue: PeerQueue) -> asyncio.Task[None]:
-        return asyncio.create_task(self._run(queue), name=f"outbox {queue.peer[1]}")
 
     async def _run(self, queue: PeerQueue) -> None:
         while True:
@@ -315,7 +313,7 @@ class Outbox:
         if undeliverable.is_call(reminder):
             kind = failure or _FAILURES.get(reply.outcome, f"Remote{reply.outcome.name.capitalize()}")
             try:
-                await self._fail_call(reminder, events.failure(kind, reply.text, retriable=False))
+                await _fail_call(self.engine, reminder, events.failure(kind, reply.text, retriable=False))
             except DamagedError:  # the engine has said it; the message stays stored, for when its caller is mended
                 self._done(queue, reminder.id)
                 return
@@ -327,11 +325,17 @@ class Outbox:
         await self.engine.commit(changes)
         self._done(queue, reminder.id)
 
-    async def _fail_call(self, reminder: Reminder, details: pb.FailureDetails) -> None:
-        arrival = undeliverable.failed_call(reminder, details, self.engine.clock.now())
-        await self.engine.submit(
-            (reminder.source.hub, reminder.source.id), lambda at, state: arrive(at, state, arrival)
-        )
+
+def _started(
+    engine: Engine, queue: PeerQueue, run: Callable[[PeerQueue], Coroutine[Any, Any, None]]
+) -> asyncio.Task[None]:
+    name = f"outbox {queue.peer[1]}"
+    return asyncio.create_task(kept_up(lambda: run(queue), name, engine.clock.sleep), name=name)
+
+
+async def _fail_call(engine: Engine, reminder: Reminder, details: pb.FailureDetails) -> None:
+    arrival = undeliverable.failed_call(reminder, details, engine.clock.now())
+    await engine.submit((reminder.source.hub, reminder.source.id), lambda at, state: arrive(at, state, arrival))
 
 
 def _log_refusal(reminder: Reminder, why: str) -> None:

@@ -1,11 +1,12 @@
 """Why workflows wait, for a person to see, and the way out: to try again now, or to let a call fail."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sidecar.actors.residents import Address
-from sidecar.core import events, undeliverable
+from sidecar.core import events, operations, undeliverable
 from sidecar.core.attempts import NONE
 from sidecar.core.delivery import arrive
 from sidecar.core.entity import entity
@@ -118,6 +119,16 @@ class Inspection:
                 return Decision(None, Reply(Outcome.WRONG_STATE, f"'{address[1]}' is not parked"))
             end = entity.end_quarantine if state.instance.entity else stalls.end_quarantine
             return Decision(end(at, state), DONE)
+
+        return await self._engine.submit(address, decide)
+
+    async def terminate(self, address: Address, reason: str, *, recursive: bool) -> Reply:
+        """End a workflow, though it may be stalled; the reason becomes its output, as JSON."""
+
+        def decide(at: Context, state: State | None) -> Decision:
+            if state is not None and state.instance.entity:
+                return Decision(None, Reply(Outcome.WRONG_STATE, f"'{address[1]}' is an entity: it can be purged"))
+            return operations.terminate(at, state, json.dumps(reason), recursive, by_operator=True)
 
         return await self._engine.submit(address, decide)
 

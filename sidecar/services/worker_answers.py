@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from sidecar.actors.engine import Engine
 from sidecar.actors.reminders import Reminders
 from sidecar.actors.residents import Address, Decide
 from sidecar.actors.store_outage import held
@@ -65,6 +66,7 @@ class WorkerAnswers:
     ) -> Reply:
         token = response.completion_token
         lease = self._turns.leased((_hub_of(token, hub), response.instance_id), token, peer)
+        lease = lease or await _late(self._engine, self._turns, token)
         if lease is None:
             return _answers_nothing("turn", peer, token)
         whole = self._joined(lease, response)
@@ -115,6 +117,7 @@ class WorkerAnswers:
     ) -> Reply:
         token = response.completion_token
         lease = self._turns.leased((_hub_of(token, hub), response.instance_id), token, peer)
+        lease = lease or await _late(self._engine, self._turns, token)
         if lease is None:
             return STALE
         self._turns.claim(lease)
@@ -175,9 +178,10 @@ class WorkerAnswers:
         return await self._to_its_end(self._complete_batch(peer, result, unknown))
 
     async def _complete_batch(self, peer: str, result: pb.EntityBatchResult, unknown: str | None) -> Reply:
-        lease = self._entities.leased(result.completion_token)
+        token = result.completion_token
+        lease = self._entities.leased(token) or await _late(self._engine, self._entities, token)
         if lease is None:
-            return _answers_nothing("operations of an entity", peer, result.completion_token)
+            return _answers_nothing("operations of an entity", peer, token)
         if self._handed_on(self._entities, lease, unknown, workers.of_entities):
             return STALE
         self._entities.claim(lease)
@@ -230,6 +234,11 @@ class WorkerAnswers:
         """Take an answer to its end, though the connection that it came over breaks meanwhile."""
         reply: Reply = await self._engine.tasks.through(work, "answer of a worker")
         return reply
+
+
+async def _late(engine: Engine, work: ActorLeases[L], token: str) -> L | None:
+    """Return the lease of an answer that comes after it was taken back, if nothing contradicts it."""
+    return await held(engine, lambda: work.taken_up(token))
 
 
 def _answers_nothing(kind: str, peer: str, token: str) -> Reply:

@@ -67,7 +67,7 @@ class ActivityWork:
         self.at_hand = AtHand()
         self._numbers = itertools.count(1)
         self._reads = Reads()
-        self._refusals: Refusals[int] = Refusals(engine.clock)
+        self.refusals: Refusals[int] = Refusals(engine.clock)
         self.leases: dict[int, ActivityLease] = {}
 
     def queue(self, reminder: Reminder) -> None:
@@ -105,14 +105,14 @@ class ActivityWork:
     def _offer(self, reminder: Reminder, size: int = 0) -> None:
         on_probation = self._delivery_limit.on_probation(reminder.crashes.times)
         group = group_of(reminder, size)._replace(
-            excluded_workers=self._refusals.of(reminder.id), on_probation=on_probation
+            excluded_workers=self.refusals.of(reminder.id), on_probation=on_probation
         )
         self._pool.activities.offer(reminder.id, group)
 
     def discard(self, reminder_id: int) -> None:
         """Forget an activity that is gone from the store."""
         self._reads.went(reminder_id)
-        self._refusals.forget(reminder_id)
+        self.refusals.forget(reminder_id)
         self.at_hand.discard(reminder_id)
         self._pool.activities.discard(reminder_id)
         self._end(reminder_id)
@@ -225,21 +225,23 @@ class ActivityWork:
         """Take back the activity of a worker that does not want it: others may have it at once, this one later."""
         lease = self.leases.get(reminder_id)
         if lease is not None and number == lease.number:
-            self._refusals.refuse(reminder_id, lease.worker.name)
+            self.refusals.refuse(reminder_id, lease.worker.name)
             self._end(reminder_id)
-            self._again(lease.reminder, _returned(lease.reminder, self._refusals, self._delivery_limit))
+            self._again(lease.reminder, _returned(lease.reminder, self.refusals, self._delivery_limit))
 
     def left(self, worker: Worker, *, lost: bool) -> None:
         """Queue all that a worker had which is gone; if it was lost, count that against what was out."""
-        self._refusals.left(worker.name)
-        out = [self.leases[one].reminder for one in list(worker.activities) if one in self.leases]
+        self.refusals.left(worker.name)
+        out = [
+            lease.reminder for one in worker.activities if (lease := self.leases.get(one)) and lease.worker is worker
+        ]
         for reminder in out:
             self._end(reminder.id)
         if lost and out:
             self._spawn(self._crashed(out, worker.loss()), "count crashes")
         else:
             for reminder in out:
-                self._again(reminder, _returned(reminder, self._refusals, self._delivery_limit))
+                self._again(reminder, _returned(reminder, self.refusals, self._delivery_limit))
 
     async def _crashed(self, out: list[Reminder], error: str) -> None:
         """Count the loss of a worker in the store, and only then hand out again what it had."""
@@ -268,8 +270,9 @@ class ActivityWork:
         late = [] if limit is None else [lease for lease in self.leases.values() if now - lease.since > limit]
         for lease in late:
             log.warning("activity timed out", activity=lease.reminder.name, seconds=limit)
-            self.give_back(lease.reminder.id)
-        if self._refusals.resume(self._pool.activities):
+            self._end(lease.reminder.id)
+            self._again(lease.reminder, _returned(lease.reminder, self.refusals, self._delivery_limit))
+        if self.refusals.resume(self._pool.activities):
             self._pump()
 
     def _end(self, reminder_id: int) -> None:
@@ -295,10 +298,8 @@ def _returned(reminder: Reminder, refusals: Refusals[int], limit: DeliveryLimit)
     """Count that a worker has given an activity back, or left in good order; return the failure if all ever do that."""
     if not limit.is_futile(refusals.came_back(reminder.id)):
         return None
-    text = (
-        f"activity '{reminder.name}' was handed out {limit.most_returns} times, and each time its worker gave it back "
-    )
-    text += "or was stopped before it answered: find out why in what its workers log"
+    text = f"activity '{reminder.name}' was handed out {limit.most_returns} times, and each time its worker gave it "
+    text += "back, was stopped or took too long before it answered: find out why in what its workers log"
     log.warning("activity fails: no worker answers it", name=reminder.name, times=limit.most_returns)
     return _Failure("NeverAnswered", text)
 

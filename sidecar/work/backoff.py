@@ -51,6 +51,11 @@ class Refusals(Generic[K]):
         entry.returns += 1
         return entry.returns
 
+    def returns(self, item: K) -> int:
+        """Return how often an item came back since it was answered."""
+        refused = self._items.get(item)
+        return 0 if refused is None else refused.returns
+
     def _entry(self, item: K) -> _Refused:
         entry = self._items.setdefault(item, _Refused())
         self._items.move_to_end(item)

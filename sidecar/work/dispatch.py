@@ -17,6 +17,7 @@ from sidecar.core.model import Changes, Instance, Kind, Reminder
 from sidecar.store.protocol import UnavailableError
 from sidecar.work import takers
 from sidecar.work.activities import ActivityWork
+from sidecar.work.departures import Departures
 from sidecar.work.entities import EntityLease, EntityWork
 from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import Lane
@@ -71,6 +72,7 @@ class Dispatch:
         self.activities = ActivityWork(engine, pool, delivery_limit=delivery_limit, pump=self.pump)
         self._activity_timeout = timeouts.activity
         self._watch = takers.Watch()
+        self.departures = Departures(engine, pool, self.turns, self.entities, self.activities)
         self._pumping = False
         self._recovering = False
 
@@ -212,6 +214,7 @@ class Dispatch:
 
     def add_worker(self, worker: Worker) -> None:
         """Take a worker in; it gets work at once."""
+        self.departures.came(worker)
         self.pool.add(worker)
         self.pump()
 
@@ -220,11 +223,7 @@ class Dispatch:
 
         It is lost unless it has said goodbye or has left for another known reason (`farewell`), or this sidecar stops.
         """
-        lost = self.pool.open and not farewell
-        self.pool.remove(worker)
-        self.turns.left(worker, lost=lost)
-        self.activities.left(worker, lost=lost)
-        self.entities.left(worker, lost=lost)
+        self.departures.remove(worker, farewell=farewell)
 
     def active(self) -> tuple[int, int]:
         """Return how many workflows and entities are out or waiting, and how many activities run or wait."""
@@ -241,6 +240,7 @@ class Dispatch:
             await self.engine.clock.sleep(1.0)
             if self.engine.store.trouble:
                 self.store_failed()
+            self.departures.decide()
             self.turns.sweep()
             self.activities.sweep(self._activity_timeout)
             self.entities.sweep()

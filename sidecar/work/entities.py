@@ -45,6 +45,15 @@ class EntityLease(Lease):
         """See `Lease`."""
         return 0 if self.batch is None else self.batch.key
 
+    @property
+    def token(self) -> str:
+        """See `Lease`."""
+        return "" if self.batch is None else self.batch.token
+
+    def fits(self, state: State) -> bool:
+        """See `Lease`: places are used again, so all that it has run must wait still."""
+        return self.batch is not None and self.key == state.instance.key and set(self.batch.rows) <= set(state.inbox)
+
 
 class EntityWork(ActorLeases[EntityLease]):
     """Hands batches to workers and takes them back."""
@@ -83,7 +92,11 @@ class EntityWork(ActorLeases[EntityLease]):
             self._wait_for_larger(lease, instance, batch, Sizes(too_large, 0 if text is None else len(text.encode())))
             return
         lease.batch, lease.deadline = batch, clock.monotonic() + self._timeout
-        self.out[address] = self._by_token[batch.token] = lease
+        self._went_out(lease)
+
+    def _went_out(self, lease: EntityLease) -> None:
+        super()._went_out(lease)
+        self._by_token[lease.token] = lease
 
     def _wait_for_larger(self, lease: EntityLease, instance: Instance, batch: Batch, sizes: Sizes) -> None:
         """Let operations wait for a worker that can receive them; without one, calls fail and say so.
@@ -129,10 +142,10 @@ class EntityWork(ActorLeases[EntityLease]):
             self._slow.pop(address, None)
 
     def loaded(self, actor: Actor) -> None:
-        """An entity was read anew: an answer counts no more if what it has run is done, since places are used again."""
+        """An entity was read anew: an answer counts no more if what it has run is done."""
         lease, state = self.lease_of(actor), actor.state
-        if lease is not None and lease.claimed and lease.batch is not None:
-            lease.void = state is None or not set(lease.batch.rows) <= set(state.inbox)
+        if lease is not None and lease.claimed:
+            lease.void = state is None or not lease.fits(state)
 
     def forgotten(self, actor: Actor) -> None:
         """An entity was dropped from memory."""

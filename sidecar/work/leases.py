@@ -2,12 +2,14 @@
 
 An actor waits, is assigned to a worker, and what that has of it is out under a lease until the worker answers, leaves
 or takes too long. An answer claims the lease before anything is decided of it, and settles it when that is committed.
-All of it is a hint over the store.
+One that comes when the lease has ended counts all the same while nothing contradicts it. All of it is a hint over the
+store.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, MutableMapping
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -17,19 +19,19 @@ from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Actor, Address
 from sidecar.core.attempts import DeliveryLimit
 from sidecar.core.identity import Context
-from sidecar.core.model import DONE, Decision, Instance, Rewind, State
+from sidecar.core.model import DONE, Decision, State
 from sidecar.core.workflow import stalls
-from sidecar.work.backoff import Refusals
+from sidecar.work.actor_queue import ActorQueue
 from sidecar.work.pool import Pool
-from sidecar.work.ready_queue import Group, Lane, ReadyQueue
+from sidecar.work.ready_queue import ReadyQueue
 from sidecar.work.workers import Worker
 
-PAGE = 5_000
+_MOST_OVERDUE = 1_000
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class Lease:
+class Lease(ABC):
     """What a worker has of an actor, or is to get.
 
     `deadline` is the monotonic time at which it is handed out again. A lease that is claimed belongs to the answer that
@@ -43,9 +45,18 @@ class Lease:
     void: bool = False
 
     @property
+    @abstractmethod
     def key(self) -> int:
         """Key of the instance whose work is out, 0 while it is only assigned."""
-        raise NotImplementedError
+
+    @property
+    @abstractmethod
+    def token(self) -> str:
+        """What the worker echoes with its answer, "" while nothing is out."""
+
+    @abstractmethod
+    def fits(self, state: State) -> bool:
+        """Close what the worker has over a state, as if it had just been handed out; False if it does not fit."""
 
     @property
     def is_out(self) -> bool:
@@ -56,7 +67,7 @@ class Lease:
 L = TypeVar("L", bound=Lease)
 
 
-class ActorLeases(ABC, Generic[L]):
+class ActorLeases(ActorQueue, Generic[L]):
     """Hands work of one kind of actors to workers and takes it back."""
 
     _lease_type: type[L]
@@ -72,19 +83,10 @@ class ActorLeases(ABC, Generic[L]):
         delivery_limit: DeliveryLimit,
         pump: Callable[[], None],
     ) -> None:
-        self._engine = engine
-        self._pool = pool
-        self._waiting = waiting
-        self._entities = entities
+        super().__init__(engine, pool, waiting, entities=entities, delivery_limit=delivery_limit, pump=pump)
         self._timeout = math.inf if timeout is None else timeout
-        self._delivery_limit = delivery_limit
-        self._pump = pump
-        self.refusals: Refusals[Address] = Refusals(engine.clock)
         self.out: dict[Address, L] = {}  # what workers have and have not answered
-
-    @abstractmethod
-    def _held_by(self, worker: Worker) -> MutableMapping[Address, str]:
-        """Return the actors whose work a worker has, or is to get, with their names."""
+        self._overdue: OrderedDict[str, L] = OrderedDict()  # what they may have still, though it was taken back
 
     @abstractmethod
     def _freed(self, lease: L) -> None:
@@ -93,45 +95,6 @@ class ActorLeases(ABC, Generic[L]):
     @abstractmethod
     def _late(self, lease: L) -> None:
         """A worker has not answered in time."""
-
-    # ------------------------------------------------------------ waiting
-
-    def queue(self, actor: Actor, instance: Instance) -> None:
-        """Let an actor wait for a worker if it is ready and no worker has it."""
-        if instance.ready and actor.lease is None:
-            self._offer(actor.address, self.group_of(instance))
-            self._pump()
-
-    def _offer(self, address: Address, group: Group) -> None:
-        """Put an actor into the queue, kept from workers that do not want it now."""
-        self._waiting.offer(address, group._replace(excluded_workers=self.refusals.of(address)))
-
-    def group_of(self, instance: Instance, size: int = 0) -> Group:
-        """Return what workers must be able to take to have the work of an instance; `size` in bytes, 0 for any."""
-        version, asked = instance.version or "", instance.rewind is Rewind.ASKED
-        on_probation = self._delivery_limit.on_probation(instance.crashes.times)
-        return Group(instance.name, version, size, hub=instance.hub, rewind=asked, on_probation=on_probation)
-
-    async def refill(self, lanes: frozenset[Lane] | None = None) -> None:
-        """Queue what is ready in the store, of these lanes (None: of all), as far as it fits.
-
-        Raises:
-            UnavailableError: the store failed.
-        """
-        waiting = self._waiting
-        waiting.refilling(lanes)
-        after, more = 0, True
-        while more and not waiting.has_share(lanes):
-            page = await self._engine.store.ready(after, PAGE, self._entities)
-            held = {address for worker in self._pool.workers for address in self._held_by(worker)}
-            for found in page:
-                address = (found.hub, found.id)
-                if address not in held and (lanes is None or (found.hub, found.name) in lanes):
-                    on_probation = self._delivery_limit.on_probation(found.crashes)
-                    group = Group(found.name, found.version or "", hub=found.hub, on_probation=on_probation)
-                    self._offer(address, group)
-            more = len(page) == PAGE
-            after = page[-1].key if page else after
 
     def unqueue(self, actor: Actor) -> None:
         """An actor is to wait no longer, whatever it waited for: what is out of it is void."""
@@ -190,6 +153,45 @@ class ActorLeases(ABC, Generic[L]):
         self.settle(lease)
         self._came_back(lease)
 
+    # ------------------------------------------------------------ late answers
+
+    def _keep_open(self, lease: L) -> None:
+        """Remember a lease that ends though its worker may still answer."""
+        if lease.token:
+            self._overdue[lease.token] = lease
+            if len(self._overdue) > _MOST_OVERDUE:
+                self._overdue.popitem(last=False)
+
+    async def taken_up(self, token: str) -> L | None:
+        """Return the lease that a late answer is for, in force again, in the place of the one that is out by now.
+
+        None if there is none, or if something contradicts the answer: another one has come, or a person has decided.
+
+        Raises:
+            UnavailableError: the store failed.
+        """
+        lease = self._overdue.get(token)
+        if lease is None:
+            return None
+        address = lease.actor.address
+        await self._engine.submit(address, lambda at, state: Decision(None, DONE))  # it is loaded by then
+        actor = self._engine.actor(address)
+        other = self.lease_of(actor)
+        self._overdue.pop(token, None)
+        if actor.state is None or (other is not None and other.claimed) or not lease.fits(actor.state):
+            return None
+        self.recall(actor)
+        self._waiting.discard(address)
+        lease.actor, lease.void, lease.claimed = actor, False, False
+        lease.deadline = self._engine.clock.monotonic() + self._timeout
+        actor.lease = lease
+        self._went_out(lease)
+        return lease
+
+    def _went_out(self, lease: L) -> None:
+        """A worker has something."""
+        self.out[lease.actor.address] = lease
+
     # ------------------------------------------------------------ time
 
     def left(self, worker: Worker, *, lost: bool) -> None:
@@ -199,6 +201,7 @@ class ActorLeases(ABC, Generic[L]):
             lease = self.lease_of(self._engine.actor(address))
             if lease is None or lease.claimed:
                 continue
+            self._keep_open(lease)
             if lost and lease.is_out:
                 self._crashed(lease)
                 continue
@@ -206,8 +209,15 @@ class ActorLeases(ABC, Generic[L]):
             if lease.is_out:
                 self._came_back(lease)
 
+    def away(self, worker: Worker) -> None:
+        """Queue what a worker was to get, of which the stream has ended; what it has stays with it."""
+        for address in list(self._held_by(worker)):
+            lease = self.lease_of(self._engine.actor(address))
+            if lease is not None and not lease.is_out:
+                self.settle(lease)
+
     def _came_back(self, lease: L) -> None:
-        """A worker has given back what it had, or has left in good order: no fault by itself."""
+        """A worker has given back what it had, has left in good order or takes too long: no fault by itself."""
 
     def _crashed(self, lease: L) -> None:
         """Count the loss of a worker; with the commit the work is queued again, or quarantined."""
@@ -229,7 +239,9 @@ class ActorLeases(ABC, Generic[L]):
         now = self._engine.clock.monotonic()
         for lease in [lease for lease in self.out.values() if lease.deadline <= now]:
             self._late(lease)
+            self._keep_open(lease)
             self.settle(lease)
+            self._came_back(lease)
         if self.refusals.resume(self._waiting):
             self._pump()
 

@@ -55,6 +55,10 @@ class TurnLease(Lease):
         """What the worker echoes with its answer; the hub in it tells where a worker got the item."""
         return "" if self.turn is None else f"{self.turn.token}.{self.actor.address[0]}"
 
+    def fits(self, state: State) -> bool:
+        """See `Lease`."""
+        return self.turn is not None and turns.close_again(state, self.turn)
+
     def completed_by(self, changes: Changes) -> Turn | None:
         """Return the turn if these committed changes complete it, None if not or if others did before."""
         if self.turn is None or not self.claimed or self.stored or changes.instance is None:
@@ -118,7 +122,7 @@ class TurnWork(ActorLeases[TurnLease]):
         item = _begin(lease, state, past, clock)
         self.large.look(address, instance.execution, past.size, worker, self.group_of(instance))
         lease.deadline = clock.monotonic() + self._timeout
-        self.out[address] = lease
+        self._went_out(lease)
         self.pasts.use(address, past)
         too_large = worker.send(item)
         if too_large:
@@ -179,8 +183,8 @@ class TurnWork(ActorLeases[TurnLease]):
     def loaded(self, actor: Actor) -> None:
         """An instance was read anew: the turn that an answer has claimed is closed as before, or counts no more."""
         lease = self.lease_of(actor)
-        if lease is not None and lease.claimed and lease.turn is not None:
-            lease.void = actor.state is None or not turns.close_again(actor.state, lease.turn)
+        if lease is not None and lease.claimed:
+            lease.void = actor.state is None or not lease.fits(actor.state)
 
     def abandon(self, token: str) -> None:
         """Take back the turn that a worker does not want."""

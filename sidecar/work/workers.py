@@ -95,10 +95,16 @@ class Worker:
     assigned: int = 0  # how many items it has been given since it connected
     served: int = 0  # when it was given its last one: a number that grows with each that is given to any worker
     trouble: str = ""  # what may have cost it
+    origin: str = ""  # where it runs and what it is, the same when it connects once more
+    is_alive: Callable[[], bool | None] = lambda: None  # whether its process lives; None: that is not known
 
     def loss(self) -> str:
         """Return what is to be said of items that it had when it was lost."""
         return f"the stream of {self.name} at {self.peer} ended while it had this{self.trouble}"
+
+    def has_anything(self) -> bool:
+        """Whether it has any item."""
+        return bool(self.turns or self.activities or self.entities)
 
     def has_on_probation(self) -> bool:
         """Whether it has an item that may be what costs workers: it gets no other such item beside it."""

@@ -211,3 +211,24 @@ async def test_what_waits_for_a_worker_that_takes_its_name_says_so(start: Start)
     await until(lambda: orders.sidecar.dispatch.pool.workers)
     [wait] = (await tree(orders, "a")).waits
     assert (wait.state, wait.error) == ("queued", "no connected worker takes workflow 'flow'")
+
+
+async def test_an_operator_ends_a_workflow_whose_turn_no_worker_can_receive(start: Start) -> None:
+    """A client is refused that while it is stalled, and only a purge by force was left."""
+    node = await start("orders")
+    await node.begin("big", data='"' + "x" * (5 * 1024 * 1024) + '"')
+    stream = await work_items(node.channel)
+    status, text = StatusCode.OK, ""
+    async with asyncio.timeout(10.0):
+        while "stalled" not in text:
+            status, text = await node.refusal("RaiseEvent", pb.RaiseEventRequest(instance_id="big", name="go"))
+            await asyncio.sleep(0.05)
+    assert (status, "Terminate of the admin service" in text) == (StatusCode.FAILED_PRECONDITION, True)
+    assert (await node.refusal("TerminateInstance", pb.TerminateRequest(instance_id="big")))[0] != StatusCode.OK
+    with pytest.raises(Refused, match="say why"):
+        await ask(node, "Terminate", admin.TerminateRequest(instance_id="big"))
+    await ask(node, "Terminate", admin.TerminateRequest(instance_id="big", reason="it is too large"))
+    state = await node.outcome("big")
+    assert (state.status, state.output.value) == (5, '"it is too large"')
+    await node.call("PurgeInstances", pb.PurgeInstancesRequest(instance_id="big"))
+    stream.cancel()

@@ -16,6 +16,7 @@ from sidecar.services.inspection import Inspection
 from sidecar.work.workers import Filter
 from tests.inprocess.world import (
     DONE,
+    MOST,
     STALE,
     START,
     Hand,
@@ -92,7 +93,7 @@ async def test_an_answer_counts_once(world: World, hand: Hand) -> None:
     assert (row.state, row.backlog) == ("1", 0)
 
 
-async def test_a_batch_of_a_worker_that_leaves_goes_to_another_and_its_answer_is_void(world: World) -> None:
+async def test_a_batch_of_a_worker_that_leaves_goes_to_another_and_the_first_answer_counts(world: World) -> None:
     first, second = Hand("first", max_entities=1), Hand("second", max_entities=1)
     world.dispatch.add_worker(first.worker)
     await world.signal(C, "1")
@@ -101,8 +102,8 @@ async def test_a_batch_of_a_worker_that_leaves_goes_to_another_and_its_answer_is
     world.dispatch.add_worker(second.worker)
     again = await second.batch(1)
     assert operations(again) == ["1"]
-    assert (await world.ran(lost)).outcome is STALE
-    assert (await world.ran(again)).outcome is DONE
+    assert (await world.ran(lost)).outcome is DONE
+    assert (await world.ran(again)).outcome is STALE
 
 
 async def test_operations_may_take_as_long_as_they_want(world: World, hand: Hand) -> None:
@@ -129,9 +130,37 @@ async def test_a_batch_that_takes_longer_than_the_operator_lets_it_comes_again_o
     assert operations(slow) == ["1", "2"]
     world.clock.steady += 121
     one = await hand.batch(3)
-    assert (operations(one), (await world.ran(slow)).outcome) == (["1"], STALE)
+    assert operations(one) == ["1"]
     await world.ran(one)
     assert operations(await hand.batch(4)) == ["2"]
+    assert (await world.ran(slow)).outcome is STALE, "what it has run is done"
+    await world.close()
+
+
+async def test_a_batch_that_takes_longer_counts_while_nothing_of_it_is_done(tmp_path: Path) -> None:
+    world, hand = await World.open(tmp_path, entity_timeout=120.0), Hand(max_entities=100)
+    world.run()
+    world.dispatch.add_worker(hand.worker)
+    await world.signal(C, "1")
+    slow = await hand.batch(1)
+    world.clock.steady += 121
+    again = await hand.batch(2)
+    assert (await world.ran(slow)).outcome is DONE
+    assert (await world.ran(again)).outcome is STALE
+    await world.signal(C, "2")
+    assert operations(await hand.batch(3)) == ["2"]
+    await world.close()
+
+
+async def test_operations_that_always_take_too_long_are_parked_and_say_so(tmp_path: Path) -> None:
+    world, hand = await World.open(tmp_path, entity_timeout=120.0), Hand(max_entities=100)
+    world.run()
+    world.dispatch.add_worker(hand.worker)
+    await world.signal(C, "1")
+    for number in range(1, 3 * MOST + 1):
+        await hand.batch(number)
+        world.clock.steady += 121
+    await until(lambda: world.actor(C).state and world.actor(C).state.instance.crashes.quarantined)
     await world.close()
 
 

@@ -10,6 +10,7 @@ from sidecar.edge.dialects import Limits
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.transport.ports import Call
 from sidecar.schema import taskhub_pb2 as pb
+from sidecar.work.departures import RETURN_SECONDS
 from tests.inprocess.world import COMPLETED, DONE, MOST, RUNNING, Hand, World, at, call, end, until
 from tests.work.test_crashes import ask_for_work, crashes, failure_in
 
@@ -168,6 +169,10 @@ async def test_a_worker_whose_connection_is_gone_has_crashed(world: World, strea
     process = Process(streams, "ipv4:127.0.0.1:1")
     await process.serve()
     await process.end(connected=False)
+    await world.quiet()
+    assert await crashes(world) == 0, "it may be back in a moment"
+    world.clock.steady += RETURN_SECONDS
+    world.dispatch.departures.decide()
     await world.quiet()
     assert await crashes(world) == 1
 

@@ -28,7 +28,7 @@ async def test_ready_instances_of_a_name_that_nobody_takes_do_not_starve_others_
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is read from the store, page by page, is more of it than the queue holds."""
-    monkeypatch.setattr("sidecar.work.leases.PAGE", 5)
+    monkeypatch.setattr("sidecar.work.actor_queue.PAGE", 5)
     world.dispatch.pool.turns.limit = 8
     await asyncio.gather(*(world.start(f"dead {number}", name="dead") for number in range(30)))
     await asyncio.gather(*(world.start(f"live {number}", name="live") for number in range(12)))

@@ -13,6 +13,7 @@ from tests.inprocess.world import (
     COMPLETED,
     CONTINUED_AS_NEW,
     DONE,
+    MOST,
     STALE,
     SUSPENDED,
     TERMINATED,
@@ -53,9 +54,11 @@ async def test_the_turn_of_a_lost_worker_goes_to_another_under_a_new_token(world
 
     assert second.token != first.token
     assert second.new[1:] == first.new[1:]
-    assert (await world.complete(first, end('"late"'))).outcome is STALE
-    assert await world.status("a") != COMPLETED
     assert (await world.complete(second, end())).outcome is DONE
+    assert (await world.complete(first, end('"late"'))).outcome is STALE
+    instance = await world.clients.view(at("a"), True)
+    assert instance is not None
+    assert instance.output == '"done"'
 
 
 @pytest.mark.parametrize("token", ["", "t.nonsense.default", "t.nonsense.hub", "a.1", "x", "t.", "..."])
@@ -302,8 +305,66 @@ async def test_a_turn_that_takes_too_long_is_handed_out_again(world: World, hand
     assert len(hand.turns) == 1
     world.clock.steady += 2.0
     second = await hand.turn(2)
-    assert (await world.complete(first, end())).outcome is STALE
     assert (await world.complete(second, end())).outcome is DONE
+    assert (await world.complete(first, end())).outcome is STALE
+
+
+async def test_a_turn_that_is_answered_late_counts_while_nothing_contradicts_it(world: World, hand: Hand) -> None:
+    """Else a turn that takes longer than the time-out would be handed out for ever."""
+    await world.start("a")
+    first = await hand.turn(1)
+    world.clock.steady += 121.0
+    second = await hand.turn(2)
+    await world.event("a", "meanwhile")
+    assert (await world.complete(first, call(1))).outcome is DONE
+    third = await hand.turn(3)
+    assert raised(third.new) == ["meanwhile"]
+    assert (await world.complete(second, call(7))).outcome is STALE, "the other delivery of it counts no more"
+    await world.complete(third, end())
+    assert await world.status("a") == COMPLETED
+    assert len(hand.activities) == 1
+
+
+async def test_a_late_answer_counts_though_its_instance_has_left_memory(world: World, hand: Hand) -> None:
+    await world.start("a")
+    first = await hand.turn(1)
+    world.clock.steady += 121.0
+    await hand.turn(2)
+    world.engine.drop(world.actor("a"))
+    assert (await world.complete(first, call(1))).outcome is DONE
+    await hand.activity(1)
+
+
+@pytest.mark.parametrize("what", ["terminated", "suspended", "answered"])
+async def test_a_late_answer_that_something_contradicts_changes_nothing(world: World, hand: Hand, what: str) -> None:
+    await world.start("a")
+    first = await hand.turn(1)
+    world.clock.steady += 121.0
+    second = await hand.turn(2)
+    if what == "terminated":
+        await world.clients.terminate(at("a"), None, False)
+    elif what == "suspended":
+        await world.clients.suspend(at("a"), None)
+    else:
+        await world.complete(second, call(1))
+    before = await world.status("a")
+    assert (await world.complete(first, end())).outcome is STALE
+    assert await world.status("a") == before
+
+
+async def test_a_turn_that_always_takes_too_long_stalls_until_it_is_answered(world: World, hand: Hand) -> None:
+    await world.start("a")
+    for number in range(1, 3 * MOST + 1):
+        first = await hand.turn(number)
+        world.clock.steady += 121.0
+    last = await hand.turn(3 * MOST + 1)
+    await world.quiet()
+    instance = await world.clients.instance(at("a"))
+    assert instance is not None
+    assert instance.stall is not None
+    assert f"{3 * MOST} times" in pb.ExecutionStalled.FromString(instance.stall).description
+    assert (await world.complete(first, end())).outcome is DONE
+    assert (await world.status("a"), (await world.complete(last, end())).outcome) == (COMPLETED, STALE)
 
 
 async def test_what_arrives_while_a_turn_is_out_belongs_to_the_next(world: World, hand: Hand) -> None:

@@ -34,6 +34,7 @@ class StalledError(Exception):
 def too_large(size: int, limit: int) -> pb.ExecutionStalled:
     """Return why an instance stalls whose turn is larger than any worker receives. Both sizes are in bytes."""
     text = f"Payload size exceeded: the turn has {size} bytes, and a connected worker receives at most {limit}"
+    text += ": connect one that receives more, or end it (Terminate of the admin service)"
     return pb.ExecutionStalled(reason=PAYLOAD_SIZE_EXCEEDED, description=text)
 
 
@@ -44,7 +45,8 @@ def answer_too_large(text: str) -> pb.ExecutionStalled:
 
 def given_back(times: int) -> pb.ExecutionStalled:
     """Return why an instance stalls whose turn came back so many times from workers that did not answer it."""
-    text = f"Not answered: {times} times workers gave the turn back, or were stopped with it; see what they log"
+    text = f"Not answered: {times} times workers gave the turn back, were stopped with it or took too long"
+    text += "; see what they log, and --turn-timeout"
     return pb.ExecutionStalled(reason=WORKER_CRASHED, description=text)
 
 
@@ -124,7 +126,8 @@ def crashed(at: Context, state: State, error: str, delivery_limit: DeliveryLimit
 
 def never_answered(at: Context, state: State, times: int) -> Changes:
     """Return what quarantines an entity whose operations came back so many times from workers that did not answer."""
-    text = f"Not answered: {times} times workers gave the operations back, or were stopped with them; see what they log"
+    text = f"Not answered: {times} times workers gave the operations back, were stopped with them or took too long"
+    text += "; see what they log"
     why = pb.ExecutionStalled(reason=WORKER_CRASHED, description=f"{text}, then resume it")
     return _quarantined(at, state, state.instance.crashes._replace(error="given back each time"), why)
 

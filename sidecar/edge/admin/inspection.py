@@ -55,6 +55,7 @@ class Admin:
             "ListWaiting": parsed(pb.ListWaitingRequest, self._list_waiting),
             "Retry": parsed(pb.RetryRequest, self._retry),
             "Unpark": parsed(pb.UnparkRequest, self._unpark),
+            "Terminate": parsed(pb.TerminateRequest, self._terminate),
             "FailCall": parsed(pb.FailCallRequest, self._fail_call),
             TREE: parsed(pb.GetTreeRequest, self._tree),
         }
@@ -72,6 +73,13 @@ class Admin:
     async def _unpark(self, call: Call, request: pb.UnparkRequest) -> bytes:
         done(await self._inspection.unpark(address_of(call, request.instance_id)))
         return pb.UnparkResponse().SerializeToString()
+
+    async def _terminate(self, call: Call, request: pb.TerminateRequest) -> bytes:
+        if not request.reason:
+            raise Refused(StatusCode.INVALID_ARGUMENT, "say why the workflow is to end: it becomes its output")
+        address = address_of(call, request.instance_id)
+        done(await self._inspection.terminate(address, request.reason, recursive=request.recursive))
+        return pb.TerminateResponse().SerializeToString()
 
     async def _fail_call(self, call: Call, request: pb.FailCallRequest) -> bytes:
         if not request.reason:

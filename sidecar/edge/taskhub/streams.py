@@ -12,6 +12,7 @@ from sidecar.edge import dialects
 from sidecar.edge.dialects import Family, Profile, inputs
 from sidecar.edge.dialects.inputs import InputForm
 from sidecar.edge.rpc import hub_of
+from sidecar.edge.transport import processes
 from sidecar.edge.transport.ports import Call, Closed, Outflow, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.work.dispatch import Dispatch
@@ -159,6 +160,7 @@ class Streams:
         worker = _worker(f"worker {next(self._numbers)}", call, request, stream)
         stream.worker = worker
         returned = call.peer in self._parted
+        self._dispatch.engine.side.spawn(self._find_process(worker), "find the process of a worker")
         log.info("worker connected", worker=worker.name, peer=call.peer, dialect=profile.family.name)
         self._by_peer.setdefault(call.peer, []).append(stream)
         self._dispatch.add_worker(worker)
@@ -174,9 +176,7 @@ class Streams:
                 raise Refused(StatusCode.UNAVAILABLE, "the sidecar is stopping: connect again in a moment")
         finally:
             self._forget(call.peer, stream)
-            # One that came back over the same connection did not stop: what it is sent may be what ends its streams.
-            farewell = self._was_refused(stream) or (self._parts(call.peer, out) and not returned)
-            self._dispatch.remove_worker(worker, farewell=farewell)
+            farewell = self._let_go(call.peer, stream, worker, returned=returned)
             log.info(
                 "worker disconnected",
                 worker=worker.name,
@@ -185,6 +185,22 @@ class Streams:
                 sent_items=stream.sent_items,
                 sent_bytes=stream.sent_bytes,
             )
+
+    def _let_go(self, peer: str, stream: WorkerStream, worker: Worker, *, returned: bool) -> bool:
+        """Take back what a worker had whose stream has ended, or wait for it; return whether it has said goodbye."""
+        ended = self._parts(peer, stream.out)
+        # One that came back over the same connection did not stop: what it is sent may be what ends its streams.
+        farewell = self._was_refused(stream) or (ended and not returned)
+        if farewell or ended or worker.trouble:
+            self._dispatch.remove_worker(worker, farewell=farewell)
+        else:
+            self._dispatch.departures.lose(worker)
+        return farewell
+
+    async def _find_process(self, worker: Worker) -> None:
+        found = await asyncio.to_thread(processes.find, worker.peer)
+        if found is not None:
+            worker.is_alive = found.is_alive
 
     def _forget(self, peer: str, stream: WorkerStream) -> None:
         self._last = [stream]
@@ -211,6 +227,7 @@ def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Work
     return Worker(
         name=name,
         peer=call.peer,
+        origin=_origin(call),
         hub=hub_of(call),
         max_turns=request.max_orchestrations if request.max_orchestrations > 0 else in_flight,
         max_activities=request.max_activities if request.max_activities > 0 else in_flight,
@@ -226,6 +243,12 @@ def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Work
         max_entities=dialects.entities_at_once(call.metadata, request, stream.profile),
         entity_filter=_entity_filter(filters.entities) if given else Filter(),
     )
+
+
+def _origin(call: Call) -> str:
+    """Return what a worker has in common with itself when it connects once more: its machine and its software."""
+    agents = [str(call.metadata.get(name, "")) for name in ("user-agent", "x-user-agent")]
+    return " ".join((call.peer.rpartition(":")[0], *agents))
 
 
 def _entity_filter(entries: Iterable[pb.WorkItemFilter]) -> Filter:

@@ -1,0 +1,69 @@
+"""Who is at the other end of a connection, and whether that process lives. The processes are real."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sidecar.edge.transport import processes
+
+_CLIENT = "import socket, sys, time; s = socket.create_connection((sys.argv[1], int(sys.argv[2]))); time.sleep(60)"
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def client(request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A process that is connected, and its address as grpc writes it."""
+    host = str(request.param)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listening:
+        listening.bind((host, 0))
+        listening.listen()
+        process = subprocess.Popen([sys.executable, "-c", _CLIENT, host, str(listening.getsockname()[1])])
+        connection, address = listening.accept()
+        with connection:
+            yield process, f"ipv6:[{address[0]}]:{address[1]}" if ":" in host else f"ipv4:{address[0]}:{address[1]}"
+        process.kill()
+        process.wait()
+
+
+def test_a_process_that_was_killed_is_seen_to_be_dead(client: tuple[subprocess.Popen[bytes], str]) -> None:
+    process, peer = client
+    found = processes.find(peer)
+    assert found is not None
+    assert (found.pid, found.is_alive()) == (process.pid, True)
+    process.kill()
+    time.sleep(0.2)
+    assert found.is_alive() is False, "a zombie is dead, before anybody has waited for it"
+    process.wait()
+    assert (found.is_alive(), processes.find(peer)) == (False, None)
+
+
+def test_a_process_that_stands_still_lives(client: tuple[subprocess.Popen[bytes], str]) -> None:
+    process, peer = client
+    found = processes.find(peer)
+    os.kill(process.pid, signal.SIGSTOP)
+    assert found is not None
+    assert found.is_alive()
+
+
+def test_one_whose_process_cannot_be_seen_lives_while_its_socket_is_held(
+    client: tuple[subprocess.Popen[bytes], str],
+) -> None:
+    process, peer = client
+    found = processes.find(peer)
+    assert found is not None
+    unseen = processes.Remote(found.address, found.inode)
+    assert unseen.is_alive() is True
+    process.kill()
+    process.wait()
+    assert unseen.is_alive() is None, "a connection that was closed tells nothing of its process"
+
+
+@pytest.mark.parametrize("peer", ["ipv4:192.0.2.1:1", "unix:/tmp/x", "", "app ml", "ipv4:x:1", "ipv4:127.0.0.1:1"])
+def test_one_that_is_elsewhere_is_nobody(peer: str) -> None:
+    assert processes.find(peer) is None
