@@ -24,7 +24,8 @@ from sidecar.edge.taskhub.service import TaskHub
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.transport.ports import Channel
 from sidecar.peers.directory import Directory
-from sidecar.peers.outbox import Link, Outbox
+from sidecar.peers.link import Link
+from sidecar.peers.outbox import Outbox
 from sidecar.services import services
 from sidecar.services.inspection import Inspection
 from sidecar.services.retention import Retention
@@ -78,13 +79,7 @@ def assemble(
 ) -> Middle:
     """Wire the parts of a sidecar over a store; `connect` opens a channel to a peer at an address."""
     engine = Engine(me, store, clock, Ids(store.next_key, store.next_order, clock.new_id))
-    directory = Directory(
-        me.namespace,
-        settings.peers,
-        pattern=settings.peer_pattern,
-        file=settings.peer_file,
-        read=partial(config.read_peers, stay_here=settings.peers_stay_here),
-    )
+    directory = _directory(me, settings)
     links = _LateLinks()
     receives, unknown_app_fails = settings.max_message_bytes, settings.unknown_app == "fail"
     outbox = Outbox(engine, directory, links, unknown_app_fails=unknown_app_fails)
@@ -117,4 +112,14 @@ def _dispatch(engine: Engine, pool: Pool, reminders: Reminders, outbox: Outbox, 
         outbox,
         timeouts=Timeouts(settings.turn_timeout, settings.activity_timeout, settings.entity_timeout),
         delivery_limit=DeliveryLimit(settings.max_deliveries),
+    )
+
+
+def _directory(me: AppIdentity, settings: Settings) -> Directory:
+    return Directory(
+        me.namespace,
+        settings.peers,
+        pattern=settings.peer_pattern,
+        file=settings.peer_file,
+        read=partial(config.read_peers, stay_here=settings.peers_stay_here),
     )

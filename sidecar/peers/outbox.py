@@ -6,9 +6,9 @@ else it is tried again, for ever.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -21,6 +21,7 @@ from sidecar.core.model import ActorId, Changes, Kind, Outcome, Reminder, Reply
 from sidecar.core.receipts import Delivered, Lost
 from sidecar.peers.directory import Directory
 from sidecar.peers.limits import Limit, size_of
+from sidecar.peers.link import Link, LinkBrokenError, LinkFinder
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import DamagedError, UnavailableError
 from sidecar.store.reads import Reads
@@ -34,39 +35,6 @@ _FAILURES = {Outcome.DENIED: "WorkflowAccessPolicyDenied"}
 _WHAT = {Kind.RESULT: "the result", Kind.ACTIVITY: "the call", Kind.CREATE: "the call", Kind.EVENT: "the event"}
 ActorPair = tuple[ActorId, ActorId]
 log = structlog.get_logger(__name__)
-
-
-class LinkBrokenError(Exception):
-    """The link ended before the answer came: what was sent may have arrived or not."""
-
-
-class Link(Protocol):
-    """A connection to the sidecar of another app."""
-
-    @property
-    def store(self) -> str:
-        """Identity of the store behind it."""
-
-    @property
-    def limit(self) -> Limit:
-        """How much it carries at once."""
-
-    async def deliver(self, batch: Sequence[Reminder], floor: int) -> list[Reply]:
-        """Send messages and return the answer to each; `floor` is below every message that may still come.
-
-        Raises:
-            LinkBrokenError: there is no answer.
-        """
-
-
-class LinkFinder(Protocol):
-    """Finds a link."""
-
-    def link(self, namespace: str, app: str) -> Link | None:
-        """Return a link to an app that is up, or None."""
-
-    def knock(self, namespace: str, app: str) -> None:
-        """Try to open a link to an app at once, if there is none."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Reminder, Reply,
 from sidecar.core.receipts import Received
 from sidecar.core.work_items import ActivityItem
 from sidecar.edge.peer import link as peer
-from sidecar.peers.outbox import LinkBrokenError
+from sidecar.peers.link import LinkBrokenError
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 from tests.edge.peer.test_two_sidecars import echo, flow_of

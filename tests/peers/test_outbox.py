@@ -13,7 +13,8 @@ from sidecar.core.receipts import Received
 from sidecar.peers import outbox as routers
 from sidecar.peers.directory import Directory
 from sidecar.peers.limits import Limit
-from sidecar.peers.outbox import LinkBrokenError, Outbox
+from sidecar.peers.link import LinkBrokenError
+from sidecar.peers.outbox import Outbox
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import DamagedError
 from tests.inprocess.world import DONE, ME, Hand, World, at, call, child, end, until

@@ -21,7 +21,7 @@ from sidecar.edge.peer.codec import answer_of, longest_text, message_of, reminde
 from sidecar.edge.peer.forward import Served, bounded
 from sidecar.edge.peer.handshake import limit_of
 from sidecar.edge.transport.ports import Closed, Outflow, Refused
-from sidecar.peers.outbox import LinkBrokenError
+from sidecar.peers.link import LinkBrokenError
 from sidecar.schema import peer_pb2 as pb
 from sidecar.services.peer_messages import PeerMessages
 from sidecar.store.protocol import DamagedError, UnavailableError
@@ -63,7 +63,7 @@ class Incoming:
 
 
 class PeerLink:
-    """One link that is up, whichever side opened it. Implements `outbox.Link`."""
+    """One link that is up, whichever side opened it. Implements `peers.link.Link`."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class PeerLink:
         self._batches = 0  # that are being taken in
 
     async def deliver(self, batch: Sequence[Reminder], floor: int) -> list[Reply]:
-        """See `outbox.Link`."""
+        """See `peers.link.Link`."""
         self._sequence += 1
         sequence = self._sequence
         answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()

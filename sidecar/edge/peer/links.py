@@ -88,7 +88,7 @@ class Peers:
         self._hellos = Hellos(messages.engine.me.namespace)
 
     def link(self, namespace: str, app: str) -> PeerLink | None:
-        """See `outbox.LinkFinder`. An app that is asked for, and has an address, is dialled."""
+        """See `peers.link.LinkFinder`. An app that is asked for, and has an address, is dialled."""
         peer = (namespace, app)
         found = self._opened.get(peer) or self._accepted.get(peer)
         if found is None:
@@ -96,7 +96,7 @@ class Peers:
         return found
 
     def knock(self, namespace: str, app: str) -> None:
-        """See `outbox.LinkFinder`."""
+        """See `peers.link.LinkFinder`."""
         if self.link(namespace, app) is None and app in self._dialers:
             self._dialers[app].knock.set()
 
