@@ -77,13 +77,7 @@ def assemble(
 ) -> Middle:
     """Wire the parts of a sidecar over a store; `connect` opens a channel to a peer at an address."""
     engine = Engine(me, store, clock, Ids(store.next_key, store.next_order, clock.new_id))
-    directory = Directory(
-        me.namespace,
-        settings.peers,
-        pattern=settings.peer_pattern,
-        file=settings.peer_file,
-        read=partial(config.read_peers, stay_here=settings.peers_stay_here),
-    )
+    directory = _directory(settings, me.namespace)
     links = _LateLinks()
     receives, unknown_app_fails = settings.max_message_bytes, settings.unknown_app == "fail"
     outbox = Outbox(engine, directory, links, unknown_app_fails=unknown_app_fails)
@@ -106,6 +100,16 @@ def assemble(
     served.reads |= {inspection.TREE, LOOK}
     retention = Retention(engine, settings.retention)
     return Middle(engine, dispatch, trees, served_by, outbox, links.peers, taskhub, admin, retention, memory)
+
+
+def _directory(settings: Settings, namespace: str) -> Directory:
+    return Directory(
+        namespace,
+        settings.peers,
+        pattern=settings.peer_pattern,
+        file=settings.peer_file,
+        read=partial(config.read_peers, stay_here=settings.peers_stay_here),
+    )
 
 
 def _dispatch(engine: Engine, pool: Pool, reminders: Reminders, outbox: Outbox, settings: Settings) -> Dispatch:
