@@ -6,24 +6,21 @@ else it is tried again, for ever.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
 from sidecar.actors.engine import Engine
-from sidecar.actors.tasks import kept_up
-from sidecar.core import events, undeliverable
-from sidecar.core.delivery import arrive
+from sidecar.core import undeliverable
 from sidecar.core.ids import PeerId
 from sidecar.core.model import ActorId, Changes, Kind, Outcome, Reminder, Reply
 from sidecar.core.receipts import Delivered, Lost
+from sidecar.peers import refusals
 from sidecar.peers.directory import Directory
 from sidecar.peers.limits import Limit, size_of
 from sidecar.peers.link import Link, LinkBrokenError, LinkFinder
-from sidecar.schema import taskhub_pb2 as pb
-from sidecar.store.protocol import DamagedError, UnavailableError
+from sidecar.store.protocol import UnavailableError
 from sidecar.store.reads import Reads
 
 QUEUE_LIMIT = 5_000
@@ -31,7 +28,6 @@ BATCH_MESSAGES = 256
 BATCH_BYTES = 4 * 1024 * 1024
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 _FINAL_FAILURES = {Outcome.DENIED, Outcome.INVALID, Outcome.MISSING}
-_FAILURES = {Outcome.DENIED: "WorkflowAccessPolicyDenied"}
 _WHAT = {Kind.RESULT: "the result", Kind.ACTIVITY: "the call", Kind.CREATE: "the call", Kind.EVENT: "the event"}
 ActorPair = tuple[ActorId, ActorId]
 log = structlog.get_logger(__name__)
@@ -100,7 +96,7 @@ class Outbox:
         self._unknown_app_fails = unknown_app_fails
         self._where: dict[int, PeerId] = {}
         self._reads = Reads()
-        self._spawn = spawn or (lambda queue: _started(engine, queue, self._run))
+        self._spawn = spawn or (lambda queue: asyncio.create_task(self._run(queue), name=f"outbox {queue.peer[1]}"))
 
     # ------------------------------------------------------------ Outgoing
 
@@ -212,7 +208,7 @@ class Outbox:
         if not known and self._unknown_app_fails:
             # Calls alone: an app that calls this one and has no address here is merely away, and gets the rest later.
             for reminder in [one for one in queue.pending.values() if undeliverable.is_call(one)]:
-                await self._final(queue, reminder, Reply(Outcome.MISSING, text))
+                await self._end(queue, reminder, Reply(Outcome.MISSING, text))
         return self._failed(queue, text) if queue.pending else 0.0
 
     def _failed(self, queue: PeerQueue, error: str) -> float:
@@ -243,9 +239,9 @@ class Outbox:
                 why = limit.refusal(_WHAT.get(reminder.kind, "the message"), size)
                 smaller = undeliverable.smaller(reminder, why, self.engine.clock.now())
                 if smaller is None:
-                    await self._final(queue, reminder, Reply(Outcome.INVALID, why), undeliverable.TOO_LARGE)
+                    await self._end(queue, reminder, Reply(Outcome.INVALID, why), undeliverable.TOO_LARGE)
                     continue
-                _log_refusal(reminder, why)
+                refusals.note(reminder, why)
                 message = smaller
             stored.append(reminder)
             sent.append(message)
@@ -260,7 +256,7 @@ class Outbox:
             if reply.outcome is Outcome.UNAVAILABLE:
                 queue.blocked[lane] = now + self.engine.clock.jitter(1.0)
             elif reply.outcome in _FINAL_FAILURES:
-                await self._final(queue, reminder, reply)
+                await self._end(queue, reminder, reply)
             else:
                 accepted.append(Delivered(reminder.id, link.store))
         if accepted:
@@ -275,40 +271,9 @@ class Outbox:
         queue.pending.pop(reminder_id, None)
         self._where.pop(reminder_id, None)
 
-    async def _final(self, queue: PeerQueue, reminder: Reminder, reply: Reply, failure: str = "") -> None:
-        """Take a refusal that will not change; whoever waits for what the message brings is told."""
-        _log_refusal(reminder, reply.text)
-        if undeliverable.is_call(reminder):
-            kind = failure or _FAILURES.get(reply.outcome, f"Remote{reply.outcome.name.capitalize()}")
-            try:
-                await _fail_call(self.engine, reminder, events.failure(kind, reply.text, retriable=False))
-            except DamagedError:  # the engine has said it; the message stays stored, for when its caller is mended
-                self._done(queue, reminder.id)
-                return
-            changes = Changes(dropped=(reminder.id,))
-        elif reply.outcome is Outcome.MISSING:
-            changes = Changes(dropped=(reminder.id,))
-        else:
-            changes = undeliverable.given_up(self.engine.context(), reminder, reply.text)
-        await self.engine.commit(changes)
+    async def _end(self, queue: PeerQueue, reminder: Reminder, reply: Reply, failure: str = "") -> None:
+        await refusals.end(self.engine, reminder, reply, failure)
         self._done(queue, reminder.id)
-
-
-def _started(
-    engine: Engine, queue: PeerQueue, run: Callable[[PeerQueue], Coroutine[Any, Any, None]]
-) -> asyncio.Task[None]:
-    name = f"outbox {queue.peer[1]}"
-    return asyncio.create_task(kept_up(lambda: run(queue), name, engine.clock.sleep), name=name)
-
-
-async def _fail_call(engine: Engine, reminder: Reminder, details: pb.FailureDetails) -> None:
-    arrival = undeliverable.failed_call(reminder, details, engine.clock.now())
-    await engine.submit((reminder.source.hub, reminder.source.id), lambda at, state: arrive(at, state, arrival))
-
-
-def _log_refusal(reminder: Reminder, why: str) -> None:
-    app, source, target = reminder.target.app, reminder.source.id, reminder.target.id
-    log.warning("message refused", app=app, kind=reminder.kind.name, source=source, target=target, why=why)
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

@@ -1,0 +1,39 @@
+"""The end of a message that its app does not take: in the log, and told to whoever waits for what it brings."""
+
+import structlog
+
+from sidecar.actors.engine import Engine
+from sidecar.core import events, undeliverable
+from sidecar.core.delivery import arrive
+from sidecar.core.model import Changes, Outcome, Reminder, Reply
+from sidecar.store.protocol import DamagedError
+
+_FAILURES = {Outcome.DENIED: "WorkflowAccessPolicyDenied"}
+log = structlog.get_logger(__name__)
+
+
+def note(reminder: Reminder, why: str) -> None:
+    """Say in the log that a message was not taken, or not as it was."""
+    app, source, target = reminder.target.app, reminder.source.id, reminder.target.id
+    log.warning("message refused", app=app, kind=reminder.kind.name, source=source, target=target, why=why)
+
+
+async def end(engine: Engine, reminder: Reminder, reply: Reply, failure: str = "") -> None:
+    """Take a refusal that will not change; `failure` is the type of the error with which a call fails.
+
+    Raises:
+        UnavailableError: the store failed.
+    """
+    note(reminder, reply.text)
+    if undeliverable.is_call(reminder):
+        kind = failure or _FAILURES.get(reply.outcome, f"Remote{reply.outcome.name.capitalize()}")
+        details = events.failure(kind, reply.text, retriable=False)
+        arrival = undeliverable.failed_call(reminder, details, engine.clock.now())
+        try:
+            await engine.submit((reminder.source.hub, reminder.source.id), lambda at, state: arrive(at, state, arrival))
+        except DamagedError:  # the engine has said it; the message stays stored, for when its caller is mended
+            return
+    elif reply.outcome is not Outcome.MISSING:
+        await engine.commit(undeliverable.given_up(engine.context(), reminder, reply.text))
+        return
+    await engine.commit(Changes(dropped=(reminder.id,)))
