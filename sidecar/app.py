@@ -18,6 +18,7 @@ from sidecar.core import events
 from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import PeerId
 from sidecar.core.policy import Policy
+from sidecar.edge.admin import health
 from sidecar.edge.admin.health import Health
 from sidecar.edge.admin.store import StoreAdmin
 from sidecar.edge.grpc_aio.channel import GrpcChannel
@@ -102,7 +103,8 @@ class Sidecar:
             answers=taskhub.answers(),
             workers=[WORK],
         )
-        return _merged(guarded, Health(self.ready).handlers())
+        asked_by_all = Health(self.ready, admission.shows_token).handlers()
+        return _merged(guarded, admission.limited(asked_by_all, streams=[health.WATCH]))
 
     def _connect(self, address: str, peer: PeerId) -> Channel:
         tls = None if self.trust.peer is None else self.trust.peer.pem()
@@ -231,6 +233,7 @@ def _merged(*parts: Handlers) -> Handlers:
         unary={path: handler for part in parts for path, handler in part.unary.items()},
         stream={path: handler for part in parts for path, handler in part.stream.items()},
         duplex={path: handler for part in parts for path, handler in part.duplex.items()},
+        admit={path: admit for part in parts for path, admit in part.admit.items()},
     )
 
 

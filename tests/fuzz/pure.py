@@ -17,14 +17,15 @@ from sidecar.edge.peer import codec, handshake
 from sidecar.edge.taskhub import page_tokens
 from sidecar.edge.taskhub.hubs import Hubs
 from sidecar.edge.taskhub.streams import WorkerStream, _worker
-from sidecar.edge.transport.ports import Call, Refused, StatusCode
+from sidecar.edge.transport.ports import NO_NAMES, Call, Refused, StatusCode
+from sidecar.edge.transport.send_queue import SendQueue
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 
 ME = AppIdentity("default", "orders")
 FAMILIES = (NEUTRAL, MICROSOFT, DAPR, DAPR_DETACHING)
 _LONGEST_REFUSAL = 2_000
-HEALTH = Health(lambda: True)
+HEALTH = Health(lambda: True, lambda call: True)
 
 
 def accepted(error: Exception) -> None:
@@ -147,7 +148,7 @@ def called(method: str, head: bytes = b"", **more: Any) -> Call:
         key = "".join(chr(byte) for byte in name.lower() if chr(byte).isalnum() or byte in b"-_.")
         if key:
             metadata[key] = value if key.endswith("-bin") else value.decode("latin1")
-    return Call(method, metadata, more.get("deadline"), more.get("peer", "ipv4:127.0.0.1:1"), ())
+    return Call(method, metadata, more.get("deadline"), more.get("peer", "ipv4:127.0.0.1:1"), NO_NAMES)
 
 
 def header(data: bytes) -> None:
@@ -165,9 +166,24 @@ def header(data: bytes) -> None:
         accepted(error)
 
 
+class _Once:
+    """The requests of a call that has one."""
+
+    def __init__(self, request: bytes) -> None:
+        self._requests = [request]
+
+    def __aiter__(self) -> "_Once":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._requests:
+            raise StopAsyncIteration
+        return self._requests.pop()
+
+
 def health(data: bytes) -> None:
     """A question to the health service."""
-    checking = HEALTH.check(called("Check"), data)
+    checking = HEALTH.check(called("Check"), _Once(data), SendQueue(1 << 20, 10))
     try:
         checking.send(None)
     except StopIteration:

@@ -19,7 +19,7 @@ from sidecar.core.model import Changes
 from sidecar.core.model import Status as Life
 from sidecar.edge.dialects import wire
 from sidecar.edge.taskhub.service import SERVICE
-from sidecar.edge.transport.ports import Call, Closed, Refused
+from sidecar.edge.transport.ports import NO_NAMES, Call, Closed, Refused
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from tests.fuzz.items import ANSWERS, Item, addressed, honestly, item_of
@@ -370,7 +370,7 @@ def _check(task: "asyncio.Task[Any]") -> None:
 
 def _called(path: str, extra: int, peer: str) -> Call:
     deadline = (None, 0.5, 0.0, 5.0)[extra >> 3 & 3]
-    return Call(path, METADATA[extra & 7], deadline, peer, ())
+    return Call(path, METADATA[extra & 7], deadline, peer, NO_NAMES)
 
 
 def _honest(body: bytes) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sidecar.edge.transport.ports import Call, Closed, Metadata, Refused, StatusCode
+from sidecar.edge.transport.ports import NO_NAMES, Call, Closed, Metadata, Refused, StatusCode
 
 
 class Endpoint(Protocol):
@@ -104,7 +104,7 @@ class Link:
         self._serving: asyncio.Task[None] | None = None
         self._sending = False
         if target is not None:
-            call = Call("link", {}, None, caller, ())
+            call = Call("link", {}, None, caller, NO_NAMES)
             self._serving = target.accept(call, self.up, self.down)
             self._serving.add_done_callback(self._served)
 

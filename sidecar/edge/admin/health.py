@@ -1,7 +1,11 @@
-"""The standard gRPC health service, in raw bytes."""
+"""The standard gRPC health service, in raw bytes.
+
+Anybody may ask it, so the request of a stranger is not read: it could be as large as any. He is told how it goes with
+the sidecar, whatever service he asks about: there is one status.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2 as pb
@@ -9,37 +13,36 @@ from grpc_health.v1 import health_pb2 as pb
 from sidecar.edge.transport.ports import Call, Handlers, Outflow, Refused, StatusCode
 
 SERVICES = ("", "TaskHubSidecarService")
+CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 _LOOK_SECONDS = 0.5
 
 
 class Health:
-    """Answers whether the sidecar serves; `ready` says so at each moment."""
+    """Answers whether the sidecar serves; `ready` says so at each moment, `trusts` whose requests are read."""
 
-    def __init__(self, ready: Callable[[], bool]) -> None:
+    def __init__(self, ready: Callable[[], bool], trusts: Callable[[Call], bool]) -> None:
         self._ready = ready
+        self._trusts = trusts
 
     def handlers(self) -> Handlers:
         """Return the methods of the service."""
-        return Handlers(
-            unary={"/grpc.health.v1.Health/Check": self.check},
-            stream={"/grpc.health.v1.Health/Watch": self.watch},
-        )
+        return Handlers(duplex={CHECK: self.check, WATCH: self.watch})
 
     def _status(self, service: str) -> int:
         if service not in SERVICES:
             return int(pb.HealthCheckResponse.SERVICE_UNKNOWN)
         return int(pb.HealthCheckResponse.SERVING if self._ready() else pb.HealthCheckResponse.NOT_SERVING)
 
-    async def check(self, call: Call, request: bytes) -> bytes:
+    async def check(self, call: Call, requests: AsyncIterator[bytes], out: Outflow) -> None:
         """Answer once."""
-        status = self._status(_service(request))
+        status = self._status(await self._service(call, requests))
         if status == pb.HealthCheckResponse.SERVICE_UNKNOWN:
             raise Refused(StatusCode.NOT_FOUND, "unknown service")
-        return bytes(pb.HealthCheckResponse(status=status).SerializeToString())
+        out.send(pb.HealthCheckResponse(status=status).SerializeToString())
 
-    async def watch(self, call: Call, request: bytes, out: Outflow) -> None:
+    async def watch(self, call: Call, requests: AsyncIterator[bytes], out: Outflow) -> None:
         """Answer now and at each change."""
-        service, last = _service(request), None
+        service, last = await self._service(call, requests), None
         while True:
             status = self._status(service)
             if status != last:
@@ -47,9 +50,11 @@ class Health:
                 last = status
             await asyncio.sleep(_LOOK_SECONDS)
 
-
-def _service(request: bytes) -> str:
-    try:
-        return str(pb.HealthCheckRequest.FromString(request).service)
-    except DecodeError as error:
-        raise Refused(StatusCode.INVALID_ARGUMENT, "not a health request") from error
+    async def _service(self, call: Call, requests: AsyncIterator[bytes]) -> str:
+        """Return the service that is asked about."""
+        if not self._trusts(call):
+            return ""
+        try:
+            return str(pb.HealthCheckRequest.FromString(await anext(requests, b"")).service)
+        except DecodeError as error:
+            raise Refused(StatusCode.INVALID_ARGUMENT, "not a health request") from error

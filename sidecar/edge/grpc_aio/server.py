@@ -3,6 +3,7 @@
 import asyncio
 import urllib.parse
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
@@ -20,7 +21,7 @@ from sidecar.edge.grpc_aio.common import (
 from sidecar.edge.grpc_aio.connections import Connections
 from sidecar.edge.grpc_aio.credentials import server_credentials
 from sidecar.edge.transport import ports
-from sidecar.edge.transport.ports import Call, Closed, Metadata, Refused, StatusCode, Tls
+from sidecar.edge.transport.ports import Call, Closed, Metadata, PeerNames, Refused, StatusCode, Tls
 from sidecar.edge.transport.send_queue import SendQueue
 
 MAX_MESSAGE_BYTES = 2_000
@@ -85,6 +86,7 @@ class GrpcServer:
             **{method: self._stream(method, handler) for method, handler in handlers.stream.items()},
             **{method: self._duplex(method, handler) for method, handler in handlers.duplex.items()},
         }
+        self._admit = handlers.admit
         self._methods = _Methods(methods)
         self._options = [
             *_SERVER_OPTIONS,
@@ -155,11 +157,12 @@ class GrpcServer:
             self._track()
             try:
                 call = _call(method, context)
-                return await handler(call, await self._request(call, context))
+                with self._admitted(call):
+                    return await handler(call, await self._request(call, context))
             except (Exception, asyncio.CancelledError) as error:
                 await _end(method, context, error)
 
-        # A handler of this kind is there before the request, and so learns of one that cannot be received.
+        # A handler of this kind is there before the request: it may leave it unread, and learns if that is too large.
         return grpc.stream_unary_rpc_method_handler(cast(Any, serve))
 
     async def _request(self, call: Call, context: _Context) -> bytes:
@@ -175,10 +178,13 @@ class GrpcServer:
         raise Refused(StatusCode.INVALID_ARGUMENT, "the call has no request")
 
     def _stream(self, method: str, handler: ports.StreamHandler) -> _Method:
-        async def serve(request: bytes, context: _Context) -> None:
-            await self._flow(method, context, lambda call, outflow: handler(call, request, outflow))
+        async def serve(_requests: object, context: _Context) -> None:
+            async def start(call: Call, outflow: ports.Outflow) -> None:
+                await handler(call, await self._request(call, context), outflow)
 
-        return grpc.unary_stream_rpc_method_handler(cast(Any, serve))
+            await self._flow(method, context, start)
+
+        return grpc.stream_stream_rpc_method_handler(cast(Any, serve))
 
     def _duplex(self, method: str, handler: ports.DuplexHandler) -> _Method:
         async def serve(_requests: object, context: _Context) -> None:
@@ -191,7 +197,7 @@ class GrpcServer:
         self._track()
         number = self._connections.begin()
         outflow = SendQueue(*self._marks)
-        handling = asyncio.create_task(_run(method, context, start, outflow), name=method)
+        handling = asyncio.create_task(self._run(method, context, start, outflow), name=method)
         handling.add_done_callback(lambda _: outflow.close())
         try:
             # Without headers at once, a client cannot tell a quiet stream from one that was not accepted.
@@ -209,6 +215,15 @@ class GrpcServer:
             handling.result()
         except (Exception, asyncio.CancelledError) as error:
             await _end(method, context, error)
+
+    async def _run(self, method: str, context: _Context, start: _Start, outflow: ports.Outflow) -> None:
+        call = _call(method, context)
+        with self._admitted(call):
+            await start(call, outflow)
+
+    def _admitted(self, call: Call) -> AbstractContextManager[None]:
+        admit = self._admit.get(call.method)
+        return nullcontext() if admit is None else admit(call)
 
     def _track(self) -> None:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
@@ -264,22 +279,19 @@ class _Inflow:
 
 
 def _call(method: str, context: _Context) -> Call:
-    names = context.auth_context().get("x509_subject_alternative_name", ())
+    proved = context.auth_context()
+    uris, dns = (tuple(name.decode() for name in proved.get(kind, ())) for kind in ("peer_uri", "peer_dns"))
     return Call(
         method=method,
         metadata=dict(cast(Metadata, context.invocation_metadata() or ())),
         deadline=context.time_remaining(),
         peer=_peer(context),
-        identity=tuple(name.decode() for name in names),
+        identity=PeerNames(uris, dns),
     )
 
 
 def _peer(context: _Context) -> str:
     return urllib.parse.unquote(context.peer())
-
-
-async def _run(method: str, context: _Context, start: _Start, outflow: ports.Outflow) -> None:
-    await start(_call(method, context), outflow)
 
 
 async def _abandon(method: str, handling: "asyncio.Task[None]") -> None:

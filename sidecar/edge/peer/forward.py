@@ -23,7 +23,7 @@ from sidecar.core.receipts import Forgotten, Received
 from sidecar.edge.dialects import wire
 from sidecar.edge.peer.shares import Shares
 from sidecar.edge.rpc import Forwarded, parse
-from sidecar.edge.transport.ports import Call, Refused, StatusCode, UnaryHandler
+from sidecar.edge.transport.ports import NO_NAMES, Call, Refused, StatusCode, UnaryHandler
 from sidecar.peers.limits import Limit
 from sidecar.peers.outbox import LinkBrokenError
 from sidecar.schema import peer_pb2, taskhub_pb2
@@ -270,7 +270,7 @@ class Served:
             metadata={},
             deadline=request.milliseconds / 1000 if request.milliseconds else None,
             peer=f"app {peer[1]}",
-            identity=(),
+            identity=NO_NAMES,
             received=key,
         )
         self._shares.add(peer, 1, size)

@@ -1,13 +1,15 @@
-"""What every call to the app's ports passes before its handler runs: its caller's token, its size, and room for it.
+"""What every call to the app's ports passes before its request is read: its caller's token, and room for it.
 
-The checks stand around the handler that will run, whatever the path was that led to it. gRPC's health service stays
-outside, and so does what no handler is for. An answer of a worker is never refused for want of room: one SDK fails the
-workflow when it is, another drops the answer.
+The checks belong to the handler that will run, whatever the path was that led to it. gRPC's health service needs no
+token, and neither does what no handler is for. An answer of a worker is never refused for want of room: one SDK fails
+the workflow when it is, another drops the answer.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Coroutine
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +26,7 @@ from sidecar.edge.transport.ports import (
 )
 
 MOST_METADATA_BYTES = 16 * 1024
+MOST_WATCHES = 100  # of the health, which anybody may open
 _LOOK_SECONDS = 1.0
 _BYTES_A_HEADER = 32  # as HTTP/2 counts (RFC 9113, 6.5.2)
 _Room = AbstractContextManager[None]
@@ -60,6 +63,16 @@ class Admission:
         self._calls = _Places(most_calls, f"{most_calls} calls are under way, as many as may be: {again} --max-calls")
         text = f"{most_workers} workers are connected, as many as may be: {again} --max-workers"
         self._workers = _Places(most_workers, text)
+        text = f"{MOST_WATCHES} watches of the health are open, as many as may be: ask with Check"
+        self._watches = _Places(MOST_WATCHES, text)
+
+    def shows_token(self, call: Call) -> bool:
+        """Whether the caller has the token, or needs none."""
+        return self._tokens.refusal(call.metadata) is None
+
+    def limited(self, handlers: Handlers, *, streams: Collection[str]) -> Handlers:
+        """Return handlers that anybody may call, with at most so many streams of those on these paths at once."""
+        return replace(handlers, admit={path: lambda _: self._watches for path in streams})
 
     def guarded(self, handlers: Handlers, *, answers: Collection[str], workers: Collection[str]) -> Handlers:
         """Return handlers that admit a call before they serve it.
@@ -75,12 +88,21 @@ class Admission:
 
         return Handlers(
             unary={
-                path: self._unary(handler if path in answers else self._sized(handler), room(path))
-                for path, handler in handlers.unary.items()
+                path: handler if path in answers else self._sized(handler) for path, handler in handlers.unary.items()
             },
-            stream={path: self._stream(handler, room(path)) for path, handler in handlers.stream.items()},
-            duplex={path: self._duplex(handler, room(path)) for path, handler in handlers.duplex.items()},
+            stream={path: self._stream(handler) for path, handler in handlers.stream.items()},
+            duplex={path: self._duplex(handler) for path, handler in handlers.duplex.items()},
+            admit={
+                path: partial(self._admitted, room(path))
+                for path in (*handlers.unary, *handlers.stream, *handlers.duplex)
+            },
         )
+
+    @contextmanager
+    def _admitted(self, room: _Room, call: Call) -> Iterator[None]:
+        self._check(call)
+        with room:
+            yield
 
     def _check(self, call: Call) -> None:
         """Refuse a call that is too large, or whose caller has no token."""
@@ -122,27 +144,15 @@ class Admission:
             text = f"the request has {len(request)} bytes, at most {self._most_bytes} are taken"
             raise Refused(StatusCode.RESOURCE_EXHAUSTED, f"{text}: send less, or raise --max-message-bytes")
 
-    def _unary(self, handler: UnaryHandler, room: _Room) -> UnaryHandler:
-        async def serve(call: Call, request: bytes) -> bytes:
-            self._check(call)
-            with room:
-                return await handler(call, request)
-
-        return serve
-
-    def _stream(self, handler: StreamHandler, room: _Room) -> StreamHandler:
+    def _stream(self, handler: StreamHandler) -> StreamHandler:
         async def serve(call: Call, request: bytes, out: Outflow) -> None:
-            self._check(call)
             self._check_size(request)
-            with room:
-                await self._while_valid(call, handler(call, request, out))
+            await self._while_valid(call, handler(call, request, out))
 
         return serve
 
-    def _duplex(self, handler: DuplexHandler, room: _Room) -> DuplexHandler:
+    def _duplex(self, handler: DuplexHandler) -> DuplexHandler:
         async def serve(call: Call, requests: AsyncIterator[bytes], out: Outflow) -> None:
-            self._check(call)
-            with room:
-                await self._while_valid(call, handler(call, requests, out))
+            await self._while_valid(call, handler(call, requests, out))
 
         return serve

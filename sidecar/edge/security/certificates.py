@@ -13,7 +13,7 @@ import structlog
 from sidecar.actors.clock import Clock
 from sidecar.config.settings import StartError
 from sidecar.config.watched import stamp
-from sidecar.edge.transport.ports import Tls
+from sidecar.edge.transport.ports import NO_NAMES, PeerNames, Tls
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -41,20 +41,27 @@ def dns_name(namespace: str, app: str) -> str:
     return f"{app}.{namespace}"
 
 
-def names(trust_domain: str, namespace: str, app: str) -> tuple[str, str]:
+def names(trust_domain: str, namespace: str, app: str) -> PeerNames:
     """Return all that the certificate of an app must name."""
-    return (spiffe_id(trust_domain, namespace, app), dns_name(namespace, app))
+    return PeerNames((spiffe_id(trust_domain, namespace, app),), (dns_name(namespace, app),))
 
 
-def proves(trust_domain: str, identity: tuple[str, ...], namespace: str, app: str) -> bool:
-    """Whether the names in a peer's certificate are those of an app."""
-    return set(names(trust_domain, namespace, app)) <= set(identity)
+def missing(wanted: PeerNames, found: PeerNames) -> list[str]:
+    """Return which of the names are not found as what they are: a DNS name proves no URI, nor the other way."""
+    return sorted({*wanted.uris} - {*found.uris} | {*wanted.dns} - {*found.dns})
+
+
+def proves(trust_domain: str, identity: PeerNames, namespace: str) -> frozenset[str]:
+    """Return the apps of a namespace whose certificate this is: those that it has all the names of."""
+    prefix = spiffe_id(trust_domain, namespace, "")
+    apps = {uri.removeprefix(prefix) for uri in identity.uris if uri.startswith(prefix)}
+    return frozenset(app for app in apps if not missing(names(trust_domain, namespace, app), identity))
 
 
 class Certificates:
     """A certificate of this sidecar, as it is in its files now."""
 
-    def __init__(self, files: Files, names: tuple[str, ...] = ()) -> None:
+    def __init__(self, files: Files, names: PeerNames = NO_NAMES) -> None:
         """Read the files; `names` must all be in the certificate.
 
         Raises:
@@ -114,21 +121,21 @@ class Certificates:
             raise StartError(f"{authority}: no certificate in PEM") from error
         if key.public_key() != own.public_key():
             raise StartError(f"{self._files.key} is not the key of {self._files.certificate}")
-        missing = set(self._names) - set(_names_in(own))
-        if missing:
-            raise StartError(f"{self._files.certificate} does not name this app: {' and '.join(sorted(missing))}")
+        unnamed = missing(self._names, _names_in(own))
+        if unnamed:
+            raise StartError(f"{self._files.certificate} does not name this app: {' and '.join(unnamed)}")
         return pem, own.not_valid_before_utc, own.not_valid_after_utc
 
 
-def _names_in(certificate: "x509.Certificate") -> tuple[str, ...]:
+def _names_in(certificate: "x509.Certificate") -> PeerNames:
     from cryptography import x509  # noqa: PLC0415
 
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        return ()
+        return NO_NAMES
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    return (*uris, *names.get_values_for_type(x509.DNSName))
+    return PeerNames(tuple(uris), tuple(names.get_values_for_type(x509.DNSName)))
 
 
 def _content(file: Path) -> bytes:

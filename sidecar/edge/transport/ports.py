@@ -7,6 +7,7 @@ know which adapter it is. All of it belongs to one event loop; nothing may be ca
 
 import enum
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -60,20 +61,29 @@ class AddressInUse(OSError):  # noqa: N818 - says it as the system does
     """An address cannot be listened on; the message names it as host:port."""
 
 
+class PeerNames(NamedTuple):
+    """The names in the certificate that a peer proved to own, by their kind: a DNS name may look like a URI."""
+
+    uris: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+
+
+NO_NAMES = PeerNames()
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What is known of a call when it comes in.
 
     method is the full path, "/Service/Method". Of a metadata key that was sent twice the last value counts.
-    deadline is the number of seconds that were left, None without a deadline. identity holds the subject
-    alternative names of the certificate that the peer proved to own, and is empty without TLS.
+    deadline is the number of seconds that were left, None without a deadline. identity is empty without TLS.
     """
 
     method: str
     metadata: Mapping[str, str | bytes]
     deadline: float | None
     peer: str
-    identity: tuple[str, ...]
+    identity: PeerNames
 
 
 class Outflow(Protocol):
@@ -100,6 +110,7 @@ class Outflow(Protocol):
 UnaryHandler = Callable[[Call, bytes], Awaitable[bytes]]
 StreamHandler = Callable[[Call, bytes, Outflow], Coroutine[Any, Any, None]]
 DuplexHandler = Callable[[Call, AsyncIterator[bytes], Outflow], Coroutine[Any, Any, None]]
+Admit = Callable[[Call], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +122,15 @@ class Handlers:
     cancelled as soon as its caller is gone, has cancelled, or has let its deadline pass; its outflow is
     closed by then. The requests of a duplex call end when the client has half-closed; one read at a time, and
     a read that is cancelled may lose a message.
+
+    `admit` says for some of the paths who is served: it is entered before anything of the request is received, and left
+    when the call has ended. It raises Refused like a handler.
     """
 
     unary: Mapping[str, UnaryHandler] = field(default_factory=dict)
     stream: Mapping[str, StreamHandler] = field(default_factory=dict)
     duplex: Mapping[str, DuplexHandler] = field(default_factory=dict)
+    admit: Mapping[str, Admit] = field(default_factory=dict)
 
 
 def in_address(host: str) -> str:
@@ -137,8 +152,8 @@ class Tls(NamedTuple):
 class Server(Protocol):
     """Answers calls on its addresses. Built inside the running loop; started and stopped once.
 
-    `unread` is told of each unary call whose request could not be received, and how many bytes one may have: this one
-    had more, or broke off.
+    `unread` is told of each call whose one request could not be received, and how many bytes it may have: this one had
+    more, or broke off.
     """
 
     unread: Callable[[Call, int], None]

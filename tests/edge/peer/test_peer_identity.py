@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from sidecar.cli import dev_ca
 from sidecar.config.settings import StartError
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
-from sidecar.edge.peer import link
+from sidecar.edge.peer import link, links
 from sidecar.edge.transport.ports import Call, Closed, Handlers, Outflow, Refused, Tls
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
@@ -105,12 +108,87 @@ async def test_a_peer_cannot_speak_as_another_app_than_its_certificate_says(star
 async def test_the_namespace_and_trust_domain_of_a_certificate_count(
     start: Start, certs: Path, namespace: str, domain: str
 ) -> None:
-    """M16, M81"""
+    """M16, M81: nothing is read of one who is nobody here."""
     ml = await start("ml")
     dev_ca.issue(certs, ["orders"], namespace, domain, 1)
+    with pytest.raises(Refused, match="PERMISSION_DENIED: the certificate names no app of namespace 'default'"):
+        await silent(ml, tls(certs, "orders"))
+
+
+async def silent(node: Node, credentials: Tls) -> None:
+    """Begin a link and say nothing. Raises TimeoutError if the other side waits for more."""
+    channel = GrpcChannel(node.peer_address, tls=credentials, name="ml.default")
+    stream = channel.duplex(link.METHOD)
+    try:
+        async with asyncio.timeout(3.0):
+            await stream.receive()
+    finally:
+        stream.cancel()
+        await channel.close()
+
+
+async def test_links_that_an_app_begins_at_once_are_limited_and_other_apps_are_let_in(
+    start: Start, certs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each hello may be as large as any message."""
+    monkeypatch.setattr(links, "MOST_HELLOS", 2)
+    ml = await start("ml")
+    held = [asyncio.create_task(silent(ml, tls(certs, "evil"))) for _ in range(2)]
+    await until(lambda: ml.sidecar.peers._hellos["evil"] == 2)
+    with pytest.raises(Refused, match="RESOURCE_EXHAUSTED: 2 links of app 'evil' begin already"):
+        await silent(ml, tls(certs, "evil"))
     answer = await introduce(ml, hello("orders"), tls(certs, "orders"))
     assert answer is not None
-    assert "the certificate is not that of app 'orders'" in answer.refused
+    assert answer.WhichOneof("frame") == "hello"
+    await asyncio.gather(*held, return_exceptions=True)
+    await until(lambda: not ml.sidecar.peers._hellos["evil"])
+
+
+def certified(certs: Path, file: str, names: list[x509.GeneralName]) -> Tls:
+    """A certificate of the deployment's CA with these names alone."""
+    ca = x509.load_pem_x509_certificate((certs / "ca.crt").read_bytes())
+    ca_key = serialization.load_pem_private_key((certs / "ca.key").read_bytes(), None)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder().issuer_name(ca.subject).subject_name(x509.Name([])).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(ca.not_valid_before_utc).not_valid_after(ca.not_valid_after_utc)
+    signed = builder.add_extension(x509.SubjectAlternativeName(names), critical=False).sign(ca_key, hashes.SHA256())
+    form = serialization.PrivateFormat.PKCS8
+    private = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    pem = signed.public_bytes(serialization.Encoding.PEM)
+    (certs / f"{file}.crt").write_bytes(pem)
+    (certs / f"{file}.key").write_bytes(private)
+    return Tls(pem, private, (certs / "ca.crt").read_bytes())
+
+
+URI, DNS = x509.UniformResourceIdentifier, x509.DNSName
+ID, HOST = "spiffe://sidecar.local/ns/default/orders", "orders.default"
+DISGUISED = {
+    "both as DNS names": [DNS(ID), DNS(HOST)],
+    "both as URIs": [URI(ID), URI(HOST)],
+    "each as the other": [DNS(ID), URI(HOST)],
+    "the URI alone": [URI(ID)],
+    "the DNS name alone": [DNS(HOST)],
+}
+
+
+@pytest.mark.parametrize("how", DISGUISED)
+async def test_a_name_of_one_kind_is_no_proof_of_another(start: Start, certs: Path, how: str) -> None:
+    """M81: not for a peer that connects, and not for the own certificate at the start."""
+    ml = await start("ml")
+    names: list[x509.GeneralName] = [*DISGUISED[how]]
+    with pytest.raises(Refused, match="PERMISSION_DENIED"):
+        await silent(ml, certified(certs, "orders", names))
+    with pytest.raises(StartError, match="does not name this app: "):
+        await start("orders")
+
+
+async def test_both_names_as_what_they_are_prove_the_app(start: Start, certs: Path) -> None:
+    ml = await start("ml")
+    answer = await introduce(ml, hello("orders"), certified(certs, "orders", [DNS(HOST), URI(ID), DNS("other")]))
+    assert answer is not None
+    assert answer.WhichOneof("frame") == "hello"
 
 
 async def test_nothing_is_said_to_a_server_that_is_not_the_app_at_that_address(start: Start, certs: Path) -> None:

@@ -5,9 +5,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from grpc_health.v1 import health_pb2
 
 from sidecar.config.parsers import Secret
+from sidecar.edge.admin import inspection
 from sidecar.edge.grpc_aio.channel import GrpcChannel
+from sidecar.edge.security import admission
 from sidecar.edge.transport.ports import Metadata, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.edge.transport import http2
@@ -69,6 +72,71 @@ async def test_a_bearer_token_is_taken_too(guarded: Node) -> None:
 @pytest.mark.parametrize("method", ["Check", "Watch"])
 async def test_health_needs_no_token(guarded: Node, method: str) -> None:
     assert await status(guarded.channel, HEALTH + method) == (StatusCode.OK, "")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        SERVICE + "StartInstance",
+        SERVICE + "CompleteActivityTask",
+        SERVICE + "GetWorkItems",
+        SERVICE + "StreamInstanceHistory",
+        inspection.SERVICE + "GetTree",
+        HEALTH + "Check",
+        "/nobody/Knows",
+    ],
+)
+async def test_one_without_the_token_is_answered_before_the_body_is_read(guarded: Node, path: str) -> None:
+    """Of 48 MiB that he says he will send, only the beginning has come."""
+    async with http2.Client.connect(guarded.ports.grpc[0]) as client:
+        client.call(path.encode(), body=b"\x0a\x03odd", missing=48 << 20)
+        await until(client.ended)
+
+
+async def test_a_stranger_who_watches_the_health_is_answered_before_the_body_is_read(guarded: Node) -> None:
+    async with http2.Client.connect(guarded.ports.grpc[0]) as client:
+        client.call(f"{HEALTH}Watch".encode(), missing=48 << 20)
+        await until(lambda: client.count(http2.DATA) == 1)
+
+
+async def test_a_place_is_asked_for_before_the_body_is_read(tmp_path: Path) -> None:
+    node = await Node.start("orders", tmp_path, max_calls=1)
+    async with http2.Client.connect(node.ports.grpc[0]) as slow, http2.Client.connect(node.ports.grpc[0]) as client:
+        slow.call(f"{SERVICE}StartInstance".encode(), missing=48 << 20)
+        await asyncio.sleep(0.2)
+        assert not slow.ended()
+        client.call(f"{SERVICE}StartInstance".encode(), missing=48 << 20)
+        await until(client.ended)
+    await node.stop()
+
+
+async def test_who_has_the_token_is_told_of_a_service_that_there_is_not(guarded: Node) -> None:
+    asked = health_pb2.HealthCheckRequest(service="none").SerializeToString()
+    with pytest.raises(Refused, match="unknown service"):
+        await guarded.channel.unary(HEALTH + "Check", asked, RIGHT)
+    answer = await guarded.channel.unary(HEALTH + "Check", asked)
+    assert health_pb2.HealthCheckResponse.FromString(answer).status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_watches_of_the_health_are_limited_and_take_no_place_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "MOST_WATCHES", 2)
+    node = await Node.start("orders", tmp_path, max_calls=1, max_workers=1)
+    watches = [await open_stream(node.channel, HEALTH + "Watch") for _ in range(2)]
+    for watch in watches:
+        assert await watch.receive()
+    with pytest.raises(Refused, match="2 watches of the health are open, as many as may be: ask with Check"):
+        await (await open_stream(node.channel, HEALTH + "Watch")).receive()
+    assert await node.channel.unary(HEALTH + "Check", b"")
+    await node.begin("a")
+    watches.pop().cancel()
+    await asyncio.sleep(0.2)
+    watches.append(await open_stream(node.channel, HEALTH + "Watch"))
+    assert await watches[-1].receive()
+    for watch in watches:
+        watch.cancel()
+    await node.stop()
 
 
 @pytest.mark.parametrize(

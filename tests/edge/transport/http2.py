@@ -40,8 +40,11 @@ class Client:
     def write(self, data: bytes) -> None:
         self._writer.write(data)
 
-    def call(self, path: bytes, header: tuple[bytes, bytes] | None = None, body: bytes = b"") -> None:
-        """Send a whole call with a message on stream 1. `header` is added or replaces its namesake."""
+    def call(self, path: bytes, header: tuple[bytes, bytes] | None = None, body: bytes = b"", missing: int = 0) -> None:
+        """Send a call with a message on stream 1, of which so many bytes do not come.
+
+        `header` is added or replaces its namesake.
+        """
         fields = [
             (b":method", b"POST"),
             (b":scheme", b"http"),
@@ -54,7 +57,12 @@ class Client:
             fields = [field for field in fields if field[0] != header[0]]
             fields.insert(3 if header[0].startswith(b":") else len(fields), header)
         headers = frame(HEADERS, END_HEADERS, 1, header_block(fields))
-        self.write(headers + frame(DATA, END_STREAM, 1, b"\x00" + len(body).to_bytes(4, "big") + body))
+        size = (len(body) + missing).to_bytes(4, "big")
+        self.write(headers + frame(DATA, 0 if missing else END_STREAM, 1, b"\x00" + size + body))
+
+    def ended(self) -> bool:
+        """Whether the server has ended the call."""
+        return any(kind == HEADERS and flags & END_STREAM for kind, flags, _ in self.received)
 
     def count(self, kind: int, flags: int | None = None) -> int:
         return sum(1 for got in self.received if got[0] == kind and flags in (None, got[1]))

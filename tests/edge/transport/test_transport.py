@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import structlog
 
-from sidecar.edge.transport.ports import Call, Handlers, Outflow, Refused, StatusCode
+from sidecar.edge.transport.ports import NO_NAMES, Call, Handlers, Outflow, Refused, StatusCode
 from tests.edge.transport.network import SOON, Held, Network, echo, open_stream, rest, until
 
 ALL_BYTES = bytes(range(256))
@@ -69,7 +69,7 @@ async def test_a_call_says_who_called_what(network: Network):
     assert call.metadata["x-app"] == "orders"
     assert call.metadata["x-key-bin"] == ALL_BYTES
     assert call.peer.startswith("ipv4:127.0.0.1:")
-    assert call.identity == ()
+    assert call.identity == NO_NAMES
 
 
 async def test_of_a_metadata_key_sent_twice_the_last_value_counts(network: Network):
