@@ -5,6 +5,7 @@ import gc
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 import uvloop
@@ -14,6 +15,7 @@ from sidecar.actors.clock import Clock
 from sidecar.config import addresses, policy_file
 from sidecar.config import settings as config
 from sidecar.config.settings import ConfigError, Settings, StartError
+from sidecar.config.watched import Watched
 from sidecar.core import events
 from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import PeerId
@@ -42,7 +44,7 @@ from sidecar.work import takers
 from sidecar.work.memory import limit_of_system, most_answer_bytes
 
 _CLOSE_SECONDS = 1.0
-_ENDING = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = {signal.SIGTERM: "end", signal.SIGINT: "end", signal.SIGHUP: "read files"}
 _log = structlog.get_logger(__name__)
 
 
@@ -66,7 +68,7 @@ class Sidecar:
         maintenance: Maintenance | None,
         *,
         trust: Trust,
-        policy: Policy | None,
+        policy: Watched[Policy] | None,
     ) -> None:
         self.settings = settings
         self.me = me
@@ -75,7 +77,11 @@ class Sidecar:
         self.trust = trust
         self._serving = False
         limit = settings.max_message_bytes
-        middle = assemble(settings, me, store, Clock(), connect=self._connect, proves=trust.proves, policy=policy)
+        self._policy = policy
+        allowed = None if policy is None else policy.look()
+        middle = assemble(settings, me, store, Clock(), connect=self._connect, proves=trust.proves, policy=allowed)
+        watched = (policy, middle.directory.file, *trust.files())
+        self._files: list[Watched[Any]] = [file for file in watched if file is not None]
         self.engine, self.dispatch, self.services = middle.engine, middle.dispatch, middle.services
         self.outbox, self.peers, self.taskhub = middle.outbox, middle.peers, middle.taskhub
         self.admin, self.retention, self.memory = middle.admin, middle.retention, middle.memory
@@ -136,7 +142,7 @@ class Sidecar:
             workers=workers,
             peers=self._peers(),
             ready=self.ready(),
-        ) | takers.shown(self.dispatch.pool)
+        ) | {"files": [file.shown() for file in self._files], **takers.shown(self.dispatch.pool)}
 
     def _peers(self) -> list[dict[str, object]]:
         """Return how it goes with each other app: those that are known, and those that something waits for."""
@@ -157,6 +163,14 @@ class Sidecar:
         ]
 
     # ------------------------------------------------------------ life
+
+    def read_files(self) -> None:
+        """Read again what files say of peers, tokens, certificates and access; what is wrong does not count."""
+        for file in self._files:
+            file.look()
+        if self._policy is not None:
+            self.services.access.policy = self._policy.look()
+        _log.info("files read again: other settings need a restart")
 
     async def start(self) -> Ports:
         """Listen, take up stored work and serve.
@@ -250,7 +264,7 @@ async def create(settings: Settings) -> Sidecar:
         *(settings.namespace, settings.app_id, settings.reuse == "terminal", settings.routes),
         cascade_suspend=settings.cascade_suspend,
     )
-    policy = None if settings.policy is None else policy_file.read(settings.policy)
+    policy = None if settings.policy is None else policy_file.watched(settings.policy)
     _check_peer_file(settings)
     trusted = trust.read(settings)
     try:
@@ -271,22 +285,32 @@ def _check_peer_file(settings: Settings) -> None:
 
 
 async def main(settings: Settings) -> None:
-    """Run a sidecar until SIGTERM or SIGINT."""
-    until = asyncio.Event()
+    """Run a sidecar until SIGTERM or SIGINT; SIGHUP has it read its files again."""
+    until, again = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in _ENDING:
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(until.set))
+    for number, event in _SIGNALS.items():
+        told = until if event == "end" else again
+        signal.signal(number, lambda *_, told=told: loop.call_soon_threadsafe(told.set))
     sidecar = await create(settings)
+    reading = asyncio.create_task(_read_files(sidecar, again), name="files")
     try:
         ports = await sidecar.start()
         _announce(settings, ports)
         gc.freeze()
         await sidecar.serve(until)
     finally:
+        reading.cancel()
         await sidecar.stop()
-        for number in _ENDING:  # one more must not cut the end short, and change the exit code
+        for number in _SIGNALS:  # one more must not cut the end short, and change the exit code
             signal.signal(number, signal.SIG_IGN)
     _log.info("stopped")
+
+
+async def _read_files(sidecar: Sidecar, again: asyncio.Event) -> None:
+    while True:
+        await again.wait()
+        again.clear()
+        sidecar.read_files()
 
 
 def _announce(settings: Settings, ports: Ports) -> None:

@@ -60,6 +60,7 @@ class Middle:
     peers: Peers
     taskhub: TaskHub
     admin: Admin
+    directory: Directory
     retention: Retention
     memory: Memory
 
@@ -103,7 +104,7 @@ def assemble(
     served.methods |= {inspection.TREE: admin.methods()[inspection.TREE], **peer_trees.methods()}
     served.reads |= {inspection.TREE, LOOK}
     retention = Retention(engine, settings.retention)
-    return Middle(engine, dispatch, trees, served_by, outbox, links.peers, taskhub, admin, retention, memory)
+    return Middle(engine, dispatch, trees, served_by, outbox, links.peers, taskhub, admin, directory, retention, memory)
 
 
 def _dispatch(engine: Engine, pool: Pool, reminders: Reminders, outbox: Outbox, settings: Settings) -> Dispatch:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sidecar.config import parsers, settings
 from sidecar.config.settings import ConfigError
+from sidecar.config.watched import Watched
 from sidecar.core.policy import Operation, Policy, Required, Rule
 
 _SCHEDULE = frozenset({Operation.SCHEDULE})
@@ -38,6 +39,11 @@ def read(path: Path) -> Policy:
     if not isinstance(rules, list):
         raise ConfigError(f"{path}: `allow` is a list of rules")
     return Policy(tuple(_rule(path, number, rule) for number, rule in enumerate(rules, 1)))
+
+
+def watched(path: Path) -> Watched[Policy]:
+    """Return the policy in a file as it is read again. Raises as `read` does."""
+    return Watched((path,), lambda: read(path), lambda policy: f"{len(policy.rules)} rules")
 
 
 def _rule(path: Path, number: int, given: object) -> Rule:

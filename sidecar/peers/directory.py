@@ -7,12 +7,9 @@ address for any app, such as "{app}-sidecar:50002".
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import structlog
-
-from sidecar.config.watched import stamp
+from sidecar.config.watched import Watched
 
 Addresses = Mapping[str, tuple[str, ...]]
-log = structlog.get_logger(__name__)
 
 
 class Directory:
@@ -33,10 +30,9 @@ class Directory:
         self._namespace = namespace
         self._static = dict(peers)
         self._pattern = pattern
-        self._file = file
-        self._read = read
-        self._seen: tuple[int, int] | None = None
-        self._from_file: Addresses = {}
+        self.file: Watched[Addresses] | None = None
+        if file is not None:
+            self.file = Watched((file,), lambda: read(file), lambda found: f"{len(found)} apps", first={})
 
     def addresses(self, namespace: str, app: str) -> tuple[str, ...]:
         """Return "host:port" of an app's sidecars, () when the app is not known."""
@@ -53,14 +49,4 @@ class Directory:
 
     def _listed(self) -> Addresses:
         """Return what the file says now; one that cannot be read leaves what it said before."""
-        if self._file is None:
-            return {}
-        seen = stamp(self._file)
-        if seen != self._seen:
-            self._seen = seen
-            try:
-                self._from_file = self._read(self._file)
-                log.info("peers read", file=str(self._file), apps=len(self._from_file))
-            except ValueError as error:
-                log.warning("the file of peers cannot be read, what it said before stays", error=str(error))
-        return self._from_file
+        return {} if self.file is None else self.file.look()

@@ -17,7 +17,7 @@ class Access:
     """What other apps may do here; without a policy, everything."""
 
     def __init__(self, policy: Policy | None) -> None:
-        self._policy = policy
+        self.policy = policy
 
     def check(
         self, app: str, operation: Operation, name: str | None, kind: str = "workflow", past: CallerHistory = no_past
@@ -29,9 +29,9 @@ class Access:
         Raises:
             DeniedError: it does not.
         """
-        if self._policy is None or not app:
+        if self.policy is None or not app:
             return
-        rules = self._policy.fitting(app, kind, name, operation)
+        rules = self.policy.fitting(app, kind, name, operation)
         if any(rule.met_by(past) for rule in rules):
             return
         if rules:

@@ -18,8 +18,9 @@ from sidecar.work.dispatch import Dispatch
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services over one engine."""
+    """The services over one engine, and who may use them."""
 
+    access: Access
     clients: ClientService
     entities: EntityService
     administration: Administration
@@ -35,6 +36,7 @@ def build(dispatch: Dispatch, reminders: Reminders, trees: Trees, policy: Policy
     clients = ClientService(engine, trees, access)
     purging = Purging(clients)
     return Services(
+        access,
         clients,
         EntityService(clients),
         Administration(clients, reminders),

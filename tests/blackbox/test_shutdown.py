@@ -41,6 +41,18 @@ def test_it_ends_in_time_with_hanging_work_and_waiting_clients(
     assert set(outcomes) <= {"COMPLETED", "TERMINATED", "UNAVAILABLE", "CANCELLED"}
 
 
+def test_sighup_reads_the_files_again_and_ends_nothing(own_sidecar: Sidecar, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("default: deny")
+    own_sidecar.options = ["--policy", str(policy)]
+    own_sidecar.start()
+    policy.write_text("allow: [{caller: ml, workflow: '*'}]")
+    for _ in range(2):
+        own_sidecar.signal(signal.SIGHUP)
+        until(lambda: own_sidecar.metadata()["files"] == [{"file": str(policy), "counts": "1 rules", "error": ""}])
+    own_sidecar.stop()
+
+
 def _outcome(wait: object) -> str:
     try:
         return wait.result(60)["status"]

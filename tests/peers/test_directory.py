@@ -1,6 +1,7 @@
 """Where peers are: a map, a file that changes, a pattern; and that links follow it without a restart."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,15 @@ def test_a_file_that_changes_is_read_again_and_a_wrong_one_leaves_what_was(tmp_p
     assert directory.addresses("default", "ml") == ("a:1", "b:2")
     write(file, "ml: c:3")
     assert directory.addresses("default", "ml") == ("c:3",)
+
+
+def test_a_file_that_is_changed_twice_in_one_tick_of_its_clock_is_read_twice(tmp_path: Path) -> None:
+    file = tmp_path / "peers.yaml"
+    directory = Directory("default", {}, file=file, read=settings.read_peers)
+    for address in ("a:1", "b:2"):
+        file.write_text(f"ml: {address}")
+        os.utime(file, ns=(0, 0))
+        assert directory.addresses("default", "ml") == (address,)
 
 
 async def test_an_app_that_is_written_into_the_file_is_linked_without_a_restart(start: Start, tmp_path: Path) -> None:

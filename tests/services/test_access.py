@@ -463,6 +463,31 @@ def test_a_wrong_policy_says_which_rule_and_what(tmp_path: Path, text: str, reas
         policy_file.read(file)
 
 
+async def test_a_policy_is_read_again_when_that_is_asked_for_and_a_wrong_one_does_not_count(
+    start: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "again.yaml"
+    rewrite(file, "default: deny")
+    ml = await Node.start("ml", tmp_path, policy=file)
+    orders = await start("orders", peers={"ml": (ml.peer_address,)})
+    request = pb.GetInstanceRequest(instance_id="a", router=ML)
+    for text, status, counts in (
+        ("default: deny", StatusCode.PERMISSION_DENIED, "0 rules"),
+        ("allow: [{caller: orders, workflow: '*'}]", StatusCode.OK, "1 rules"),
+        ("default: alow", StatusCode.OK, "1 rules"),
+    ):
+        rewrite(file, text)
+        ml.sidecar.read_files()
+        assert (await orders.refusal("GetInstance", request))[0] is status
+        (shown,) = ml.sidecar.metadata()["files"]  # type: ignore[misc]
+        assert (shown["file"], shown["counts"], bool(shown["error"])) == (str(file), counts, "alow" in text)  # type: ignore[index]
+    await ml.stop()
+
+
+def rewrite(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
 async def test_a_sidecar_does_not_start_with_a_policy_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         await Node.start("ml", tmp_path, policy=tmp_path / "none.yaml")

@@ -12,7 +12,7 @@ import structlog
 
 from sidecar.config import parsers
 from sidecar.config.settings import StartError
-from sidecar.config.watched import stamp
+from sidecar.config.watched import Watched
 
 HEADER = "dapr-api-token"
 _MOST = 2
@@ -29,22 +29,22 @@ class ApiTokens:
         Raises:
             StartError: it cannot be read, or has no token, or more than two.
         """
-        self._file = file
-        self._valid = [] if given is None else [given.value.encode()]
+        self.file: Watched[list[bytes]] | None = None
+        self._given = [] if given is None else [given.value.encode()]
         if file is not None:
-            self._seen = stamp(file)
-            self._valid = _read(file)
+            self.file = Watched((file,), lambda: _read(file), _counted)
             if given is not None:
                 log.warning("the API token file counts alone: the one in the settings is not used")
 
     @property
     def asked_for(self) -> bool:
         """Whether callers need one."""
-        return bool(self._valid)
+        return self.file is not None or bool(self._given)
 
     def newest(self) -> str:
         """Return the one that a caller should show; empty if none is asked for."""
-        return self._valid[-1].decode() if self._valid else ""
+        valid = self._current()
+        return valid[-1].decode() if valid else ""
 
     def refusal(self, headers: Mapping[str, object]) -> str | None:
         """Say why who calls with these headers (in lower case, or in any) may not, or return None."""
@@ -59,14 +59,11 @@ class ApiTokens:
 
     def _current(self) -> list[bytes]:
         """Return what is in force; a file that has become wrong is left alone until it is right."""
-        if self._file is not None and stamp(self._file) != self._seen:
-            self._seen = stamp(self._file)
-            try:
-                self._valid = _read(self._file)
-                log.info("API tokens renewed", valid=len(self._valid))
-            except StartError as error:
-                log.error("the API token file cannot be used: those before stay", error=str(error))
-        return self._valid
+        return self._given if self.file is None else self.file.look()
+
+
+def _counted(valid: list[bytes]) -> str:
+    return f"{len(valid)} API token{'s' if len(valid) > 1 else ''}, asked of every caller"
 
 
 def _offered(headers: Mapping[str, object]) -> list[bytes]:

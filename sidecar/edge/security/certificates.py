@@ -12,7 +12,7 @@ import structlog
 
 from sidecar.actors.clock import Clock
 from sidecar.config.settings import StartError
-from sidecar.config.watched import stamp
+from sidecar.config.watched import Watched
 from sidecar.edge.transport.ports import NO_NAMES, PeerNames, Tls
 
 if TYPE_CHECKING:
@@ -58,6 +58,12 @@ def proves(trust_domain: str, identity: PeerNames, namespace: str) -> frozenset[
     return frozenset(app for app in apps if not missing(names(trust_domain, namespace, app), identity))
 
 
+class _Held(NamedTuple):
+    pem: Tls
+    begins: datetime
+    ends: datetime
+
+
 class Certificates:
     """A certificate of this sidecar, as it is in its files now."""
 
@@ -67,64 +73,52 @@ class Certificates:
         Raises:
             StartError: one cannot be read, or is not what it should be.
         """
-        self._files = files
+        self._paths = files
         self._names = names
-        self._seen = self._state()
-        self._pem, self._begins, self._ends = self._read()
-        self._warned = False
+        self._warned: datetime | None = None  # of the end of a certificate
+        every = tuple(file for file in files if file is not None)
+        self.files = Watched(every, self._read, lambda now: f"a certificate until {now.ends.isoformat()}")
 
     def pem(self) -> Tls:
         """Return what is in force; files that have just become wrong are left alone until they are right."""
-        state = self._state()
-        if state != self._seen:
-            self._seen = state
-            try:
-                self._pem, self._begins, self._ends = self._read()
-                self._warned = False
-                log.info("certificate renewed", file=str(self._files.certificate), until=self._ends.isoformat())
-            except StartError as error:
-                log.error("the new certificate cannot be used, the one before stays", error=str(error))
-        return self._pem
+        return self.files.look().pem
 
     async def watch(self, clock: Clock) -> None:
         """Look at the files every minute, for ever, and log once when little of the certificate's life is left."""
         while True:
-            self.pem()
-            left = self._ends.timestamp() - clock.now() / 1e6
-            if left < _WARN_AT * (self._ends - self._begins).total_seconds() and not self._warned:
-                self._warned = True
-                file = str(self._files.certificate)
-                log.warning("a certificate ends soon: renew it", file=file, until=self._ends.isoformat())
+            held = self.files.look()
+            left = held.ends.timestamp() - clock.now() / 1e6
+            if left < _WARN_AT * (held.ends - held.begins).total_seconds() and self._warned != held.ends:
+                self._warned = held.ends
+                file = str(self._paths.certificate)
+                log.warning("a certificate ends soon: renew it", file=file, until=held.ends.isoformat())
             await clock.sleep(_LOOK_SECONDS)
 
-    def _state(self) -> tuple[tuple[int, int], ...]:
-        return tuple(stamp(file) for file in self._files if file is not None)
-
-    def _read(self) -> tuple[Tls, datetime, datetime]:
+    def _read(self) -> _Held:
         from cryptography import x509  # noqa: PLC0415 - slow to import, and only TLS needs it
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
-        certificate, private, authority = self._files
+        certificate, private, authority = self._paths
         pem = Tls(_content(certificate), _content(private), None if authority is None else _content(authority))
         try:
             own = x509.load_pem_x509_certificates(pem.certificate)[0]
         except ValueError as error:
-            raise StartError(f"{self._files.certificate}: no certificate in PEM") from error
+            raise StartError(f"{self._paths.certificate}: no certificate in PEM") from error
         try:
             key = serialization.load_pem_private_key(pem.key, None)
         except (ValueError, TypeError) as error:
-            raise StartError(f"{self._files.key}: no private key in PEM without a password") from error
+            raise StartError(f"{self._paths.key}: no private key in PEM without a password") from error
         try:
             if pem.ca is not None:
                 x509.load_pem_x509_certificates(pem.ca)
         except ValueError as error:
             raise StartError(f"{authority}: no certificate in PEM") from error
         if key.public_key() != own.public_key():
-            raise StartError(f"{self._files.key} is not the key of {self._files.certificate}")
+            raise StartError(f"{self._paths.key} is not the key of {self._paths.certificate}")
         unnamed = missing(self._names, _names_in(own))
         if unnamed:
-            raise StartError(f"{self._files.certificate} does not name this app: {' and '.join(unnamed)}")
-        return pem, own.not_valid_before_utc, own.not_valid_after_utc
+            raise StartError(f"{self._paths.certificate} does not name this app: {' and '.join(unnamed)}")
+        return _Held(pem, own.not_valid_before_utc, own.not_valid_after_utc)
 
 
 def _names_in(certificate: "x509.Certificate") -> PeerNames:

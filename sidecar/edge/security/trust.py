@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from sidecar.config.settings import Settings
+from sidecar.config.watched import Watched
 from sidecar.edge.peer.links import Proof
 from sidecar.edge.security import certificates
 from sidecar.edge.security.api_tokens import ApiTokens
@@ -18,6 +20,11 @@ class Trust:
     proves: Proof | None
     app: Certificates | None
     tokens: ApiTokens
+
+    def files(self) -> list[Watched[Any]]:
+        """Return the files that all of it comes from."""
+        certificates = [one.files for one in (self.peer, self.app) if one is not None]
+        return certificates if self.tokens.file is None else [*certificates, self.tokens.file]
 
 
 def read(settings: Settings) -> Trust:

@@ -15,6 +15,8 @@ from sidecar.config.settings import StartError
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.peer import link, links
+from sidecar.edge.security import certificates
+from sidecar.edge.security.certificates import Certificates, Files
 from sidecar.edge.transport.ports import Call, Closed, Handlers, Outflow, Refused, Tls
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
@@ -191,6 +193,19 @@ async def test_both_names_as_what_they_are_prove_the_app(start: Start, certs: Pa
     assert answer.WhichOneof("frame") == "hello"
 
 
+def test_a_pair_that_was_torn_when_it_was_read_is_read_again_though_its_stamp_is_the_same(certs: Path) -> None:
+    """Key and certificate are written one after the other, and a clock of files may stand still meanwhile."""
+    names = certificates.names(DOMAIN, "default", "ml")
+    held = Certificates(Files(certs / "ml.crt", certs / "ml.key", certs / "ca.crt"), names)
+    before = held.pem()
+    new = certified(certs, "new", [URI("spiffe://sidecar.local/ns/default/ml"), DNS("ml.default")])
+    for file, content in (("ml.key", new.key), ("ml.crt", new.certificate)):
+        (certs / file).write_bytes(content)
+        for each in ("ml.key", "ml.crt"):
+            os.utime(certs / each, ns=(0, 0))
+        assert held.pem() == (before if file == "ml.key" else new)
+
+
 async def test_nothing_is_said_to_a_server_that_is_not_the_app_at_that_address(start: Start, certs: Path) -> None:
     heard: list[bytes] = []
 
@@ -266,7 +281,7 @@ async def test_a_certificate_that_ends_soon_is_said_once(start: Start, certs: Pa
         naps = 0
 
         def now(self) -> int:
-            return int((held._ends.timestamp() - 3600) * 1e6)
+            return int((held.files.look().ends.timestamp() - 3600) * 1e6)
 
         async def sleep(self, seconds: float) -> None:
             self.naps += 1

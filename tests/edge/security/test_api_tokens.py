@@ -86,9 +86,22 @@ def test_a_file_that_becomes_wrong_leaves_the_tokens_as_they_were(file: Path, br
             rewrite(file, broken)
         assert tokens.refusal(shows("first")) is None
         assert tokens.refusal({}) is not None
-    assert [entry["log_level"] for entry in logs] == ["error"]
+    (entry,) = logs
+    assert (entry["log_level"], entry["counts"]) == ("error", "1 API token, asked of every caller")
+    assert entry["error"]
+    assert tokens.file is not None
+    assert (tokens.file.in_force(), tokens.file.trouble) == (entry["counts"], entry["error"])
     rewrite(file, "second\n")
     assert tokens.refusal(shows("second")) is None
+    assert not tokens.file.trouble
+
+
+def test_a_file_that_is_changed_twice_in_one_tick_of_its_clock_is_read_twice(file: Path) -> None:
+    tokens = ApiTokens(None, file)
+    for token in ("other", "third"):
+        file.write_text(token)
+        os.utime(file, ns=(0, 0))
+        assert tokens.refusal(shows(token)) is None
 
 
 @pytest.mark.parametrize(
