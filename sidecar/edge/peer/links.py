@@ -1,9 +1,8 @@
 """All peer links of one sidecar: those it opens to apps that have an address, and those that others open."""
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from sidecar.core.errors import MalformedError
 from sidecar.core.ids import PeerId
 from sidecar.edge.peer.forward import Served
 from sidecar.edge.peer.handshake import check_hello, hello, read_hello
+from sidecar.edge.peer.hellos import Hellos
 from sidecar.edge.peer.link import METHOD, Incoming, PeerLink, Wire
 from sidecar.edge.transport.ports import Call, Channel, Closed, Outflow, PeerNames, Refused, StatusCode
 from sidecar.peers.directory import Directory
@@ -28,7 +28,6 @@ KNOCK_PAUSE = 0.5  # seconds between two attempts, however many callers ask for 
 _STARTS = 16  # of an app that are remembered
 MOST_LINKS = 16  # with one app: it needs one or two, and those that have broken are found out in seconds
 LOOK_SECONDS = 5.0  # how often the directory is asked for apps that are new
-MOST_HELLOS = 4  # of one app that are being read: each may be as large as any message
 Proof = Callable[[PeerNames, str], frozenset[str]]  # which apps of a namespace the names in a certificate are those of
 log = structlog.get_logger(__name__)
 
@@ -87,7 +86,7 @@ class Peers:
         self._process = messages.engine.clock.new_id()
         self._starts: dict[PeerId, deque[str]] = {}  # the processes that each app's sidecar was, oldest first
         self._looking: asyncio.Task[None] | None = None
-        self._hellos: Counter[str] = Counter()  # that are being read, by the app that sends them
+        self._hellos = Hellos(self._me.namespace)
 
     def link(self, namespace: str, app: str) -> PeerLink | None:
         """See `outbox.LinkFinder`. An app that is asked for, and has an address, is dialled."""
@@ -280,7 +279,7 @@ class Peers:
         proved = None if self._proves is None else self._proves(call.identity, self._me.namespace)
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
-                with self._reading_hello(call, proved):
+                with self._hellos.read(call, proved):
                     greeting = read_hello(await anext(requests, None))
             check_hello(self._me, greeting, None)
             if proved is not None and greeting.app_id not in proved:
@@ -297,27 +296,3 @@ class Peers:
             await self._serve(self._made(Incoming(requests, out), greeting), self._accepted)
         except (TimeoutError, Closed, DecodeError, UnavailableError) as error:
             raise Refused(StatusCode.UNAVAILABLE, str(error) or "the link fell silent") from None
-
-    @contextmanager
-    def _reading_hello(self, call: Call, proved: frozenset[str] | None) -> Iterator[None]:
-        """See who a peer is before anything of it is read, and that it has not begun many links at once.
-
-        Raises:
-            Refused: its certificate is that of no app here, or it has.
-        """
-        if proved is None:
-            yield
-            return
-        who = min(proved, default="")
-        if not who:
-            text = f"the certificate names no app of namespace '{self._me.namespace}' in this trust domain"
-            log.warning("peer refused", peer=call.peer, error=text, names=[*call.identity.uris, *call.identity.dns])
-            raise Refused(StatusCode.PERMISSION_DENIED, text)
-        if self._hellos[who] >= MOST_HELLOS:
-            text = f"{MOST_HELLOS} links of app '{who}' begin already: try again in a moment"
-            raise Refused(StatusCode.RESOURCE_EXHAUSTED, text)
-        self._hellos[who] += 1
-        try:
-            yield
-        finally:
-            self._hellos[who] -= 1
