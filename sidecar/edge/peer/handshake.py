@@ -1,23 +1,14 @@
-"""How two sidecars find out, before anything else, that each is who the other means."""
-
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import structlog
+"""How two sidecars find out, before anything else, that each is who the other means. Pure."""
 
 from sidecar.core.errors import MalformedError
 from sidecar.core.identity import AppIdentity
 from sidecar.core.names import invalid_app_id
-from sidecar.edge.transport.ports import Call, Refused, StatusCode
 from sidecar.peers.limits import Limit
 from sidecar.schema import peer_pb2 as pb
 
 PROTOCOL = 1
 SMALLEST_LIMIT = 64 * 1024  # bytes that every sidecar receives in one frame: the least that can be set
 _LONGEST_ID = 100
-MOST_HELLOS = 4  # of one app that are being read: each may be as large as any message
-log = structlog.get_logger(__name__)
 
 
 def hello(me: AppIdentity, store: str, process: str, receives: int) -> bytes:
@@ -66,35 +57,3 @@ def limit_of(me: AppIdentity, receives: int, hello: pb.Hello) -> Limit:
     if 0 < hello.receives < receives:
         return Limit(hello.receives, hello.app_id)
     return Limit(receives, me.app)
-
-
-class Hellos:
-    """The first messages of apps with a certificate that are being read, by the app that sends them."""
-
-    def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
-        self.read: Counter[str] = Counter()
-
-    @contextmanager
-    def reading(self, call: Call, proved: frozenset[str] | None) -> Iterator[None]:
-        """See who a peer is before anything of it is read, and that it has not begun many links at once.
-
-        Raises:
-            Refused: its certificate is that of no app here, or it has.
-        """
-        if proved is None:
-            yield
-            return
-        who = min(proved, default="")
-        if not who:
-            text = f"the certificate names no app of namespace '{self._namespace}' in this trust domain"
-            log.warning("peer refused", peer=call.peer, error=text, names=[*call.identity.uris, *call.identity.dns])
-            raise Refused(StatusCode.PERMISSION_DENIED, text)
-        if self.read[who] >= MOST_HELLOS:
-            text = f"{MOST_HELLOS} links of app '{who}' begin already: try again in a moment"
-            raise Refused(StatusCode.RESOURCE_EXHAUSTED, text)
-        self.read[who] += 1
-        try:
-            yield
-        finally:
-            self.read[who] -= 1

@@ -13,7 +13,8 @@ from sidecar.actors.tasks import kept_up
 from sidecar.core.errors import MalformedError
 from sidecar.core.ids import PeerId
 from sidecar.edge.peer.forward import Served
-from sidecar.edge.peer.handshake import Hellos, check_hello, hello, read_hello
+from sidecar.edge.peer.handshake import check_hello, hello, read_hello
+from sidecar.edge.peer.hellos import Hellos
 from sidecar.edge.peer.link import METHOD, Incoming, PeerLink, Wire
 from sidecar.edge.transport.ports import Call, Channel, Closed, Outflow, PeerNames, Refused, StatusCode
 from sidecar.peers.directory import Directory
@@ -85,7 +86,7 @@ class Peers:
         self._process = messages.engine.clock.new_id()
         self._starts: dict[PeerId, deque[str]] = {}  # the processes that each app's sidecar was, oldest first
         self._looking: asyncio.Task[None] | None = None
-        self._hellos = Hellos(messages.engine.me.namespace)
+        self._hellos = Hellos(self._me.namespace)
 
     def link(self, namespace: str, app: str) -> PeerLink | None:
         """See `peers.link.LinkFinder`. An app that is asked for, and has an address, is dialled."""
@@ -278,7 +279,7 @@ class Peers:
         proved = None if self._proves is None else self._proves(call.identity, self._me.namespace)
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
-                with self._hellos.reading(call, proved):
+                with self._hellos.read(call, proved):
                     greeting = read_hello(await anext(requests, None))
             check_hello(self._me, greeting, None)
             if proved is not None and greeting.app_id not in proved:

@@ -14,7 +14,7 @@ from sidecar.cli import dev_ca
 from sidecar.config.settings import StartError
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
-from sidecar.edge.peer import handshake, link
+from sidecar.edge.peer import hellos, link
 from sidecar.edge.security import certificates
 from sidecar.edge.security.certificates import Certificates, Files
 from sidecar.edge.transport.ports import Call, Closed, Handlers, Outflow, Refused, Tls
@@ -133,17 +133,17 @@ async def test_links_that_an_app_begins_at_once_are_limited_and_other_apps_are_l
     start: Start, certs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each hello may be as large as any message."""
-    monkeypatch.setattr(handshake, "MOST_HELLOS", 2)
+    monkeypatch.setattr(hellos, "MOST", 2)
     ml = await start("ml")
     held = [asyncio.create_task(silent(ml, tls(certs, "evil"))) for _ in range(2)]
-    await until(lambda: ml.sidecar.peers._hellos.read["evil"] == 2)
+    await until(lambda: ml.sidecar.peers._hellos.reading["evil"] == 2)
     with pytest.raises(Refused, match="RESOURCE_EXHAUSTED: 2 links of app 'evil' begin already"):
         await silent(ml, tls(certs, "evil"))
     answer = await introduce(ml, hello("orders"), tls(certs, "orders"))
     assert answer is not None
     assert answer.WhichOneof("frame") == "hello"
     await asyncio.gather(*held, return_exceptions=True)
-    await until(lambda: not ml.sidecar.peers._hellos.read["evil"])
+    await until(lambda: not ml.sidecar.peers._hellos.reading["evil"])
 
 
 def certified(certs: Path, file: str, names: list[x509.GeneralName]) -> Tls:
