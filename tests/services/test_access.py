@@ -197,7 +197,8 @@ async def test_a_start_takes_the_place_of_an_ended_workflow_only_with_the_right_
     orders = await start("orders", peers={"ml": (ml.peer_address,)})
     await ended(ml, "secret")
     request = pb.CreateInstanceRequest(instance_id="a", name="open", router=ML)
-    request.reuse_policy.replaceable_status.extend(statuses)
+    if statuses:
+        request.reuse_policy.replaceable_status.extend(statuses)
     assert (await orders.refusal("StartInstance", request))[0] is status
     assert (await get(ml, "a")).state.name == ("open" if status is StatusCode.OK else "secret")
 
@@ -242,7 +243,7 @@ async def test_an_id_is_not_free_while_a_child_of_the_workflow_that_had_it_runs(
     link = PlayedPeer(ml)
     assert await link.introduce(hello()) == ""
     [answer] = await link.ask(start_under("a", kind))
-    assert (answer.verdict, "its child 'kid' has not ended" in answer.text) == (EXISTS, True)
+    assert (answer.verdict, "child workflow 'kid' has not ended" in answer.text) == (EXISTS, True)
     assert (await get(ml, "a")).state.name == "secret"
     await link.close()
 
