@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from sidecar.config.parsers import Secret
 from sidecar.edge.admin import inspection
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.security import admission
-from sidecar.edge.transport.ports import Metadata, Refused, StatusCode
+from sidecar.edge.transport.ports import Closed, Metadata, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.edge.transport import http2
 from tests.edge.transport.network import SOON, open_stream, until
@@ -34,8 +35,9 @@ async def status(channel: GrpcChannel, method: str, metadata: Metadata = ()) -> 
     call = channel.duplex(method, metadata)
     try:
         async with asyncio.timeout(2.0):
-            await call.send(b"")
-            await call.done_sending()
+            with suppress(Closed):  # it may be refused before it has sent anything
+                await call.send(b"")
+                await call.done_sending()
             while await call.receive() is not None:
                 pass
     except Refused as refused:
