@@ -6,9 +6,8 @@ else it is tried again, for ever.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import structlog
 
@@ -20,6 +19,7 @@ from sidecar.core.model import ActorId, Changes, Kind, Outcome, Reminder, Reply
 from sidecar.core.receipts import Delivered, Lost
 from sidecar.peers.directory import Directory
 from sidecar.peers.limits import Limit, size_of
+from sidecar.peers.ports import Link, LinkBrokenError, LinkFinder
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 from sidecar.store.reads import Reads
@@ -35,39 +35,6 @@ ActorPair = tuple[ActorId, ActorId]
 log = structlog.get_logger(__name__)
 
 
-class LinkBrokenError(Exception):
-    """The link ended before the answer came: what was sent may have arrived or not."""
-
-
-class Link(Protocol):
-    """A connection to the sidecar of another app."""
-
-    @property
-    def store(self) -> str:
-        """Identity of the store behind it."""
-
-    @property
-    def limit(self) -> Limit:
-        """How much it carries at once."""
-
-    async def deliver(self, batch: Sequence[Reminder], floor: int) -> list[Reply]:
-        """Send messages and return the answer to each; `floor` is below every message that may still come.
-
-        Raises:
-            LinkBrokenError: there is no answer.
-        """
-
-
-class LinkFinder(Protocol):
-    """Finds a link."""
-
-    def link(self, namespace: str, app: str) -> Link | None:
-        """Return a link to an app that is up, or None."""
-
-    def knock(self, namespace: str, app: str) -> None:
-        """Try to open a link to an app at once, if there is none."""
-
-
 @dataclass(slots=True)
 class PeerQueue:
     """What waits for one peer, by order number, and how it goes."""
@@ -75,6 +42,7 @@ class PeerQueue:
     peer: PeerId
     pending: dict[int, Reminder] = field(default_factory=dict)
     complete: bool = True
+    met: bool = False  # there was a link: it is known, whether it has an address or not
     failures: int = 0
     error: str = ""
     blocked: dict[ActorPair, float] = field(default_factory=dict)  # until a monotonic time
@@ -180,11 +148,11 @@ class Outbox:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def link_up(self, peer: PeerId, store: str) -> None:
-        """Take note that a peer is there: what another store of its had accepted is sent again."""
-        queue = self.queue(peer)
-        await self.engine.commit(Changes(lost=(Lost(*peer, store),)))
-        queue.complete, queue.failures, queue.error = False, 0, ""
+    async def link_up(self, link: Link) -> None:
+        """Take note that a peer is there: what it had accepted in another session is sent again."""
+        queue = self.queue(link.peer)
+        await self.engine.commit(Changes(lost=(Lost(*link.peer, link.store, link.session),)))
+        queue.complete, queue.met, queue.failures, queue.error = False, True, 0, ""
         queue.wake.set()
 
     async def _run(self, queue: PeerQueue) -> None:
@@ -232,7 +200,7 @@ class Outbox:
         namespace, app = queue.peer
         known = self.directory.addresses(namespace, app)
         text = f"app '{app}' is not connected" if known else f"the address of app '{app}' was not found"
-        if not known and self._unknown_app_fails:
+        if not known and not queue.met and self._unknown_app_fails:
             # Calls alone: an app that calls this one and has no address here is merely away, and gets the rest later.
             for reminder in [one for one in queue.pending.values() if undeliverable.is_call(one)]:
                 await self._final(queue, reminder, Reply(Outcome.MISSING, text))
@@ -294,7 +262,7 @@ class Outbox:
             elif reply.outcome in _FINAL_FAILURES:
                 await self._final(queue, reminder, reply)
             else:
-                accepted.append(Delivered(reminder.id, link.store))
+                accepted.append(Delivered(reminder.id, link.session))
         if accepted:
             await self.engine.commit(Changes(delivered=tuple(accepted)))
             for delivered in accepted:

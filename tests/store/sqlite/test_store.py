@@ -665,7 +665,7 @@ WRITES: dict[str, list[Changes]] = {
     "purge": [created(1), Changes(key=1, expected=1, purged=True)],
     "messages": [Changes(set=(call_of_ml(1),), delivered=(Delivered(1, "s"),), released=(1,), dropped=(1,))],
     "crash": [Changes(set=(from_ml(1),), crashed=(Crash(1, "lost"),))],
-    "lost": [Changes(received=(Received(*ML, "s", 1),), lost=(Lost(*ML, "t"),))],
+    "lost": [Changes(received=(Received(*ML, "s", 1),), lost=(Lost(*ML, "t", "t"),))],
 }
 
 
