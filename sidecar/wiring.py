@@ -24,8 +24,8 @@ from sidecar.edge.taskhub.service import TaskHub
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.transport.ports import Channel
 from sidecar.peers.directory import Directory
-from sidecar.peers.link import Link
 from sidecar.peers.outbox import Outbox
+from sidecar.peers.ports import Link
 from sidecar.services import services
 from sidecar.services.inspection import Inspection
 from sidecar.services.retention import Retention
@@ -78,7 +78,7 @@ def assemble(
     policy: Policy | None = None,
 ) -> Middle:
     """Wire the parts of a sidecar over a store; `connect` opens a channel to a peer at an address."""
-    engine = Engine(me, store, clock, Ids(store.next_key, store.next_order, clock.new_id))
+    engine = Engine(me, store, clock, _ids(store, clock))
     directory = _directory(me, settings)
     links = _LateLinks()
     receives, unknown_app_fails = settings.max_message_bytes, settings.unknown_app == "fail"
@@ -102,6 +102,15 @@ def assemble(
     served.reads |= {inspection.TREE, LOOK}
     retention = Retention(engine, settings.retention)
     return Middle(engine, dispatch, trees, served_by, outbox, links.peers, taskhub, admin, directory, retention, memory)
+
+
+def _ids(store: Store, clock: Clock) -> Ids:
+    """Return the sources of numbers for this start.
+
+    A store that went back has forgotten some that it gave. Order numbers grow slower than microseconds pass, so those
+    that were given before now are smaller than the time.
+    """
+    return Ids(store.next_key, max(store.next_order, clock.now()), clock.new_id)
 
 
 def _dispatch(engine: Engine, pool: Pool, reminders: Reminders, outbox: Outbox, settings: Settings) -> Dispatch:

@@ -62,6 +62,7 @@ FAULTS = {
     40: "The event loop is blocked for seconds",
     41: "A token or certificate is wrong, missing, expired or renewed",
     42: "One ID is started many times at once",
+    43: "A store is restored, wiped, or goes back with the disk or machine under it",
 }
 
 

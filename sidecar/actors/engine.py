@@ -58,6 +58,7 @@ class Engine:
         self.store = store
         self.clock = clock
         self.ids = ids
+        self.start_id = clock.new_id()  # what other sidecars know this start of the sidecar by
         self.effects: Effects
         self.tasks = SideTasks()  # what must reach its end before the store is closed
         self.side = SideTasks()  # what is only a hint over the store

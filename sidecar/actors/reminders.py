@@ -14,7 +14,7 @@ from sidecar.actors.engine import Engine
 from sidecar.actors.id_reuse import LOOK, running_child, unknown_children
 from sidecar.actors.residents import Address
 from sidecar.actors.trees import REACH_SECONDS, Branch, TreeOptions, Trees, UnreachableError
-from sidecar.core.delivery import Arrival, arrive, must_look
+from sidecar.core.delivery import Arrival, arrive, comes_again, must_look
 from sidecar.core.identity import Context
 from sidecar.core.model import Child, Decision, Kind, Outcome, Position, Reminder, Reply, State, Status
 from sidecar.core.workflow.rewind import Record
@@ -138,15 +138,21 @@ class Reminders:
         return arrival
 
     async def _look(self, arrival: Arrival) -> Arrival:
-        """Return an arrival with what runs below the ended instance whose place it is to take.
+        """Return an arrival with what it needs of an instance that has ended.
+
+        That is what runs below it if its place is to be taken, or its output if it is to answer again.
 
         Raises UnavailableError and UnreachableError.
         """
         state = await self._engine.store.load(*_address(arrival.reminder))
         if state is None:
             return arrival
-        running = await running_child(self._trees, state.instance, REACH_SECONDS, _REACH_SECONDS)
-        return replace(arrival, looked=state.instance.key, blocked=running)
+        instance = state.instance
+        if comes_again(state, arrival.reminder):
+            _, output = await self._engine.store.payloads(instance.key)
+            return replace(arrival, record=Record(instance.last_completed_turn, instance.execution, output=output))
+        running = await running_child(self._trees, instance, REACH_SECONDS, _REACH_SECONDS)
+        return replace(arrival, looked=instance.key, blocked=running)
 
     async def _remove(self, order: Reminder) -> None:
         """Remove a child, with what is below it, as the sidecar of its parent orders; nothing of it may run."""

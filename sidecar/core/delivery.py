@@ -35,6 +35,9 @@ from sidecar.core.workflow import state as states
 from sidecar.core.workflow.calls import Draft
 from sidecar.core.workflow.rewind import Record
 
+# What another app sends because of a call, and again whenever it may be lost. A copy is known by the call, so that what
+# was forgotten on either side can be made good.
+KNOWN_BY_CALL = frozenset({Kind.CREATE, Kind.REWIND, Kind.RESULT})
 _NOT_THE_PARENT = Reply(Outcome.DENIED, "only the execution that created this instance may do that")
 
 
@@ -84,8 +87,24 @@ def _replaces(decision: Decision) -> bool:
 
 
 def must_look(decision: Decision, state: State | None, arrival: Arrival) -> bool:
-    """Whether the decision replaces an ended instance whose children have not been looked at yet."""
-    return state is not None and _replaces(decision) and state.instance.key != arrival.looked
+    """Whether a decision about an instance that has ended needs more of it than its state.
+
+    It does if it is to answer again, or if the decision replaces it and its children have not been looked at yet.
+    """
+    if state is None:
+        return False
+    if decision.reply is rewind.MOVED:
+        return comes_again(state, arrival.reminder)
+    return _replaces(decision) and state.instance.key != arrival.looked
+
+
+def comes_again(state: State, reminder: Reminder) -> bool:
+    """Whether this is the creation of the instance that is there, sent again.
+
+    It is so if the call is the same, also under another execution ID: a caller whose store went back makes its calls
+    anew.
+    """
+    return reminder.kind is Kind.CREATE and operations.is_child_of(state.instance, reminder.source, reminder.call)
 
 
 def _using_up(arrival: Arrival, decision: Decision) -> Decision:
@@ -226,19 +245,43 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
     started = events.decode(reminder.payload).execution_started
     if not started.name or not started.instance.execution_id.value:
         return arrival.nothing(Reply(Outcome.INVALID, "a child needs a name and an execution ID"))
+    if state is not None and comes_again(state, reminder):
+        return _answer_again(at, state, arrival)
     if state is not None and state.instance.origin == started.instance.execution_id.value:
         return arrival.nothing(Reply(Outcome.DUPLICATE))
     if state is not None and (arrival.blocked or not (state.instance.status.terminal and at.me.reuse_ended)):
         return _occupied(at, state, arrival)
     actor = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
     parent = Parent(actor, reminder.call, started.parent.name.value)
-    event = _start_of_child(at, reminder)
+    event = creation.start_of_child(at, reminder)
     identity = creation.Identity(reminder.target.hub, reminder.target.id, started.instance.execution_id.value, parent)
     changes = creation.created(at, state, identity, started, event)
     if started.lineage and changes.instance is not None:
         propagated_history.check(started.lineage)
         changes = replace(changes, lineage=started.lineage, instance=replace(changes.instance, lineage=True))
     return Decision(operations.consuming(changes, arrival.consumed, arrival.received), DONE)
+
+
+def _answer_again(at: Context, state: State, arrival: Arrival) -> Decision:
+    """Answer a creation that has come before: a child that runs will answer, one that has ended answers again."""
+    instance, reminder = state.instance, arrival.reminder
+    if not instance.status.terminal:
+        return arrival.nothing(Reply(Outcome.DUPLICATE))
+    if arrival.record is None or not arrival.record.is_of(instance):
+        return Decision(None, rewind.MOVED)
+    draft = Draft(at, state)
+    calls.answer_parent(draft, calls.answer_again(at.now, instance, reminder.call.task, arrival.record.output))
+    return _unless_answered(at, arrival, Decision(Changes(set=tuple(draft.reminders)), Reply(Outcome.DUPLICATE)))
+
+
+def _unless_answered(at: Context, arrival: Arrival, decision: Decision) -> Decision:
+    """Return a decision about a call which does not hold while the answer to it is on its way to another app."""
+    if decision.changes is None:
+        return arrival.nothing(decision.reply)
+    reminder = arrival.reminder
+    answered = () if at.me.owns(reminder.source) else ((*reminder.source[:2], reminder.call),)
+    changes = operations.consuming(decision.changes, arrival.consumed, arrival.received)
+    return Decision(replace(changes, unanswered=answered), decision.reply)
 
 
 def _start_detached(at: Context, state: State | None, arrival: Arrival) -> Decision:
@@ -256,24 +299,6 @@ def _start_detached(at: Context, state: State | None, arrival: Arrival) -> Decis
         text = operations.not_reusable(target.id, f"{arrival.blocked} has not ended")
         return arrival.nothing(Reply(Outcome.EXISTS, text))
     return _using_up(arrival, operations.start(at, state, operations.Start(identity, started, scheduled)))
-
-
-def _start_of_child(at: Context, reminder: Reminder) -> bytes:
-    """Return the start event of a child. Its parent is the proved sender, whatever the payload says."""
-    event = events.decode(events.stamped(reminder.payload, at.now, reminder.source.app, at.me.app))
-    started = event.execution_started
-    started.ClearField("lineage")
-    started.instance.instance_id, started.instance.app_id = reminder.target.id, at.me.app
-    parent = started.parent
-    parent.app_id, parent.app_namespace, parent.hub = (
-        reminder.source.app,
-        reminder.source.namespace,
-        reminder.source.hub,
-    )
-    parent.instance.instance_id, parent.instance.app_id = reminder.source.id, reminder.source.app
-    parent.instance.execution_id.value = reminder.call.execution
-    parent.task_scheduled_id, parent.turn = reminder.call.task, reminder.call.turn
-    return events.encode(event)
 
 
 def _occupied(at: Context, state: State, arrival: Arrival) -> Decision:
@@ -304,9 +329,7 @@ def _rewind(at: Context, state: State | None, arrival: Arrival) -> Decision:
         arrival.may_create()
         return _create(at, state, replace(arrival, reminder=rewind.as_creation(at, order)))
     decision = rewind.of_child(at, state, order, arrival.record)
-    if decision.changes is not None:
-        return Decision(operations.consuming(decision.changes, arrival.consumed, arrival.received), decision.reply)
-    return decision if decision.reply.outcome is Outcome.UNAVAILABLE else arrival.nothing(decision.reply)
+    return decision if decision.reply.outcome is Outcome.UNAVAILABLE else _unless_answered(at, arrival, decision)
 
 
 _BEGINNINGS: dict[Kind, Callable[[Context, State | None, Arrival], Decision]] = {

@@ -231,7 +231,8 @@ class Changes:
 
     The commit is refused when the instance `key` is not at revision `expected` (0: it is new) or when a reminder of
     `required` has been deleted. It is refused as a duplicate when a message of `received` was accepted before, or when
-    `set` has an activity of another app that is stored here already or whose result is on its way home.
+    `set` has an activity of another app that is stored here already or whose result is on its way home, or when the
+    answer to a call of `unanswered` (namespace and app of the caller, and the call) is on its way there.
     `key` 0: no instance takes part. `instance` is the row to write; None with a key and `purged` removes the instance.
     `replaces` is the key of an instance at revision `replaced_at` that is removed in the same commit.
     """
@@ -259,6 +260,7 @@ class Changes:
     released: tuple[int, ...] = ()  # reminders that are not kept until their result: deleted once delivered
     required: tuple[int, ...] = ()
     received: tuple[Received, ...] = ()
+    unanswered: tuple[tuple[str, str, CallId], ...] = ()
     delivered: tuple[Delivered, ...] = ()
     forgotten: tuple[Forgotten, ...] = ()
     lost: tuple[Lost, ...] = ()

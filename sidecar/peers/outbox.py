@@ -19,7 +19,7 @@ from sidecar.core.receipts import Delivered, Lost
 from sidecar.peers import refusals
 from sidecar.peers.directory import Directory
 from sidecar.peers.limits import Limit, size_of
-from sidecar.peers.link import Link, LinkBrokenError, LinkFinder
+from sidecar.peers.ports import Link, LinkBrokenError, LinkFinder
 from sidecar.store.protocol import UnavailableError
 from sidecar.store.reads import Reads
 
@@ -40,6 +40,7 @@ class PeerQueue:
     peer: PeerId
     pending: dict[int, Reminder] = field(default_factory=dict)
     complete: bool = True
+    met: bool = False  # there was a link: it is known, whether it has an address or not
     failures: int = 0
     error: str = ""
     blocked: dict[ActorPair, float] = field(default_factory=dict)  # until a monotonic time
@@ -153,11 +154,11 @@ class Outbox:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def link_up(self, peer: PeerId, store: str) -> None:
-        """Take note that a peer is there: what another store of its had accepted is sent again."""
-        queue = self.queue(peer)
-        await self.engine.commit(Changes(lost=(Lost(*peer, store),)))
-        queue.complete, queue.failures, queue.error = False, 0, ""
+    async def link_up(self, link: Link) -> None:
+        """Take note that a peer is there: what it had accepted in another session is sent again."""
+        queue = self.queue(link.peer)
+        await self.engine.commit(Changes(lost=(Lost(*link.peer, link.store, link.session),)))
+        queue.complete, queue.met, queue.failures, queue.error = False, True, 0, ""
         queue.wake.set()
 
     async def _run(self, queue: PeerQueue) -> None:
@@ -205,7 +206,7 @@ class Outbox:
         namespace, app = queue.peer
         known = self.directory.addresses(namespace, app)
         text = f"app '{app}' is not connected" if known else f"the address of app '{app}' was not found"
-        if not known and self._unknown_app_fails:
+        if not known and not queue.met and self._unknown_app_fails:
             # Calls alone: an app that calls this one and has no address here is merely away, and gets the rest later.
             for reminder in [one for one in queue.pending.values() if undeliverable.is_call(one)]:
                 await self._end(queue, reminder, Reply(Outcome.MISSING, text))
@@ -258,7 +259,7 @@ class Outbox:
             elif reply.outcome in _FINAL_FAILURES:
                 await self._end(queue, reminder, reply)
             else:
-                accepted.append(Delivered(reminder.id, link.store))
+                accepted.append(Delivered(reminder.id, link.session))
         if accepted:
             await self.engine.commit(Changes(delivered=tuple(accepted)))
             for delivered in accepted:

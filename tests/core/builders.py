@@ -33,6 +33,7 @@ from sidecar.core.receipts import Received
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow import turn as turns
 from sidecar.core.workflow.creation import Identity
+from sidecar.core.workflow.rewind import Record
 from sidecar.schema import taskhub_pb2 as pb
 
 ME = AppIdentity("default", "orders")
@@ -284,4 +285,11 @@ class Flow:
     def arrive(self, reminder: Reminder, *received: Received) -> Decision:
         """Deliver a reminder: one of this store, or the message of another."""
         consumed = () if received else (reminder.id,)
-        return self.take(delivery.arrive(self.at, self.live, Arrival(reminder, consumed, received)))
+        arrival = Arrival(reminder, consumed, received, record=self.as_read())
+        return self.take(delivery.arrive(self.at, self.live, arrival))
+
+    def as_read(self) -> Record | None:
+        """What a creation that comes again reads of an instance that has ended."""
+        if self.live is None:
+            return None
+        return Record(self.instance.last_completed_turn, self.instance.execution, output="out")

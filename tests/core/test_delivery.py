@@ -71,6 +71,7 @@ ARRIVALS = {
     "answer of a child": result(CREATE),
     "creation": creation(Parent(OWN_PARENT.actor, CallId("boss-2", 7, 3)), execution="w-9"),
     "creation again": creation(OWN_PARENT, execution="w-1"),
+    "creation made anew": creation(OWN_PARENT, execution="w-9"),
     "detached start": detached_start("w-9"),
     "detached start again": detached_start("w-1"),
     "event": replace(creation(), kind=Kind.EVENT, payload=events.event_raised(NOW, "paid", None)),
@@ -94,7 +95,8 @@ TABLE = {
     "answer of an activity":    "missing          duplicate        done+appended    done+appended    duplicate",
     "answer of a child":        "missing          duplicate        done+appended    done+appended    duplicate",
     "creation":                 "done+created     exists+answered  exists+answered  exists+answered  done+created",
-    "creation again":           "done+created     exists+answered  duplicate        duplicate        duplicate",
+    "creation again":           "done+created     exists+answered  duplicate        duplicate       duplicate+answered",
+    "creation made anew":       "done+created     exists+answered  duplicate        duplicate       duplicate+answered",
     "detached start":           "done+created     exists           exists           exists           done+created",
     "detached start again":     "done+created     exists           duplicate        duplicate        duplicate",
     "event":                    "missing          done+appended    done+appended    done+appended    done",
@@ -121,13 +123,13 @@ def test_each_message_does_what_the_table_says_and_counts_once(
 ) -> None:
     reminder = ARRIVALS[kind]
     flow = state()
-    decision = delivery.arrive(flow.at, flow.live, Arrival(reminder, consumed=(reminder.id,)))
+    decision = delivery.arrive(flow.at, flow.live, Arrival(reminder, consumed=(reminder.id,), record=flow.as_read()))
     assert effect(decision) == wanted
     assert decision.changes is not None
     assert reminder.id in decision.changes.dropped
     assert decision.changes.required == (reminder.id,)
     flow = state()
-    decision = delivery.arrive(flow.at, flow.live, Arrival(reminder, received=(message(5),)))
+    decision = delivery.arrive(flow.at, flow.live, Arrival(reminder, received=(message(5),), record=flow.as_read()))
     assert effect(decision) == wanted
     assert decision.changes is not None
     assert decision.changes.received == (message(5),)

@@ -13,7 +13,7 @@ from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Reminder, Reply,
 from sidecar.core.receipts import Received
 from sidecar.core.work_items import ActivityItem
 from sidecar.edge.peer import link as peer
-from sidecar.peers.link import LinkBrokenError
+from sidecar.peers.ports import LinkBrokenError
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
 from tests.edge.peer.test_two_sidecars import echo, flow_of
@@ -65,7 +65,7 @@ def received(number: int) -> Received:
 async def foreign_activity(net: Net) -> tuple[PlayedLink, ActivityItem]:
     """A link to app ml, and an activity of that app which a worker has."""
     link = net.connect()
-    await net.router.link_up(ML, link.store)
+    await net.router.link_up(link)
     request = pb.ActivityRequest(name="work", task_id=1).SerializeToString()
     await net.world.messages.deliver(message(5, Kind.ACTIVITY, ME.activity("default", "x"), request), received(5))
     item = await net.hand.activity(1)
@@ -209,8 +209,8 @@ async def test_a_link_that_comes_up_while_the_router_reads_its_queue_leaves_noth
     monkeypatch.setattr(net.world.store, "outbound", slow, raising=False)
     await net.router.reload()
     await reading.wait()
-    link.store = "a new store of ml"
-    await net.router.link_up(ML, link.store)
+    link.session = "with a new store of ml"
+    await net.router.link_up(link)
     go_on.set()
 
     await until(lambda: len(link.messages) == 2)
@@ -308,8 +308,11 @@ async def test_a_message_that_comes_again_behind_later_ones_counts_once(world: W
         for number in (9, 10):
             world.clock.steady += 61
             assert await deliver(number) is DONE
-        forgotten = [one.below for batch in world.store.batches for changes in batch for one in changes.forgotten]
-        assert forgotten == [7, 9], "once a while, what had been let go of all that time"
+        forgotten = [one for batch in world.store.batches for changes in batch for one in changes.forgotten]
+        assert [one.below for one in forgotten if one.store == receiver.store] == [7, 9], (
+            "once a while, what had been let go of all that time"
+        )
+        assert {one.store for one in forgotten} == {receiver.store, receiver.session}
     finally:
         for task in running:
             task.cancel()

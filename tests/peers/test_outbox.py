@@ -13,8 +13,8 @@ from sidecar.core.receipts import Received
 from sidecar.peers import outbox as routers
 from sidecar.peers.directory import Directory
 from sidecar.peers.limits import Limit
-from sidecar.peers.link import LinkBrokenError
 from sidecar.peers.outbox import Outbox
+from sidecar.peers.ports import LinkBrokenError
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import DamagedError
 from tests.inprocess.world import DONE, ME, Hand, World, at, call, child, end, until
@@ -27,8 +27,10 @@ ML = ("default", "ml")
 class PlayedLink:
     """Answers each message by `rule`, or breaks; keeps what came."""
 
-    def __init__(self, store: str = "store of ml") -> None:
-        self.store = store
+    def __init__(self, app: str = "ml") -> None:
+        self.peer = ("default", app)
+        self.store = f"store of {app}"
+        self.session = f"session with {app}"
         self.limit = Limit(10_000, "ml")
         self.batches: list[list[Reminder]] = []
         self.floors: list[int] = []
@@ -70,7 +72,7 @@ class Net:
         world.dispatch.outbox = self.router
 
     def connect(self, app: str = "ml") -> PlayedLink:
-        link = self.links.up["default", app] = PlayedLink(f"store of {app}")
+        link = self.links.up["default", app] = PlayedLink(app)
         return link
 
     async def run(self, instance_id: str, *actions: pb.Action) -> None:
@@ -301,7 +303,7 @@ async def test_what_goes_to_an_app_that_is_merely_away_is_kept_though_calls_to_i
     assert failed.task_failed.task_scheduled_id == 2
     assert len(await net.world.store.real.outbound(*away, 0, 10)) == 2
     link = net.connect("away")
-    await net.router.link_up(away, link.store)
+    await net.router.link_up(link)
     await until(lambda: len(link.messages) == 2 and not net.router.queue(away).pending)
     assert {message.kind for message in link.messages} == {Kind.RESULT, Kind.EVENT}
 
@@ -339,17 +341,17 @@ async def test_an_event_is_gone_from_the_store_once_it_is_accepted(net: Net) -> 
     assert await net.world.store.real.reminder(link.messages[0].id) is None
 
 
-async def test_another_store_behind_the_link_gets_the_accepted_calls_again(net: Net) -> None:
+async def test_in_another_session_the_accepted_calls_are_sent_again(net: Net) -> None:
     link = net.connect()
     await net.run("a", call(1, app="ml"), event_to("there", 2), child(3, "kid", app="ml"))
     await until(lambda: len(link.messages) == 3 and not net.router.queue(ML).pending)
 
-    await net.router.link_up(ML, "store of ml")
+    await net.router.link_up(link)
     await asyncio.sleep(0.05)
-    assert len(link.messages) == 3, "the same store: nothing was lost"
+    assert len(link.messages) == 3, "the same session: nothing was lost"
 
-    link.store = "a new store of ml"
-    await net.router.link_up(ML, link.store)
+    link.session = "another start of one of the two"
+    await net.router.link_up(link)
     await until(lambda: len(link.messages) == 5)
     assert [message.kind for message in link.messages[3:]] == [Kind.ACTIVITY, Kind.CREATE]
 
@@ -360,7 +362,7 @@ async def test_an_app_without_an_address_is_waited_for(net: Net) -> None:
     await until(lambda: queue.error)
     assert "nowhere" in queue.error
     link = net.connect("nowhere")
-    await net.router.link_up(("default", "nowhere"), link.store)
+    await net.router.link_up(link)
     await until(lambda: link.messages)
 
 

@@ -60,6 +60,7 @@ class Clients:
         help_: Callable[[Node], None],
     ) -> None:
         self.wanted: dict[str, Wanted] = {}
+        self._starts: dict[str, tuple[Node, Start]] = {}
         self.struck: set[str] = set()  # tags of the children that a client ended
         self._torn: set[str] = set()  # instances of whose trees a part was removed without what is below it
         self.outcomes: set[tuple[Any, ...]] = set()
@@ -120,8 +121,16 @@ class Clients:
         wish = Start(Identity(HUB, instance_id, execution), started, scheduled)
         reply = await self._insist(node, f"start {instance_id}", lambda: node.middle.services.clients.start(wish))
         if reply.outcome is not Outcome.INVALID and instance_id not in self.wanted:
-            self.wanted[instance_id] = Wanted(node.name, steps)
+            self.wanted[instance_id], self._starts[instance_id] = Wanted(node.name, steps), (node, wish)
             self._accepted[instance_id].set()
+
+    async def repeat(self, node: Node) -> None:
+        """Ask again for what was accepted of a store that has lost time since: starts, and ends of pauses."""
+        for instance_id, (owner, wish) in list(self._starts.items()):
+            if owner is node and not self.wanted[instance_id].purged:
+                again = lambda wish=wish: node.middle.services.clients.start(wish)  # type: ignore[misc]  # noqa: E731
+                await self._insist(node, f"start {instance_id}", again)
+                await self._resume(node, instance_id)
 
     async def do_again(self, node: Node, instance_id: str, steps: Program, delay: float) -> None:
         """Use an ID again: only if the first instance has ended."""
@@ -220,7 +229,8 @@ class Clients:
     def _check_purged(self, node: Node, instance_id: str, wanted: Wanted) -> None:
         """See that nothing is left below a tree that was removed, unless something else had taken a part out of it."""
         swept = any(self.many.swept(one, instance_id) for one in self._nodes.values())
-        if wanted.runs > 1 or swept or node.retention or instance_id in self._torn:
+        lost = any(one.lost_time for one in self._nodes.values())
+        if wanted.runs > 1 or swept or node.retention or instance_id in self._torn or lost:
             return
         below = ((one.name, child) for one in self._nodes.values() for child in one.disk.instances(f"{instance_id}:"))
         # A detached workflow is nobody's child, and stays.

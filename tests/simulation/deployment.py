@@ -98,10 +98,13 @@ class Node:
         self.me = AppIdentity(NAMESPACE, name, cascade_suspend=cascade)
         self.others = others
         self.network = network
+        self._generations = 1
         self._lives: list[Life] = []  # those that are over: what they leave behind ends with the deployment
         self._new_disk = new_disk
         self.disk = new_disk()
         self.identity = f"{name}.1"
+        self.kept = self.disk.copy(), self.identity
+        self.lost_time = False
         self.watch = Watch(self.me, self.disk)
         self.clock = SimClock(network.rng)
         self.life: Life | None = None
@@ -188,9 +191,27 @@ class Node:
         """Come back later with an empty store."""
         self.crash()
         self.note("loses its disk")
-        generation = int(self.identity.rpartition(".")[2]) + 1
+        self._insert(self._new_disk(), self._next_identity())
+
+    def keep(self) -> None:
+        """Keep what is stored now."""
+        self.note("is kept as it is")
+        self.kept = self.disk.copy(), self.identity
+
+    def go_back(self, *, restored: bool) -> None:
+        """Come back later with what was kept; only the command to restore a backup gives it another identity."""
+        self.crash()
+        self.note("goes back, by a backup that is restored" if restored else "goes back")
+        disk, identity = self.kept
+        self._insert(disk.copy(), self._next_identity() if restored else identity)
+
+    def _next_identity(self) -> str:
+        self._generations += 1
+        return f"{self.name}.{self._generations}"
+
+    def _insert(self, disk: Disk, identity: str) -> None:
         self.disk.close()
-        self.disk, self.identity = self._new_disk(), f"{self.name}.{generation}"
+        self.disk, self.identity = disk, identity
         self.watch = Watch(self.me, self.disk)
 
     def _committed(self, batch: Sequence[Changes], outcomes: list[Refusal | None]) -> None:

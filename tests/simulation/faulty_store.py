@@ -86,6 +86,9 @@ class Disk(Protocol):
     def open(self, me: AppIdentity, identity: str, faults: Faults) -> Store:
         """Return the hold that a new process gets."""
 
+    def copy(self) -> "Disk":
+        """Return another one with all that is on this one now."""
+
     def close(self) -> None:
         """Throw everything away."""
 
@@ -125,6 +128,12 @@ class MemoryDisk:
 
     def __init__(self) -> None:
         self.data = Data()
+
+    def copy(self) -> "MemoryDisk":
+        """See `Disk`."""
+        other = MemoryDisk()
+        other.data = self.data.copy()
+        return other
 
     def open(self, me: AppIdentity, identity: str, faults: Faults) -> "FaultyStore":
         """See `Disk`."""

@@ -39,7 +39,7 @@ class Data:
     calls: dict[int, dict[int, OpenCall]] = field(default_factory=dict)
     children: dict[int, dict[CallId, tuple[Child, bool]]] = field(default_factory=dict)  # True: it has ended
     reminders: dict[int, Reminder] = field(default_factory=dict)
-    accepted: dict[int, str] = field(default_factory=dict)  # held reminder -> the store that has accepted it
+    accepted: dict[int, str] = field(default_factory=dict)  # held reminder -> the session in which it was accepted
     received: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)  # (store, ID) -> its app
     last_key: int = 0
     last_order: int = 0
@@ -113,7 +113,7 @@ class MemoryStore:
     def _refusal(self, changes: Changes) -> Refusal | None:
         data = self.data
         seen = any((message.store, message.id) in data.received for message in changes.received)
-        if seen or any(self._taken_in(new) for new in changes.set):
+        if seen or any(self._taken_in(new) for new in changes.set) or any(map(self._answers, changes.unanswered)):
             return Refusal.DUPLICATE
         if any(reminder not in data.reminders for reminder in changes.required):
             return Refusal.GONE
@@ -131,13 +131,13 @@ class MemoryStore:
         """Whether it is an activity of another app that is here already, or whose result is on its way home."""
         if reminder.owner or not self._for_own_workers(reminder):
             return False
-        home = reminder.source[:2]
-        answers = (
-            one
-            for one in self.data.reminders.values()
-            if one.kind is Kind.RESULT and self._for_others(one) and one.target[:2] == home
-        )
-        return self._foreign(*home, reminder.call) is not None or any(one.call == reminder.call for one in answers)
+        call = (*reminder.source[:2], reminder.call)
+        return self._foreign(*call) is not None or self._answers(call)
+
+    def _answers(self, call: tuple[str, str, CallId]) -> bool:
+        """Whether the answer to a call of another app is on its way home."""
+        results = (one for one in self.data.reminders.values() if one.kind is Kind.RESULT and self._for_others(one))
+        return any((*one.target[:2], one.call) == call for one in results)
 
     def _revision(self, key: int) -> int:
         return self.data.instances[key].revision if key in self.data.instances else 0
@@ -217,14 +217,14 @@ class MemoryStore:
         for delivered in changes.delivered:
             reminder = data.reminders.get(delivered.reminder)
             if reminder is not None and reminder.kept_until_result:
-                data.accepted[reminder.id] = delivered.store
+                data.accepted[reminder.id] = delivered.session
             else:
                 self._drop(delivered.reminder)
         for store, below, first in changes.forgotten:
             self._forget([message for message in data.received if message[0] == store and first <= message[1] < below])
         for lost in changes.lost:
             of_app = [message for message, app in data.received.items() if app == lost[:2]]
-            self._forget([message for message in of_app if message[0] != lost.store])
+            self._forget([message for message in of_app if message[0] not in (lost.store, lost.session)])
             self._send_again(lost)
 
     def _forget(self, messages: list[tuple[str, int]]) -> None:
@@ -232,8 +232,8 @@ class MemoryStore:
             del self.data.received[message]
 
     def _send_again(self, lost: Lost) -> None:
-        for reminder, store in list(self.data.accepted.items()):
-            if self.data.reminders[reminder].target[:2] == lost[:2] and store != lost.store:
+        for reminder, session in list(self.data.accepted.items()):
+            if self.data.reminders[reminder].target[:2] == lost[:2] and session != lost.session:
                 del self.data.accepted[reminder]
 
     # ------------------------------------------------------------ reads

@@ -44,6 +44,7 @@ class Plan:
     sql: bool = False  # the stores are SQLite's, not the reference store
     cascade: bool = False  # a pause reaches children
     poison: bool = False  # one workflow costs its workers, and nothing else does
+    loses: bool = False  # stores lose time
 
     def possible(self) -> list[Operation]:
         """Return the operations that make sense in a plan that was cut: on instances that get all their events."""
@@ -76,9 +77,14 @@ def make(seed: int, workflows: int = 67) -> Plan:
     poison = rng.random() < 0.2
     if poison:
         operations = [one for one in operations if one.kind != "worker leaves"] + _poison(rng, apps, hosts)
+    loses = not calm and not poison and rng.random() < 0.2
+    if loses:
+        operations = [one for one in operations if one.kind not in ("list", "sweep", "lose disk")]
+        operations = _without_events(operations) + _losses(rng, apps)
+        kept = None  # else clients would start again what was removed since
     operations.sort(key=lambda operation: operation.at)
     sql = seed % 2 == 0
-    return Plan(seed, apps, hosts, tuple(operations), calm, kept, sql=sql, cascade=cascade, poison=poison)
+    return Plan(seed, apps, hosts, tuple(operations), calm, kept, sql=sql, cascade=cascade, poison=poison, loses=loses)
 
 
 def _workflow(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...], number: int) -> list[Operation]:
@@ -115,6 +121,26 @@ def _poison(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...]) -
     step = rng.choice([["poison", rng.choice(apps), number], ["trap"]])
     steps: Program = [["act", rng.choice(apps), 1], step, ["act", rng.choice(apps), 2]]
     return [Operation(at, "start", app, ("p0", steps, 0.0)), Operation(at + 1.0, "disarm", app, ("p0",))]
+
+
+def _without_events(operations: list[Operation]) -> list[Operation]:
+    """Return what has to do with workflows that wait for nothing but their calls: an event may be lost with a store."""
+    silent = {one.details[0] for one in operations if one.kind == "start" and not programs.hears(one.details[1])}
+    return [one for one in operations if one.kind not in _ON_INSTANCES or one.details[0] in silent]
+
+
+def _losses(rng: random.Random, apps: tuple[str, ...]) -> list[Operation]:
+    """Let stores be kept, and go back to that or to nothing: one of them, or two at about the same time."""
+    operations: list[Operation] = []
+    for _ in range(rng.randint(1, 3)):
+        kept, at = sorted(rng.uniform(0, SECONDS) for _ in range(2))
+        how = rng.choice(["rollback", "rollback", "restore", "wipe"])
+        for app in rng.sample(apps, rng.choice([1, 2])):
+            operations.append(Operation(kept + rng.uniform(0, 1), "keep", app))
+            operations.append(
+                Operation(at + 1 + rng.uniform(0, 1), "lose time", app, (how, rng.choice([0.05, 1.0, 8.0])))
+            )
+    return operations
 
 
 def _on_many(rng: random.Random, hosts: tuple[str, ...]) -> Operation:

@@ -158,6 +158,11 @@ def _has(steps: Program, *kinds: str) -> bool:
     return any(f'["{kind}"' in text for kind in kinds)
 
 
+def hears(steps: Program) -> bool:
+    """Whether a program, or what it starts, waits for an event of anybody."""
+    return _has(steps, "event", "tell", "say")
+
+
 def waits(steps: Program) -> list[tuple[str, int]]:
     """Return the events that the program itself waits for, with their values."""
     return [(step[1], step[2]) for step in steps if step[0] == "event"]

@@ -56,6 +56,12 @@ class SqlDisk:
             self._database.rollback()
         return SqlStore(me, identity, self._database, faults)
 
+    def copy(self) -> "SqlDisk":
+        """See `Disk`."""
+        other = SqlDisk()
+        self._database.backup(other._database)
+        return other
+
     def close(self) -> None:
         """See `Disk`."""
         self._database.close()

@@ -245,6 +245,21 @@ class World:
         node.lose_disk()
         await self._come_back(node, lasting)
 
+    async def _do_keep(self, node: Node) -> None:
+        node.keep()
+
+    async def _do_lose_time(self, node: Node, how: str, lasting: float) -> None:
+        """Let a store go back to what was kept, or to nothing; its clients ask again for what they had asked for."""
+        if how == "wipe":
+            node.lose_disk()
+        else:
+            node.go_back(restored=how == "restore")
+        node.lost_time = True
+        for one in [one for one in self.seen if one[0] == node.name]:
+            del self.seen[one]
+        await self._come_back(node, lasting)
+        await self.clients.repeat(node)
+
     async def _do_bad_disk(self, node: Node, lasting: float) -> None:
         await self._trouble(node, lasting, before=0.3, after=0.2)
 
@@ -306,12 +321,17 @@ class World:
     def _check_end(self) -> None:
         for instance_id, wanted in self.clients.wanted.items():
             self._check_workflow(instance_id, wanted)
-        for instance_id, (app, steps) in self.detached.items():
+        for instance_id, (app, steps) in {} if self._lost else self.detached.items():
             self._check_workflow(instance_id, Wanted(app, steps))
         self._check_costs()
         self._check_entities()
         for node in self.nodes.values():
             invariants.at_rest(node.name, node.disk)
+
+    @property
+    def _lost(self) -> bool:
+        """Whether any store has lost time: then what was done may have been done for nothing, or twice."""
+        return any(node.lost_time for node in self.nodes.values())
 
     def _check_costs(self) -> None:
         """See that what costs workers was given up for that alone: our own crashes do not count."""
@@ -322,6 +342,8 @@ class World:
     def _check_entities(self) -> None:
         """See that each entity holds what was added to it, in full by every workflow that nobody ended."""
         least, most = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+        if self._lost:
+            return
         every, struck = self.clients.wanted.values(), self.clients.struck
         again = sum(wanted.runs - 1 + wanted.partly for wanted in every)
         detached = [Wanted(app, steps, runs=1 + again) for app, steps in self.detached.values()]
@@ -342,18 +364,24 @@ class World:
         """Check what a workflow came to: what is stored of it, or its last end if it was removed since."""
         node = self.nodes[wanted.app]
         found = [one for one in node.disk.instances(instance_id) if one.id == instance_id]
-        if not found and not (wanted.purged or self.plan.kept or self.clients.many.swept(node, instance_id)):
+        if (
+            not found
+            and not (wanted.partly and self._lost)
+            and not (wanted.purged or self.plan.kept or self.clients.many.swept(node, instance_id))
+        ):
             raise Violation(f"{instance_id} was accepted and is gone")
         ended_with = (int(found[0].status), node.disk.output(found[0].key)) if found else None
         self._check_outcome(instance_id, wanted, ended_with or node.watch.ends.get(instance_id))
 
     def _check_outcome(self, instance_id: str, wanted: Wanted, ended_with: tuple[int, str | None] | None) -> None:
+        if ended_with is None and self._lost:
+            return
         if ended_with is None:
             raise Violation(f"{instance_id} was removed and had never ended")
         if ended_with[0] == Status.TERMINATED and wanted.terminated:
             return
         ends = programs.outcomes(wanted.steps, self.clients.struck, mended=wanted.mended)
-        if wanted.removed_first:
+        if wanted.removed_first or self._lost:
             ends |= programs.outcomes(wanted.steps, self.clients.struck, mended=False)
         right = {(status, str(value) if status == programs.COMPLETED else None) for status, value in ends}
         if ended_with not in right:

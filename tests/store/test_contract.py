@@ -524,7 +524,7 @@ async def test_a_creation_waits_until_it_is_delivered_though_its_parent_is_gone(
     assert await store.creations(1) == far[:3]
     await done(store, Changes(delivered=(Delivered(10, "s"), Delivered(9, "s"))))
     assert await store.creations(1) == [far[2]]
-    await done(store, Changes(lost=(Lost(*ML, "another"),)))
+    await done(store, Changes(lost=(Lost(*ML, "another", "another"),)))
     assert await store.creations(1) == [far[0], far[2]]
     await done(store, Changes(dropped=(8, 10)))
     assert await store.creations(1) == []
@@ -786,10 +786,10 @@ async def test_calls_that_a_lost_store_had_accepted_are_sent_again(store: Store)
     mail = call_of_ml(4, target=activity(app=MAIL))
     await done(store, Changes(set=(call_of_ml(1), call_of_ml(2), call_of_ml(3), mail)))
     accepted = (Delivered(1, "ml.1"), Delivered(2, "ml.2"), Delivered(4, "mail.1"))
-    await done(store, Changes(delivered=accepted), Changes(lost=(Lost(*ML, "ml.2"),)))
+    await done(store, Changes(delivered=accepted), Changes(lost=(Lost(*ML, "ml.2", "ml.2"),)))
     assert await to_ml(store) == [1, 3]
     assert await store.outbound(*MAIL, 0, MANY) == []
-    await done(store, Changes(delivered=(Delivered(1, "ml.2"),), lost=(Lost(*ML, "ml.2"),)))
+    await done(store, Changes(delivered=(Delivered(1, "ml.2"),), lost=(Lost(*ML, "ml.2", "ml.2"),)))
     assert await to_ml(store) == [3]
 
 
@@ -826,7 +826,7 @@ async def test_the_crashes_of_an_instance_are_stored_with_it(store: Store) -> No
 
 async def test_a_call_that_is_sent_again_is_held_until_it_is_released(store: Store) -> None:
     await done(store, Changes(set=(call_of_ml(1),)), Changes(delivered=(Delivered(1, "ml.1"),)))
-    await done(store, Changes(lost=(Lost(*ML, "ml.2"),)), Changes(released=(1,)))
+    await done(store, Changes(lost=(Lost(*ML, "ml.2", "ml.2"),)), Changes(released=(1,)))
     assert await store.reminder(1) == call_of_ml(1, kept_until_result=False)
     assert await to_ml(store) == [1]
 
@@ -834,7 +834,7 @@ async def test_a_call_that_is_sent_again_is_held_until_it_is_released(store: Sto
 async def test_messages_of_a_lost_store_are_forgotten(store: Store) -> None:
     old, new = Received(*ML, "ml.1", 1), Received(*ML, "ml.2", 1)
     mail, elsewhere = Received(*MAIL, "mail.1", 1), Received("elsewhere", "ml", "e.1", 1)
-    await done(store, Changes(received=(old, new, mail, elsewhere)), Changes(lost=(Lost(*ML, "ml.2"),)))
+    await done(store, Changes(received=(old, new, mail, elsewhere)), Changes(lost=(Lost(*ML, "ml.2", "ml.2"),)))
     answers = await store.commit([Changes(received=(one,)) for one in (old, new, mail, elsewhere)])
     assert answers == [None, Refusal.DUPLICATE, Refusal.DUPLICATE, Refusal.DUPLICATE]
 
@@ -857,6 +857,27 @@ async def test_an_activity_of_another_app_is_taken_in_once(store: Store) -> None
     assert await store.reminder(2) is None
     assert await store.foreign_activity(*ML, first.call) == first
     await done(store, Changes(received=(FROM_ML,)))
+
+
+async def test_a_call_whose_answer_is_on_its_way_is_not_answered_again(store: Store) -> None:
+    asked = from_ml(1)
+    again = Changes(received=(FROM_ML,), unanswered=((*ML, asked.call),))
+    await done(store, replace(again, received=()))
+    await done(store, Changes(set=(result_for(asked, 2),)))
+    await refused(store, again, Refusal.DUPLICATE)
+    others = ((*MAIL, asked.call), (*ML, asked.call._replace(turn=99)))
+    await done(store, replace(again, unanswered=others, received=()))
+    await done(store, Changes(delivered=(Delivered(2, "ml.1"),)), again)
+
+
+async def test_in_another_session_calls_are_sent_again_and_only_messages_are_remembered(store: Store) -> None:
+    event, answer, older = (Received(*ML, name, 1) for name in ("ml.1", "ml.1/now", "ml.1/before"))
+    await done(store, Changes(set=(call_of_ml(1), call_of_ml(2)), received=(event, answer, older)))
+    await done(store, Changes(delivered=(Delivered(1, "ml.1/before"), Delivered(2, "ml.1/now"))))
+    await done(store, Changes(lost=(Lost(*ML, "ml.1", "ml.1/now"),)))
+    assert await to_ml(store) == [1]
+    answers = await store.commit([Changes(received=(one,)) for one in (event, answer, older)])
+    assert answers == [Refusal.DUPLICATE, Refusal.DUPLICATE, None]
 
 
 async def test_activities_are_the_same_only_if_app_and_call_are(store: Store) -> None:

@@ -329,7 +329,7 @@ class Author:
 
     def lose(self) -> Changes:
         app = self.dice.choice(OTHERS)
-        return Changes(lost=(Lost(*app, self.dice.choice(STORES[app])),))
+        return Changes(lost=(Lost(*app, self.dice.choice(STORES[app]), self.dice.choice(STORES[app])),))
 
     def forget(self) -> Changes:
         store = self.dice.choice(STORES[self.dice.choice(OTHERS)])

@@ -6,7 +6,21 @@ from typing import NamedTuple
 
 from sidecar.core import events
 from sidecar.core.identity import AppIdentity, Context
-from sidecar.core.model import NO_CALL, ActorId, CallId, CallKind, Child, Decision, Kind, OpenCall, Reminder, Row, State
+from sidecar.core.model import (
+    NO_CALL,
+    ActorId,
+    CallId,
+    CallKind,
+    Child,
+    Decision,
+    Instance,
+    Kind,
+    OpenCall,
+    Reminder,
+    Row,
+    State,
+    Status,
+)
 from sidecar.schema import taskhub_pb2 as pb
 
 
@@ -162,6 +176,16 @@ def command_children(draft: Draft, kind: Kind, children: Sequence[Child], payloa
 def failed_child(now: int, task: int, kind: str, message: str) -> bytes:
     """Return the failure of a child workflow whose cause is not in its own code."""
     return events.child_failed(now, task, events.failure(kind, message))
+
+
+def answer_again(now: int, instance: Instance, task: int, output: str | None) -> bytes:
+    """Return what a child that has ended answers to the call that created it, made of what is stored of its end."""
+    if instance.status is Status.COMPLETED:
+        return events.child_completed(now, task, None if output is None else events.text(output))
+    if instance.failure is not None:
+        return events.child_failed(now, task, pb.FailureDetails.FromString(instance.failure))
+    name = instance.status.name.lower()
+    return failed_child(now, task, f"Workflow{name.capitalize()}", f"child workflow '{instance.id}' was {name}")
 
 
 def fail_at_parent(draft: Draft, kind: str, what: str) -> None:

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from typing import NamedTuple
 
+from sidecar.core import events
 from sidecar.core.identity import Context
-from sidecar.core.model import DEFAULT_HUB, Changes, Instance, Parent, Row, State, Status
+from sidecar.core.model import DEFAULT_HUB, Changes, Instance, Parent, Reminder, Row, State, Status
 from sidecar.core.workflow import calls, pauses
 from sidecar.core.workflow.calls import Draft
 from sidecar.schema import taskhub_pb2 as pb
@@ -73,3 +74,21 @@ def fresh(started: pb.ExecutionStarted, identity: Identity, now: int, key: int) 
         parent=identity.parent,
         trace=started.parent_trace_context.SerializeToString(deterministic=True),
     )
+
+
+def start_of_child(at: Context, reminder: Reminder) -> bytes:
+    """Return the start event of a child. Its parent is the proved sender, whatever the payload says."""
+    event = events.decode(events.stamped(reminder.payload, at.now, reminder.source.app, at.me.app))
+    started = event.execution_started
+    started.ClearField("lineage")
+    started.instance.instance_id, started.instance.app_id = reminder.target.id, at.me.app
+    parent = started.parent
+    parent.app_id, parent.app_namespace, parent.hub = (
+        reminder.source.app,
+        reminder.source.namespace,
+        reminder.source.hub,
+    )
+    parent.instance.instance_id, parent.instance.app_id = reminder.source.id, reminder.source.app
+    parent.instance.execution_id.value = reminder.call.execution
+    parent.task_scheduled_id, parent.turn = reminder.call.task, reminder.call.turn
+    return events.encode(event)

@@ -98,15 +98,8 @@ def of_child(at: Context, state: State, order: Reminder, record: Record | None) 
             parent_execution_id=wanted.parent_execution_id, **events.given(wanted, "reason", "parent_trace_context")
         )
         return Decision(_begin(draft, rewound, record), DONE)
-    calls.answer_parent(draft, _answer_again(at.now, instance, order.call.task, record.output))
+    calls.answer_parent(draft, calls.answer_again(at.now, instance, order.call.task, record.output))
     return Decision(Changes(set=tuple(draft.reminders)), DONE)
-
-
-def _answer_again(now: int, instance: Instance, task: int, output: str | None) -> bytes:
-    if instance.status is Status.COMPLETED:
-        return events.child_completed(now, task, events.text(output))
-    name = instance.status.name.lower()
-    return calls.failed_child(now, task, f"Workflow{name.capitalize()}", f"child workflow '{instance.id}' was {name}")
 
 
 def as_creation(at: Context, order: Reminder) -> Reminder:

@@ -25,7 +25,7 @@ from sidecar.edge.peer.shares import Shares
 from sidecar.edge.rpc import Forwarded, parse
 from sidecar.edge.transport.ports import NO_NAMES, Call, Refused, StatusCode, UnaryHandler
 from sidecar.peers.limits import Limit
-from sidecar.peers.link import LinkBrokenError
+from sidecar.peers.ports import LinkBrokenError
 from sidecar.schema import peer_pb2, taskhub_pb2
 
 # The field of each request that names the app it is for (Dapr's SDKs from 1.19).

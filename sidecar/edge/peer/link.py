@@ -12,16 +12,17 @@ from typing import Any, Protocol
 import structlog
 
 from sidecar.actors.tasks import log_failure
+from sidecar.core.delivery import KNOWN_BY_CALL
 from sidecar.core.errors import MalformedError
 from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import LARGEST_NUMBER, PeerId
 from sidecar.core.model import Outcome, Reminder, Reply
-from sidecar.core.receipts import Forgotten, Received
+from sidecar.core.receipts import Received
 from sidecar.edge.peer.codec import answer_of, longest_text, message_of, reminder_of, reply_of
 from sidecar.edge.peer.forward import Served, bounded
 from sidecar.edge.peer.handshake import limit_of
 from sidecar.edge.transport.ports import Closed, Outflow, Refused
-from sidecar.peers.link import LinkBrokenError
+from sidecar.peers.ports import LinkBrokenError
 from sidecar.schema import peer_pb2 as pb
 from sidecar.services.peer_messages import PeerMessages
 from sidecar.store.protocol import DamagedError, UnavailableError
@@ -30,6 +31,7 @@ METHOD = "/sidecar.peer.PeerService/Link"
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 15.0
 MOST_BATCHES = 8  # of a peer at once on a link; a sidecar sends one, and the next when that is answered or overdue
+_SESSION_PART = 12  # characters of the name of each process: a session is stored with every call that is accepted
 ANSWER_SECONDS = 30.0  # messages without an answer are sent again: each counts once at its receiver
 log = structlog.get_logger(__name__)
 
@@ -63,7 +65,7 @@ class Incoming:
 
 
 class PeerLink:
-    """One link that is up, whichever side opened it. Implements `peers.link.Link`."""
+    """One link that is up, whichever side opened it. Implements `peers.ports.Link`."""
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class PeerLink:
         # What a peer says of its store holds for that app alone: another may say the same.
         self.store = "/".join((*self.peer, greeting.store_id))
         self.process = greeting.process_id
+        self.session = f"{self.store}/{self.process[:_SESSION_PART]}.{messages.engine.start_id[:_SESSION_PART]}"
         self.over = ""  # why this link is to end
         self._me = me
         self._wire = wire
@@ -94,7 +97,7 @@ class PeerLink:
         self._batches = 0  # that are being taken in
 
     async def deliver(self, batch: Sequence[Reminder], floor: int) -> list[Reply]:
-        """See `peers.link.Link`."""
+        """See `peers.ports.Link`."""
         self._sequence += 1
         sequence = self._sequence
         answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
@@ -216,7 +219,7 @@ class PeerLink:
             await self._send(pb.Frame(answers=answers))
             if batch.floor:
                 floor = min(batch.floor, LARGEST_NUMBER)
-                await self._messages.dedup_keys.forget(self.peer, Forgotten(self.store, floor))
+                await self._messages.dedup_keys.forget(self.peer, (self.store, self.session), floor)
         except (Closed, Refused, UnavailableError):
             return
 
@@ -232,7 +235,8 @@ class PeerLink:
     async def _accept_one(self, message: pb.Message) -> Reply:
         try:
             reminder = reminder_of(self._me, self.peer, message)
-            received = Received(*self.peer, self.store, message.id)
+            name = self.session if reminder.kind in KNOWN_BY_CALL else self.store
+            received = Received(*self.peer, name, message.id)
             return await self._messages.deliver(reminder, received)
         except MalformedError as error:
             return Reply(Outcome.INVALID, str(error))

@@ -60,7 +60,7 @@ class Peers:
         messages: PeerMessages,
         directory: Directory,
         connect: Callable[[str, PeerId], Channel],
-        link_up: Callable[[PeerId, str], Awaitable[None]],
+        link_up: Callable[[PeerLink], Awaitable[None]],
         *,
         served: Served,
         receives: int,
@@ -83,13 +83,12 @@ class Peers:
         self._accepted: dict[PeerId, PeerLink] = {}
         self._dialers: dict[str, _Dialer] = {}
         self._since: dict[PeerLink, int] = {}
-        self._process = messages.engine.clock.new_id()
         self._starts: dict[PeerId, deque[str]] = {}  # the processes that each app's sidecar was, oldest first
         self._looking: asyncio.Task[None] | None = None
         self._hellos = Hellos(self._me.namespace)
 
     def link(self, namespace: str, app: str) -> PeerLink | None:
-        """See `peers.link.LinkFinder`. An app that is asked for, and has an address, is dialled."""
+        """See `peers.ports.LinkFinder`. An app that is asked for, and has an address, is dialled."""
         peer = (namespace, app)
         found = self._opened.get(peer) or self._accepted.get(peer)
         if found is None:
@@ -97,7 +96,7 @@ class Peers:
         return found
 
     def knock(self, namespace: str, app: str) -> None:
-        """See `peers.link.LinkFinder`."""
+        """See `peers.ports.LinkFinder`."""
         if self.link(namespace, app) is None and app in self._dialers:
             self._dialers[app].knock.set()
 
@@ -232,7 +231,7 @@ class Peers:
         try:
             running = asyncio.ensure_future(link.run())
             try:
-                await self._link_up(link.peer, link.store)
+                await self._link_up(link)
                 await running
             finally:
                 running.cancel()
@@ -245,7 +244,8 @@ class Peers:
             log.info("peer disconnected", app=link.peer[1], opened=links is self._opened)
 
     def _hello(self) -> bytes:
-        return hello(self._me, self._messages.engine.store.identity, self._process, self._receives)
+        engine = self._messages.engine
+        return hello(self._me, engine.store.identity, engine.start_id, self._receives)
 
     def _made(self, wire: Wire, greeting: pb.Hello) -> PeerLink:
         return PeerLink(self._me, wire, greeting, self._messages, self._served, receives=self._receives)

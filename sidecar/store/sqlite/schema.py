@@ -14,7 +14,10 @@ import structlog
 from filelock import FileLock, Timeout
 
 from sidecar.core.identity import AppIdentity
+from sidecar.store.sqlite import shape
 
+_SHOWN = 5  # differences from a schema that are named
+_OTHER_VERSION = "run the version that has made it, or put a backup back with `sidecar store restore`"
 log = structlog.get_logger(__name__)
 
 # The WAL-reset race of older versions needs two connections; this store has one, and says so all the same.
@@ -70,7 +73,9 @@ def prepare(connection: sqlite3.Connection, me: AppIdentity, fresh: str) -> Open
     """Check a file, bring its schema up to date and read who it belongs to. Raises sqlite3.Error."""
     connection.isolation_level = None
     _check_ours(connection)
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    _check_known(connection, found)
+    if found == 0:
         connection.execute("PRAGMA auto_vacuum = incremental")
     for name, wanted in _PRAGMAS.items():
         connection.execute(f"PRAGMA {name} = {wanted}")
@@ -81,7 +86,7 @@ def prepare(connection: sqlite3.Connection, me: AppIdentity, fresh: str) -> Open
     pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     if pages * size < _CHECKED_BYTES and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise sqlite3.DatabaseError(f"the file is damaged: {_ADVICE[sqlite3.SQLITE_CORRUPT]}")
-    _migrate(connection)
+    _migrate(connection, found)
     return Opened(_identity(connection, me, fresh), next_of(connection, "instances"), next_of(connection, "reminders"))
 
 
@@ -98,7 +103,7 @@ def strangeness(connection: sqlite3.Connection) -> list[str]:
     try:
         _check_ours(connection)
         found = connection.execute("PRAGMA user_version").fetchone()[0]
-        _check_known(found)
+        _check_known(connection, found)
     except sqlite3.DatabaseError as error:
         if primary_code(error):
             raise
@@ -113,16 +118,23 @@ def migrations() -> list[tuple[int, str]]:
     return [(int(file.name.split("_")[0]), file.read_text()) for file in files]
 
 
-def _check_known(found: int) -> None:
+def _check_known(connection: sqlite3.Connection, found: int) -> None:
+    """Refuse a schema of which this version does not know how it was made, or that was made otherwise."""
     known = migrations()[-1][0]
     if found > known:
         raise sqlite3.DatabaseError(f"the file has schema {found}, this version knows {known}: upgrade the sidecar")
+    if found < 0:
+        raise sqlite3.DatabaseError(f"the file has schema {found}, which no version has made")
+    wrong = shape.differences(connection, (script for number, script in migrations() if number <= found))
+    if wrong:
+        shown = "; ".join(wrong[:_SHOWN]) + f"; and {len(wrong) - _SHOWN} more" * (len(wrong) > _SHOWN)
+        raise sqlite3.DatabaseError(
+            f"the file says that it has schema {found}, and has another: {shown}: {_OTHER_VERSION}"
+        )
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def _migrate(connection: sqlite3.Connection, found: int) -> None:
     """Run the schema changes that the file lacks, each in one transaction with the number that says so."""
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
-    _check_known(found)
     for number, script in migrations():
         if number > found:
             connection.execute("BEGIN IMMEDIATE")

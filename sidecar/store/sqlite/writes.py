@@ -63,7 +63,7 @@ _DELIVERED = (
 )
 _CRASH = "UPDATE reminders SET deliveries = deliveries + 1, last_error = ? WHERE id = ?"
 _FORGET = "DELETE FROM received WHERE store = ? AND message >= ? AND message < ?"
-_FORGET_STORES = "DELETE FROM received WHERE namespace = ? AND app = ? AND store <> ?"
+_FORGET_STORES = "DELETE FROM received WHERE namespace = ? AND app = ? AND store NOT IN (?, ?)"
 _RESEND = (
     "UPDATE reminders SET accepted_by = '' WHERE place = 2 AND target_namespace = ? AND target_app = ? "
     "AND accepted_by NOT IN ('', ?)"
@@ -119,10 +119,7 @@ def _one(connection: sqlite3.Connection, me: AppIdentity, changes: Changes) -> R
 
 def _check(connection: sqlite3.Connection, me: AppIdentity, changes: Changes) -> Refusal | None:
     """Return why the changes are refused, before anything of them is written."""
-    for message in changes.received:
-        if connection.execute(_RECEIVED, (message.store, message.id)).fetchone():
-            return Refusal.DUPLICATE
-    if any(_taken_in(connection, me, reminder) for reminder in changes.set):
+    if _known(connection, me, changes):
         return Refusal.DUPLICATE
     for reminder in changes.required:
         if connection.execute(_HAS_REMINDER, (reminder,)).fetchone() is None:
@@ -137,6 +134,17 @@ def _check(connection: sqlite3.Connection, me: AppIdentity, changes: Changes) ->
         if taken:
             return Refusal.CONFLICT
     return None
+
+
+def _known(connection: sqlite3.Connection, me: AppIdentity, changes: Changes) -> bool:
+    """Whether what the changes take in has had its effect before."""
+    keys = [(message.store, message.id) for message in changes.received]
+    calls = [(*app, *call) for *app, call in changes.unanswered]
+    return (
+        any(connection.execute(_RECEIVED, key).fetchone() for key in keys)
+        or any(connection.execute(_ANSWERED, call).fetchone() for call in calls)
+        or any(_taken_in(connection, me, reminder) for reminder in changes.set)
+    )
 
 
 def _taken_in(connection: sqlite3.Connection, me: AppIdentity, reminder: Reminder) -> bool:
@@ -206,9 +214,9 @@ def _write_links(connection: sqlite3.Connection, changes: Changes) -> None:
         )
     for delivered in changes.delivered:
         connection.execute(_DELIVERED[0], (delivered.reminder,))
-        connection.execute(_DELIVERED[1], (delivered.store, delivered.reminder))
+        connection.execute(_DELIVERED[1], (delivered.session, delivered.reminder))
     for forgotten in changes.forgotten:
         connection.execute(_FORGET, (forgotten.store, forgotten.first, forgotten.below))
     for lost in changes.lost:
-        connection.execute(_FORGET_STORES, (lost.namespace, lost.app, lost.store))
-        connection.execute(_RESEND, (lost.namespace, lost.app, lost.store))
+        connection.execute(_FORGET_STORES, lost)
+        connection.execute(_RESEND, (lost.namespace, lost.app, lost.session))

@@ -8,6 +8,7 @@ from sidecar.core import delivery, events
 from sidecar.core.delivery import Arrival
 from sidecar.core.identity import AppIdentity
 from sidecar.core.model import NO_CALL, ActorId, CallId, Changes, Child, Kind, Outcome, Parent, Status
+from sidecar.core.workflow.rewind import Record
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import (
     MADE,
@@ -78,9 +79,45 @@ def test_a_creation_that_is_repeated_after_the_child_continued_as_new_is_the_sam
     flow.turn(renew())
     assert (flow.instance.origin, flow.instance.execution) == ("w-1", "id-1")
     assert effect(flow.arrive(creation(PARENT), message(8, "front"))) == "duplicate"
-    assert effect(flow.arrive(creation(PARENT, execution="id-1"), message(7, "front"))) == "exists+answered"
+    another = Parent(PARENT.actor, PARENT.call._replace(turn=8))
+    assert effect(flow.arrive(creation(another, execution="id-1"), message(7, "front"))) == "exists+answered"
     flow.turn(end())
-    assert effect(flow.arrive(creation(PARENT), message(9, "front"))) == "duplicate"
+    assert effect(flow.arrive(creation(PARENT), message(9, "front"))) == "duplicate+answered"
+
+
+ODD = pb.FailureDetails(error_type="Odd", error_message="odd", is_non_retriable=True)
+ENDS = {
+    "completed": end(result="out"),
+    "without a result": end(),
+    "failed": end(Status.FAILED, failure=ODD),
+    "terminated": end(Status.TERMINATED),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_child_that_has_ended_answers_its_creation_as_it_did_at_its_end(how: str) -> None:
+    flow = Flow().start(parent=PARENT)
+    changes = flow.turn(ENDS[how])
+    (first,) = [each for each in changes.set if each.kind is Kind.RESULT]
+    record = Record(flow.instance.last_completed_turn, flow.instance.execution, output=changes.output)
+    decision = delivery.arrive(flow.at, flow.live, Arrival(creation(PARENT), received=(message(9),), record=record))
+    assert decision.changes is not None
+    (again,) = decision.changes.set
+    assert (again.kind, again.target, again.call, again.payload) == (
+        *(Kind.RESULT, first.target, first.call),
+        first.payload,
+    )
+    assert decision.changes.unanswered == ((*PARENT.actor[:2], PARENT.call),)
+
+
+def test_an_answer_again_waits_for_what_was_read_of_the_end() -> None:
+    flow = Flow().start(parent=PARENT)
+    flow.turn(end())
+    for read in (None, Record(0, "another execution")):
+        arrival = Arrival(creation(PARENT), received=(message(9),), record=read)
+        decision = delivery.arrive(flow.at, flow.live, arrival)
+        assert (decision.changes, decision.reply.outcome) == (None, Outcome.UNAVAILABLE)
+        assert delivery.must_look(decision, flow.live, arrival)
 
 
 @pytest.mark.parametrize("spoil", ["name", "execution", "kind"])

@@ -14,7 +14,7 @@ from sidecar.core.ids import Ids
 from sidecar.edge.peer import forward
 from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.peers.limits import Limit
-from sidecar.peers.link import LinkBrokenError
+from sidecar.peers.ports import LinkBrokenError
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.sqlite.reads import fetch_all

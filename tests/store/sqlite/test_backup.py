@@ -137,6 +137,7 @@ BROKEN = {
         "instance id-3 waits for call 1, which nothing will answer"
     ),
     "PRAGMA user_version = 99": "the file has schema 99",
+    "DROP TABLE lineages": "table lineages is missing",
     "PRAGMA application_id = 7": "it is the database of another program",
 }
 

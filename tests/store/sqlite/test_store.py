@@ -235,6 +235,44 @@ async def test_a_store_of_a_newer_version_is_refused_and_left_alone(closed: Path
     await store.close()
 
 
+OTHER_SCHEMAS = {
+    "ALTER TABLE instances DROP COLUMN obeyed": "column instances.obeyed is missing",
+    "ALTER TABLE instances ADD COLUMN colour TEXT": "column instances.colour is not known",
+    "DROP TABLE received": "table received is missing",
+    "CREATE TABLE cakes (name TEXT)": "table cakes is not known",
+    "DROP INDEX reminders_foreign": "index reminders_foreign is missing",
+    "DROP INDEX reminders_due; CREATE INDEX reminders_due ON reminders (due)": (
+        "index reminders_due is on reminders (due), not partial on reminders (due, id)"
+    ),
+    "ALTER TABLE outputs DROP COLUMN output; ALTER TABLE outputs ADD COLUMN output BLOB": (
+        "column outputs.output is BLOB, not TEXT NOT NULL"
+    ),
+    "PRAGMA user_version = 1": "column instances.obeyed is not known",
+    "PRAGMA user_version = 0": "the file says that it has schema 0, and has another",
+    "PRAGMA user_version = -1": "schema -1, which no version has made",
+}
+
+
+@pytest.mark.fault(9, "A store whose tables are not what its schema number says is refused, with the difference")
+@pytest.mark.parametrize("statements", OTHER_SCHEMAS)
+async def test_a_store_of_a_schema_that_no_version_has_made_is_refused_and_left_alone(
+    closed: Path, statements: str
+) -> None:
+    with sqlite3.connect(closed) as connection:
+        connection.executescript(statements)
+    connection.close()
+    before = closed.read_bytes()
+    await assert_refused(closed.parent, OTHER_SCHEMAS[statements])
+    assert closed.read_bytes() == before
+
+
+async def test_statistics_of_a_store_are_no_part_of_its_schema(closed: Path) -> None:
+    with sqlite3.connect(closed) as connection:
+        connection.execute("ANALYZE")
+    connection.close()
+    await (await open_store(ME, closed.parent, "fresh")).close()
+
+
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "default.orders.db"
     path.write_bytes(b"Dear diary, " * 1_000)
@@ -665,7 +703,7 @@ WRITES: dict[str, list[Changes]] = {
     "purge": [created(1), Changes(key=1, expected=1, purged=True)],
     "messages": [Changes(set=(call_of_ml(1),), delivered=(Delivered(1, "s"),), released=(1,), dropped=(1,))],
     "crash": [Changes(set=(from_ml(1),), crashed=(Crash(1, "lost"),))],
-    "lost": [Changes(received=(Received(*ML, "s", 1),), lost=(Lost(*ML, "t"),))],
+    "lost": [Changes(received=(Received(*ML, "s", 1),), lost=(Lost(*ML, "t", "t"),))],
 }
 
 

@@ -1,8 +1,9 @@
-"""What the outbox needs of a link to another sidecar, whatever carries it."""
+"""What the outbox needs of links to other sidecars, whatever carries them."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
+from sidecar.core.ids import PeerId
 from sidecar.core.model import Reminder, Reply
 from sidecar.peers.limits import Limit
 
@@ -15,12 +16,20 @@ class Link(Protocol):
     """A connection to the sidecar of another app."""
 
     @property
+    def peer(self) -> PeerId:
+        """The app at its other end."""
+
+    @property
     def store(self) -> str:
         """Identity of the store behind it."""
 
     @property
     def limit(self) -> Limit:
         """How much it carries at once."""
+
+    @property
+    def session(self) -> str:
+        """What identifies this start of both sidecars and the store behind the link."""
 
     async def deliver(self, batch: Sequence[Reminder], floor: int) -> list[Reply]:
         """Send messages and return the answer to each; `floor` is below every message that may still come.

@@ -1,0 +1,247 @@
+"""Stores that lose time: what was kept comes back, or nothing does, at the caller, at the callee or at both."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from sidecar.actors.clock import Clock
+from sidecar.core.identity import AppIdentity
+from sidecar.schema import taskhub_pb2 as pb
+from sidecar.store.sqlite import restore, schema
+from tests.edge.peer.test_two_sidecars import echo, flow_of
+from tests.inprocess.sidecars import Flow, Node, PlayedWorker, Run, get
+from tests.inprocess.world import COMPLETED, call, child, end
+from tests.peers.test_outbox import event_to
+from tests.ports import free_port
+
+pytestmark = pytest.mark.slow
+
+SECONDS = 20.0
+
+
+class App:
+    """A sidecar that comes and goes over a store that can be put back to what it was when it was kept."""
+
+    def __init__(self, name: str, other: str, directory: Path, ports: Mapping[str, int], flow: Flow) -> None:
+        self.name, self.flow = name, flow
+        self.activities: dict[str, Run] = {"score": echo}
+        self.node: Node
+        self._directory = directory
+        self._settings = {"peer_port": ports[name], "peers": {other: (f"127.0.0.1:{ports[other]}",)}}
+        self._up = False
+
+    async def up(self) -> None:
+        self.node, self._up = await Node.start(self.name, self._directory, **self._settings), True
+
+    async def down(self) -> None:
+        if self._up:
+            self._up = False
+            await self.node.stop()
+
+    def work(self) -> PlayedWorker:
+        return self.node.worker(self.flow, self.activities)
+
+    @property
+    def _kept(self) -> Path:
+        return self._directory / f"{self.name} kept"
+
+    async def keep(self) -> None:
+        """Keep what is stored, as a snapshot of the volume would."""
+        await self.down()
+        shutil.copytree(self._directory / self.name, self._kept)
+        await self.up()
+
+    def go_back(self) -> None:
+        """Put the store back as a snapshot does, without a word to anybody."""
+        shutil.rmtree(self._directory / self.name)
+        shutil.copytree(self._kept, self._directory / self.name)
+
+    def restore(self) -> None:
+        """Put the store back with the command."""
+        me = AppIdentity("default", self.name)
+        restore.restore(me, self._directory / self.name, schema.path_of(me, self._kept), Clock().now())
+
+    def wipe(self) -> None:
+        shutil.rmtree(self._directory / self.name)
+
+    async def loses(self, how: str) -> None:
+        await self.down()
+        {"rollback": self.go_back, "restore": self.restore, "wipe": self.wipe}[how]()
+
+
+def by_name(**flows: Flow) -> Flow:
+    """Run the flow of the workflow's name."""
+
+    def flow(events: list[pb.HistoryEvent]) -> list[pb.Action]:
+        name = next(event.execution_started.name for event in events if event.HasField("execution_started"))
+        return list(flows[name](events))
+
+    return flow
+
+
+def sub(task: int, name: str, app: str) -> pb.Action:
+    action = child(task, name, app)
+    action.create_child.name = name
+    return action
+
+
+def hears(events: list[pb.HistoryEvent]) -> list[pb.Action]:
+    """End with the first event."""
+    heard = [event.event_raised.name for event in events if event.HasField("event_raised")]
+    return [end(heard[0])] if heard else []
+
+
+ORDERS = by_name(
+    activity=flow_of(call(1, "score", "ml")),
+    child=flow_of(sub(1, "kid", "ml")),
+    broken=flow_of(sub(1, "odd", "ml")),
+    chain=flow_of(sub(1, "middle", "ml")),
+    leaf=hears,
+    tell=lambda _: [event_to("listener", 1, "ml"), end("told")],
+)
+ODD = pb.FailureDetails(error_type="Odd", error_message="odd failure")
+ML = by_name(
+    kid=lambda _: [end("kid of ml")],
+    odd=lambda _: [pb.Action(id=9, complete=pb.Complete(status=3, failure=ODD))],
+    middle=flow_of(sub(1, "leaf", "orders")),
+    hears=hears,
+)
+OUTPUTS = {"activity": "score for orders", "child": "kid of ml", "broken": "odd failure", "chain": "go"}
+
+
+@pytest.fixture
+async def apps(tmp_path: Path) -> AsyncIterator[tuple[App, App]]:
+    ports = {"orders": free_port(), "ml": free_port()}
+    pair = App("orders", "ml", tmp_path, ports, ORDERS), App("ml", "orders", tmp_path, ports, ML)
+    await asyncio.gather(*(app.up() for app in pair))
+    yield pair
+    await asyncio.gather(*(app.down() for app in pair))
+
+
+async def accepted(app: App, other: App) -> None:
+    """Wait until what an app has asked of the other has arrived there."""
+    sidecar, store = other.node.sidecar, other.node.sidecar.store
+    queue = app.node.sidecar.outbox.queue(("default", other.name))
+    async with asyncio.timeout(SECONDS):
+        while queue.pending or not (await store.activities(0, 1) or await store.ready(0, 1)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert not sidecar.dispatch.pool.workers
+
+
+async def exists(app: App, instance_id: str) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not (await get(app.node, instance_id)).exists:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def tell(app: App, instance_id: str, name: str) -> None:
+    await app.node.call("RaiseEvent", pb.RaiseEventRequest(instance_id=instance_id, name=name))
+
+
+async def ends(app: App, instance_id: str) -> str:
+    state = await app.node.outcome(instance_id, SECONDS)
+    assert state.status == COMPLETED
+    return str(state.output.value)
+
+
+@pytest.mark.fault(43, "A caller whose store goes back sends the calls of then again, and they are answered again")
+@pytest.mark.parametrize("how", ["rollback", "restore"])
+@pytest.mark.parametrize("name", ["activity", "child", "broken"])
+async def test_a_caller_that_went_back_is_answered_again(apps: tuple[App, App], name: str, how: str) -> None:
+    orders, ml = apps
+    orders.work()
+    await orders.node.begin("a", name)
+    await accepted(orders, ml)
+    await orders.keep()
+    orders.work()
+    ml.work()
+    assert await ends(orders, "a") == OUTPUTS[name]
+
+    await orders.loses(how)
+    await orders.up()
+    orders.work()
+    assert await ends(orders, "a") == OUTPUTS[name]
+
+
+@pytest.mark.fault(43, "A callee whose store goes back or is wiped gets the calls that it had accepted again")
+@pytest.mark.parametrize("how", ["rollback", "restore", "wipe"])
+@pytest.mark.parametrize("name", ["activity", "child"])
+async def test_a_callee_that_went_back_gets_the_calls_again(apps: tuple[App, App], name: str, how: str) -> None:
+    orders, ml = apps
+    await ml.keep()
+    orders.work()
+    await orders.node.begin("a", name)
+    await accepted(orders, ml)
+
+    await ml.loses(how)
+    await ml.up()
+    ml.work()
+    assert await ends(orders, "a") == OUTPUTS[name]
+
+
+@pytest.mark.parametrize("how", ["rollback", "restore"])
+@pytest.mark.parametrize("name", ["activity", "child"])
+async def test_both_go_back_to_different_moments(apps: tuple[App, App], name: str, how: str) -> None:
+    orders, ml = apps
+    await ml.keep()
+    orders.work()
+    await orders.node.begin("a", name)
+    await accepted(orders, ml)
+    await orders.keep()
+    orders.work()
+    ml.work()
+    assert await ends(orders, "a") == OUTPUTS[name]
+
+    await asyncio.gather(orders.loses(how), ml.loses(how))
+    await asyncio.gather(orders.up(), ml.up())
+    orders.work()
+    ml.work()
+    assert await ends(orders, "a") == OUTPUTS[name]
+
+
+@pytest.mark.fault(
+    43, "In a chain A, B, A whose middle is wiped or goes back, the calls that B makes anew are the same"
+)
+@pytest.mark.parametrize("how", ["rollback", "restore", "wipe"])
+@pytest.mark.parametrize("ended", [False, True], ids=["the leaf runs", "the leaf has ended"])
+async def test_the_middle_of_a_chain_loses_time(apps: tuple[App, App], how: str, ended: bool) -> None:
+    orders, ml = apps
+    await ml.keep()
+    orders.work()
+    worker = ml.work()
+    await orders.node.begin("a", "chain")
+    await exists(orders, "leaf")
+    await worker.stop()
+    if ended:
+        await tell(orders, "leaf", "go")
+        assert await ends(orders, "leaf") == "go"
+
+    await ml.loses(how)
+    await ml.up()
+    ml.work()
+    if not ended:
+        await exists(ml, "middle")
+        await tell(orders, "leaf", "go")
+    assert await ends(orders, "a") == OUTPUTS["chain"]
+
+
+@pytest.mark.fault(43, "Messages that a store sends after it went back are no copies of those that it has forgotten")
+async def test_what_is_sent_after_going_back_is_new(apps: tuple[App, App]) -> None:
+    orders, ml = apps
+    ml.work()
+    orders.work()
+    await ml.node.begin("listener", "hears")
+    await orders.keep()
+    orders.work()
+    await orders.node.begin("first", "tell")
+    assert await ends(ml, "listener") == "e1"
+
+    await orders.loses("rollback")
+    await orders.up()
+    orders.work()
+    await ml.node.begin("listener", "hears")
+    await orders.node.begin("second", "tell")
+    assert await ends(ml, "listener") == "e1"
