@@ -146,6 +146,8 @@ def _resolve(at: Context, state: State, arrival: Arrival) -> Decision:
         event = events.stamped(reminder.payload, at.now)
     else:
         event = events.stamped(reminder.payload, at.now, *_apps(at.me, call))
+    if call.kind is CallKind.ACTIVITY:
+        event = events.of_execution(event, call.task_execution)
     changes = _append(
         at,
         state,

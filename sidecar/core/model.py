@@ -140,6 +140,7 @@ class OpenCall(NamedTuple):
     """A call that has no answer yet. `reminder` is the reminder that causes it, 0 if there is none.
 
     `entities` are the IDs of the entities whose locks it waits for or has, in the order in which they are locked.
+    `task_execution` is what its worker calls the execution of an activity, over all attempts; "" if it does not.
     """
 
     call: CallId
@@ -148,6 +149,7 @@ class OpenCall(NamedTuple):
     target: ActorId
     reminder: int
     entities: tuple[str, ...] = ()
+    task_execution: str = ""
 
 
 class Lock(NamedTuple):
@@ -222,6 +224,7 @@ class Instance:
     lineage: bool = False  # the history of its callers is stored with it
     last_order: int = 0  # the order number of the last suspend or resume that its parent has sent
     crashes: DeliveryAttempts = NONE
+    ended_by: int = -1  # the number of the action that ended it; -1: none of its worker did
     orchestration_trace: bytes = b""  # what a worker gave to trace this execution by, given back with each turn
 
 

@@ -485,7 +485,10 @@ class TaskCompleted(_message.Message):
 
     TASK_SCHEDULED_ID_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    TASK_EXECUTION_ID_FIELD_NUMBER: _builtins.int
     task_scheduled_id: _builtins.int
+    task_execution_id: _builtins.str
+    """Dapr: as in the call; its SDKs give the next attempt of the activity the same"""
     @_builtins.property
     def result(self) -> _wrappers_pb2.StringValue: ...
     def __init__(
@@ -493,10 +496,11 @@ class TaskCompleted(_message.Message):
         *,
         task_scheduled_id: _builtins.int = ...,
         result: _wrappers_pb2.StringValue | None = ...,
+        task_execution_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "task_scheduled_id", b"task_scheduled_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "task_execution_id", b"task_execution_id", "task_scheduled_id", b"task_scheduled_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -508,7 +512,10 @@ class TaskFailed(_message.Message):
 
     TASK_SCHEDULED_ID_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    TASK_EXECUTION_ID_FIELD_NUMBER: _builtins.int
     task_scheduled_id: _builtins.int
+    task_execution_id: _builtins.str
+    """as in TaskCompleted"""
     @_builtins.property
     def failure(self) -> Global___FailureDetails: ...
     def __init__(
@@ -516,10 +523,11 @@ class TaskFailed(_message.Message):
         *,
         task_scheduled_id: _builtins.int = ...,
         failure: Global___FailureDetails | None = ...,
+        task_execution_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "task_scheduled_id", b"task_scheduled_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "task_execution_id", b"task_execution_id", "task_scheduled_id", b"task_scheduled_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

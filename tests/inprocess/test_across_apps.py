@@ -113,3 +113,25 @@ async def test_a_rerun_that_names_another_app_happens_there(nodes: tuple[Node, N
     assert (await ml.outcome(answer.new_instance_id)).output.value == "7"
     assert [request.input.value for request in worker.requests] == ["1", "7"]
     assert await orders.call("GetInstance", pb.GetInstanceRequest(instance_id=answer.new_instance_id)) == b""
+
+
+@pytest.mark.parametrize("app", ["orders", "ml", "n@where"])
+async def test_a_result_has_the_execution_id_of_its_call_whoever_made_it(nodes: tuple[Node, Node], app: str) -> None:
+    """E.13: of an activity here or in another app, and of a call that the sidecar lets fail."""
+    orders = nodes[0]
+
+    def flow(events: list[pb.HistoryEvent]) -> list[pb.Action]:
+        if any(event.HasField("task_scheduled") for event in events):
+            return [end()]
+        action = call(1, app=app)
+        action.schedule_task.slot_5 = b"the key of this call"
+        return [action]
+
+    for node in nodes:
+        node.worker(flow, {"work": lambda request: "1"})
+    await orders.begin("w")
+    await orders.outcome("w")
+    ends = [event for event in await history(orders, "w") if event.HasField("task_completed")]
+    ends += [event for event in await history(orders, "w") if event.HasField("task_failed")]
+    keys = [event.task_completed.task_execution_id or event.task_failed.task_execution_id for event in ends]
+    assert keys == ["the key of this call"]

@@ -1016,8 +1016,8 @@ async def test_what_stands_between_two_turns_is_in_the_log_and_not_in_the_inbox(
 
 
 async def test_the_trace_of_an_execution_is_stored_with_it(store: Store) -> None:
-    row = instance(1, orchestration_trace=b"span")
+    row = instance(1, orchestration_trace=b"span", ended_by=7)
     assert await store.commit([Changes(key=1, instance=row)]) == [None]
     state = await store.load("default", "a")
     assert state is not None
-    assert state.instance.orchestration_trace == b"span"
+    assert (state.instance.orchestration_trace, state.instance.ended_by) == (b"span", 7)

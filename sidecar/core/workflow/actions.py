@@ -69,7 +69,8 @@ def _make(
     draft.confirmed.append(events.encode(event))
     if wrong:
         details = events.failure(error, wrong, retriable=False)
-        calls.unreachable(draft, draft.call_id(event.event_id), kind, details)
+        execution = event.task_scheduled.task_execution_id
+        calls.unreachable(draft, draft.call_id(event.event_id), kind, details, execution)
     else:
         call_emission.send(draft, event)
 

@@ -84,7 +84,8 @@ def _task(draft: Draft, event: pb.HistoryEvent) -> None:
     reminder = draft.remind(
         Kind.ACTIVITY, actor, payload, call=call, name=task.name, kept_until_result=not draft.me.owns(actor)
     )
-    draft.open(call, CallKind.ACTIVITY, task.name, actor, reminder.id)
+    execution = task.task_execution_id
+    draft.open(call, CallKind.ACTIVITY, task.name, actor, reminder.id, task_execution=execution)
 
 
 def _child(draft: Draft, event: pb.HistoryEvent) -> None:

@@ -140,7 +140,7 @@ def _begin(draft: Draft, rewound: pb.ExecutionRewound, record: Record) -> Change
 def _ask(draft: Draft, rewound: bytes) -> Changes:
     """Make the next turn the one that asks a worker for the new history: the log with its end, and this event alone."""
     instance, now = draft.state.instance, draft.now
-    end = events.execution_completed(instance.completed_at or now, instance.status, None, instance.failure)
+    end = events.execution_completed(instance, None, draft.me.app)
     first = instance.last_completed_turn + 1
     waiting = [Row(first + 1, FIRST_ARRIVAL + at, event) for at, event in enumerate(_waiting(draft.state, first))]
     rows = (Row(instance.last_completed_turn, _LAST_INDEX, end), Row(first, FIRST_ARRIVAL, rewound), *waiting)
@@ -155,8 +155,8 @@ def _ask(draft: Draft, rewound: bytes) -> Changes:
 
 
 def _running(rewind: Rewind, **fields: Any) -> dict[str, Any]:
-    began = {"status": Status.RUNNING, "stall": None, "crashes": NONE, "completed_at": None, "failure": None}
-    return fields | began | {"rewind": rewind}
+    began = {"status": Status.RUNNING, "stall": None, "crashes": NONE, "rewind": rewind}
+    return fields | began | {"completed_at": None, "failure": None, "ended_by": -1}
 
 
 def _waiting(state: State, behind: int) -> list[bytes]:

@@ -4,14 +4,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from google.protobuf.wrappers_pb2 import StringValue
-
 from sidecar.core import events
 from sidecar.core.attempts import NONE
 from sidecar.core.errors import OvertakenError, UnsupportedActionError
-from sidecar.core.identity import AppIdentity, Context
+from sidecar.core.identity import Context
 from sidecar.core.model import FIRST_ARRIVAL, Changes, Instance, Position, Rewind, Row, State, Status, Turn
-from sidecar.core.workflow import calls, propagated_history, rewind, stalls
+from sidecar.core.workflow import calls, next_execution, propagated_history, rewind, stalls
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.actions import carry_out
 from sidecar.core.workflow.calls import Draft, Lineage
@@ -103,7 +101,7 @@ def complete(
             raise UnsupportedActionError(f"an execution cannot end with status {ending.complete.status}")
         draft.ending = ending is not None
         for action in response.actions:
-            if action is not ending:
+            if action.WhichOneof("kind") != "complete":  # the first one counts, as with Dapr's runtime
                 carry_out(draft, action)
     except UnsupportedActionError as error:
         draft = Draft(at, state, turn.number, ending=True)
@@ -113,7 +111,7 @@ def complete(
         return _go_on(draft, turn, response)
     if ending.complete.status == Status.CONTINUED_AS_NEW:
         return _continue_as_new(draft, turn, ending.complete, response)
-    return _end(draft, turn, ending.complete, response)
+    return _end(draft, turn, ending, response)
 
 
 def processes_nothing(response: pb.OrchestratorResponse) -> bool:
@@ -230,7 +228,8 @@ def _changes(draft: Draft, instance: Instance, **fields: Any) -> Changes:
     )
 
 
-def _end(draft: Draft, turn: Turn, complete_: pb.Complete, response: pb.OrchestratorResponse) -> Changes:
+def _end(draft: Draft, turn: Turn, ending: pb.Action, response: pb.OrchestratorResponse) -> Changes:
+    complete_ = ending.complete
     calls.end_all(draft, withdraw=complete_.status == Status.TERMINATED)
     result = complete_.result if complete_.HasField("result") else None
     calls.answer_parent(draft, _answer(draft, complete_))
@@ -239,6 +238,7 @@ def _end(draft: Draft, turn: Turn, complete_: pb.Complete, response: pb.Orchestr
         "status": Status(complete_.status),
         "completed_at": draft.now,
         "failure": details,
+        "ended_by": ending.id,
     }
     cut, moved = _moved(draft, turn)
     return _changes(
@@ -270,7 +270,9 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         instance = replace(instance, version=complete_.new_version.value)
     carried = [events.stamped(events.encode(event), draft.now) for event in complete_.carryover_events]
     carried += [row.event for row in draft.waiting if events.belongs_to_no_call(row.event)]
-    begun = restart_event(draft.me, instance, complete_.result if complete_.HasField("result") else None, draft.now)
+    trace = next_execution.new_root(instance.trace, draft.at.ids)
+    new_input = complete_.result if complete_.HasField("result") else None
+    begun = next_execution.start_event(draft.me, instance, new_input, draft.now, trace)
     rows = [Row(turn.number + 1, 1, begun)]
     rows += [Row(turn.number + 1, FIRST_ARRIVAL + offset, event) for offset, event in enumerate(carried)]
     fields = _base(draft, response, turn) | {
@@ -279,7 +281,7 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         "recorded": b"",
         "custom_status": None,
         "status": Status.RUNNING,
-        "trace": b"",  # an eternal workflow would make a trace without end
+        "trace": trace,
         "orchestration_trace": b"",
     }
     return _changes(
@@ -290,32 +292,3 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         close_all=True,
         lineage=propagated_history.of_next(draft),
     )
-
-
-def restart_event(me: AppIdentity, instance: Instance, new_input: StringValue | None, now: int) -> bytes:
-    """Return the start of an instance's next execution: same name, tags and parent, no trace parent."""
-    started = pb.ExecutionStarted(
-        name=instance.name,
-        version=events.text(instance.version),
-        input=new_input,
-        instance=pb.WorkflowInstance(
-            instance_id=instance.id, execution_id=events.text(instance.execution), app_id=me.app
-        ),
-    )
-    started.MergeFromString(instance.tags)
-    if instance.parent is not None:
-        actor, call, name = instance.parent
-        started.parent.CopyFrom(
-            pb.ParentInstance(
-                task_scheduled_id=call.task,
-                app_id=actor.app,
-                app_namespace=actor.namespace,
-                turn=call.turn,
-                hub=actor.hub,
-                name=events.text(name or None),
-                instance=pb.WorkflowInstance(
-                    instance_id=actor.id, execution_id=events.text(call.execution), app_id=actor.app
-                ),
-            )
-        )
-    return events.execution_started(now, started, me.app)

@@ -102,7 +102,7 @@ def test_an_activity_carries_all_of_its_request_and_opens_its_call(flow: Flow) -
     assert (reminder.call, reminder.due, reminder.name) == (CallId("w-1", 1, 3), NOW, "score")
     assert (reminder.owner, reminder.source) == (flow.instance.key, ME.workflow("default", "w"))
     call = flow.open[3]
-    assert call == OpenCall(reminder.call, CallKind.ACTIVITY, "score", reminder.target, reminder.id)
+    assert call == OpenCall(reminder.call, CallKind.ACTIVITY, "score", reminder.target, reminder.id, (), "t-1")
 
 
 def test_a_child_is_told_its_execution_and_the_way_back(flow: Flow) -> None:
