@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from sidecar.core import events
 from sidecar.core.errors import UnsupportedActionError
 from sidecar.core.model import ActorId, CallKind, Kind
-from sidecar.core.names import invalid_app_id, invalid_instance_id, invalid_name
+from sidecar.core.names import invalid_app_id, invalid_instance_id, invalid_name, invalid_new_id
 from sidecar.core.workflow import call_emission, calls, entity_calls
 from sidecar.core.workflow.calls import Draft
 from sidecar.schema import taskhub_pb2 as pb
@@ -99,8 +99,8 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
     child_id = child.instance_id or f"{draft.state.instance.id}:{action.id & 0xFFFFFFFF:04x}"
     app = _app_of(draft, action, "workflow", child.name, child.tags)
     target, wrong = _target(draft, action, "workflow", child_id, app)
-    error = "InvalidAppId" if wrong else "InvalidInstanceId" if invalid_instance_id(child_id) else "InvalidName"
-    wrong = wrong or invalid_instance_id(child_id) or invalid_name("workflow", child.name)
+    error = "InvalidAppId" if wrong else "InvalidInstanceId" if invalid_new_id(child_id) else "InvalidName"
+    wrong = wrong or invalid_new_id(child_id) or invalid_name("workflow", child.name)
     event = events.confirmation(draft.now, action.id)
     event.child_created.CopyFrom(
         pb.ChildCreated(
@@ -120,7 +120,7 @@ def _create_detached(draft: Draft, action: pb.Action) -> None:
     wanted = action.create_detached
     instance_id = wanted.instance_id or _unnamed(draft)
     target, wrong = _target(draft, action, "workflow", instance_id)
-    wrong = wrong or invalid_instance_id(instance_id) or invalid_name("workflow", wanted.name)
+    wrong = wrong or invalid_new_id(instance_id) or invalid_name("workflow", wanted.name)
     if wrong:
         raise UnsupportedActionError(wrong)
     event = events.confirmation(draft.now, action.id)

@@ -13,7 +13,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.core import events
 from sidecar.core.identity import Context
 from sidecar.core.model import DONE, Changes, Decision, Instance, Outcome, Reply, Rewind, Row, State
-from sidecar.core.names import invalid_instance_id
+from sidecar.core.names import invalid_new_id
 from sidecar.core.workflow import call_emission, creation, stalls
 from sidecar.core.workflow.calls import Draft, Lineage
 from sidecar.core.workflow.creation import Identity
@@ -84,7 +84,7 @@ def _refuse_target(event: pb.HistoryEvent, request: RerunRequest, identity: Iden
     if kind != "child_created" and request.child_id is not None:
         text = f"cannot set new child workflow instance ID on {_TARGETS[kind]} event '{number}'"
         return Reply(Outcome.INVALID, text)
-    wrong = invalid_instance_id(_child_id(event, request, identity)) if kind == "child_created" else None
+    wrong = invalid_new_id(_child_id(event, request, identity)) if kind == "child_created" else None
     return None if wrong is None else Reply(Outcome.INVALID, wrong)
 
 

@@ -11,7 +11,7 @@ from sidecar.core.operations import Start
 from sidecar.core.workflow.creation import Identity
 from sidecar.edge import dialects
 from sidecar.edge.dialects import inputs, wire
-from sidecar.edge.rpc import Forwarded, Methods, address_of, caller_of, done, parse, parsed
+from sidecar.edge.rpc import Forwarded, Methods, address_of, caller_of, done, new_address, parse, parsed
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.taskhub.views import answer
 from sidecar.edge.transport.ports import Call, Outflow, Refused, StatusCode
@@ -54,7 +54,7 @@ class Clients:
     async def _start(self, call: Call, request: pb.CreateInstanceRequest) -> bytes:
         ids = self._ids
         instance_id = request.instance_id or ids.new_id()
-        hub, _ = address_of(call, instance_id)
+        hub, _ = new_address(call, instance_id)
         wrong = invalid_name("workflow", request.name) or invalid_tags(request.tags)
         if wrong:
             raise Refused(StatusCode.INVALID_ARGUMENT, wrong)

@@ -148,7 +148,7 @@ def test_a_child_without_an_id_is_named_after_its_parent_and_the_action(flow: Fl
         (child(0, "c\n", app="m l"), "child_failed", "InvalidAppId", "m l"),
         (child(0, "c\n"), "child_failed", "InvalidInstanceId", "control characters"),
         (child(0, "c", name=""), "child_failed", "InvalidName", "is empty"),
-        (child(0, "c" * 257), "child_failed", "InvalidInstanceId", "257 characters"),
+        (child(0, "c" * 16_385), "child_failed", "InvalidInstanceId", "16385 characters"),
     ],
 )
 def test_a_call_to_an_address_that_cannot_exist_fails_in_the_next_turn(
