@@ -101,7 +101,7 @@ def complete(
             raise UnsupportedActionError(f"an execution cannot end with status {ending.complete.status}")
         draft.ending = ending is not None
         for action in response.actions:
-            if action.WhichOneof("kind") != "complete":  # the first one counts, as with Dapr's runtime
+            if action.WhichOneof("kind") != "complete":  # of several the first one counts
                 carry_out(draft, action)
     except UnsupportedActionError as error:
         draft = Draft(at, state, turn.number, ending=True)

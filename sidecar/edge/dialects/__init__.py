@@ -193,6 +193,17 @@ def client_family(metadata: Mapping[str, str | bytes]) -> Family | None:
     return DAPR if "dapr-api-token" in metadata and "grpc-python" in agent else None
 
 
+def most_received(metadata: Mapping[str, str | bytes], limit: int) -> int:
+    """Return the largest answer that a client receives; `limit` is this sidecar's own limit for messages (D.2).
+
+    Raises:
+        MalformedError: it says of itself what cannot be.
+    """
+    agent = str(metadata.get("user-agent", ""))
+    small, large = Limits(limit).of(metadata)
+    return large if any(name in agent for name in ("durabletask-js", "dapr-js-sdk/workflow")) else small
+
+
 def is_microsoft_dotnet(metadata: Mapping[str, str | bytes]) -> bool:
     """Whether a call is one of Microsoft's .NET SDK.
 
