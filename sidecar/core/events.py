@@ -137,10 +137,14 @@ def stalled(now: int, why: pb.ExecutionStalled) -> bytes:
     return encode(event)
 
 
-def timer_fired(fire_at: Timestamp | None, timer_id: int, now: int) -> bytes:
-    """Return the end of a timer that is set now, with exactly the time it was set for: some SDKs compare it."""
+def timer_fired(fire_at: Timestamp | None, timer_id: int, now: int, awaited: str = "") -> bytes:
+    """Return the end of a timer that is set now, with exactly the time it was set for: some SDKs compare it.
+
+    `awaited` is the name of the event whose wait it limits.
+    """
     event = _event(now)
     event.timer_fired.timer_id = timer_id
+    event.timer_fired.awaited = awaited
     if fire_at is not None:
         event.timer_fired.fire_at.CopyFrom(fire_at)
     return encode(event)

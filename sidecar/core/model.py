@@ -69,6 +69,10 @@ class CallKind(enum.IntEnum):
     ENTITY = 5  # an operation of an entity; its name is the ID of the request
     LOCK = 6  # the locks of a critical section; its name is the ID of the section
     HELD = 7  # the locks of a critical section that were granted; never answered, kept until they are released
+    WAIT = 8  # a wait for an event without a time-out; never answered, kept until the event has come
+
+
+UNANSWERED = frozenset({CallKind.EVENT, CallKind.HELD, CallKind.WAIT})  # no reminder causes or answers them
 
 
 class ActorId(NamedTuple):
@@ -139,6 +143,7 @@ class Child(NamedTuple):
 class OpenCall(NamedTuple):
     """A call that has no answer yet. `reminder` is the reminder that causes it, 0 if there is none.
 
+    Of a timer the name is that of the event whose wait it limits, "" if there is none.
     `entities` are the IDs of the entities whose locks it waits for or has, in the order in which they are locked.
     `task_execution` is what its worker calls the execution of an activity, over all attempts; "" if it does not.
     """

@@ -652,12 +652,15 @@ Global___ChildFailed: _TypeAlias = ChildFailed  # noqa: Y015
 
 @_typing.final
 class TimerCreated(_message.Message):
-    """2 and 4 to 7 (a name, the origin of the timer) are Dapr's and pass through as unknown fields."""
+    """2 and 4 to 7 (a name, the origin of the timer) are Dapr's; those that are not declared pass through as unknown fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FIRE_AT_FIELD_NUMBER: _builtins.int
     RERUN_PARENT_FIELD_NUMBER: _builtins.int
+    EXTERNAL_EVENT_FIELD_NUMBER: _builtins.int
+    external_event: _builtins.bytes
+    """the event that it limits the wait for, whose name is number 1"""
     @_builtins.property
     def fire_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -667,12 +670,15 @@ class TimerCreated(_message.Message):
         *,
         fire_at: _timestamp_pb2.Timestamp | None = ...,
         rerun_parent: Global___RerunParent | None = ...,
+        external_event: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fire_at", b"fire_at", "rerun_parent", b"rerun_parent"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_external_event", b"_external_event", "external_event", b"external_event", "fire_at", b"fire_at", "rerun_parent", b"rerun_parent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fire_at", b"fire_at", "rerun_parent", b"rerun_parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_external_event", b"_external_event", "external_event", b"external_event", "fire_at", b"fire_at", "rerun_parent", b"rerun_parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__external_event: _TypeAlias = _typing.Literal["external_event"]  # noqa: Y015
+    _WhichOneofArgType__external_event: _TypeAlias = _typing.Literal["_external_event", b"_external_event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__external_event) -> _WhichOneofReturnType__external_event | None: ...
 
 Global___TimerCreated: _TypeAlias = TimerCreated  # noqa: Y015
 
@@ -682,8 +688,11 @@ class TimerFired(_message.Message):
 
     FIRE_AT_FIELD_NUMBER: _builtins.int
     TIMER_ID_FIELD_NUMBER: _builtins.int
+    AWAITED_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     timer_id: _builtins.int
+    awaited: _builtins.str
+    """the event that was waited for"""
     @_builtins.property
     def fire_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -695,11 +704,12 @@ class TimerFired(_message.Message):
         *,
         fire_at: _timestamp_pb2.Timestamp | None = ...,
         timer_id: _builtins.int = ...,
+        awaited: _builtins.str = ...,
         created: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "fire_at", b"fire_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "fire_at", b"fire_at", "timer_id", b"timer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaited", b"awaited", "created", b"created", "fire_at", b"fire_at", "timer_id", b"timer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

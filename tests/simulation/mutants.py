@@ -61,8 +61,7 @@ MUTANTS = (
         "results-not-deduplicated",
         "core",
         "core/delivery.py",
-        "    if call is None or call.call != reminder.call or call.kind in (CallKind.EVENT, CallKind.HELD):\n"
-        "        return None\n",
+        "    if call is None or call.call != reminder.call or call.kind in UNANSWERED:\n        return None\n",
         "    if call is None:\n        return OpenCall(reminder.call, CallKind.ACTIVITY, '', reminder.source, 0)\n",
     ),
     Mutant(

@@ -9,7 +9,7 @@ from sidecar.core.attempts import NONE
 from sidecar.core.errors import OvertakenError, UnsupportedActionError
 from sidecar.core.identity import Context
 from sidecar.core.model import FIRST_ARRIVAL, Changes, Instance, Position, Rewind, Row, State, Status, Turn
-from sidecar.core.workflow import calls, next_execution, propagated_history, rewind, stalls
+from sidecar.core.workflow import calls, next_execution, propagated_history, rewind, stalls, waits
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.actions import carry_out
 from sidecar.core.workflow.calls import Draft, Lineage
@@ -180,6 +180,9 @@ def _base(draft: Draft, response: pb.OrchestratorResponse, turn: Turn) -> dict[s
 
 
 def _go_on(draft: Draft, turn: Turn, response: pb.OrchestratorResponse) -> Changes:
+    for task in waits.met(draft.state.open, turn.rows, draft.waiting):
+        draft.closed.append(task)
+        draft.dropped.extend([draft.state.open[task].reminder] if draft.state.open[task].reminder else [])
     cut, moved = _moved(draft, turn)
     if cut is None:
         moved = states.arrive(draft.state, draft.arrivals)
