@@ -52,10 +52,9 @@ class Kind(enum.IntEnum):
 
 
 class Rewind(enum.IntEnum):
-    """Whether a history is being replaced. Stored: never renumber."""
+    """Whether a history was replaced. Stored: never renumber; 1 was used before."""
 
     NO = 0
-    ASKED = 1  # a worker is asked for the new history; what arrives meanwhile waits for it
     REPLAY = 2  # the history is new: a turn is due even if nothing has arrived
 
 

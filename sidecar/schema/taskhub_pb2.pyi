@@ -405,6 +405,27 @@ class RerunParent(_message.Message):
 Global___RerunParent: _TypeAlias = RerunParent  # noqa: Y015
 
 @_typing.final
+class RetryParent(_message.Message):
+    """Dapr: the child that was the first attempt of a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryParent: _TypeAlias = RetryParent  # noqa: Y015
+
+@_typing.final
 class TaskScheduled(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -564,6 +585,7 @@ class ChildCreated(_message.Message):
     PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     SLOT_6_FIELD_NUMBER: _builtins.int
     HISTORY_PROPAGATION_SCOPE_FIELD_NUMBER: _builtins.int
+    RETRY_PARENT_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     RERUN_PARENT_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
@@ -580,6 +602,8 @@ class ChildCreated(_message.Message):
         """Microsoft: tags; Dapr: rerun parent"""
 
     @_builtins.property
+    def retry_parent(self) -> Global___RetryParent: ...
+    @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def rerun_parent(self) -> Global___RerunParent: ...
@@ -593,12 +617,13 @@ class ChildCreated(_message.Message):
         parent_trace_context: Global___TraceContext | None = ...,
         slot_6: _abc.Iterable[_builtins.bytes] | None = ...,
         history_propagation_scope: _builtins.int = ...,
+        retry_parent: Global___RetryParent | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         rerun_parent: Global___RerunParent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "retry_parent", b"retry_parent", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["history_propagation_scope", b"history_propagation_scope", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history_propagation_scope", b"history_propagation_scope", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "retry_parent", b"retry_parent", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1956,7 +1981,6 @@ class CreateChild(_message.Message):
     name: _builtins.str
     slot_5: _builtins.bytes
     """Microsoft: trace context; Dapr up to 1.18: a router that nobody reads"""
-    retry_parent: _builtins.bytes
     history_propagation_scope: _builtins.int
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
@@ -1966,6 +1990,8 @@ class CreateChild(_message.Message):
     def slot_6(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Microsoft: tags; Dapr (as a number): history propagation scope"""
 
+    @_builtins.property
+    def retry_parent(self) -> Global___RetryParent: ...
     @_builtins.property
     def parent_trace_context(self) -> Global___TraceContext: ...
     @_builtins.property
@@ -1979,22 +2005,17 @@ class CreateChild(_message.Message):
         input: _wrappers_pb2.StringValue | None = ...,
         slot_5: _builtins.bytes | None = ...,
         slot_6: _abc.Iterable[_builtins.bytes] | None = ...,
-        retry_parent: _builtins.bytes | None = ...,
+        retry_parent: Global___RetryParent | None = ...,
         parent_trace_context: Global___TraceContext | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         history_propagation_scope: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_parent", b"_retry_parent", "_slot_5", b"_slot_5", "input", b"input", "parent_trace_context", b"parent_trace_context", "retry_parent", b"retry_parent", "slot_5", b"slot_5", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5", "input", b"input", "parent_trace_context", b"parent_trace_context", "retry_parent", b"retry_parent", "slot_5", b"slot_5", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_parent", b"_retry_parent", "_slot_5", b"_slot_5", "history_propagation_scope", b"history_propagation_scope", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "retry_parent", b"retry_parent", "slot_5", b"slot_5", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5", "history_propagation_scope", b"history_propagation_scope", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "retry_parent", b"retry_parent", "slot_5", b"slot_5", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__retry_parent: _TypeAlias = _typing.Literal["retry_parent"]  # noqa: Y015
-    _WhichOneofArgType__retry_parent: _TypeAlias = _typing.Literal["_retry_parent", b"_retry_parent"]  # noqa: Y015
     _WhichOneofReturnType__slot_5: _TypeAlias = _typing.Literal["slot_5"]  # noqa: Y015
     _WhichOneofArgType__slot_5: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_parent) -> _WhichOneofReturnType__retry_parent | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__slot_5) -> _WhichOneofReturnType__slot_5 | None: ...
 
 Global___CreateChild: _TypeAlias = CreateChild  # noqa: Y015

@@ -14,7 +14,6 @@ from sidecar.core.model import (
     Instance,
     Kind,
     OpenCall,
-    Rewind,
     Row,
     State,
     Status,
@@ -96,9 +95,6 @@ class Watch:
         self._check_prefix(instance, rows)
         still_open = _walk(instance, rows)
         found = self._disk.calls(instance.key)
-        if instance.rewind is Rewind.ASKED:
-            _require(not found, instance, "asks for a new history and has open calls")
-            return
         if instance.status.terminal:
             _require(not found, instance, "has ended and has open calls")
             return

@@ -114,17 +114,17 @@ MUTANTS = (
         "    index = last + 1 if last < FIRST_ARRIVAL else -len(draft.confirmed)\n",
     ),
     Mutant(
-        "arrivals-join-the-question-for-a-new-history",
+        "rewind-keeps-the-failure",
         "core",
-        "core/workflow/turn.py",
-        "        rows = tuple(row for row in rows if row.turn == state.instance.last_completed_turn + 1)\n",
-        "        pass\n",
+        "core/workflow/cut.py",
+        "    at = _turn_of(log, _first_failure(log, failure))\n",
+        "    at = len(log)\n",
     ),
     Mutant(
         "rewind-leaves-calls-closed",
         "core",
         "core/workflow/rewind.py",
-        "            call_emission.send(again, event)\n",
+        "            call_emission.send(draft, event)\n",
         "            pass\n",
     ),
     Mutant(

@@ -106,7 +106,7 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
         pb.ChildCreated(
             instance_id=child_id,
             name=child.name,
-            **events.given(child, "version", "input"),
+            **events.given(child, "version", "input", "retry_parent"),
             parent_trace_context=_trace(draft, child),
             tags=child.tags,
             history_propagation_scope=child.history_propagation_scope,

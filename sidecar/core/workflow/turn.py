@@ -9,7 +9,7 @@ from sidecar.core.attempts import NONE
 from sidecar.core.errors import OvertakenError, UnsupportedActionError
 from sidecar.core.identity import Context
 from sidecar.core.model import FIRST_ARRIVAL, Changes, Instance, Position, Rewind, Row, State, Status, Turn
-from sidecar.core.workflow import calls, next_execution, propagated_history, rewind, stalls, waits
+from sidecar.core.workflow import calls, next_execution, propagated_history, stalls, waits
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.actions import carry_out
 from sidecar.core.workflow.calls import Draft, Lineage
@@ -28,8 +28,6 @@ def begin(state: State, now: int, token: str, most: int | None = None) -> Turn:
     The caller sets `state.tail` to `after`, so that later arrivals are not part of it.
     """
     rows = tuple(state.inbox)
-    if state.instance.rewind is Rewind.ASKED:
-        rows = tuple(row for row in rows if row.turn == state.instance.last_completed_turn + 1)
     if most is not None:
         rows = rows[: _end_within(rows, most)]
     time = events.clock_after(rows, max(now, state.instance.workflow_time))
@@ -80,23 +78,20 @@ def complete(
     """Return what a worker's answer to a turn changes.
 
     `response` is in neutral form. An answer that cannot be carried out fails the instance, with the reason.
-    `record` is what was read of the instance: the answer to a rewind needs it, and history that is passed on.
+    `record` is what was read of the instance, for history that is passed on.
 
     Raises:
         OvertakenError: the instance was terminated, suspended, replaced or continued meanwhile.
         StalledError: the worker lacks the version or the patches that the instance needs.
     """
     _check_current(state.instance, turn)
-    if state.instance.rewind is not Rewind.ASKED:
-        stalls.check(state.instance, response)
+    stalls.check(state.instance, response)
     turn = _processed(turn, response)
     draft = Draft(at, state, turn.number)
-    if record is not None and record.log is not None:
+    if record is not None:
         draft.lineage = Lineage([*record.log, *turn.events], record.lineage)
     ending = next((action for action in response.actions if action.WhichOneof("kind") == "complete"), None)
     try:
-        if state.instance.rewind is Rewind.ASKED:
-            return rewind.answered(draft, turn, response, record)
         if ending is not None and ending.complete.status not in _ENDS:
             raise UnsupportedActionError(f"an execution cannot end with status {ending.complete.status}")
         draft.ending = ending is not None

@@ -231,17 +231,6 @@ def entities_at_once(metadata: Mapping[str, str | bytes], request: pb.GetWorkIte
     return 0
 
 
-def may_rewind(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest) -> bool:
-    """Whether a worker speaks like an SDK that can write the new history of a rewind: Python, .NET, JavaScript."""
-    agent = " ".join(str(metadata.get(name, "")) for name in ("user-agent", "x-user-agent"))
-    if "dapr-" in agent or request.dapr_capabilities:
-        return False
-    if any(name in agent for name in ("durabletask-js", "durabletask-python", "durabletask-dotnet")):
-        return True
-    sized = request.max_orchestrations or request.max_activities
-    return bool(sized) and any(name in agent for name in ("grpc-python", "grpc-dotnet"))
-
-
 def encode_turn(family: Family, item: TurnItem, *, streamed: bool = False) -> bytes:
     """Return the work item for a turn; the past is framed once an event, and joined.
 

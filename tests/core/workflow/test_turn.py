@@ -375,3 +375,11 @@ def test_the_order_in_which_a_worker_names_tags_does_not_show_in_what_is_stored(
     tags = [(f"t{number}", str(number)) for number in range(12)]
     forward = Flow().start().turn(task(0, tags=dict(tags)), child(1, tags=dict(tags)))
     assert forward == Flow().start().turn(task(0, tags=dict(tags[::-1])), child(1, tags=dict(tags[::-1])))
+
+
+def test_the_first_attempt_of_a_child_is_told_with_each_that_follows(flow: Flow) -> None:
+    """E.15: it stays in the history, at the number where one family looks for it."""
+    changes = flow.turn(child(3, "c2", retry_parent=pb.RetryParent(instance_id="c1")))
+    created = events.decode(changes.append[1].event).child_created
+    assert created.retry_parent.instance_id == "c1"
+    assert b"\x42\x04\x0a\x02c1" in created.SerializeToString()

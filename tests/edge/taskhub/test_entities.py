@@ -81,7 +81,7 @@ async def test_an_entity_that_is_missing_is_no_error(node: Node) -> None:
     assert not (await get(node)).exists
 
 
-@pytest.mark.parametrize("wrong", ["", "counter", "@counter", "@counter@", "@@a", "@c@" + "x" * 260, "@c@\n"])
+@pytest.mark.parametrize("wrong", ["", "counter", "@counter", "@counter@", "@@a", "@c@" + "x" * 16_384, "@c@\n"])
 async def test_what_is_no_entity_is_an_invalid_argument_and_named(node: Node, wrong: str) -> None:
     requests: dict[str, Message] = {
         "SignalEntity": pb.SignalEntityRequest(instance_id=wrong, name="x"),
