@@ -84,7 +84,7 @@ def assemble(
     receives, unknown_app_fails = settings.max_message_bytes, settings.unknown_app == "fail"
     outbox = Outbox(engine, directory, links, unknown_app_fails=unknown_app_fails)
     pool, trees = Pool(settings.limits), Trees(engine)
-    reminders = Reminders(engine, trees, pool.knows_rewind)
+    reminders = Reminders(engine, trees)
     dispatch = engine.effects = _dispatch(engine, pool, reminders, outbox, settings)
     served_by = services.build(dispatch, reminders, trees, policy)
     served = Served(served_by.messages.dedup_keys.release)

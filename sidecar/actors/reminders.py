@@ -5,7 +5,6 @@ read first, or that has failed, those for the same actor wait.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -38,15 +37,11 @@ def note_dropped(reminder: Reminder, reply: Reply) -> None:
 
 
 class Reminders:
-    """Hands reminders to the actors of own workflows.
+    """Hands reminders to the actors of own workflows."""
 
-    `knows_rewind` tells whether a worker is there that can write the new history of a workflow (hub, name, version).
-    """
-
-    def __init__(self, engine: Engine, trees: Trees, knows_rewind: Callable[[str, str, str], bool]) -> None:
+    def __init__(self, engine: Engine, trees: Trees) -> None:
         self._engine = engine
         self._trees = trees
-        self._knows_rewind = knows_rewind
         self._held: dict[Address, list[Reminder]] = {}  # what waits behind another, by target
         self._reading: dict[Address, int] = {}  # the one that something is read for, by target
 
@@ -163,16 +158,15 @@ class Reminders:
     async def record(self, address: Address, *, log: bool = False) -> Record | None:
         """Return what is stored of an instance beside its state, or None when there is none. Raises UnavailableError.
 
-        The log is read if it is asked for, or if the instance has failed and no worker here could write a new one.
+        The log is read if it is asked for, or if the instance has failed and may be rewound.
         """
         store = self._engine.store
         state = await store.load(*address)
         if state is None:
             return None
         instance = state.instance
-        known = self._knows_rewind(instance.hub, instance.name, instance.version or "")
-        events: list[bytes] | None = None
-        if log or (instance.status is Status.FAILED and not known):
+        events: list[bytes] = []
+        if log or instance.status is Status.FAILED:
             events = await store.events(instance.key, Position(0, -1), instance.last_completed_turn)
         _, output = await store.payloads(instance.key)
         children = tuple(await store.children(instance.key))

@@ -14,6 +14,7 @@ from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.model import (
     DONE,
     NO_CALL,
+    UNANSWERED,
     ActorId,
     CallKind,
     Changes,
@@ -146,7 +147,7 @@ def _start(at: Context, state: State, arrival: Arrival) -> Decision:
 def _waits_for(state: State, reminder: Reminder) -> OpenCall | None:
     """Return the open call that a result answers, if its sender is the one that was asked."""
     call = state.open.get(reminder.call.task)
-    if call is None or call.call != reminder.call or call.kind in (CallKind.EVENT, CallKind.HELD):
+    if call is None or call.call != reminder.call or call.kind in UNANSWERED:
         return None
     same = (call.target.app, call.target.namespace) == (reminder.source.app, reminder.source.namespace)
     return call if same else None
@@ -165,6 +166,8 @@ def _resolve(at: Context, state: State, arrival: Arrival) -> Decision:
         event = events.stamped(reminder.payload, at.now)
     else:
         event = events.stamped(reminder.payload, at.now, *_apps(at.me, call))
+    if call.kind is CallKind.ACTIVITY:
+        event = events.of_execution(event, call.task_execution)
     changes = _append(
         at,
         state,

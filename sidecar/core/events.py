@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core.errors import MalformedError
-from sidecar.core.model import Row
+from sidecar.core.model import Instance, Row
 from sidecar.schema import taskhub_pb2 as pb
 
 # SDKs of one family set a timer for this second for a wait without a time-out; it never fires.
@@ -137,10 +137,14 @@ def stalled(now: int, why: pb.ExecutionStalled) -> bytes:
     return encode(event)
 
 
-def timer_fired(fire_at: Timestamp | None, timer_id: int, now: int) -> bytes:
-    """Return the end of a timer that is set now, with exactly the time it was set for: some SDKs compare it."""
+def timer_fired(fire_at: Timestamp | None, timer_id: int, now: int, awaited: str = "") -> bytes:
+    """Return the end of a timer that is set now, with exactly the time it was set for: some SDKs compare it.
+
+    `awaited` is the name of the event whose wait it limits.
+    """
     event = _event(now)
     event.timer_fired.timer_id = timer_id
+    event.timer_fired.awaited = awaited
     if fire_at is not None:
         event.timer_fired.fire_at.CopyFrom(fire_at)
     return encode(event)
@@ -169,6 +173,19 @@ def task_failed(now: int, task: int, details: pb.FailureDetails) -> bytes:
     event = _event(now)
     event.task_failed.CopyFrom(pb.TaskFailed(task_scheduled_id=task, failure=details))
     return encode(event)
+
+
+def of_execution(event: bytes, task_execution: str) -> bytes:
+    """Return the end of an activity with what its call says of the execution, whatever whoever made the event says.
+
+    SDKs of one family take the ID for the next attempt from there, and programs for their idempotency key (E.13).
+    """
+    message = decode(event)
+    kind = message.WhichOneof("kind")
+    if kind not in ("task_completed", "task_failed"):
+        return event
+    getattr(message, kind).task_execution_id = task_execution
+    return encode(message)
 
 
 def child_completed(now: int, task: int, result: StringValue | None) -> bytes:
@@ -222,14 +239,15 @@ def entity_unlock_sent(now: int, section: str, owner: str, entity: str) -> bytes
     return encode(event)
 
 
-def execution_completed(now: int, status: int, output: str | None, details: bytes | None) -> bytes:
-    """Return the event that ends a history when it is shown."""
-    event = _event(now)
-    event.execution_completed.status = status
+def execution_completed(instance: Instance, output: str | None, app: str) -> bytes:
+    """Return the event that ends the history of an instance of this app when it is shown, with the action that did."""
+    event = _event(instance.completed_at or 0, instance.ended_by)
+    event.router.source_app_id = app
+    event.execution_completed.status = instance.status
     if output is not None:
         event.execution_completed.result.value = output
-    if details is not None:
-        event.execution_completed.failure.MergeFromString(details)
+    if instance.failure is not None:
+        event.execution_completed.failure.MergeFromString(instance.failure)
     return encode(event)
 
 

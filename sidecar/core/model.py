@@ -52,10 +52,9 @@ class Kind(enum.IntEnum):
 
 
 class Rewind(enum.IntEnum):
-    """Whether a history is being replaced. Stored: never renumber."""
+    """Whether a history was replaced. Stored: never renumber; 1 was used before."""
 
     NO = 0
-    ASKED = 1  # a worker is asked for the new history; what arrives meanwhile waits for it
     REPLAY = 2  # the history is new: a turn is due even if nothing has arrived
 
 
@@ -69,6 +68,10 @@ class CallKind(enum.IntEnum):
     ENTITY = 5  # an operation of an entity; its name is the ID of the request
     LOCK = 6  # the locks of a critical section; its name is the ID of the section
     HELD = 7  # the locks of a critical section that were granted; never answered, kept until they are released
+    WAIT = 8  # a wait for an event without a time-out; never answered, kept until the event has come
+
+
+UNANSWERED = frozenset({CallKind.EVENT, CallKind.HELD, CallKind.WAIT})  # no reminder causes or answers them
 
 
 class ActorId(NamedTuple):
@@ -139,7 +142,9 @@ class Child(NamedTuple):
 class OpenCall(NamedTuple):
     """A call that has no answer yet. `reminder` is the reminder that causes it, 0 if there is none.
 
+    Of a timer the name is that of the event whose wait it limits, "" if there is none.
     `entities` are the IDs of the entities whose locks it waits for or has, in the order in which they are locked.
+    `task_execution` is what its worker calls the execution of an activity, over all attempts; "" if it does not.
     """
 
     call: CallId
@@ -148,6 +153,7 @@ class OpenCall(NamedTuple):
     target: ActorId
     reminder: int
     entities: tuple[str, ...] = ()
+    task_execution: str = ""
 
 
 class Lock(NamedTuple):
@@ -222,6 +228,7 @@ class Instance:
     lineage: bool = False  # the history of its callers is stored with it
     last_order: int = 0  # the order number of the last suspend or resume that its parent has sent
     crashes: DeliveryAttempts = NONE
+    ended_by: int = -1  # the number of the action that ended it; -1: none of its worker did
     orchestration_trace: bytes = b""  # what a worker gave to trace this execution by, given back with each turn
 
 

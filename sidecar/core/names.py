@@ -3,12 +3,14 @@
 import re
 from collections.abc import Collection
 
-MAX_ID_LENGTH = 256
+MAX_ID_LENGTH = 256  # of what a person gives: an ID to start with, a name, the key of a tag
+MOST_ID_LENGTH = 16_384  # of any ID: each level of children without IDs of their own adds five characters
 MAX_TAGS = 32
 _APP_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}\Z")
 _HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ENTITY = re.compile(r"@([^@]+)@(.+)\Z", re.DOTALL)
+_LIKE_ENTITY = re.compile(r"@[^@]+@")  # what is appended, for a child, makes it the ID of an entity
 
 
 def is_told(told: str | None, name: str) -> bool:
@@ -24,16 +26,30 @@ def invalid_app_id(app: str) -> str | None:
 
 
 def invalid_instance_id(instance_id: str) -> str | None:
-    """Say what is wrong with an instance ID, or return None."""
+    """Say why there can be no instance of this ID, or return None."""
     if not instance_id:
         return "the instance ID is empty"
-    if len(instance_id) > MAX_ID_LENGTH:
-        return f"the instance ID has {len(instance_id)} characters; at most {MAX_ID_LENGTH} are allowed"
+    if len(instance_id) > MOST_ID_LENGTH:
+        return f"the instance ID has {len(instance_id)} characters; at most {MOST_ID_LENGTH} are allowed"
     if _CONTROL.search(instance_id):
         return f"the instance ID {instance_id[:80]!r} contains control characters"
     if _ENTITY.match(instance_id):
         return f"the ID {instance_id[:80]!r} is that of an entity: no workflow may have it"
     return None
+
+
+def invalid_new_id(instance_id: str) -> str | None:
+    """Say why no instance may be created under an ID that a program has made, or return None."""
+    if _LIKE_ENTITY.match(instance_id):
+        return f"the ID {instance_id[:80]!r} is that of an entity: no workflow may have it"
+    return invalid_instance_id(instance_id)
+
+
+def invalid_chosen_id(instance_id: str) -> str | None:
+    """Say why a client may not create an instance under an ID, or return None."""
+    if len(instance_id) > MAX_ID_LENGTH:
+        return f"the instance ID has {len(instance_id)} characters; at most {MAX_ID_LENGTH} are allowed"
+    return invalid_new_id(instance_id)
 
 
 def invalid_hub(hub: str) -> str | None:
@@ -46,7 +62,7 @@ def invalid_hub(hub: str) -> str | None:
 def entity_id(text: str) -> str | None:
     """Return the ID of an entity, `@name@key`, with its name in lower case; None if the text is not such an ID."""
     match = _ENTITY.match(text)
-    if match is None or len(text) > MAX_ID_LENGTH or _CONTROL.search(text):
+    if match is None or len(text) > MOST_ID_LENGTH or _CONTROL.search(text):
         return None
     return f"@{match[1].lower()}@{match[2]}"
 

@@ -55,8 +55,8 @@ class Past:
 class TurnItem:
     """A turn for a worker: the events that were seen of the instance before, and the new ones.
 
-    `rewind`: the worker is asked for a new history. `known` is the number of past events that the worker has kept;
-    they are not sent again. `trace` is what a worker gave earlier to trace the execution by.
+    `known` is the number of past events that the worker has kept; they are not sent again. `trace` is what a worker
+    gave earlier to trace the execution by.
     """
 
     instance_id: str
@@ -64,7 +64,6 @@ class TurnItem:
     past: Past
     new: list[bytes]
     token: str
-    rewind: bool = False
     known: int = 0
     trace: bytes = b""
 

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, Message
 from sidecar.actors.residents import Address
 from sidecar.core.errors import DeniedError, MalformedError
 from sidecar.core.model import DEFAULT_HUB, Outcome, Reply
-from sidecar.core.names import invalid_instance_id
+from sidecar.core.names import invalid_chosen_id, invalid_instance_id
 from sidecar.core.receipts import Received
 from sidecar.edge.transport.ports import Call, Refused, StatusCode, UnaryHandler
 from sidecar.services.clients import OWN, Caller
@@ -75,6 +75,14 @@ def done(reply: Reply) -> bytes:
 def address_of(call: Call, instance_id: str) -> Address:
     """Return whom a client means; an ID that cannot exist is refused, naming it."""
     wrong = invalid_instance_id(instance_id)
+    if wrong:
+        raise Refused(StatusCode.INVALID_ARGUMENT, wrong)
+    return (hub_of(call), instance_id)
+
+
+def new_address(call: Call, instance_id: str) -> Address:
+    """Return where a client wants a new instance to be; an ID that may not be chosen is refused, naming it."""
+    wrong = invalid_chosen_id(instance_id)
     if wrong:
         raise Refused(StatusCode.INVALID_ARGUMENT, wrong)
     return (hub_of(call), instance_id)

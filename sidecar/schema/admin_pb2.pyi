@@ -343,7 +343,7 @@ class Wait(_message.Message):
     """deliveries that ended with the loss of the worker"""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """of a timer: when it fires"""
+        """of a timer: when it fires; of an event: when the wait times out"""
 
     def __init__(
         self,

@@ -405,6 +405,27 @@ class RerunParent(_message.Message):
 Global___RerunParent: _TypeAlias = RerunParent  # noqa: Y015
 
 @_typing.final
+class RetryParent(_message.Message):
+    """Dapr: the child that was the first attempt of a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryParent: _TypeAlias = RetryParent  # noqa: Y015
+
+@_typing.final
 class TaskScheduled(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -485,7 +506,10 @@ class TaskCompleted(_message.Message):
 
     TASK_SCHEDULED_ID_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    TASK_EXECUTION_ID_FIELD_NUMBER: _builtins.int
     task_scheduled_id: _builtins.int
+    task_execution_id: _builtins.str
+    """Dapr: as in the call; its SDKs give the next attempt of the activity the same"""
     @_builtins.property
     def result(self) -> _wrappers_pb2.StringValue: ...
     def __init__(
@@ -493,10 +517,11 @@ class TaskCompleted(_message.Message):
         *,
         task_scheduled_id: _builtins.int = ...,
         result: _wrappers_pb2.StringValue | None = ...,
+        task_execution_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "task_scheduled_id", b"task_scheduled_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "task_execution_id", b"task_execution_id", "task_scheduled_id", b"task_scheduled_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -508,7 +533,10 @@ class TaskFailed(_message.Message):
 
     TASK_SCHEDULED_ID_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    TASK_EXECUTION_ID_FIELD_NUMBER: _builtins.int
     task_scheduled_id: _builtins.int
+    task_execution_id: _builtins.str
+    """as in TaskCompleted"""
     @_builtins.property
     def failure(self) -> Global___FailureDetails: ...
     def __init__(
@@ -516,10 +544,11 @@ class TaskFailed(_message.Message):
         *,
         task_scheduled_id: _builtins.int = ...,
         failure: Global___FailureDetails | None = ...,
+        task_execution_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "task_scheduled_id", b"task_scheduled_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "task_execution_id", b"task_execution_id", "task_scheduled_id", b"task_scheduled_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -556,6 +585,7 @@ class ChildCreated(_message.Message):
     PARENT_TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     SLOT_6_FIELD_NUMBER: _builtins.int
     HISTORY_PROPAGATION_SCOPE_FIELD_NUMBER: _builtins.int
+    RETRY_PARENT_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     RERUN_PARENT_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
@@ -572,6 +602,8 @@ class ChildCreated(_message.Message):
         """Microsoft: tags; Dapr: rerun parent"""
 
     @_builtins.property
+    def retry_parent(self) -> Global___RetryParent: ...
+    @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def rerun_parent(self) -> Global___RerunParent: ...
@@ -585,12 +617,13 @@ class ChildCreated(_message.Message):
         parent_trace_context: Global___TraceContext | None = ...,
         slot_6: _abc.Iterable[_builtins.bytes] | None = ...,
         history_propagation_scope: _builtins.int = ...,
+        retry_parent: Global___RetryParent | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         rerun_parent: Global___RerunParent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "retry_parent", b"retry_parent", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["history_propagation_scope", b"history_propagation_scope", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history_propagation_scope", b"history_propagation_scope", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "rerun_parent", b"rerun_parent", "retry_parent", b"retry_parent", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -644,12 +677,15 @@ Global___ChildFailed: _TypeAlias = ChildFailed  # noqa: Y015
 
 @_typing.final
 class TimerCreated(_message.Message):
-    """2 and 4 to 7 (a name, the origin of the timer) are Dapr's and pass through as unknown fields."""
+    """2 and 4 to 7 (a name, the origin of the timer) are Dapr's; those that are not declared pass through as unknown fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FIRE_AT_FIELD_NUMBER: _builtins.int
     RERUN_PARENT_FIELD_NUMBER: _builtins.int
+    EXTERNAL_EVENT_FIELD_NUMBER: _builtins.int
+    external_event: _builtins.bytes
+    """the event that it limits the wait for, whose name is number 1"""
     @_builtins.property
     def fire_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -659,12 +695,15 @@ class TimerCreated(_message.Message):
         *,
         fire_at: _timestamp_pb2.Timestamp | None = ...,
         rerun_parent: Global___RerunParent | None = ...,
+        external_event: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fire_at", b"fire_at", "rerun_parent", b"rerun_parent"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_external_event", b"_external_event", "external_event", b"external_event", "fire_at", b"fire_at", "rerun_parent", b"rerun_parent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fire_at", b"fire_at", "rerun_parent", b"rerun_parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_external_event", b"_external_event", "external_event", b"external_event", "fire_at", b"fire_at", "rerun_parent", b"rerun_parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__external_event: _TypeAlias = _typing.Literal["external_event"]  # noqa: Y015
+    _WhichOneofArgType__external_event: _TypeAlias = _typing.Literal["_external_event", b"_external_event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__external_event) -> _WhichOneofReturnType__external_event | None: ...
 
 Global___TimerCreated: _TypeAlias = TimerCreated  # noqa: Y015
 
@@ -674,8 +713,11 @@ class TimerFired(_message.Message):
 
     FIRE_AT_FIELD_NUMBER: _builtins.int
     TIMER_ID_FIELD_NUMBER: _builtins.int
+    AWAITED_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     timer_id: _builtins.int
+    awaited: _builtins.str
+    """the event that was waited for"""
     @_builtins.property
     def fire_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -687,11 +729,12 @@ class TimerFired(_message.Message):
         *,
         fire_at: _timestamp_pb2.Timestamp | None = ...,
         timer_id: _builtins.int = ...,
+        awaited: _builtins.str = ...,
         created: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "fire_at", b"fire_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "fire_at", b"fire_at", "timer_id", b"timer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaited", b"awaited", "created", b"created", "fire_at", b"fire_at", "timer_id", b"timer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1938,7 +1981,6 @@ class CreateChild(_message.Message):
     name: _builtins.str
     slot_5: _builtins.bytes
     """Microsoft: trace context; Dapr up to 1.18: a router that nobody reads"""
-    retry_parent: _builtins.bytes
     history_propagation_scope: _builtins.int
     @_builtins.property
     def version(self) -> _wrappers_pb2.StringValue: ...
@@ -1948,6 +1990,8 @@ class CreateChild(_message.Message):
     def slot_6(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Microsoft: tags; Dapr (as a number): history propagation scope"""
 
+    @_builtins.property
+    def retry_parent(self) -> Global___RetryParent: ...
     @_builtins.property
     def parent_trace_context(self) -> Global___TraceContext: ...
     @_builtins.property
@@ -1961,22 +2005,17 @@ class CreateChild(_message.Message):
         input: _wrappers_pb2.StringValue | None = ...,
         slot_5: _builtins.bytes | None = ...,
         slot_6: _abc.Iterable[_builtins.bytes] | None = ...,
-        retry_parent: _builtins.bytes | None = ...,
+        retry_parent: Global___RetryParent | None = ...,
         parent_trace_context: Global___TraceContext | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         history_propagation_scope: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_parent", b"_retry_parent", "_slot_5", b"_slot_5", "input", b"input", "parent_trace_context", b"parent_trace_context", "retry_parent", b"retry_parent", "slot_5", b"slot_5", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5", "input", b"input", "parent_trace_context", b"parent_trace_context", "retry_parent", b"retry_parent", "slot_5", b"slot_5", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_parent", b"_retry_parent", "_slot_5", b"_slot_5", "history_propagation_scope", b"history_propagation_scope", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "retry_parent", b"retry_parent", "slot_5", b"slot_5", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5", "history_propagation_scope", b"history_propagation_scope", "input", b"input", "instance_id", b"instance_id", "name", b"name", "parent_trace_context", b"parent_trace_context", "retry_parent", b"retry_parent", "slot_5", b"slot_5", "slot_6", b"slot_6", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__retry_parent: _TypeAlias = _typing.Literal["retry_parent"]  # noqa: Y015
-    _WhichOneofArgType__retry_parent: _TypeAlias = _typing.Literal["_retry_parent", b"_retry_parent"]  # noqa: Y015
     _WhichOneofReturnType__slot_5: _TypeAlias = _typing.Literal["slot_5"]  # noqa: Y015
     _WhichOneofArgType__slot_5: _TypeAlias = _typing.Literal["_slot_5", b"_slot_5"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_parent) -> _WhichOneofReturnType__retry_parent | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__slot_5) -> _WhichOneofReturnType__slot_5 | None: ...
 
 Global___CreateChild: _TypeAlias = CreateChild  # noqa: Y015

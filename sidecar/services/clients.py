@@ -188,8 +188,7 @@ class ClientService:
         log = await self.engine.store.events(instance.key, Position(0, -1), upto)
         if ended and instance.completed_at is not None:
             _, output = await self.engine.store.payloads(instance.key)
-            end = events.execution_completed(instance.completed_at, instance.status, output, instance.failure)
-            log.append(end)
+            log.append(events.execution_completed(instance, output, self.engine.me.app))
         return log
 
 

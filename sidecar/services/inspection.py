@@ -39,7 +39,7 @@ FAILED_BY_PERSON = "CallFailedByOperator"
 MISSING = Reply(Outcome.MISSING, "no such call waits")
 _KINDS = {CallKind.ACTIVITY: "activity", CallKind.CHILD: "child", CallKind.TIMER: "timer"}
 _AT_ENTITIES = {CallKind.ENTITY: "entity", CallKind.LOCK: "lock"}
-_SHOWN = {*_KINDS, *_AT_ENTITIES}
+_SHOWN = {*_KINDS, *_AT_ENTITIES, CallKind.WAIT}
 
 
 class Wait(NamedTuple):
@@ -170,6 +170,8 @@ class Inspection:
         app, task = call.target.app, call.call.task
         if call.kind in _AT_ENTITIES:
             return Wait(_AT_ENTITIES[call.kind], call.target.id, app, task, since, "queued", "")
+        if call.kind is CallKind.WAIT or (call.kind is CallKind.TIMER and call.name):
+            return Wait("event", call.name, app, task, since, "awaited", "")
         if call.kind is CallKind.TIMER:
             return Wait("timer", "", app, task, since, "set", "")
         if self._engine.me.owns(call.target):

@@ -82,7 +82,7 @@ class Administration:
             return Reply(Outcome.INVALID, text)
         # A call that was sent on may come twice: its execution ID says that it is the same one.
         execution = "-".join(f"{key.store}-{key.id}" for key in caller.dedup_keys) or self._engine.ids.new_id()
-        identity, of = Identity(source.hub, new_id, execution), rerun.Source(source, record.log or [])
+        identity, of = Identity(source.hub, new_id, execution), rerun.Source(source, record.log)
         decide = with_dedup_keys(caller, lambda at, state: rerun.rerun(at, state, of, identity, request))
         return await self._engine.submit((source.hub, new_id), decide)
 

@@ -96,7 +96,7 @@ class WorkerAnswers:
 
     async def _decide_turn(self, lease: TurnLease, response: pb.OrchestratorResponse) -> Reply:
         state = lease.actor.state
-        reads = lease.asks_for_history or (state and propagated_history.passed_on(state.instance, response))
+        reads = state is not None and propagated_history.passed_on(state.instance, response)
         record = await self._reminders.record(lease.actor.address, log=True) if reads else None
         return await self._submit(lease.actor.address, _completed(lease, response, record))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, MutableMapping
 from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Actor, Address
 from sidecar.core.attempts import DeliveryLimit
-from sidecar.core.model import Instance, Rewind
+from sidecar.core.model import Instance
 from sidecar.work.backoff import Refusals
 from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import Group, Lane, ReadyQueue
@@ -52,9 +52,8 @@ class ActorQueue(ABC):
 
     def group_of(self, instance: Instance, size: int = 0) -> Group:
         """Return what workers must be able to take to have the work of an instance; `size` in bytes, 0 for any."""
-        version, asked = instance.version or "", instance.rewind is Rewind.ASKED
         on_probation = self._delivery_limit.on_probation(instance.crashes.times)
-        return Group(instance.name, version, size, hub=instance.hub, rewind=asked, on_probation=on_probation)
+        return Group(instance.name, instance.version or "", size, hub=instance.hub, on_probation=on_probation)
 
     async def refill(self, lanes: frozenset[Lane] | None = None) -> None:
         """Queue what is ready in the store, of these lanes (None: of all), as far as it fits.

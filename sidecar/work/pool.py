@@ -16,7 +16,7 @@ from sidecar.work import concurrency as limits_
 from sidecar.work.concurrency import Limit, Room
 from sidecar.work.free_workers import FreeWorkers, Names
 from sidecar.work.ready_queue import Group, K, Key, ReadyQueue
-from sidecar.work.workers import Filter, FilterOf, Rewinds, Worker, of_activities, of_entities, of_turns
+from sidecar.work.workers import Filter, FilterOf, Worker, of_activities, of_entities, of_turns
 
 UNKNOWN_LIMIT = 1_000
 log = structlog.get_logger(__name__)
@@ -122,11 +122,6 @@ class Pool:
         if group.on_probation:
             worker.on_probation.add(item)
 
-    def knows_rewind(self, hub: str, name: str, version: str) -> bool:
-        """Whether a worker for such workflows is known to be able to write the new history of one."""
-        able = (one for one in self.workers if one.hub == hub and one.rewinds() is Rewinds.YES)
-        return any(worker.turn_filter.accepts(name, version) for worker in able)
-
     def turn_takers(self, group: Group) -> list[Worker]:
         """Return the workers that take turns of this hub, name and version."""
         return [worker for worker in self.workers if _takes(worker, worker.turn_filter, group)]
@@ -171,9 +166,5 @@ class Pool:
                     unknown.discard((name, version))
 
 
-def _able(worker: Worker, group: Group) -> bool:
-    return worker.hub == group.hub and not (group.rewind and worker.rewinds() is Rewinds.NO)
-
-
 def _takes(worker: Worker, accepted: Filter, group: Group) -> bool:
-    return _able(worker, group) and accepted.accepts(group.name, group.version)
+    return worker.hub == group.hub and accepted.accepts(group.name, group.version)

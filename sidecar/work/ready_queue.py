@@ -21,7 +21,6 @@ class Group(NamedTuple):
     """Work that the same workers can take: its name, version and hub, the bytes that a worker must be able to
     receive, and the workers that do not want it now.
 
-    `rewind` asks for the new history of an instance that is rewound: most kinds of workers would not understand it.
     A `suspect` has cost workers: none gets two of them at a time.
 
     The size is 0 until an item proved too large for a worker: sending it would break that worker's stream each time.
@@ -32,7 +31,6 @@ class Group(NamedTuple):
     size: int = 0
     excluded_workers: frozenset[str] = frozenset()
     hub: str = DEFAULT_HUB
-    rewind: bool = False
     on_probation: bool = False
 
     @property

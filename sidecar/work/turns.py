@@ -14,7 +14,7 @@ from sidecar.actors.clock import Clock
 from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Actor, Address
 from sidecar.core.identity import Context
-from sidecar.core.model import DONE, Changes, Decision, Instance, Position, Rewind, State, Turn
+from sidecar.core.model import DONE, Changes, Decision, Instance, Position, State, Turn
 from sidecar.core.work_items import Past, TurnItem
 from sidecar.core.workflow import stalls
 from sidecar.core.workflow import turn as turns
@@ -26,7 +26,7 @@ from sidecar.work.large_histories import LargeHistories
 from sidecar.work.leases import ActorLeases, Lease
 from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import Group
-from sidecar.work.workers import Rewinds, Worker
+from sidecar.work.workers import Worker
 
 log = structlog.get_logger(__name__)
 
@@ -35,14 +35,12 @@ log = structlog.get_logger(__name__)
 class TurnLease(Lease):
     """A turn that a worker has; `sent` is how many events of the past it stands on, `withheld` if not all were sent.
 
-    `asks_for_history`: it asks for the new history of an instance that is rewound. `stored` says that the answer
-    which has claimed it is committed.
+    `stored` says that the answer which has claimed it is committed.
     """
 
     turn: Turn | None = None
     sent: int = 0
     withheld: bool = False
-    asks_for_history: bool = False
     stored: bool = False
 
     @property
@@ -113,12 +111,6 @@ class TurnWork(ActorLeases[TurnLease]):
 
     def _hand_out(self, lease: TurnLease, state: State, past: Past) -> None:
         instance, clock, address, worker = state.instance, self._engine.clock, lease.actor.address, lease.worker
-        asked = instance.rewind is Rewind.ASKED
-        if asked and worker.rewinds() is Rewinds.NO:
-            self.recall(lease.actor)
-            self._offer(address, self.group_of(instance))
-            return
-        lease.asks_for_history = asked
         item = _begin(lease, state, past, clock)
         self.large.look(address, instance.execution, past.size, worker, self.group_of(instance))
         lease.deadline = clock.monotonic() + self._timeout
@@ -238,8 +230,8 @@ def _begin(lease: TurnLease, state: State, past: Past, clock: Clock) -> TurnItem
     known = worker.seen.take(lease.actor.address, instance.execution)
     lease.sent, lease.withheld = len(past.events), known > 0
     turn = lease.turn = turns.begin(state, now, f"t.{clock.new_id()}")
-    of, asked, trace = (instance.id, instance.execution), lease.asks_for_history, instance.orchestration_trace
-    item = TurnItem(*of, past, turn.events, lease.token, asked, known, trace)
+    of, trace = (instance.id, instance.execution), instance.orchestration_trace
+    item = TurnItem(*of, past, turn.events, lease.token, known, trace)
     fits = worker.fits(item)
     if fits < len(item.new):
         turn = lease.turn = turns.begin(state, now, turn.token, fits - 1)

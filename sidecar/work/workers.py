@@ -1,6 +1,5 @@
 """One connected worker: what it takes, how much at once, and what it has."""
 
-import enum
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,14 +31,6 @@ class Filter:
             return True
         versions = self.names.get(name.lower() if self.any_case else name)
         return versions is not None and (not versions or version in versions)
-
-
-class Rewinds(enum.IntEnum):
-    """Whether a worker can write the new history of an instance that is rewound."""
-
-    NO = 0
-    PERHAPS = 1  # it may be of a kind that can
-    YES = 2
 
 
 class Seen:
@@ -82,7 +73,6 @@ class Worker:
     send: Callable[[WorkItem], int]
     fits: Callable[[TurnItem], int]
     hub: str = DEFAULT_HUB
-    rewinds: Callable[[], Rewinds] = lambda: Rewinds.NO
     keeps_history: bool = False
     streams_history: bool = False  # it fetches the past of a turn that is too large for one message
     turns: dict[tuple[str, str], str] = field(default_factory=dict)  # what it has, with its name

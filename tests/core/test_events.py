@@ -1,4 +1,6 @@
+from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -8,13 +10,17 @@ from hypothesis import strategies as st
 
 from sidecar.core import events
 from sidecar.core.errors import MalformedError
-from sidecar.core.model import Row, Status
+from sidecar.core.model import Instance, Row, Status
 from sidecar.schema import taskhub_pb2 as pb
-from tests.core.builders import NOW, SECOND
+from tests.core.builders import NOW, SECOND, Flow
 
 ALL_KINDS = [field.name for field in pb.HistoryEvent.DESCRIPTOR.oneofs_by_name["kind"].fields]
 OUTLIVES = {"event_raised", "execution_suspended", "execution_resumed", "execution_terminated"}
 SECONDS = st.integers(-62135596800, 253402300799)
+
+
+def ended(status: Status, **fields: Any) -> Instance:
+    return replace(Flow().start().instance, status=status, completed_at=NOW, ended_by=4, **fields)
 
 
 @given(SECONDS, st.integers(0, 999_999_999))
@@ -101,11 +107,17 @@ def test_an_empty_result_is_another_thing_than_none(value: str | None) -> None:
     assert done == pb.TaskCompleted(task_scheduled_id=4, result=wrapped)
     child = events.decode(events.child_completed(NOW, 4, wrapped)).child_completed
     assert child == pb.ChildCompleted(task_scheduled_id=4, result=wrapped)
-    ended = events.decode(events.execution_completed(NOW, Status.COMPLETED, value, None)).execution_completed
-    assert ended == pb.ExecutionCompleted(status=1, result=wrapped)
+    end = events.decode(events.execution_completed(ended(Status.COMPLETED), value, "orders")).execution_completed
+    assert end == pb.ExecutionCompleted(status=1, result=wrapped)
 
 
 def test_the_end_of_a_history_has_the_failure_that_was_stored() -> None:
     failure = pb.FailureDetails(error_type="Broken", is_non_retriable=True)
-    event = events.execution_completed(NOW, Status.FAILED, None, failure.SerializeToString())
+    event = events.execution_completed(ended(Status.FAILED, failure=failure.SerializeToString()), None, "orders")
     assert events.decode(event).execution_completed == pb.ExecutionCompleted(status=3, failure=failure)
+
+
+def test_the_end_of_a_history_says_which_action_of_which_app_it_was() -> None:
+    """E.15."""
+    event = events.decode(events.execution_completed(ended(Status.COMPLETED), None, "orders"))
+    assert (event.event_id, event.router) == (4, pb.Router(source_app_id="orders"))

@@ -503,7 +503,7 @@ async def test_e4_a_child_is_told_its_parent_and_shows_it(node: Node) -> None:
     assert top.HasField("started")
 
 
-async def test_e5_continue_as_new_is_a_new_execution_that_keeps_tags_and_drops_the_trace(node: Node) -> None:
+async def test_e5_continue_as_new_is_a_new_execution_that_keeps_tags_and_begins_a_trace(node: Node) -> None:
     """M94: a traced run does not go on in one trace for ever."""
 
     def flow(found: list[pb.HistoryEvent]) -> list[pb.Action]:
@@ -517,8 +517,11 @@ async def test_e5_continue_as_new_is_a_new_execution_that_keeps_tags_and_drops_t
     state = await node.outcome("a")
     first, second = worker.turns[0][1].execution_started, worker.turns[1][1].execution_started
     assert first.instance.execution_id.value != second.instance.execution_id.value == state.execution_id.value
-    assert (dict(second.tags), second.HasField("parent_trace_context")) == ({"k": "v"}, False)
-    assert not worker.requests[0].HasField("parent_trace_context")
+    assert dict(second.tags) == {"k": "v"}
+    version, trace_id, span_id, flags = second.parent_trace_context.trace_parent.split("-")
+    assert (version, len(trace_id), len(span_id), flags) == ("00", 32, 16, "01")
+    assert trace_id != "1"
+    assert worker.requests[0].parent_trace_context == second.parent_trace_context
 
 
 async def test_e5_what_belongs_to_no_call_outlives_a_continue_as_new(node: Node) -> None:

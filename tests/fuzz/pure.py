@@ -11,7 +11,7 @@ from sidecar.core.identity import AppIdentity
 from sidecar.core.model import Kind, Row
 from sidecar.edge import dialects
 from sidecar.edge.admin.health import Health
-from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, NEUTRAL, completion, inputs, microsoft, wire
+from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, NEUTRAL, completion, inputs, wire
 from sidecar.edge.http.surface import _host_of
 from sidecar.edge.peer import codec, handshake
 from sidecar.edge.taskhub import page_tokens
@@ -60,17 +60,6 @@ def event(data: bytes) -> None:
     stored = events.encode(found)
     for family in FAMILIES:
         dialects.encode_event(family, 3, stored)
-
-
-def rewound(data: bytes) -> None:
-    """The new history that a worker has written."""
-    try:
-        found = events.decode(data)
-        microsoft.to_neutral(found)
-    except (MalformedError, DecodeError) as error:
-        accepted(error)
-        return
-    event(found.SerializeToString())
 
 
 def request(data: bytes) -> None:
@@ -132,8 +121,7 @@ def worker(data: bytes) -> None:
         profile = dialects.detect(call.metadata, asked, dialects.Limits(1 << 26))
     except (DecodeError, MalformedError):
         return
-    may_rewind = dialects.may_rewind(call.metadata, asked)
-    stream = WorkerStream(profile, Mock(), may_rewind=may_rewind, input_form=inputs.form_of(call.metadata))
+    stream = WorkerStream(profile, Mock(), input_form=inputs.form_of(call.metadata))
     made = _worker("worker", call, asked, stream)
     if made.max_turns < 0 or made.max_activities < 0 or made.max_entities < 0:
         raise AssertionError("a worker that takes fewer than no items")

@@ -71,7 +71,6 @@ TARGETS: tuple[Target, ...] = (
     _stories("peer", peers=True),
     _messages("answer", [pb.OrchestratorResponse], pure.answer, b"\x00", method="CompleteOrchestratorTask", share=2.0),
     _messages("event", [pb.HistoryEvent], pure.event, share=2.0),
-    _messages("rewound", [pb.HistoryEvent], pure.rewound),
     _messages("request", [pb.ActivityRequest], pure.request),
     _messages("fields", [pb.CreateInstanceRequest, pb.Router], pure.fields),
     _messages("link", [peer_pb2.Frame], pure.link, share=2.0),

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.schema import taskhub_pb2 as pb
-from tests.inprocess.sidecars import Node
+from tests.inprocess.sidecars import Node, get
 from tests.inprocess.world import COMPLETED, call, end
 
 
@@ -113,3 +113,54 @@ async def test_a_rerun_that_names_another_app_happens_there(nodes: tuple[Node, N
     assert (await ml.outcome(answer.new_instance_id)).output.value == "7"
     assert [request.input.value for request in worker.requests] == ["1", "7"]
     assert await orders.call("GetInstance", pb.GetInstanceRequest(instance_id=answer.new_instance_id)) == b""
+
+
+@pytest.mark.parametrize("app", ["orders", "ml", "n@where"])
+async def test_a_result_has_the_execution_id_of_its_call_whoever_made_it(nodes: tuple[Node, Node], app: str) -> None:
+    """E.13: of an activity here or in another app, and of a call that the sidecar lets fail."""
+    orders = nodes[0]
+
+    def flow(events: list[pb.HistoryEvent]) -> list[pb.Action]:
+        if any(event.HasField("task_scheduled") for event in events):
+            return [end()]
+        action = call(1, app=app)
+        action.schedule_task.slot_5 = b"the key of this call"
+        return [action]
+
+    for node in nodes:
+        node.worker(flow, {"work": lambda request: "1"})
+    await orders.begin("w")
+    await orders.outcome("w")
+    ends = [event for event in await history(orders, "w") if event.HasField("task_completed")]
+    ends += [event for event in await history(orders, "w") if event.HasField("task_failed")]
+    keys = [event.task_completed.task_execution_id or event.task_failed.task_execution_id for event in ends]
+    assert keys == ["the key of this call"]
+
+
+async def test_children_may_be_nested_deeper_than_a_short_id_and_back_and_forth_between_apps(
+    nodes: tuple[Node, Node],
+) -> None:
+    """Each level without an ID of its own adds to the ID of its parent: here to more than a client may choose."""
+    deepest, top = 60, "x" * 240
+
+    def flow(events: list[pb.HistoryEvent]) -> list[pb.Action]:
+        level = int(events[1].execution_started.input.value)
+        done = [event.child_completed.result.value for event in events if event.HasField("child_completed")]
+        if done or level == deepest:
+            return [end(done[0] if done else f'"{level}"')]
+        if any(event.HasField("child_created") for event in events):
+            return []
+        action = pb.Action(id=1, create_child=pb.CreateChild(name="flow", input=StringValue(value=str(level + 1))))
+        action.router.target_app_id = ("ml", "orders")[level % 2]
+        return [action]
+
+    for node in nodes:
+        node.worker(flow)
+    await nodes[0].begin(top, data="0")
+    ended = await nodes[0].outcome(top, 30)
+    assert (ended.status, ended.output.value, ended.failure.error_message) == (COMPLETED, f'"{deepest}"', "")
+    lowest = f"{top}{':0001' * deepest}"
+    assert (await get(nodes[0], lowest)).state.parent_app_id.value == "ml"
+    purge = pb.PurgeInstancesRequest(instance_id=top, recursive=True)
+    answer = pb.PurgeInstancesResponse.FromString(await nodes[0].call("PurgeInstances", purge, 30))
+    assert answer.deleted_instance_count == deepest + 1

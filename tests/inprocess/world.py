@@ -208,7 +208,7 @@ class World:
         self.engine = Engine(ME, self.store, clock, ids)  # type: ignore[arg-type]
         self.outbox = Outbox()
         pool, trees = Pool(limits), Trees(self.engine)
-        self.reminders = Reminders(self.engine, trees, pool.knows_rewind)
+        self.reminders = Reminders(self.engine, trees)
         self.dispatch = Dispatch(
             self.engine,
             pool,

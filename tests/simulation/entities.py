@@ -15,6 +15,7 @@ from sidecar.core.model import CallId, Reminder
 from sidecar.core.work_items import EntityItem
 from sidecar.edge.dialects import older_entities
 from sidecar.schema import taskhub_pb2 as pb
+from tests import older_form
 
 Step = list[Any]
 KEYS = ("a", "b", "c")
@@ -73,7 +74,7 @@ def _id(key: str) -> str:
 def in_older_form(past: list[bytes], new: list[bytes]) -> tuple[list[bytes], list[bytes]]:
     """Return a history as a worker in .NET reads it that knows external events only, read back for the replay."""
     read = [pb.HistoryEvent.FromString(older_entities.event(event)) for event in (*past, *new)]
-    older_entities.to_neutral(read)
+    older_form.to_neutral(read)
     known = [events.encode(event) for event in read]
     return known[: len(past)], known[len(past) :]
 

@@ -6,13 +6,23 @@ from collections.abc import Iterable
 from sidecar.core import events
 from sidecar.core.entity import entity
 from sidecar.core.identity import AppIdentity
-from sidecar.core.model import CallId, CallKind, Changes, Instance, Kind, OpenCall, Rewind, Row, State, Status
+from sidecar.core.model import (
+    UNANSWERED,
+    CallId,
+    CallKind,
+    Changes,
+    Instance,
+    Kind,
+    OpenCall,
+    Row,
+    State,
+    Status,
+)
 from tests.simulation import entities
 from tests.simulation.faulty_store import Disk
 from tests.simulation.programs import Violation
 
 _OPENS = ("task_scheduled", "child_created", "timer_created", "entity_called", "entity_lock_requested")
-_UNANSWERED = (CallKind.EVENT, CallKind.HELD)
 _CLOSES = {
     "task_completed": "task_scheduled_id",
     "task_failed": "task_scheduled_id",
@@ -85,13 +95,10 @@ class Watch:
         self._check_prefix(instance, rows)
         still_open = _walk(instance, rows)
         found = self._disk.calls(instance.key)
-        if instance.rewind is Rewind.ASKED:
-            _require(not found, instance, "asks for a new history and has open calls")
-            return
         if instance.status.terminal:
             _require(not found, instance, "has ended and has open calls")
             return
-        calls = {call.call.task: call for call in found if call.kind not in _UNANSWERED}
+        calls = {call.call.task: call for call in found if call.kind not in UNANSWERED}
         _require(still_open == set(calls), instance, f"open by its log {still_open}, by its calls {set(calls)}")
         for call in calls.values():
             _require(self._cause(call), instance, f"nothing will ever answer {call}")

@@ -61,8 +61,7 @@ MUTANTS = (
         "results-not-deduplicated",
         "core",
         "core/delivery.py",
-        "    if call is None or call.call != reminder.call or call.kind in (CallKind.EVENT, CallKind.HELD):\n"
-        "        return None\n",
+        "    if call is None or call.call != reminder.call or call.kind in UNANSWERED:\n        return None\n",
         "    if call is None:\n        return OpenCall(reminder.call, CallKind.ACTIVITY, '', reminder.source, 0)\n",
     ),
     Mutant(
@@ -115,17 +114,17 @@ MUTANTS = (
         "    index = last + 1 if last < FIRST_ARRIVAL else -len(draft.confirmed)\n",
     ),
     Mutant(
-        "arrivals-join-the-question-for-a-new-history",
+        "rewind-keeps-the-failure",
         "core",
-        "core/workflow/turn.py",
-        "        rows = tuple(row for row in rows if row.turn == state.instance.last_completed_turn + 1)\n",
-        "        pass\n",
+        "core/workflow/cut.py",
+        "    at = _turn_of(log, _first_failure(log, failure))\n",
+        "    at = len(log)\n",
     ),
     Mutant(
         "rewind-leaves-calls-closed",
         "core",
         "core/workflow/rewind.py",
-        "            call_emission.send(again, event)\n",
+        "            call_emission.send(draft, event)\n",
         "            pass\n",
     ),
     Mutant(

@@ -37,8 +37,6 @@ RARE = {
     "a child is purged with its parent": r"purge \S+ has removed ([2-9]|\d\d)",
     "a child is paused with its parent": r"set PAUSE",
     "events are carried into a new execution": r"\+execution_started event_raised.*truncated",
-    "a worker writes the new history of a rewind": r"writes the new history",
-    "a worker answers a rewind without a new history": r"does not know how to rewind",
     "a child is rewound with its parent": r"set REWIND",
     "a workflow is rewound": r"rewind .*: DONE",
     "a workflow is started again": r"restart .*: DONE",

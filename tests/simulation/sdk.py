@@ -1,4 +1,4 @@
-"""An SDK small enough to read: it replays programs over their histories, and writes the new history of a rewind."""
+"""An SDK small enough to read: it replays programs over their histories."""
 
 import json
 from collections.abc import Generator
@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.core import events
-from sidecar.core.model import Status
 from sidecar.schema import taskhub_pb2 as pb
 from tests.simulation import entities
 from tests.simulation.programs import COMPLETED, FAILED, POISON, WEAK, Program, Step, Violation, said_by
@@ -330,39 +329,3 @@ class Replay:
         action.send_event.instance.instance_id = instance_id
         action.router.target_app_id = app
         self.actions[action.id] = action
-
-
-# ---------------------------------------------------------------- the rewind of the SDK
-
-
-def ended_again(instance_id: str) -> pb.OrchestratorResponse:
-    """Answer the question for a new history as an older version does, which takes it for a turn like others."""
-    complete = pb.Complete(status=Status.FAILED, failure=events.failure("Again", "the rewind was not understood"))
-    return pb.OrchestratorResponse(instance_id=instance_id, actions=[pb.Action(id=-1, complete=complete)])
-
-
-def rewritten(past: list[bytes], new: list[bytes], execution: str) -> pb.OrchestratorResponse:
-    """Answer the question for a new history: without the calls of activities that failed, and without failures."""
-    if [events.decode(event).WhichOneof("kind") for event in new] != ["orchestrator_started", "execution_rewound"]:
-        raise Violation("a question for a new history with other news")
-    if events.decode(past[-1]).WhichOneof("kind") != "execution_completed":
-        raise Violation("a question for a new history of what has not ended")
-    failed = set()
-    kept = []
-    for event in map(events.decode, reversed([*past, *new])):
-        kind = event.WhichOneof("kind")
-        if kind in ("task_failed", "child_failed"):
-            number = getattr(event, kind).task_scheduled_id
-            # Read from the end: an attempt that failed before one that did not is part of a success.
-            if not any(
-                one.task_completed.task_scheduled_id == number for one in kept if one.HasField("task_completed")
-            ):
-                failed.add(number)
-                continue
-        if kind == "execution_completed" or (kind == "task_scheduled" and event.event_id in failed):
-            continue
-        if kind == "execution_started":
-            event.execution_started.instance.execution_id.value = execution
-        kept.append(event)
-    action = pb.Action(id=-1, rewind=pb.Rewind(new_history=reversed(kept)))
-    return pb.OrchestratorResponse(actions=[action])

@@ -10,7 +10,7 @@ from sidecar.core.model import DEFAULT_HUB, Outcome
 from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem, fitting
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import UnavailableError
-from sidecar.work.workers import Filter, Rewinds, Worker
+from sidecar.work.workers import Filter, Worker
 from tests.simulation import entities, habits, programs, sdk
 from tests.simulation.deployment import Node
 from tests.simulation.habits import Habits
@@ -48,8 +48,6 @@ class SimWorker:
         self.dead = False  # it has left and answers nothing any more
         self.costs: list[str] = []  # the workers that poison has cost, shared with all of them
         self.detached: dict[str, tuple[str, Any]] = {}
-        self.may_rewind = False
-        self._known = False  # that it writes new histories shows in its first answer
         self.room = 0  # bytes of new events that it receives at once
         self.worker: Worker
 
@@ -69,18 +67,12 @@ class SimWorker:
             is_full=lambda: False,
             send=self._got,
             fits=self._fits,
-            rewinds=self._rewinds,
             keeps_history=self.habits.keeps,
             max_entities=size,
         )
         self.joined = True
         self.node.note(f"{self.worker.name} joins, with {' and '.join(self.habits.versions)}")
         self.node.middle.dispatch.add_worker(self.worker)
-
-    def _rewinds(self) -> Rewinds:
-        if not self.may_rewind:
-            return Rewinds.NO
-        return Rewinds.YES if self._known else Rewinds.PERHAPS
 
     def leave(self, *, farewell: bool = False) -> None:
         """Hang up, with or without a goodbye; what it has goes back, though it may still answer."""
@@ -156,9 +148,9 @@ class SimWorker:
         whole = past if past is not None else await self._fetch(item)
         if whole is None:
             return
-        taken = new if item.rewind else self.habits.some(new, self.rng)
+        taken = self.habits.some(new, self.rng)
         try:
-            response = self._respond(item, whole, taken)
+            response = self._replay(item.instance_id, whole, taken)
         except sdk.TrapError:
             self._die_of(item.token)
             return
@@ -166,7 +158,7 @@ class SimWorker:
             self.node.note(f"VIOLATION {item.instance_id}: {violation}")
             self.node.violations.append(violation)
             return
-        lacks = self.habits.lacks(whole) and not item.rewind
+        lacks = self.habits.lacks(whole)
         if len(taken) < len(new) and not lacks:
             response.num_events_processed.value = len(taken)
         answers = await self._behave()
@@ -177,7 +169,7 @@ class SimWorker:
         if self.rng.random() < self.manners.wrong:
             await self._answer_turn(item, response, f"t.{self.rng.getrandbits(64):016x}.default", None)
         self.habits.keep(item.instance_id, whole, response)
-        covered = whole if lacks or item.rewind else self.habits.covered(whole, taken)
+        covered = whole if lacks else self.habits.covered(whole, taken)
         for _ in range(answers):
             accepted = [
                 await self._answer_turn(item, part, item.token, covered)
@@ -204,19 +196,6 @@ class SimWorker:
             self.leave()
             return None
         return whole
-
-    def _respond(self, item: TurnItem, past: list[bytes], new: list[bytes]) -> pb.OrchestratorResponse:
-        if not item.rewind:
-            return self._replay(item.instance_id, past, new)
-        if not self.may_rewind:
-            raise Violation("a worker that knows nothing of rewind is asked for a new history")
-        if self.rng.random() < self.habits.forgets:
-            self.node.note(f"{self.worker.name} does not know how to rewind {item.instance_id}")
-            return sdk.ended_again(item.instance_id)
-        self.node.note(f"{self.worker.name} writes the new history of {item.instance_id}")
-        response = sdk.rewritten(past, new, self.node.clock.new_id())
-        response.instance_id = item.instance_id
-        return response
 
     def _replay(self, instance_id: str, past: list[bytes], new: list[bytes]) -> pb.OrchestratorResponse:
         if self.habits.lacks(past):
@@ -257,7 +236,6 @@ class SimWorker:
         if covered is None:
             raise Violation("a token that nobody gave was accepted")
         self._seen[self.node.name, item.instance_id, item.execution] = covered
-        self._known = True
         return True
 
     async def _batch(self, item: EntityItem) -> None:

@@ -68,7 +68,6 @@ class World:
         self.clients.pauses_reach = plan.cascade and plan.calm
         self.seen: Seen = {}
         self.detached: dict[str, tuple[str, Program]] = {}
-        self.rewinds = {app: self.rng.random() < 0.5 for app in plan.apps}  # whose workers write new histories
         self.manners = Manners()
         self.workers: dict[str, list[SimWorker]] = {app: [] for app in plan.apps}
         self.numbers = 0
@@ -130,7 +129,7 @@ class World:
         self.numbers += 1
         worker = SimWorker(node, self.numbers, self.manners, self.seen, full=full or self.plan.calm)
         worker.disarmed, worker.costs = self.clients.disarmed, self.costs
-        worker.mended, worker.detached, worker.may_rewind = self.clients.mended, self.detached, self.rewinds[node.name]
+        worker.mended, worker.detached = self.clients.mended, self.detached
         worker.join()
         self.workers[node.name].append(worker)
 

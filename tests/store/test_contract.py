@@ -102,7 +102,7 @@ async def test_an_instance_comes_back_as_it_was_written(store: Store) -> None:
         parent=Parent(ActorId("n", "app", "workflow", "", "p"), CallId("pe", 3, -1), "Parent"),
         detached=3,
         trace=b"\x00trace",
-        rewind=Rewind.ASKED,
+        rewind=Rewind.REPLAY,
         stall=b"",
         recorded=b"\x0a\xff",
     )
@@ -453,16 +453,6 @@ async def test_the_output_of_an_instance_that_runs_again_goes(store: Store) -> N
     assert (await store.payloads(1))[1] is None
     await done(store, step(replace(first, revision=2), reopened=True, output="two"))
     assert (await store.payloads(1))[1] == "two"
-
-
-async def test_an_arrival_behind_the_question_for_a_new_history_belongs_to_the_turn_after_it(store: Store) -> None:
-    await done(store, created(1))
-    rows = (Row(1, 1 << 40, b"end"), Row(2, 2, b"rewound"))
-    await done(store, step(instance(1), {"last_completed_turn": 1, "rewind": Rewind.ASKED}, append=rows))
-    state = await store.load("default", "a")
-    assert state is not None
-    assert (state.inbox, state.tail) == ([Row(2, 2, b"rewound")], Position(3, 2))
-    assert await store.events(1, EVERYTHING, 1) == [b"started", b"end"]
 
 
 # --- calls and children ----------------------------------------------------------------------------------------------
@@ -1037,8 +1027,8 @@ async def test_what_stands_between_two_turns_is_in_the_log_and_not_in_the_inbox(
 
 
 async def test_the_trace_of_an_execution_is_stored_with_it(store: Store) -> None:
-    row = instance(1, orchestration_trace=b"span")
+    row = instance(1, orchestration_trace=b"span", ended_by=7)
     assert await store.commit([Changes(key=1, instance=row)]) == [None]
     state = await store.load("default", "a")
     assert state is not None
-    assert state.instance.orchestration_trace == b"span"
+    assert (state.instance.orchestration_trace, state.instance.ended_by) == (b"span", 7)

@@ -214,7 +214,7 @@ class Author:
             reminders.append(reminder)
             entities = self.dice.choice([(), ("@c@1",), ("@c@1", "@c@2")]) if kind is CallKind.HELD else ()
             cause = 0 if kind is CallKind.EVENT else reminder.id
-            opened.append(OpenCall(call, kind, "Score", target, cause, entities))
+            opened.append(OpenCall(call, kind, "Score", target, cause, entities, self.dice.choice(["", "key"])))
             if kind is CallKind.CHILD:
                 children.append(Child(target, call))
         return tuple(opened), tuple(children), tuple(reminders)

@@ -32,7 +32,7 @@ from sidecar.core.model import (
     State,
     Status,
 )
-from sidecar.core.names import entity_id, entity_name, invalid_instance_id, invalid_name
+from sidecar.core.names import entity_id, entity_name, invalid_name, invalid_new_id
 from sidecar.core.workflow import creation
 from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
@@ -188,7 +188,7 @@ def _act(step: Step, action: pb.OperationAction) -> None:
         return
     request = action.start_workflow
     instance_id = request.instance_id or step.at.ids.new_id()
-    if invalid_name("workflow", request.name) is None and invalid_instance_id(instance_id) is None:
+    if invalid_name("workflow", request.name) is None and invalid_new_id(instance_id) is None:
         started = _start_of(request, instance_id, step.at.ids.new_id())
         step.send(Kind.DETACHED, me.workflow(hub, instance_id), events.execution_started(now, started, me.app))
 

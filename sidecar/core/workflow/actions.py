@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from sidecar.core import events
 from sidecar.core.errors import UnsupportedActionError
 from sidecar.core.model import ActorId, CallKind, Kind
-from sidecar.core.names import invalid_app_id, invalid_instance_id, invalid_name
+from sidecar.core.names import invalid_app_id, invalid_instance_id, invalid_name, invalid_new_id
 from sidecar.core.workflow import call_emission, calls, entity_calls
 from sidecar.core.workflow.calls import Draft
 from sidecar.schema import taskhub_pb2 as pb
@@ -69,7 +69,8 @@ def _make(
     draft.confirmed.append(events.encode(event))
     if wrong:
         details = events.failure(error, wrong, retriable=False)
-        calls.unreachable(draft, draft.call_id(event.event_id), kind, details)
+        execution = event.task_scheduled.task_execution_id
+        calls.unreachable(draft, draft.call_id(event.event_id), kind, details, execution)
     else:
         call_emission.send(draft, event)
 
@@ -98,14 +99,14 @@ def _create_child(draft: Draft, action: pb.Action) -> None:
     child_id = child.instance_id or f"{draft.state.instance.id}:{action.id & 0xFFFFFFFF:04x}"
     app = _app_of(draft, action, "workflow", child.name, child.tags)
     target, wrong = _target(draft, action, "workflow", child_id, app)
-    error = "InvalidAppId" if wrong else "InvalidInstanceId" if invalid_instance_id(child_id) else "InvalidName"
-    wrong = wrong or invalid_instance_id(child_id) or invalid_name("workflow", child.name)
+    error = "InvalidAppId" if wrong else "InvalidInstanceId" if invalid_new_id(child_id) else "InvalidName"
+    wrong = wrong or invalid_new_id(child_id) or invalid_name("workflow", child.name)
     event = events.confirmation(draft.now, action.id)
     event.child_created.CopyFrom(
         pb.ChildCreated(
             instance_id=child_id,
             name=child.name,
-            **events.given(child, "version", "input"),
+            **events.given(child, "version", "input", "retry_parent"),
             parent_trace_context=_trace(draft, child),
             tags=child.tags,
             history_propagation_scope=child.history_propagation_scope,
@@ -119,7 +120,7 @@ def _create_detached(draft: Draft, action: pb.Action) -> None:
     wanted = action.create_detached
     instance_id = wanted.instance_id or _unnamed(draft)
     target, wrong = _target(draft, action, "workflow", instance_id)
-    wrong = wrong or invalid_instance_id(instance_id) or invalid_name("workflow", wanted.name)
+    wrong = wrong or invalid_new_id(instance_id) or invalid_name("workflow", wanted.name)
     if wrong:
         raise UnsupportedActionError(wrong)
     event = events.confirmation(draft.now, action.id)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from sidecar.core import events
 from sidecar.core.model import ActorId, CallKind, Child, Kind
-from sidecar.core.workflow import entity_calls, propagated_history
+from sidecar.core.workflow import entity_calls, propagated_history, waits
 from sidecar.core.workflow.calls import Draft
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -38,16 +38,22 @@ def left_open(history: Iterable[pb.HistoryEvent]) -> list[pb.HistoryEvent]:
     """Return the events whose calls have no end in this history, in the order in which they were made."""
     found: dict[int, pb.HistoryEvent] = {}
     named: dict[str, int] = {}
+    waiting = waits.Waits()
     for event in history:
         kind, task = event.WhichOneof("kind") or "", ended_task(event)
-        if kind in _NAMED_ENDS:
+        met = waiting.follow(event)
+        if met is not None:
+            task = met
+        elif kind in _NAMED_ENDS:
             task = named.pop(getattr(getattr(event, kind), _NAMED_ENDS[kind]), None)
         if task is not None:
             found.pop(task, None)
         elif kind in SENDERS:
             found.pop(event.event_id, None)
             found[event.event_id] = event
-        if kind in _NAMED:
+        if kind == "timer_created":
+            waiting.add(waits.Wait(event.event_id, waits.awaited(event.timer_created)))
+        elif kind in _NAMED:
             named[getattr(getattr(event, kind), _NAMED[kind])] = event.event_id
     return list(found.values())
 
@@ -84,7 +90,8 @@ def _task(draft: Draft, event: pb.HistoryEvent) -> None:
     reminder = draft.remind(
         Kind.ACTIVITY, actor, payload, call=call, name=task.name, kept_until_result=not draft.me.owns(actor)
     )
-    draft.open(call, CallKind.ACTIVITY, task.name, actor, reminder.id)
+    execution = task.task_execution_id
+    draft.open(call, CallKind.ACTIVITY, task.name, actor, reminder.id, task_execution=execution)
 
 
 def _child(draft: Draft, event: pb.HistoryEvent) -> None:
@@ -126,12 +133,17 @@ def _as_parent(draft: Draft, task: int) -> pb.ParentInstance:
 def _timer(draft: Draft, event: pb.HistoryEvent) -> None:
     timer, call = event.timer_created, draft.call_id(event.event_id)
     fire_at = timer.fire_at if timer.HasField("fire_at") else None
-    if draft.ending or (fire_at is not None and events.never(fire_at)):
+    awaited = waits.awaited(timer)
+    if fire_at is not None and events.never(fire_at):
+        if awaited:
+            draft.open(call, CallKind.WAIT, awaited, draft.actor, 0)
+        return
+    if draft.ending:
         return
     due = draft.now if fire_at is None else max(0, events.micros(fire_at))
-    payload = events.timer_fired(fire_at, event.event_id, draft.now)
+    payload = events.timer_fired(fire_at, event.event_id, draft.now, awaited)
     reminder = draft.remind(Kind.TIMER, draft.actor, payload, call=call, due=due)
-    draft.open(call, CallKind.TIMER, "", draft.actor, reminder.id)
+    draft.open(call, CallKind.TIMER, awaited, draft.actor, reminder.id)
 
 
 def _sent(draft: Draft, event: pb.HistoryEvent) -> None:

@@ -103,10 +103,19 @@ class Draft:
         self.reminders.append(reminder)
         return reminder
 
-    def open(self, call: CallId, kind: CallKind, name: str, target: ActorId, reminder: int, *entities: str) -> None:
+    def open(
+        self,
+        call: CallId,
+        kind: CallKind,
+        name: str,
+        target: ActorId,
+        reminder: int,
+        *entities: str,
+        task_execution: str = "",
+    ) -> None:
         """Open a call: an answer to it is expected."""
         if not self.ending:
-            self.opened[call.task] = OpenCall(call, kind, name, target, reminder, entities)
+            self.opened[call.task] = OpenCall(call, kind, name, target, reminder, entities, task_execution)
 
 
 def end_all(draft: Draft, *, withdraw: bool) -> None:
@@ -196,10 +205,12 @@ def fail_at_parent(draft: Draft, kind: str, what: str) -> None:
         answer_parent(draft, failed_child(draft.now, parent.call.task, kind, message))
 
 
-def unreachable(draft: Draft, call: CallId, kind: CallKind, details: pb.FailureDetails) -> None:
+def unreachable(
+    draft: Draft, call: CallId, kind: CallKind, details: pb.FailureDetails, task_execution: str = ""
+) -> None:
     """Let a call fail in the next turn without having opened it."""
     build = events.child_failed if kind is CallKind.CHILD else events.task_failed
-    draft.arrivals.append(build(draft.now, call.task, details))
+    draft.arrivals.append(events.of_execution(build(draft.now, call.task, details), task_execution))
 
 
 def answer_of(reminder: Reminder, event: bytes, now: int) -> Reminder:

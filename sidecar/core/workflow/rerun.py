@@ -1,19 +1,20 @@
 """Rerun from an event: a new instance gets the history of another one up to this event, and goes on from there.
 
 Calls that the copied history leaves open are made again: activities, timers with the time they were set for, and
-children, which get new IDs. The instance that is copied does not change.
+children, which get new IDs. Its first turn comes with the first answer to one of them.
+The instance that is copied does not change.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events
 from sidecar.core.identity import Context
-from sidecar.core.model import DONE, Changes, Decision, Instance, Outcome, Reply, Rewind, Row, State
-from sidecar.core.names import invalid_instance_id
+from sidecar.core.model import DONE, Changes, Decision, Instance, Outcome, Reply, Rewind, Row, State, Status
+from sidecar.core.names import invalid_new_id
 from sidecar.core.workflow import call_emission, creation, stalls
 from sidecar.core.workflow.calls import Draft, Lineage
 from sidecar.core.workflow.creation import Identity
@@ -84,7 +85,7 @@ def _refuse_target(event: pb.HistoryEvent, request: RerunRequest, identity: Iden
     if kind != "child_created" and request.child_id is not None:
         text = f"cannot set new child workflow instance ID on {_TARGETS[kind]} event '{number}'"
         return Reply(Outcome.INVALID, text)
-    wrong = invalid_instance_id(_child_id(event, request, identity)) if kind == "child_created" else None
+    wrong = invalid_new_id(_child_id(event, request, identity)) if kind == "child_created" else None
     return None if wrong is None else Reply(Outcome.INVALID, wrong)
 
 
@@ -131,12 +132,15 @@ def _made(at: Context, identity: Identity, history: list[pb.HistoryEvent]) -> Ch
     times = [events.micros(event.timestamp) for event in history if event.HasField("orchestrator_started")]
     instance = creation.fresh(started, identity, at.now, at.ids.key())
     recorded = stalls.of_history(history)
-    instance = replace(
-        instance, last_completed_turn=_TURN, workflow_time=max(times), rewind=Rewind.REPLAY, recorded=recorded
-    )
+    fields: dict[str, Any] = {"last_completed_turn": _TURN, "workflow_time": max(times), "recorded": recorded}
+    instance = replace(instance, status=Status.RUNNING, started_at=at.now, ready=False, **fields)
     draft = Draft(at, State(instance), _TURN, lineage=Lineage(list(map(events.encode, history))))
     for event in call_emission.left_open(history):
         call_emission.send(draft, event)
+    if (
+        not draft.reminders
+    ):  # nothing will come by itself: a replay makes what the copied turn has made behind the event
+        instance = replace(instance, rewind=Rewind.REPLAY, ready=True)
     return Changes(
         key=instance.key,
         instance=instance,

@@ -1,11 +1,11 @@
-"""Rewind: an instance that has failed goes back to before its failures and runs again, with its children.
+"""Rewind: an instance that has failed goes back to before the failure that ended it and runs again, with its children.
 
-The new history leaves the failures out. The call of an activity that failed is left out too, so that a replay makes
-it again; the call of a child that failed stays, and the child is rewound. A worker that can do so writes the new
-history; if none can, or one that was asked answers without, it is written here by the same rules. Either way it
-replaces the old history in one commit, under a new execution ID, and the calls that it leaves open are opened again.
+The log is cut there (`cut.py`): what is left replays, whatever the workflow did about the failure. The activity that
+failed is made again, a child that failed is rewound, and results that had come meanwhile are kept. The new log
+replaces the old one in one commit, under a new execution ID, and the calls that it leaves open are opened again.
 
-Failures that the workflow had caught are left out too, as these workers do: what it did afterwards may not replay then.
+Some SDKs can be asked to write the new history. They leave out every failure and keep what the workflow did
+about it, such as the timers between attempts, which does not replay; so no worker is asked.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,6 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events
 from sidecar.core.attempts import NONE
-from sidecar.core.errors import OvertakenError
 from sidecar.core.identity import Context
 from sidecar.core.model import (
     DONE,
@@ -35,15 +34,12 @@ from sidecar.core.model import (
     Row,
     State,
     Status,
-    Turn,
 )
-from sidecar.core.workflow import call_emission, calls, stalls
+from sidecar.core.workflow import call_emission, calls, cut, stalls
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.calls import Draft, Lineage
 from sidecar.schema import taskhub_pb2 as pb
 
-_LAST_INDEX = 1 << 40  # of the end of an execution, behind all events of its last turn
-_FAILURES = ("task_failed", "child_failed")
 MISSING = Reply(Outcome.MISSING, "no such instance exists")
 MOVED = Reply(Outcome.UNAVAILABLE, "the instance has gone on while its log was read")
 
@@ -51,12 +47,12 @@ MOVED = Reply(Outcome.UNAVAILABLE, "the instance has gone on while its log was r
 class Record(NamedTuple):
     """What was read of an instance beside its state, valid until `last_completed_turn` or `execution` change.
 
-    `log` None: it was not read, because a worker will write the new history. `children` includes those that ended.
+    `log` is empty if nobody asked for it. `children` includes those that ended.
     """
 
     last_completed_turn: int
     execution: str
-    log: list[bytes] | None = None
+    log: Sequence[bytes] = ()
     children: tuple[Child, ...] = ()
     output: str | None = None
     lineage: bytes = b""
@@ -116,128 +112,60 @@ def as_creation(at: Context, order: Reminder) -> Reminder:
     return replace(order, kind=Kind.CREATE, payload=payload)
 
 
-# ---------------------------------------------------------------- the two ways to a new history
+# ---------------------------------------------------------------- what is kept of the old history
 
 
 def _begin(draft: Draft, rewound: pb.ExecutionRewound, record: Record) -> Changes:
+    """Replace the log up to this turn, open the calls that the new log leaves open, and let a worker replay it."""
+    instance = draft.state.instance
+    turn, time = instance.last_completed_turn + 1, max(draft.now, instance.workflow_time)
+    failure = None if instance.failure is None else pb.FailureDetails.FromString(instance.failure)
+    waiting = [events.decode(row.event) for row in draft.state.inbox if row.turn >= turn]
+    kept = cut.before_failure([events.decode(event) for event in record.log], waiting, failure)
     event = pb.HistoryEvent(event_id=-1, timestamp=events.timestamp(draft.now), execution_rewound=rewound)
-    if record.log is None:
-        return _ask(draft, events.encode(event))
-    time = max(draft.now, draft.state.instance.workflow_time)
-    started = events.decode(events.orchestrator_started(time))
-    log = [*map(events.decode, record.log), started, event]
-    history = without_failures(log, draft.at.ids.new_id(), rewound.parent_execution_id.value)
-    return _replaced(draft, draft.state.instance.last_completed_turn + 1, time, history, record)
-
-
-def _ask(draft: Draft, rewound: bytes) -> Changes:
-    """Make the next turn the one that asks a worker for the new history: the log with its end, and this event alone."""
-    instance, now = draft.state.instance, draft.now
-    end = events.execution_completed(instance.completed_at or now, instance.status, None, instance.failure)
-    first = instance.last_completed_turn + 1
-    waiting = [Row(first + 1, FIRST_ARRIVAL + at, event) for at, event in enumerate(_waiting(draft.state, first))]
-    rows = (Row(instance.last_completed_turn, _LAST_INDEX, end), Row(first, FIRST_ARRIVAL, rewound), *waiting)
+    history = [*kept.history, events.decode(events.orchestrator_started(time)), event]
+    execution = draft.at.ids.new_id()  # call IDs have it in them: it must be a new one
+    history[1] = _of_execution(history[1], execution, rewound.parent_execution_id.value)
+    again = Draft(draft.at, State(replace(instance, execution=execution), {}, draft.state.children), turn)
+    again.lineage = Lineage(list(map(events.encode, history)), record.lineage)
+    _call_again(again, [*history, *kept.arrivals], record.children)
+    fields: dict[str, Any] = {
+        "status": Status.RUNNING,
+        "stall": None,
+        "crashes": NONE,
+        "completed_at": None,
+        "failure": None,
+        "ended_by": -1,
+        "rewind": Rewind.REPLAY,
+        "last_completed_turn": turn,
+        "workflow_time": time,
+        "recorded": stalls.of_history(history),
+        "orchestration_trace": b"",  # the span of the execution before has ended
+    }
+    rows = [Row(turn, index, events.encode(event)) for index, event in enumerate(history)]
+    rows += [Row(turn + 1, FIRST_ARRIVAL + at, events.encode(event)) for at, event in enumerate(kept.arrivals)]
     return Changes(
         key=instance.key,
         expected=instance.revision,
-        instance=states.touched(draft.state, now, len(rows), **_running(Rewind.ASKED)),
+        instance=states.touched(again.state, draft.now, len(kept.arrivals), **fields),
         reopened=True,
-        truncate=Position(first, 0),
-        append=rows,
+        truncate=Position(0, 0),
+        append=tuple(rows),
+        opened=tuple(again.opened.values()),
+        close_all=True,
+        children=tuple(again.children),
+        set=tuple(again.reminders),
     )
 
 
-def _running(rewind: Rewind, **fields: Any) -> dict[str, Any]:
-    began = {"status": Status.RUNNING, "stall": None, "crashes": NONE, "completed_at": None, "failure": None}
-    return fields | began | {"rewind": rewind}
-
-
-def _waiting(state: State, behind: int) -> list[bytes]:
-    """Return what has arrived and no worker has seen, without failures: their calls are made again."""
-    rows = [row.event for row in state.inbox if row.turn >= behind]
-    kinds = [events.decode(event).WhichOneof("kind") for event in rows]
-    return [event for event, kind in zip(rows, kinds, strict=True) if kind not in _FAILURES]
-
-
-def answered(draft: Draft, turn: Turn, response: pb.OrchestratorResponse, record: Record | None) -> Changes:
-    """Return what the answer of a worker that was asked for a new history changes.
-
-    An answer without one, or with one that no execution can have, says only that the worker cannot write it: versions
-    of SDKs that do not know the question replay what has failed, and end it once more.
-
-    Raises:
-        OvertakenError: what was stored of the instance was not read.
-    """
-    if record is None or record.log is None:
-        raise OvertakenError("the rewind is to be asked for again: the log was not read")
-    stored = list(map(events.decode, [*record.log, *turn.events]))
-    action = next((action for action in response.actions if action.WhichOneof("kind") == "rewind"), None)
-    history = [] if action is None else _as_stored(stored, action.rewind.new_history)
-    if not _can_begin(history):
-        parents = [event.execution_rewound.parent_execution_id.value for event in stored]
-        history = without_failures(stored, draft.at.ids.new_id(), parents[-1])
-    return _replaced(draft, turn.number, turn.time, history, record)
-
-
-def _can_begin(history: Sequence[pb.HistoryEvent]) -> bool:
-    """Whether a history begins with the start of a turn and that of the execution."""
-    return [event.WhichOneof("kind") for event in history[:2]] == ["orchestrator_started", "execution_started"]
-
-
-def _as_stored(known: Sequence[pb.HistoryEvent], history: Iterable[pb.HistoryEvent]) -> list[pb.HistoryEvent]:
-    """Restore the fields of events that SDKs do not know and have left out of the new history."""
-    found: list[pb.HistoryEvent] = []
-    at = 0
-    for event in history:
-        index = next((index for index in range(at, len(known)) if _same(known[index], event)), None)
-        if index is None:
-            found.append(event)
-            continue
-        at = index + 1
-        own = pb.HistoryEvent()
-        own.CopyFrom(known[index])
-        if event.WhichOneof("kind") in ("execution_started", "child_created"):  # SDKs change IDs and traces in them
-            own.MergeFrom(event)
-        found.append(own)
-    return found
-
-
-def _same(one: pb.HistoryEvent, other: pb.HistoryEvent) -> bool:
-    return (one.WhichOneof("kind"), one.event_id, one.timestamp, call_emission.ended_task(one)) == (
-        other.WhichOneof("kind"),
-        other.event_id,
-        other.timestamp,
-        call_emission.ended_task(other),
-    )
-
-
-def without_failures(log: Sequence[pb.HistoryEvent], execution: str, parent_execution: str) -> list[pb.HistoryEvent]:
-    """Return the history that a worker would write: without the failures of calls that did not succeed in the end.
-
-    The calls of such activities are left out too. The call of a child stays, since the child is rewound.
-    """
-    failed: dict[int, bool] = {}
-    made: dict[int, int] = {}
-    for index, event in enumerate(log):
-        kind, task = event.WhichOneof("kind"), call_emission.ended_task(event)
-        if task is not None:
-            failed[task] = kind in _FAILURES
-        if kind == "child_created":
-            made[event.event_id] = index
-    kept: list[pb.HistoryEvent] = []
-    for index, event in enumerate(log):
-        kind = event.WhichOneof("kind")
-        if kind in _FAILURES and failed[call_emission.ended_task(event) or 0]:
-            continue
-        if kind == "task_scheduled" and failed.get(event.event_id):
-            continue
-        if kind == "child_created" and failed.get(event.event_id) and made[event.event_id] != index:
-            continue
-        if kind == "execution_started":
-            event = _of_execution(event, execution, parent_execution)  # noqa: PLW2901 (the event as it is kept)
-        if kind != "execution_completed":
-            kept.append(event)
-    return kept
+def _call_again(draft: Draft, history: Sequence[pb.HistoryEvent], children: Iterable[Child]) -> None:
+    """Make the calls again that a history leaves open; children that are known are rewound."""
+    for event in call_emission.left_open(history):
+        child = _child_of(event, children)
+        if child is None:
+            call_emission.send(draft, event)
+        else:
+            _rewind_child(draft, event, child, history)
 
 
 def _of_execution(started: pb.HistoryEvent, execution: str, parent_execution: str) -> pb.HistoryEvent:
@@ -247,50 +175,6 @@ def _of_execution(started: pb.HistoryEvent, execution: str, parent_execution: st
     if parent_execution and event.execution_started.HasField("parent"):
         event.execution_started.parent.instance.execution_id.value = parent_execution
     return event
-
-
-# ---------------------------------------------------------------- the new history
-
-
-def _replaced(draft: Draft, turn: int, time: int, history: list[pb.HistoryEvent], record: Record) -> Changes:
-    """Replace the log up to this turn, open the calls that the new log leaves open, and let a worker replay it."""
-    execution = history[1].execution_started.instance.execution_id.value
-    if execution in ("", draft.state.instance.execution):  # call IDs have it in them: it must be a new one
-        execution = draft.at.ids.new_id()
-        history = [history[0], _of_execution(history[1], execution, ""), *history[2:]]
-    instance = replace(draft.state.instance, execution=execution)
-    waiting = _waiting(draft.state, turn + 1 if draft.state.instance.rewind else turn)
-    again = Draft(draft.at, State(instance, {}, draft.state.children, draft.state.inbox), turn)
-    again.lineage = Lineage(list(map(events.encode, history)), record.lineage)
-    for event in call_emission.left_open([*history, *map(events.decode, waiting)]):
-        child = _child_of(event, record.children)
-        if child is None:
-            call_emission.send(again, event)
-        else:
-            _rewind_child(again, event, child, history)
-    rows = [Row(turn, index, events.encode(event)) for index, event in enumerate(history)]
-    rows += [Row(turn + 1, FIRST_ARRIVAL + at, event) for at, event in enumerate(waiting)]
-    recorded = stalls.of_history(history)
-    fields = _running(
-        Rewind.REPLAY,
-        last_completed_turn=turn,
-        workflow_time=time,
-        execution=execution,
-        recorded=recorded,
-        orchestration_trace=b"",  # the span of the execution before has ended
-    )
-    return Changes(
-        key=instance.key,
-        expected=instance.revision,
-        instance=states.touched(again.state, draft.now, len(waiting), **fields),
-        reopened=True,
-        truncate=Position(0, 0),
-        append=tuple(rows),
-        opened=tuple(again.opened.values()),
-        close_all=True,
-        children=tuple(again.children),
-        set=tuple(again.reminders),
-    )
 
 
 def _child_of(event: pb.HistoryEvent, children: Iterable[Child]) -> Child | None:

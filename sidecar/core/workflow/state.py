@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from sidecar.core.model import FIRST_ARRIVAL, Changes, Instance, Position, Rewind, Row, State, Status
+from sidecar.core.model import FIRST_ARRIVAL, Changes, Instance, Position, Row, State, Status
 
 
 def new(instance: Instance) -> State:
@@ -23,8 +23,8 @@ def load(instance: Instance, state: State, rows: list[Row]) -> State:
 
 
 def _floor(instance: Instance) -> Position:
-    """Return the first position for arrivals. The turn that asks for a new history takes none."""
-    return Position(instance.last_completed_turn + (2 if instance.rewind is Rewind.ASKED else 1), FIRST_ARRIVAL)
+    """Return the first position for arrivals."""
+    return Position(instance.last_completed_turn + 1, FIRST_ARRIVAL)
 
 
 def apply(state: State | None, changes: Changes) -> State | None:

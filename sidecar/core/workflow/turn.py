@@ -4,14 +4,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from google.protobuf.wrappers_pb2 import StringValue
-
 from sidecar.core import events
 from sidecar.core.attempts import NONE
 from sidecar.core.errors import OvertakenError, UnsupportedActionError
-from sidecar.core.identity import AppIdentity, Context
+from sidecar.core.identity import Context
 from sidecar.core.model import FIRST_ARRIVAL, Changes, Instance, Position, Rewind, Row, State, Status, Turn
-from sidecar.core.workflow import calls, propagated_history, rewind, stalls
+from sidecar.core.workflow import calls, next_execution, propagated_history, stalls, waits
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.actions import carry_out
 from sidecar.core.workflow.calls import Draft, Lineage
@@ -30,8 +28,6 @@ def begin(state: State, now: int, token: str, most: int | None = None) -> Turn:
     The caller sets `state.tail` to `after`, so that later arrivals are not part of it.
     """
     rows = tuple(state.inbox)
-    if state.instance.rewind is Rewind.ASKED:
-        rows = tuple(row for row in rows if row.turn == state.instance.last_completed_turn + 1)
     if most is not None:
         rows = rows[: _end_within(rows, most)]
     time = events.clock_after(rows, max(now, state.instance.workflow_time))
@@ -82,28 +78,25 @@ def complete(
     """Return what a worker's answer to a turn changes.
 
     `response` is in neutral form. An answer that cannot be carried out fails the instance, with the reason.
-    `record` is what was read of the instance: the answer to a rewind needs it, and history that is passed on.
+    `record` is what was read of the instance, for history that is passed on.
 
     Raises:
         OvertakenError: the instance was terminated, suspended, replaced or continued meanwhile.
         StalledError: the worker lacks the version or the patches that the instance needs.
     """
     _check_current(state.instance, turn)
-    if state.instance.rewind is not Rewind.ASKED:
-        stalls.check(state.instance, response)
+    stalls.check(state.instance, response)
     turn = _processed(turn, response)
     draft = Draft(at, state, turn.number)
-    if record is not None and record.log is not None:
+    if record is not None:
         draft.lineage = Lineage([*record.log, *turn.events], record.lineage)
     ending = next((action for action in response.actions if action.WhichOneof("kind") == "complete"), None)
     try:
-        if state.instance.rewind is Rewind.ASKED:
-            return rewind.answered(draft, turn, response, record)
         if ending is not None and ending.complete.status not in _ENDS:
             raise UnsupportedActionError(f"an execution cannot end with status {ending.complete.status}")
         draft.ending = ending is not None
         for action in response.actions:
-            if action is not ending:
+            if action.WhichOneof("kind") != "complete":  # of several the first one counts
                 carry_out(draft, action)
     except UnsupportedActionError as error:
         draft = Draft(at, state, turn.number, ending=True)
@@ -113,7 +106,7 @@ def complete(
         return _go_on(draft, turn, response)
     if ending.complete.status == Status.CONTINUED_AS_NEW:
         return _continue_as_new(draft, turn, ending.complete, response)
-    return _end(draft, turn, ending.complete, response)
+    return _end(draft, turn, ending, response)
 
 
 def processes_nothing(response: pb.OrchestratorResponse) -> bool:
@@ -182,6 +175,9 @@ def _base(draft: Draft, response: pb.OrchestratorResponse, turn: Turn) -> dict[s
 
 
 def _go_on(draft: Draft, turn: Turn, response: pb.OrchestratorResponse) -> Changes:
+    for task in waits.met(draft.state.open, turn.rows, draft.waiting):
+        draft.closed.append(task)
+        draft.dropped.extend([draft.state.open[task].reminder] if draft.state.open[task].reminder else [])
     cut, moved = _moved(draft, turn)
     if cut is None:
         moved = states.arrive(draft.state, draft.arrivals)
@@ -230,7 +226,8 @@ def _changes(draft: Draft, instance: Instance, **fields: Any) -> Changes:
     )
 
 
-def _end(draft: Draft, turn: Turn, complete_: pb.Complete, response: pb.OrchestratorResponse) -> Changes:
+def _end(draft: Draft, turn: Turn, ending: pb.Action, response: pb.OrchestratorResponse) -> Changes:
+    complete_ = ending.complete
     calls.end_all(draft, withdraw=complete_.status == Status.TERMINATED)
     result = complete_.result if complete_.HasField("result") else None
     calls.answer_parent(draft, _answer(draft, complete_))
@@ -239,6 +236,7 @@ def _end(draft: Draft, turn: Turn, complete_: pb.Complete, response: pb.Orchestr
         "status": Status(complete_.status),
         "completed_at": draft.now,
         "failure": details,
+        "ended_by": ending.id,
     }
     cut, moved = _moved(draft, turn)
     return _changes(
@@ -270,7 +268,9 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         instance = replace(instance, version=complete_.new_version.value)
     carried = [events.stamped(events.encode(event), draft.now) for event in complete_.carryover_events]
     carried += [row.event for row in draft.waiting if events.belongs_to_no_call(row.event)]
-    begun = restart_event(draft.me, instance, complete_.result if complete_.HasField("result") else None, draft.now)
+    trace = next_execution.new_root(instance.trace, draft.at.ids)
+    new_input = complete_.result if complete_.HasField("result") else None
+    begun = next_execution.start_event(draft.me, instance, new_input, draft.now, trace)
     rows = [Row(turn.number + 1, 1, begun)]
     rows += [Row(turn.number + 1, FIRST_ARRIVAL + offset, event) for offset, event in enumerate(carried)]
     fields = _base(draft, response, turn) | {
@@ -279,7 +279,7 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         "recorded": b"",
         "custom_status": None,
         "status": Status.RUNNING,
-        "trace": b"",  # an eternal workflow would make a trace without end
+        "trace": trace,
         "orchestration_trace": b"",
     }
     return _changes(
@@ -290,32 +290,3 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         close_all=True,
         lineage=propagated_history.of_next(draft),
     )
-
-
-def restart_event(me: AppIdentity, instance: Instance, new_input: StringValue | None, now: int) -> bytes:
-    """Return the start of an instance's next execution: same name, tags and parent, no trace parent."""
-    started = pb.ExecutionStarted(
-        name=instance.name,
-        version=events.text(instance.version),
-        input=new_input,
-        instance=pb.WorkflowInstance(
-            instance_id=instance.id, execution_id=events.text(instance.execution), app_id=me.app
-        ),
-    )
-    started.MergeFromString(instance.tags)
-    if instance.parent is not None:
-        actor, call, name = instance.parent
-        started.parent.CopyFrom(
-            pb.ParentInstance(
-                task_scheduled_id=call.task,
-                app_id=actor.app,
-                app_namespace=actor.namespace,
-                turn=call.turn,
-                hub=actor.hub,
-                name=events.text(name or None),
-                instance=pb.WorkflowInstance(
-                    instance_id=actor.id, execution_id=events.text(call.execution), app_id=actor.app
-                ),
-            )
-        )
-    return events.execution_started(now, started, me.app)

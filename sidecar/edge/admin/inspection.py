@@ -12,6 +12,7 @@ from sidecar.core import events
 from sidecar.core.errors import DeniedError
 from sidecar.core.ids import LARGEST_NUMBER
 from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome
+from sidecar.edge.left_out import as_many_as_fit, fitted
 from sidecar.edge.peer.forward import Forwarder
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, guarded, parsed
 from sidecar.edge.transport.ports import Call, Handlers, Refused, StatusCode
@@ -26,6 +27,7 @@ _PAGE, _LARGEST_PAGE = 100, 1_000
 _DEPTH, _DEEPEST = 16, 64
 _PEER_SECONDS = 3.0
 _MOST_CHILDREN = 1_000  # of one instance
+_MOST_BYTES = 3 * 1024 * 1024  # of an answer: its caller receives 4 MiB
 _MOST_QUESTIONS = 1_000  # to other apps, for one tree: what they answer leads to more
 
 
@@ -65,7 +67,9 @@ class Admin:
         limit = min(request.limit or _PAGE, _LARGEST_PAGE)
         after = min(request.after, LARGEST_NUMBER)
         found = await self._inspection.waiting(request.app_id, after, limit)
-        return pb.ListWaitingResponse(calls=[_waiting(*one) for one in found]).SerializeToString()
+        calls = [fitted(_waiting(*one), _MOST_BYTES) for one in found]
+        calls = calls[: as_many_as_fit([one.ByteSize() for one in calls], _MOST_BYTES)]
+        return pb.ListWaitingResponse(calls=calls).SerializeToString()
 
     async def _retry(self, call: Call, request: pb.RetryRequest) -> bytes:
         return pb.RetryResponse(app_ids=self._inspection.retry(request.app_id)).SerializeToString()
@@ -97,7 +101,9 @@ class Admin:
         if branch is None:
             raise Refused(StatusCode.NOT_FOUND, "no such instance exists")
         depth = min(request.depth or _DEPTH, _DEEPEST)
-        return (await self._node(branch, depth, looks)).SerializeToString()
+        tree = await self._node(branch, depth, looks)
+        _prune(tree, _MOST_BYTES)
+        return tree.SerializeToString()
 
     async def _node(self, branch: TreeNode, depth: int, looks: _Looks) -> pb.TreeNode:
         instance = branch.view.instance
@@ -160,6 +166,25 @@ class Admin:
         return await self._child(
             ActorId(node.namespace, node.app_id, "workflow", "", node.instance_id), None, depth, looks
         )
+
+
+def _prune(node: pb.TreeNode, room: int) -> int:
+    """Leave out what of a tree is beyond so many bytes, and say so where it was; return how many are left."""
+    waits, children = list(node.waits), list(node.children)
+    del node.waits[:], node.children[:]
+    room -= node.ByteSize()
+    shown = as_many_as_fit([wait.ByteSize() for wait in waits], room) if waits else 0
+    node.waits.extend(waits[:shown])
+    room -= sum(wait.ByteSize() for wait in node.waits)
+    for child in children:
+        if room < 0:
+            break
+        room = _prune(child, room)
+        node.children.append(child)
+    left_out = len(waits) - shown + len(children) - len(node.children)
+    if left_out:
+        node.error = f"{left_out} entries of this part are left out: the caller cannot receive more"
+    return room
 
 
 def _waiting(call: Waiting, attempts: int, error: str) -> pb.WaitingCall:

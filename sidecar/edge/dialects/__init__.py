@@ -193,6 +193,17 @@ def client_family(metadata: Mapping[str, str | bytes]) -> Family | None:
     return DAPR if "dapr-api-token" in metadata and "grpc-python" in agent else None
 
 
+def most_received(metadata: Mapping[str, str | bytes], limit: int) -> int:
+    """Return the largest answer that a client receives; `limit` is this sidecar's own limit for messages (D.2).
+
+    Raises:
+        MalformedError: it says of itself what cannot be.
+    """
+    agent = str(metadata.get("user-agent", ""))
+    small, large = Limits(limit).of(metadata)
+    return large if any(name in agent for name in ("durabletask-js", "dapr-js-sdk/workflow")) else small
+
+
 def is_microsoft_dotnet(metadata: Mapping[str, str | bytes]) -> bool:
     """Whether a call is one of Microsoft's .NET SDK.
 
@@ -218,17 +229,6 @@ def entities_at_once(metadata: Mapping[str, str | bytes], request: pb.GetWorkIte
     if "durabletask-js" in agent or ("grpc-python" in agent and (profile.family is MICROSOFT or sized)):
         return profile.in_flight
     return 0
-
-
-def may_rewind(metadata: Mapping[str, str | bytes], request: pb.GetWorkItemsRequest) -> bool:
-    """Whether a worker speaks like an SDK that can write the new history of a rewind: Python, .NET, JavaScript."""
-    agent = " ".join(str(metadata.get(name, "")) for name in ("user-agent", "x-user-agent"))
-    if "dapr-" in agent or request.dapr_capabilities:
-        return False
-    if any(name in agent for name in ("durabletask-js", "durabletask-python", "durabletask-dotnet")):
-        return True
-    sized = request.max_orchestrations or request.max_activities
-    return bool(sized) and any(name in agent for name in ("grpc-python", "grpc-dotnet"))
 
 
 def encode_turn(family: Family, item: TurnItem, *, streamed: bool = False) -> bytes:

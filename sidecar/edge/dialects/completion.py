@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from sidecar.core.errors import MalformedError
 from sidecar.core.model import Status
-from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, Family, microsoft, older_entities, wire
+from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, Family, older_entities, wire
 from sidecar.edge.dialects.inputs import InputForm
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -77,7 +77,8 @@ def _read_action(action: pb.Action) -> Family | None:
         return MICROSOFT
     if action.HasField("slot_9"):
         if kind is None:
-            _read_rewind(action)
+            action.rewind.SetInParent()  # nobody was asked for a new history: it cannot be carried out
+            action.ClearField("slot_9")
             return MICROSOFT
         action.router.MergeFromString(action.slot_9)
         action.ClearField("slot_9")
@@ -94,14 +95,6 @@ def _read_action(action: pb.Action) -> Family | None:
     elif kind == "create_timer":
         family = DAPR if len(action.create_timer.ListFields()) > 1 else family
     return family
-
-
-def _read_rewind(action: pb.Action) -> None:
-    action.rewind.MergeFromString(action.slot_9)
-    action.ClearField("slot_9")
-    for event in action.rewind.new_history:
-        microsoft.to_neutral(event)
-    older_entities.to_neutral(action.rewind.new_history)
 
 
 def _read_task(task: pb.ScheduleTask, family: Family | None) -> Family | None:

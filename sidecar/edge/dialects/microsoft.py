@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Mapping
 
 from sidecar.core import events
 from sidecar.core.work_items import EntityItem
@@ -43,25 +43,6 @@ def event(neutral: bytes) -> bytes:
 
 def _entries(tags: Mapping[str, str]) -> list[bytes]:
     return [pb.Tag(key=key, value=tags[key]).SerializeToString() for key in sorted(tags)]
-
-
-def to_neutral(event_: pb.HistoryEvent) -> None:
-    """Move what is in this family's slots of a history event to where the neutral form has it."""
-    if event_.HasField("slot_30"):
-        event_.execution_rewound.MergeFromString(event_.slot_30)
-        event_.ClearField("slot_30")
-    if event_.HasField("task_scheduled"):
-        _tags(event_.task_scheduled.tags, event_.task_scheduled.slot_5)
-        event_.task_scheduled.ClearField("slot_5")
-    if event_.HasField("child_created"):
-        _tags(event_.child_created.tags, event_.child_created.slot_6)
-        event_.child_created.ClearField("slot_6")
-
-
-def _tags(tags: MutableMapping[str, str], entries: Iterable[bytes]) -> None:
-    for entry in entries:
-        tag = pb.Tag.FromString(entry)
-        tags[tag.key] = tag.value
 
 
 def activity(neutral: bytes) -> bytes:

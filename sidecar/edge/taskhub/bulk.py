@@ -16,7 +16,8 @@ from sidecar.config.settings import Settings
 from sidecar.core import events
 from sidecar.core.model import Outcome, Status
 from sidecar.core.names import entity_id, invalid_instance_id
-from sidecar.edge.dialects import MICROSOFT, SMALL_LIMIT, is_microsoft_dotnet, room_in, wire
+from sidecar.edge.dialects import MICROSOFT, is_microsoft_dotnet, most_received, wire
+from sidecar.edge.left_out import as_many_as_fit, fitted
 from sidecar.edge.peer.trees import MOST_COUNT
 from sidecar.edge.rpc import Forwarded, Methods, address_of, caller_of, done, hub_of, parse, parsed
 from sidecar.edge.taskhub import page_tokens
@@ -31,6 +32,7 @@ from sidecar.services.services import Services
 from sidecar.store.protocol import Criteria, Order, Page, store_id
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1_024  # Dapr's list has the largest one unless it is asked for fewer
+_AROUND = 16  # bytes around an ID or an instance in an answer
 _BATCH = 4  # of a purge: Microsoft's batch of IDs, where Dapr has a flag
 _FLAG = 5  # of a purge: Microsoft's flag for a workflow, where Dapr has a router
 
@@ -45,7 +47,7 @@ class Many:
         self._entities = services.entities
         self._hubs = hubs
         self._may_delete_hubs = settings.allow_hub_deletion
-        self._most_bytes = room_in(min(SMALL_LIMIT, settings.max_message_bytes))
+        self._limit = settings.max_message_bytes
 
     def methods(self) -> Methods:
         """Return the handlers by RPC. Two of them differ in the case of one letter."""
@@ -74,20 +76,25 @@ class Many:
         )
         page = await self._page(call, criteria, Order.CREATED, query.continuation_token.value, query.max_instance_count)
         payloads = query.fetch_inputs_and_outputs
-        states = await self._states(page, payloads, bare=is_microsoft_dotnet(call.metadata) and not payloads)
+        states = await self._states(call, page, payloads)
         response = pb.QueryInstancesResponse()
         token = self._token(call, Order.CREATED, page, len(states))
         if token is not None:
             response.continuation_token.value = token
         return b"".join(states) + response.SerializeToString()
 
-    async def _states(self, page: Page, payloads: bool, *, bare: bool) -> list[bytes]:
-        """Return the instances of a page, encoded, as many as fit into an answer: at least one."""
+    async def _states(self, call: Call, page: Page, payloads: bool) -> list[bytes]:
+        """Return the instances of a page, encoded, as many as fit into an answer: at least one.
+
+        What of one instance alone does not fit is left out, so that the list goes on behind it.
+        """
+        bare = is_microsoft_dotnet(call.metadata) and not payloads
         states: list[bytes] = []
-        room = self._most_bytes
+        room = most_received(call.metadata, self._limit)
         for instance in page.found:
             view = await self._queries.view(instance, payloads)
-            state = wire.frame(1, state_of(view, MICROSOFT, bare=bare).SerializeToString())
+            shown = fitted(state_of(view, MICROSOFT, bare=bare), most_received(call.metadata, self._limit))
+            state = wire.frame(1, shown.SerializeToString())
             room -= len(state)
             if states and room < 0:
                 break
@@ -108,10 +115,11 @@ class Many:
             before=_time(request, "completed_to"),
         )
         page = await self._page(call, criteria, Order.COMPLETED, request.last_instance_key.value, request.page_size)
-        response = pb.ListEndedResponse(instance_ids=[one.id for one in page.found])
+        ids = self._ids(call, page)
+        response = pb.ListEndedResponse(instance_ids=ids)
         if request.status and page.found and page.next is None:
             page = page._replace(next=mark_of(page.found[-1], Order.COMPLETED))
-        token = self._token(call, Order.COMPLETED, page, len(page.found))
+        token = self._token(call, Order.COMPLETED, page, len(ids))
         if token is not None:
             response.last_instance_key.value = token
         return response.SerializeToString()
@@ -121,9 +129,15 @@ class Many:
         criteria = Criteria(hub_of(call))
         size = request.page_size or LARGEST_PAGE
         page = await self._page(call, criteria, Order.CREATED, request.continuation_token, size)
-        token = self._token(call, Order.CREATED, page, len(page.found))
-        response = pb.ListAllResponse(instance_ids=[one.id for one in page.found], continuation_token=token)
-        return response.SerializeToString()
+        ids = self._ids(call, page)
+        token = self._token(call, Order.CREATED, page, len(ids))
+        return pb.ListAllResponse(instance_ids=ids, continuation_token=token).SerializeToString()
+
+    def _ids(self, call: Call, page: Page) -> list[str]:
+        """Return the IDs of a page, as many as fit into an answer."""
+        ids = [one.id for one in page.found]
+        sizes = [len(one.encode()) + _AROUND for one in ids]
+        return ids[: as_many_as_fit(sizes, most_received(call.metadata, self._limit))]
 
     async def _page(self, call: Call, criteria: Criteria, order: Order, token: str, size: int) -> Page:
         after = page_tokens.read(self._store_id(), criteria.hub, call.method, token)

@@ -11,7 +11,8 @@ from sidecar.core.operations import Start
 from sidecar.core.workflow.creation import Identity
 from sidecar.edge import dialects
 from sidecar.edge.dialects import inputs, wire
-from sidecar.edge.rpc import Forwarded, Methods, address_of, caller_of, done, parse, parsed
+from sidecar.edge.left_out import fitted
+from sidecar.edge.rpc import Forwarded, Methods, address_of, caller_of, done, new_address, parse, parsed
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.taskhub.views import answer
 from sidecar.edge.transport.ports import Call, Outflow, Refused, StatusCode
@@ -24,9 +25,10 @@ _UNIQUE = 10  # of a start: Dapr's flag, where Microsoft has a time
 
 
 class Clients:
-    """Handlers; `closing` is set when the sidecar lets go of those who wait."""
+    """Handlers; `closing` is set when the sidecar lets go of those who wait; `limit` is its own for messages."""
 
-    def __init__(self, service: ClientService, streams: Streams, closing: asyncio.Event) -> None:
+    def __init__(self, service: ClientService, streams: Streams, closing: asyncio.Event, limit: int) -> None:
+        self._limit = limit
         self._service = service
         self._streams = streams
         self._me = service.engine.me
@@ -54,7 +56,7 @@ class Clients:
     async def _start(self, call: Call, request: pb.CreateInstanceRequest) -> bytes:
         ids = self._ids
         instance_id = request.instance_id or ids.new_id()
-        hub, _ = address_of(call, instance_id)
+        hub, _ = new_address(call, instance_id)
         wrong = invalid_name("workflow", request.name) or invalid_tags(request.tags)
         if wrong:
             raise Refused(StatusCode.INVALID_ARGUMENT, wrong)
@@ -142,15 +144,22 @@ class Clients:
             text = f"the instance has no execution '{execution[:80]}'" if execution else "no such instance exists"
             raise Refused(StatusCode.NOT_FOUND, text)
         family = dialects.reading(dialects.MICROSOFT, inputs.form_of(call.metadata))
-        chunk, size = [], 0
+        most = dialects.most_received(call.metadata, self._limit)
+        chunk: list[bytes] = []
         for event in log_:
-            chunk.append(dialects.encode_event(family, 1, event))
-            size += len(event)
-            if size > _CHUNK_BYTES:
+            shown = event if request.for_work_item_processing else _readable(event, most)
+            encoded = dialects.encode_event(family, 1, shown)
+            if chunk and sum(map(len, chunk)) + len(encoded) > _CHUNK_BYTES:
                 out.send(b"".join(chunk))
                 await out.drained()
-                chunk, size = [], 0
+                chunk = []
+            chunk.append(encoded)
         out.send(b"".join(chunk))
+
+
+def _readable(event: bytes, most_bytes: int) -> bytes:
+    """Return an event as a client can receive it: a worker replays it, and gets all of it or nothing."""
+    return event if len(event) <= most_bytes else events.encode(fitted(events.decode(event), most_bytes))
 
 
 def _bare(call: Call, request: pb.GetInstanceRequest) -> bool:

@@ -3,6 +3,8 @@
 from sidecar.actors.residents import Address
 from sidecar.core import events
 from sidecar.core.names import entity_id, entity_prefix, invalid_name
+from sidecar.edge.dialects import most_received
+from sidecar.edge.left_out import as_many_as_fit, fitted
 from sidecar.edge.rpc import Methods, done, hub_of, parsed
 from sidecar.edge.transport.ports import Call, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
@@ -14,10 +16,11 @@ _EVER = 1 << 62  # later than any time, in µs
 
 
 class EntityCalls:
-    """Handlers."""
+    """Handlers; `limit` is the sidecar's own for messages."""
 
-    def __init__(self, service: EntityService) -> None:
+    def __init__(self, service: EntityService, limit: int) -> None:
         self._service = service
+        self._limit = limit
 
     def methods(self) -> Methods:
         """Return the handlers by RPC."""
@@ -60,7 +63,11 @@ class EntityCalls:
             transient=asked.include_transient,
         )
         rows, after = await self._service.query(hub_of(call), query)
-        entities = [_metadata(row) for row in rows]
+        most = most_received(call.metadata, self._limit)
+        entities = [fitted(_metadata(row), most) for row in rows]
+        fit = as_many_as_fit([entity.ByteSize() for entity in entities], most)
+        if fit < len(rows):
+            entities, after = entities[:fit], rows[fit - 1].id
         return pb.QueryEntitiesResponse(entities=entities, continuation_token=events.text(after)).SerializeToString()
 
     async def _clean(self, call: Call, request: pb.CleanEntityStorageRequest) -> bytes:

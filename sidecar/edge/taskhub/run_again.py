@@ -2,7 +2,7 @@
 
 from sidecar.core.workflow.rerun import RerunRequest
 from sidecar.edge.dialects.inputs import InputForm
-from sidecar.edge.rpc import Methods, address_of, caller_of, done, parsed
+from sidecar.edge.rpc import Methods, address_of, caller_of, done, new_address, parsed
 from sidecar.edge.transport.ports import Call
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.clients import ClientService
@@ -37,7 +37,7 @@ class Again:
     async def _rerun(self, call: Call, request: pb.RerunRequest) -> bytes:
         source = address_of(call, request.source_instance_id)
         new_id = request.new_instance_id if request.HasField("new_instance_id") else self._ids.new_id()
-        address_of(call, new_id)
+        new_address(call, new_id)
         wanted = RerunRequest(
             request.event_id,
             request.overwrite_input,

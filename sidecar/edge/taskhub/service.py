@@ -42,11 +42,11 @@ class TaskHub:
         self.stopping = asyncio.Event()
         self.closing = asyncio.Event()
         self._hubs = Hubs(settings.task_hubs)
-        self._clients = Clients(services.clients, streams, self.closing)
+        self._clients = Clients(services.clients, streams, self.closing, settings.max_message_bytes)
         self._many = Many(services, self._hubs, settings)
         self._again = Again(services.clients, services.administration)
         self._answers = Answers(services.answers, streams, self.closing, settings.max_message_bytes)
-        self._entities = EntityCalls(services.entities)
+        self._entities = EntityCalls(services.entities, settings.max_message_bytes)
 
     def handlers(self) -> Handlers:
         """Return the methods of the service by path."""

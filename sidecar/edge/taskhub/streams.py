@@ -16,7 +16,7 @@ from sidecar.edge.transport import processes
 from sidecar.edge.transport.ports import Call, Closed, Outflow, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.work.dispatch import Dispatch
-from sidecar.work.workers import Filter, Rewinds, Worker
+from sidecar.work.workers import Filter, Worker
 
 _AFTER_REFUSAL = 5.0  # seconds in which a worker whose answer was refused ends its stream for that reason
 _PARTED = 1_000
@@ -26,9 +26,8 @@ log = structlog.get_logger(__name__)
 class WorkerStream:
     """One open stream: turns items into the bytes that its worker reads."""
 
-    def __init__(self, profile: Profile, out: Outflow, *, may_rewind: bool, input_form: InputForm) -> None:
+    def __init__(self, profile: Profile, out: Outflow, *, input_form: InputForm) -> None:
         self.family = profile.family
-        self.may_rewind = may_rewind
         self.input_form = input_form
         self.profile = profile
         self.filled = asyncio.Event()
@@ -59,13 +58,7 @@ class WorkerStream:
     def fits(self, item: TurnItem) -> int:
         """Return how many of the new events of a turn the worker can receive."""
         profile = self.profile
-        return dialects.fitting_events(self._family_of(item), item, profile.max_bytes, streams=profile.streams_history)
-
-    def rewinds(self) -> Rewinds:
-        """Return whether the worker can write the new history of an instance that is rewound."""
-        if not self.may_rewind or self.family in (dialects.DAPR, dialects.DAPR_DETACHING):
-            return Rewinds.NO
-        return Rewinds.YES if self.family is dialects.MICROSOFT else Rewinds.PERHAPS
+        return dialects.fitting_events(self._reading, item, profile.max_bytes, streams=profile.streams_history)
 
     def _written(self, item: WorkItem) -> bytes:
         if isinstance(item, TurnItem):
@@ -76,15 +69,16 @@ class WorkerStream:
 
     def _turn(self, item: TurnItem) -> bytes:
         """Return a turn; without its past, which is asked for later, when that does not fit and the worker can ask."""
-        family = self._family_of(item)
+        family = self._reading
         message = dialects.encode_turn(family, item)
         if len(message) > self.profile.max_bytes and self.profile.streams_history:
             return dialects.encode_turn(family, item, streamed=True)
         return message
 
-    def _family_of(self, item: TurnItem) -> Family:
-        """Return the family that a turn is written for. Only one has the question for a new history."""
-        return dialects.reading(dialects.MICROSOFT if item.rewind else self.family, self.input_form)
+    @property
+    def _reading(self) -> Family:
+        """The family that turns are written for."""
+        return dialects.reading(self.family, self.input_form)
 
     async def idle(self, closing: asyncio.Event) -> bool:
         """Wait until there is something to do: room to make, or a ping to send. False when closing."""
@@ -155,8 +149,7 @@ class Streams:
             MalformedError: the worker says of itself what cannot be.
         """
         profile = dialects.detect(call.metadata, request, self._limits)
-        may_rewind = dialects.may_rewind(call.metadata, request)
-        stream = WorkerStream(profile, out, may_rewind=may_rewind, input_form=inputs.form_of(call.metadata))
+        stream = WorkerStream(profile, out, input_form=inputs.form_of(call.metadata))
         worker = _worker(f"worker {next(self._numbers)}", call, request, stream)
         stream.worker = worker
         returned = call.peer in self._parted
@@ -237,7 +230,6 @@ def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Work
         is_full=lambda: stream.out.full,
         send=stream.send,
         fits=stream.fits,
-        rewinds=stream.rewinds,
         keeps_history=stream.profile.keeps_history,
         streams_history=stream.profile.streams_history,
         max_entities=dialects.entities_at_once(call.metadata, request, stream.profile),

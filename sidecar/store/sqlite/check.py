@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sidecar.core.model import CallKind, Kind, Rewind, Status
+from sidecar.core.model import CallKind, Kind, Status
 from sidecar.store.sqlite import rows, schema
 
 _SHOWN = 20  # findings of one kind
@@ -36,7 +36,7 @@ _RULES = {
     # The answers are put into an index of their own, once: without it each call that waits would read all reminders.
     "instance {0} waits for call {1}, which nothing will answer": (
         f"SELECT instances.id, open_calls.task FROM instances CROSS JOIN open_calls USING (key) "
-        f"WHERE status NOT IN ({_ENDED}) AND open_calls.kind IN ({_CAUSED}) AND rewind <> {int(Rewind.ASKED)} "
+        f"WHERE status NOT IN ({_ENDED}) AND open_calls.kind IN ({_CAUSED}) "
         "AND NOT EXISTS (SELECT 1 FROM reminders WHERE id = open_calls.reminder) "
         "AND NOT EXISTS (SELECT 1 FROM instances AS child WHERE child.hub = open_calls.target_hub "
         f"AND child.id = open_calls.target_id AND child.status NOT IN ({_ENDED})) "

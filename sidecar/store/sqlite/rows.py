@@ -106,6 +106,7 @@ class InstanceRow(NamedTuple):
     last_error: str
     parked: int
     orchestration_trace: bytes
+    ended_by: int
 
 
 class EntityStateRow(NamedTuple):
@@ -138,6 +139,7 @@ class CallRow(NamedTuple):
     target_id: str
     reminder: int
     entities: str
+    task_execution: str
 
 
 class ChildRow(NamedTuple):
@@ -234,7 +236,7 @@ def from_instance(instance: Instance) -> InstanceRow:
         stall=instance.stall, recorded=instance.recorded, entity=instance.entity, lock_owner=lock.owner,
         lock_execution=lock.execution, lock_section=lock.section, lineage=instance.lineage,
         obeyed=instance.last_order, deliveries=crashes.times, last_error=crashes.error, parked=crashes.quarantined,
-        orchestration_trace=instance.orchestration_trace,
+        orchestration_trace=instance.orchestration_trace, ended_by=instance.ended_by,
     )  # fmt: skip
 
 
@@ -250,7 +252,7 @@ def to_instance(row: InstanceRow) -> Instance:
         rewind=Rewind(row.rewind), stall=row.stall, recorded=row.recorded, entity=bool(row.entity),
         lock=_lock(row), lineage=bool(row.lineage),
         last_order=row.obeyed, crashes=DeliveryAttempts(row.deliveries, row.last_error, bool(row.parked)),
-        orchestration_trace=row.orchestration_trace,
+        orchestration_trace=row.orchestration_trace, ended_by=row.ended_by,
     )  # fmt: skip
 
 
@@ -274,14 +276,15 @@ def from_call(key: int, call: OpenCall) -> CallRow:
     """Return the row of an open call."""
     execution, turn, task = call.call
     entities = _BETWEEN.join(call.entities)
-    return CallRow(key, task, turn, execution, int(call.kind), call.name, *call.target, call.reminder, entities)
+    made = (key, task, turn, execution, int(call.kind), call.name)
+    return CallRow(*made, *call.target, call.reminder, entities, call.task_execution)
 
 
 def to_call(row: CallRow) -> OpenCall:
     """Read the row of an open call."""
     entities = tuple(row.entities.split(_BETWEEN)) if row.entities else ()
     call = CallId(row.execution, row.turn, row.task)
-    return OpenCall(call, CallKind(row.kind), row.name, _target(row), row.reminder, entities)
+    return OpenCall(call, CallKind(row.kind), row.name, _target(row), row.reminder, entities, row.task_execution)
 
 
 def from_child(child: Child) -> ChildRow:

@@ -1,5 +1,7 @@
 """How executions end with a turn: what becomes of their calls, who is told, and how the next one begins."""
 
+from itertools import count
+
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
@@ -7,6 +9,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.core import events, operations
 from sidecar.core.model import CallId, Changes, Child, Kind, Parent, Reminder, Status
 from sidecar.core.workflow import pauses
+from sidecar.core.workflow.creation import Identity
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import (
     ME,
@@ -238,3 +241,51 @@ def test_a_child_of_an_earlier_execution_is_still_a_child_and_is_told_the_call_t
         (ML.workflow("", "d"), CallId("id-2", 3, 0)),
         (ML.workflow("", "c"), CallId("w-1", 1, 0)),
     ]
+
+
+# ---------------------------------------------------------------- several ends, and the trace of the next run
+
+
+def test_of_several_ends_in_one_answer_the_first_counts(flow: Flow) -> None:
+    flow.turn(end(Status.COMPLETED, '"first"'), task(1), end(Status.FAILED, failure=FAILURE))
+    assert (flow.instance.status, flow.last.output, flow.instance.failure) == (Status.COMPLETED, '"first"', None)
+    assert [reminder.kind for reminder in flow.last.set] == [Kind.ACTIVITY]
+
+
+def test_of_an_end_beside_a_continue_as_new_the_first_counts(flow: Flow) -> None:
+    flow.turn(renew("1"), end())
+    assert (flow.instance.status, flow.instance.execution) == (Status.RUNNING, "id-1")
+
+
+def test_the_end_remembers_the_action_that_made_it(flow: Flow) -> None:
+    flow.turn(end())
+    assert flow.instance.ended_by == 99
+
+
+TRACED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(("before", "flags"), [(f"{TRACED}-00", "00"), (f"{TRACED}-01", "01"), ("bare", "01")])
+def test_each_run_after_a_continue_as_new_is_the_root_of_a_trace(flow: Flow, before: str, flags: str) -> None:
+    """E.5: Dapr's runtime does so; its Go client sends a bare trace ID (E.12)."""
+    started = pb.ExecutionStarted(name="order", parent_trace_context=pb.TraceContext(trace_parent=before))
+    started.instance.execution_id.value = "w-2"
+    request = operations.Start(Identity("default", "w", "w-2"), started, None, replaceable=frozenset(Status))
+    flow.take(operations.start(flow.at, flow.live, request))
+    numbers = count(1)
+    flow.ids.new_id = lambda: f"{next(numbers):032x}"
+    roots = [before]
+    for _ in range(2):
+        flow.turn(renew())
+        begun = events.decode(flow.state.inbox[0].event).execution_started.parent_trace_context
+        roots.append(begun.trace_parent)
+        assert begun.trace_parent.split("-")[-1] == flags
+        flow.turn(task(1))
+        request_ = pb.ActivityRequest.FromString(one(flow.last.set, Kind.ACTIVITY).payload)
+        assert request_.parent_trace_context == begun
+    assert len(set(roots)) == len(roots)
+
+
+def test_a_run_after_one_without_a_trace_has_none(flow: Flow) -> None:
+    flow.turn(renew())
+    assert not events.decode(flow.state.inbox[0].event).execution_started.HasField("parent_trace_context")

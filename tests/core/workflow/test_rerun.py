@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from sidecar.core import events
 from sidecar.core.model import CallKind, Kind, Outcome, Position, Rewind, Row, Status
@@ -86,7 +87,8 @@ def past_of(fresh: Flow) -> list[bytes]:
     return [row.event for row in fresh.last.append]
 
 
-def test_the_past_is_copied_up_to_the_event_and_a_replay_is_due() -> None:
+def test_the_past_is_copied_up_to_the_event_and_a_turn_comes_with_the_first_answer() -> None:
+    """E.15: it runs from the beginning, and no turn without news is between the past and the answer."""
     flow = done()
     fresh = again(flow, 6)
     assert [kind_of(event) for event in past_of(fresh)] == [
@@ -95,10 +97,12 @@ def test_the_past_is_copied_up_to_the_event_and_a_replay_is_due() -> None:
         "task_scheduled",
     ]
     instance = fresh.instance
-    assert (instance.status, instance.rewind, instance.ready) == (Status.PENDING, Rewind.REPLAY, True)
+    assert (instance.status, instance.rewind, instance.ready) == (Status.RUNNING, Rewind.NO, False)
+    assert instance.started_at == fresh.now
     assert (instance.id, instance.execution, instance.name, instance.parent) == ("again", "again-1", "order", None)
+    fresh.arrive(result(next(one for one in fresh.last.set if one.call.task == 6)))
     turn = fresh.begin()
-    assert (turn.rows, turn.number) == ((), 2)
+    assert ([kind_of(row.event) for row in turn.rows], turn.number) == (["task_completed"], 2)
     assert turn.time >= flow.instance.workflow_time - SECOND
     fresh.complete(turn, end())
     assert fresh.instance.status is Status.COMPLETED
@@ -259,3 +263,15 @@ def replace_state(fresh: Flow) -> states.State:
 def test_rows_of_the_past_are_in_order() -> None:
     rows = again(done(), 6).last.append
     assert rows == tuple(sorted(rows, key=Row.position.fget))  # type: ignore[attr-defined]
+
+
+def test_a_replay_is_due_where_nothing_comes_by_itself() -> None:
+    """From a wait without a time-out: what its turn has made behind it is made by a replay."""
+    flow = Past()
+    flow.start()
+    flow.turn(timer(1, Timestamp(seconds=events.NEVER_SECONDS), origin_external_event=b"\x0a\x01x"), task(2))
+    flow.turn(end())
+    fresh = again(flow, 1)
+    assert (fresh.instance.status, fresh.instance.rewind, fresh.instance.ready) == (Status.RUNNING, Rewind.REPLAY, True)
+    fresh.complete(fresh.begin(), task(2))
+    assert set(fresh.open) == {1, 2}

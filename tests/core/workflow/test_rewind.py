@@ -1,17 +1,14 @@
-"""Rewind (E.11): what a failed instance becomes, by a worker's new history or by our own, and its children with it."""
+"""Rewind (E.11): what a failed instance becomes, and its children with it."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 
 from sidecar.core import delivery, events, operations
 from sidecar.core.delivery import Arrival
-from sidecar.core.errors import OvertakenError
 from sidecar.core.model import CallKind, Decision, Kind, Outcome, Position, Reminder, Rewind, Row, State, Status
 from sidecar.core.workflow import rewind
 from sidecar.core.workflow import state as states
-from sidecar.core.workflow import turn as turns
 from sidecar.core.workflow.rewind import Record
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import (
@@ -57,30 +54,24 @@ class Kept(Flow):
     def last_completed_turn(self) -> list[bytes]:
         return [self.log[at] for at in sorted(self.log) if at.turn <= self.instance.last_completed_turn]
 
-    def record(self, *, log: bool = True) -> Record:
+    def record(self) -> Record:
         instance = self.instance
         return Record(
             instance.last_completed_turn,
             instance.execution,
-            self.last_completed_turn() if log else None,
+            self.last_completed_turn(),
             tuple(self.children.values()),
             self.output,
         )
 
-    def rewind(self, *, ask: bool = False, reason: str | None = "mended") -> Decision:
-        return self.take(rewind.rewind(self.at, self.live, text(reason), self.record(log=not ask)))
+    def rewind(self, *, reason: str | None = "mended") -> Decision:
+        return self.take(rewind.rewind(self.at, self.live, text(reason), self.record()))
 
     def reload(self) -> None:
         """Read it from what is stored, as after a crash."""
         rows = [Row(*at, self.log[at]) for at in sorted(self.log) if at.turn > self.instance.last_completed_turn]
         fresh = State(self.instance, dict(self.state.open), dict(self.state.children))
         self.live = states.load(self.instance, fresh, rows)
-
-    def rewritten(self, turn: turns.Turn, history: Iterable[pb.HistoryEvent]) -> None:
-        """Let a worker answer the question for a new history."""
-        action = pb.Action(id=-1, rewind=pb.Rewind(new_history=history))
-        response = pb.OrchestratorResponse(instance_id=self.instance.id, actions=[action])
-        self.commit(turns.complete(self.at, self.state, turn, response, self.record()))
 
 
 def failed(number: int, kind: str = "Boom") -> pb.HistoryEvent:
@@ -111,7 +102,7 @@ def broken(*, parent: bool = False) -> Kept:
 
 KEPT = [
     *("orchestrator_started", "execution_started", "task_scheduled", "child_created", "timer_created"),
-    *("task_scheduled", "event_sent", "detached_created", "orchestrator_started", "task_completed"),
+    *("task_scheduled", "event_sent", "detached_created"),
     *("orchestrator_started", "execution_rewound"),
 ]
 
@@ -131,181 +122,23 @@ def test_what_was_read_of_an_instance_that_has_gone_on_is_not_used() -> None:
         assert rewind.rewind(flow.at, flow.live, None, old).reply.outcome is Outcome.UNAVAILABLE
 
 
-# ---------------------------------------------------------------- a worker writes the new history
+# ---------------------------------------------------------------- the new history
 
 
-def test_a_worker_is_asked_with_the_end_in_the_past_and_the_rewind_alone_as_news() -> None:
-    flow = broken()
-    before, failure = flow.last_completed_turn(), flow.instance.failure
-    flow.now += SECOND
-    assert flow.rewind(ask=True).reply.outcome is Outcome.DONE
-    instance = flow.instance
-    assert (instance.status, instance.rewind, instance.ready) == (Status.RUNNING, Rewind.ASKED, True)
-    assert (instance.completed_at, instance.failure, flow.last.reopened) == (None, None, True)
-    assert flow.last_completed_turn()[:-1] == before
-    ended = events.decode(flow.last_completed_turn()[-1]).execution_completed
-    assert (ended.status, ended.failure.SerializeToString()) == (Status.FAILED, failure)
-    turn = flow.begin()
-    assert kind_of(turn.started) == "orchestrator_started"
-    assert kinds(turn.rows) == ["execution_rewound"]
-    assert events.decode(turn.rows[0].event).execution_rewound.reason.value == "mended"
-
-
-@pytest.mark.parametrize("crash", [False, True])
-def test_what_arrives_meanwhile_waits_for_the_new_history(crash: bool) -> None:
-    """Design 4: during a rewind arrivals wait."""
-    flow = broken()
-    flow.rewind(ask=True)
-    flow.event("early")
-    if crash:
-        flow.reload()
-    turn = flow.begin()
-    flow.event("late")
-    assert kinds(turn.rows) == ["execution_rewound"]
-    flow.rewritten(turn, new_history(flow, turn))
-    assert [kind_of(event) for event in flow.last_completed_turn()] == KEPT
-    assert kinds(flow.state.inbox) == ["event_raised", "event_raised"]
-    again = flow.begin()
-    assert [events.decode(row.event).event_raised.name for row in again.rows] == ["early", "late"]
-
-
-def new_history(flow: Kept, turn: turns.Turn) -> list[pb.HistoryEvent]:
-    """Return what an SDK writes: without failures, under a new execution ID."""
-    log = [*flow.last_completed_turn(), turn.started, *(row.event for row in turn.rows)]
-    return rewind.without_failures([events.decode(event) for event in log], "fresh", "")
-
-
-def test_the_new_history_replaces_the_old_and_a_turn_without_news_follows() -> None:
-    flow = broken()
-    flow.rewind(ask=True)
-    turn = flow.begin()
-    flow.rewritten(turn, new_history(flow, turn))
-    assert [kind_of(event) for event in flow.last_completed_turn()] == KEPT
-    instance = flow.instance
-    assert (instance.execution, instance.rewind, instance.ready) == ("fresh", Rewind.REPLAY, True)
-    assert (instance.last_completed_turn, instance.status) == (turn.number, Status.RUNNING)
-    flow.reload()
-    assert flow.instance.ready
-    again = flow.begin()
-    assert (again.rows, again.number) == ((), turn.number + 1)
-    flow.complete(again, task(2, "flaky"))
-    assert (flow.instance.rewind, flow.instance.ready) == (Rewind.NO, False)
-    assert one(flow.last.set, Kind.ACTIVITY).call == ("fresh", again.number, 2)
-
-
-def test_an_sdk_that_drops_what_it_does_not_know_loses_nothing_of_ours() -> None:
-    """Without its router, the call that is still open would be made again in the wrong app."""
-    flow = broken(parent=True)
-    flow.rewind(ask=True)
-    turn = flow.begin()
-    history = new_history(flow, turn)
-    for event in history:
-        event.ClearField("router")
-        event.task_scheduled.tags.clear() if event.HasField("task_scheduled") else None
-        if event.HasField("execution_started"):
-            event.execution_started.parent.ClearField("turn")
-    flow.rewritten(turn, history)
-    slow = next(reminder for reminder in flow.last.set if reminder.name == "slow")
-    assert slow.target.app == "ml"
-    started = events.decode(flow.last_completed_turn()[1]).execution_started
-    assert (started.parent.turn, started.instance.execution_id.value) == (PARENT.call.turn, "fresh")
-
-
-@pytest.mark.parametrize("given", ["", "w-1"])
-def test_an_execution_id_that_is_none_or_the_old_one_is_replaced(given: str) -> None:
-    """Calls are known by it, here and in other apps."""
-    flow = broken()
-    flow.rewind(ask=True)
-    turn = flow.begin()
-    history = new_history(flow, turn)
-    history[1].execution_started.instance.execution_id.value = given
-    flow.rewritten(turn, history)
-    assert flow.instance.execution not in ("", "w-1")
-    assert (
-        events.decode(flow.last_completed_turn()[1]).execution_started.instance.execution_id.value
-        == flow.instance.execution
-    )
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        (),
-        (task(1),),
-        (end(Status.COMPLETED),),
-        (pb.Action(id=-1, rewind=pb.Rewind()),),
-        (end(Status.FAILED, failure=events.failure("Worse", "not a known event")),),
-        (pb.Action(id=-1, rewind=pb.Rewind(new_history=[failed(1)])),),
-    ],
-)
-def test_an_answer_without_a_history_lets_it_be_written_here(answer: tuple[pb.Action, ...]) -> None:
-    flow = broken()
-    flow.rewind(ask=True)
-    turn = flow.begin()
-    response = pb.OrchestratorResponse(instance_id="w", actions=answer)
-    flow.commit(turns.complete(flow.at, flow.state, turn, response, flow.record()))
-    assert (flow.instance.status, flow.instance.rewind, flow.instance.failure) == (Status.RUNNING, Rewind.REPLAY, None)
-    assert [kind_of(event) for event in flow.last_completed_turn()] == KEPT
-    assert flow.instance.execution != turn.execution
-
-
-def test_an_answer_to_a_rewind_whose_log_was_not_read_changes_nothing() -> None:
-    flow = broken()
-    flow.rewind(ask=True)
-    turn = flow.begin()
-    with pytest.raises(OvertakenError):
-        turns.complete(flow.at, flow.state, turn, pb.OrchestratorResponse(instance_id="w"), flow.record(log=False))
-
-
-def test_a_new_history_that_nobody_asked_for_is_refused() -> None:
-    flow = Kept().start()
-    changes = flow.turn(pb.Action(id=-1, rewind=pb.Rewind(new_history=[failed(1)])))
-    assert flow.instance.status is Status.FAILED
-    assert changes.truncate is None
-
-
-def test_a_terminate_while_a_worker_is_asked_ends_it_for_good() -> None:
-    flow = broken()
-    flow.rewind(ask=True)
-    flow.begin()
-    flow.take(operations.terminate(flow.at, flow.live, None, recurse=False))
-    assert (flow.instance.status, flow.instance.rewind, flow.instance.ready) == (Status.TERMINATED, Rewind.NO, False)
-
-
-# ---------------------------------------------------------------- our own new history
-
-
-def test_without_a_worker_that_knows_how_the_history_is_written_here() -> None:
+def test_the_log_is_cut_before_the_turn_with_the_failure_and_what_came_with_it_is_news() -> None:
     flow = broken()
     execution = flow.instance.execution
     flow.rewind()
     assert [kind_of(event) for event in flow.last_completed_turn()] == KEPT
+    assert kinds(flow.state.inbox) == ["task_completed"]
     assert (flow.instance.status, flow.instance.rewind, flow.instance.ready) == (Status.RUNNING, Rewind.REPLAY, True)
+    assert flow.last.reopened
     assert flow.instance.execution not in ("", execution)
     assert (
         events.decode(flow.last_completed_turn()[1]).execution_started.instance.execution_id.value
         == flow.instance.execution
     )
     assert events.decode(flow.last_completed_turn()[-1]).execution_rewound.reason.value == "mended"
-
-
-def test_a_call_that_succeeded_in_the_end_keeps_its_failures() -> None:
-    """A retry under the same number belongs to the replay of what succeeded."""
-    log = [
-        events.decode(event)
-        for event in (
-            events.orchestrator_started(NOW),
-            events.execution_started(NOW, pb.ExecutionStarted(name="n"), "orders"),
-        )
-    ]
-    scheduled, completed = events.confirmation(NOW, 1), events.confirmation(NOW, -1)
-    scheduled.task_scheduled.name = "flaky"
-    completed.task_completed.task_scheduled_id = 1
-    flaky = [scheduled, failed(1), scheduled, completed]
-    lost = events.confirmation(NOW, 2)
-    lost.task_scheduled.name = "lost"
-    kept = rewind.without_failures([*log, *flaky, lost, failed(2), lost, failed(2)], "fresh", "")
-    assert kept[2:] == flaky
 
 
 def test_what_is_left_open_is_opened_again_as_new_calls() -> None:
@@ -330,23 +163,14 @@ def test_what_is_left_open_is_opened_again_as_new_calls() -> None:
     assert flow.arrive(result(sent[Kind.ACTIVITY]), message(10)).reply.outcome is Outcome.DONE
 
 
-@pytest.mark.parametrize("ask", [False, True])
-def test_a_call_that_is_made_again_has_the_form_of_its_input(ask: bool) -> None:
-    """SDKs drop what they do not know: of the new history that a worker writes the form is not told."""
+def test_a_call_that_is_made_again_has_the_form_of_its_input() -> None:
     flow = Kept()
     flow.start()
     flow.turn(task(1, "weak", input=text("[1]"), input_form=2), task(2, "slow", input=text("[[1]]"), input_form=2))
     weak = next(reminder for reminder in flow.last.set if reminder.name == "weak")
     flow.arrive(result(weak, events.encode(failed(1))))
     flow.turn(end(Status.FAILED, failure=events.failure("Boom", "no luck")))
-    flow.rewind(ask=ask)
-    if ask:
-        turn = flow.begin()
-        history = new_history(flow, turn)
-        for event in history:
-            if event.HasField("task_scheduled"):
-                event.task_scheduled.ClearField("input_form")
-        flow.rewritten(turn, history)
+    flow.rewind()
     sent = next(reminder for reminder in flow.last.set if reminder.name == "slow")
     assert pb.ActivityRequest.FromString(sent.payload).input_form == 2
 
@@ -377,7 +201,7 @@ def test_what_waited_unseen_is_kept_but_for_failures_which_are_tried_again() -> 
     flow.complete(turn, end(Status.FAILED))
     flow.rewind()
     assert kinds(flow.state.inbox) == ["task_completed", "event_raised"]
-    assert set(flow.open) == {3}
+    assert set(flow.open) == set()
     assert "task_failed" not in [kind_of(event) for event in flow.last_completed_turn()]
 
 

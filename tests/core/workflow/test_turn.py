@@ -102,7 +102,7 @@ def test_an_activity_carries_all_of_its_request_and_opens_its_call(flow: Flow) -
     assert (reminder.call, reminder.due, reminder.name) == (CallId("w-1", 1, 3), NOW, "score")
     assert (reminder.owner, reminder.source) == (flow.instance.key, ME.workflow("default", "w"))
     call = flow.open[3]
-    assert call == OpenCall(reminder.call, CallKind.ACTIVITY, "score", reminder.target, reminder.id)
+    assert call == OpenCall(reminder.call, CallKind.ACTIVITY, "score", reminder.target, reminder.id, (), "t-1")
 
 
 def test_a_child_is_told_its_execution_and_the_way_back(flow: Flow) -> None:
@@ -148,7 +148,7 @@ def test_a_child_without_an_id_is_named_after_its_parent_and_the_action(flow: Fl
         (child(0, "c\n", app="m l"), "child_failed", "InvalidAppId", "m l"),
         (child(0, "c\n"), "child_failed", "InvalidInstanceId", "control characters"),
         (child(0, "c", name=""), "child_failed", "InvalidName", "is empty"),
-        (child(0, "c" * 257), "child_failed", "InvalidInstanceId", "257 characters"),
+        (child(0, "c" * 16_385), "child_failed", "InvalidInstanceId", "16385 characters"),
     ],
 )
 def test_a_call_to_an_address_that_cannot_exist_fails_in_the_next_turn(
@@ -375,3 +375,11 @@ def test_the_order_in_which_a_worker_names_tags_does_not_show_in_what_is_stored(
     tags = [(f"t{number}", str(number)) for number in range(12)]
     forward = Flow().start().turn(task(0, tags=dict(tags)), child(1, tags=dict(tags)))
     assert forward == Flow().start().turn(task(0, tags=dict(tags[::-1])), child(1, tags=dict(tags[::-1])))
+
+
+def test_the_first_attempt_of_a_child_is_told_with_each_that_follows(flow: Flow) -> None:
+    """E.15: it stays in the history, at the number where one family looks for it."""
+    changes = flow.turn(child(3, "c2", retry_parent=pb.RetryParent(instance_id="c1")))
+    created = events.decode(changes.append[1].event).child_created
+    assert created.retry_parent.instance_id == "c1"
+    assert b"\x42\x04\x0a\x02c1" in created.SerializeToString()

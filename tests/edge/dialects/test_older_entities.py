@@ -14,6 +14,7 @@ from sidecar.core.names import entity_id
 from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, NEUTRAL, completion, older_entities, reading
 from sidecar.edge.dialects.inputs import InputForm
 from sidecar.schema import taskhub_pb2 as pb
+from tests import older_form
 
 DOTNET = reading(MICROSOFT, InputForm.IN_ARRAY)
 E, GUID = "@counter@a", "f0b59e3d-bd73-512a-9615-ece184ea523f"
@@ -163,7 +164,7 @@ def test_what_a_failure_has_beside_its_text_goes_with_it_where_json_can_hold_it(
         older,
     ]
     history[0] = shown(history[0])
-    older_entities.to_neutral(history)
+    older_form.to_neutral(history)
     kept = {key: properties[key] for key in ("Card", "Left", "None")}
     assert history[1].entity_failed.failure.properties == kept
 
@@ -257,7 +258,7 @@ def test_a_history_in_this_form_reads_back_as_what_it_was(
     ]
     older = [shown(event) for event in history]
     assert not any((event.WhichOneof("kind") or "").startswith("entity") for event in older)
-    older_entities.to_neutral(older)
+    older_form.to_neutral(older)
     assert older == history
 
 
@@ -274,4 +275,4 @@ def test_no_json_of_a_worker_raises_an_error(operation: str, value: Any, name: s
                     event_raised=pb.EventRaised(name=GUID, input=events.text(json.dumps({"failureDetails": data})))
                 ),
             ]
-            older_entities.to_neutral(history)
+            older_form.to_neutral(history)

@@ -11,7 +11,8 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events, model
 from sidecar.core.identity import AppIdentity
-from sidecar.edge.dialects import DAPR, MICROSOFT, NEUTRAL, client_family, wire
+from sidecar.edge.dialects import DAPR, MICROSOFT, NEUTRAL, client_family, most_received, wire
+from sidecar.edge.left_out import mark
 from sidecar.edge.taskhub import page_tokens, views
 from sidecar.edge.taskhub.bulk import DEFAULT_PAGE, LARGEST_PAGE
 from sidecar.edge.transport.ports import Refused, StatusCode
@@ -26,6 +27,8 @@ from tests.store.builders import instance
 
 PENDING, RUNNING, FAILED, STALLED = 6, 0, 3, 8
 TOKEN = "continuation token"
+ENDED: dict[str, Any] = {"status": model.Status.COMPLETED, "completed_at": 1}
+ALL_ENDED = pb.ListEndedRequest(page_size=300)
 
 
 async def stored(node: Node, *instances: model.Instance, outputs: str | None = None) -> None:
@@ -116,11 +119,11 @@ async def test_payloads_come_when_asked_for(node: Node) -> None:
 
 
 async def test_a_page_of_large_payloads_is_cut_to_what_a_client_can_receive(node: Node) -> None:
-    """E.8: 4 MiB is what most SDKs accept; what is larger by itself comes alone."""
+    """E.8: 4 MiB is what most SDKs accept; of what is larger by itself a mark comes, and what is behind it."""
     await stored(node, *(ended(key) for key in range(1, 5)), outputs="x" * 1_500_000)
     await stored(node, ended(5), outputs="x" * 5_000_000)
     await stored(node, ended(6), outputs="x")
-    sizes, pages, token = [], [], ""
+    sizes, pages, outputs, token = [], [], [], ""
     while True:
         request = pb.QueryInstancesRequest(query=pb.InstanceQuery(fetch_inputs_and_outputs=True))
         request.query.continuation_token.value = token
@@ -128,11 +131,47 @@ async def test_a_page_of_large_payloads_is_cut_to_what_a_client_can_receive(node
         page = pb.QueryInstancesResponse.FromString(answer)
         sizes.append(len(answer))
         pages.append([state.instance_id[-1] for state in page.states])
+        outputs += [state.output.value for state in page.states]
         token = page.continuation_token.value
         if not token:
             break
-    assert pages == [["1", "2"], ["3", "4"], ["5"], ["6"]]
-    assert [size < 4 * 1024 * 1024 for size in sizes] == [True, True, False, True]
+    assert pages == [["1", "2"], ["3", "4", "5", "6"]]
+    assert outputs[4:] == [mark(5_000_000), "x"]
+    assert max(sizes) < 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize("payloads", [False, True])
+@pytest.mark.parametrize("what", ["custom_status", "failure"])
+async def test_what_is_no_payload_is_left_out_of_a_page_too(node: Node, what: str, payloads: bool) -> None:
+    """Whether or not payloads are asked for, and for all clients but those that receive more (D.2)."""
+    large = "x" * 5_000_000
+    failure = events.failure("Boom", large).SerializeToString()
+    await stored(node, ended(1, **{what: failure if what == "failure" else large}), ended(2))
+    page = await query(node, fetch_inputs_and_outputs=payloads)
+    assert page.ByteSize() < 4 * 1024 * 1024
+    assert await every_page(node, fetch_inputs_and_outputs=payloads) == [["i0001"], ["i0002"]]
+    shown = page.states[0].failure.error_message if what == "failure" else page.states[0].custom_status.value
+    assert shown == mark(5_000_000)
+    assert most_received({"user-agent": "durabletask-js grpc-node-js/1"}, 64 << 20) > 63 << 20
+
+
+async def test_a_page_of_long_ids_is_cut_to_what_a_client_can_receive(node: Node) -> None:
+    await stored(node, *(instance(key, f"{key:04}{'x' * 16_000}", **ENDED) for key in range(1, 301)))
+    for method, token in {"ListInstanceIDs": "continuation_token", "ListInstanceIds": "last_instance_key"}.items():
+        found: list[str] = []
+        request: Message = pb.ListAllRequest(page_size=300) if token == "continuation_token" else ALL_ENDED
+        for _ in range(3):
+            answer = await node.call(method, request)
+            assert len(answer) < 4 * 1024 * 1024
+            page: Any = (pb.ListAllResponse if method == "ListInstanceIDs" else pb.ListEndedResponse).FromString(answer)
+            found += page.instance_ids
+            if not page.HasField(token):
+                break
+            if method == "ListInstanceIDs":
+                request = pb.ListAllRequest(page_size=300, continuation_token=page.continuation_token)
+            else:
+                request = pb.ListEndedRequest(page_size=300, last_instance_key=page.last_instance_key)
+        assert [int(one[:4]) for one in found] == list(range(1, 301)), method
 
 
 async def test_large_rows_make_short_pages(node: Node) -> None:

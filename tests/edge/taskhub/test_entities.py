@@ -8,11 +8,14 @@ import structlog
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
+from sidecar.core.model import Changes
 from sidecar.edge.dialects import wire
+from sidecar.edge.left_out import mark
 from sidecar.edge.transport.ports import DuplexCall, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.sidecars import Node, fields, work_items
 from tests.inprocess.world import until
+from tests.store import builders
 
 OK = (StatusCode.OK, "")
 C = "@counter@a"
@@ -78,7 +81,7 @@ async def test_an_entity_that_is_missing_is_no_error(node: Node) -> None:
     assert not (await get(node)).exists
 
 
-@pytest.mark.parametrize("wrong", ["", "counter", "@counter", "@counter@", "@@a", "@c@" + "x" * 260, "@c@\n"])
+@pytest.mark.parametrize("wrong", ["", "counter", "@counter", "@counter@", "@@a", "@c@" + "x" * 16_384, "@c@\n"])
 async def test_what_is_no_entity_is_an_invalid_argument_and_named(node: Node, wrong: str) -> None:
     requests: dict[str, Message] = {
         "SignalEntity": pb.SignalEntityRequest(instance_id=wrong, name="x"),
@@ -227,3 +230,20 @@ async def test_what_has_no_state_is_shown_only_if_asked_for_and_cleaned(node: No
         done = pb.CleanEntityStorageResponse.FromString(await node.call("CleanEntityStorage", clean))
         assert (done.empty_entities_removed, done.orphaned_locks_released) == (removed, 0)
         assert not done.HasField("continuation_token")
+
+
+async def test_a_state_that_its_client_cannot_receive_hides_no_other(node: Node) -> None:
+    sizes = {1: 5_000_000, 2: 3_000_000, 3: 1_500_000, 4: 1}
+    changes = [
+        Changes(key=key, instance=builders.entity(key, f"@a@{key}"), output="x" * size) for key, size in sizes.items()
+    ]
+    assert set(await node.sidecar.store.commit(changes)) == {None}
+    shown, token = [], ""
+    for _ in range(4):
+        page = await query(node, include_state=True, continuation_token=StringValue(value=token))
+        assert page.ByteSize() < 4 * 1024 * 1024
+        shown += [one.serialized_state.value for one in page.entities]
+        token = page.continuation_token.value
+        if not token:
+            break
+    assert shown == [mark(sizes[1]), *("x" * sizes[key] for key in (2, 3, 4))]

@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
+from sidecar.core import events
+from sidecar.core.model import Changes, Row, Status
 from sidecar.edge import dialects
+from sidecar.edge.left_out import mark
 from sidecar.edge.transport.ports import DuplexCall, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.edge.transport.network import open_stream, rest
 from tests.inprocess.sidecars import SERVICE, Node, fields, work_items
 from tests.inprocess.world import COMPLETED, end, until
+from tests.store.builders import instance
 
 LIMIT = 68 * 1024  # of which a worker is sent a little less: there is room for what stands around the events
 STREAMS = b"\x52\x01\x01"  # capability 1 on field 10
@@ -155,3 +159,23 @@ async def test_a_worker_that_reads_what_it_has_lost_finds_what_it_would_have_bee
         found = fields(await node.call("GetInstanceHistory", request))[1]
         kinds = [pb.HistoryEvent.FromString(event).WhichOneof("kind") for event in found]
         assert kinds.count("detached_created") == count, family.name
+
+
+async def test_a_client_gets_each_chunk_in_a_size_that_it_receives_and_marks_for_what_it_cannot(tmp_path: Path) -> None:
+    """An export is not to end at one large result for ever; a worker, which replays, is sent what there is."""
+    node = await Node.start("large", tmp_path)
+    sizes = (900_000, 3_900_000, 5_000_000)
+    done = [pb.ActivityResponse(task_id=1, result=StringValue(value="x" * size)) for size in sizes]
+    rows = tuple(Row(1, at, events.task_result(1, one)) for at, one in enumerate(done, start=2))
+    ended = instance(1, "a", status=Status.COMPLETED, completed_at=1, last_completed_turn=1)
+    assert await node.sidecar.store.commit([Changes(key=1, instance=ended, append=rows)]) == [None]
+    for exactly in (False, True):
+        request = pb.GetInstanceHistoryRequest(instance_id="a", for_work_item_processing=exactly)
+        path = SERVICE + "StreamInstanceHistory"
+        chunks = await rest(await open_stream(node.channel, path, request.SerializeToString()))
+        found = [pb.HistoryEvent.FromString(event) for chunk in chunks for event in fields(chunk).get(1, [])]
+        shown = [event.task_completed.result.value for event in found if event.HasField("task_completed")]
+        assert (max(map(len, chunks)) < 4 * 1024 * 1024) is not exactly
+        wanted = ["x" * size for size in sizes]
+        assert shown == (wanted if exactly else [*wanted[:2], mark(5_000_000)])
+    await node.stop()

@@ -158,11 +158,19 @@ async def test_a_stream_that_is_asked_for_with_garbage_ends_with_an_invalid_argu
         assert (await streamed(node, method, b"\xff\xff\xff"))[0] is StatusCode.INVALID_ARGUMENT, method
 
 
-@pytest.mark.parametrize("wrong", ["x" * 257, "a\nb", "\x00"])
+@pytest.mark.parametrize("wrong", ["x" * 16_385, "a\nb", "\x00"])
 async def test_an_id_that_cannot_exist_is_an_invalid_argument(node: Node, wrong: str) -> None:
     for method, build in BY_ID.items():
         status, text = await node.refusal(method, build(instance_id=wrong))
         assert (status, "instance ID" in text) == (StatusCode.INVALID_ARGUMENT, True), method
+
+
+@pytest.mark.parametrize("wrong", ["x" * 257, "@a@", "@a@b"])
+async def test_an_id_that_may_not_be_chosen_is_an_invalid_argument_of_what_creates(node: Node, wrong: str) -> None:
+    started = pb.CreateInstanceRequest(instance_id=wrong, name="flow")
+    rerun = pb.RerunRequest(source_instance_id="a", event_id=1, new_instance_id=wrong)
+    for method, request in {"StartInstance": started, "RerunWorkflowFromEvent": rerun}.items():
+        assert (await node.refusal(method, request))[0] is StatusCode.INVALID_ARGUMENT, method
 
 
 async def test_an_app_that_cannot_exist_is_an_invalid_argument_that_names_it(node: Node) -> None:

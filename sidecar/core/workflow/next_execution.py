@@ -1,0 +1,58 @@
+"""How the execution after a continue-as-new begins."""
+
+from google.protobuf.wrappers_pb2 import StringValue
+
+from sidecar.core import events
+from sidecar.core.identity import AppIdentity
+from sidecar.core.ids import Ids
+from sidecar.core.model import Instance
+from sidecar.schema import taskhub_pb2 as pb
+
+_FLAGS_AT, _SPAN_DIGITS = 3, 16  # of a W3C trace parent: where its flags are; how long the ID of a span is
+
+
+def new_root(trace: bytes, ids: Ids) -> bytes:
+    """Return the trace context of a run after one with the context `trace`; none if that had none.
+
+    It is the root of a trace of its own, sampled or not as before: an eternal workflow would make a trace without end.
+    """
+    if not trace:
+        return b""
+    parts = pb.TraceContext.FromString(trace).trace_parent.split("-")
+    flags = parts[_FLAGS_AT] if len(parts) > _FLAGS_AT else "01"
+    trace_id, span_id = ids.new_id(), ids.new_id()[-_SPAN_DIGITS:]
+    root = pb.TraceContext(trace_parent=f"00-{trace_id}-{span_id}-{flags}", span_id=span_id)
+    return root.SerializeToString(deterministic=True)
+
+
+def start_event(
+    me: AppIdentity, instance: Instance, new_input: StringValue | None, now: int, trace: bytes = b""
+) -> bytes:
+    """Return the start of an instance's next execution: same name, tags and parent, in this trace context."""
+    started = pb.ExecutionStarted(
+        name=instance.name,
+        version=events.text(instance.version),
+        input=new_input,
+        instance=pb.WorkflowInstance(
+            instance_id=instance.id, execution_id=events.text(instance.execution), app_id=me.app
+        ),
+    )
+    started.MergeFromString(instance.tags)
+    if trace:
+        started.parent_trace_context.MergeFromString(trace)
+    if instance.parent is not None:
+        actor, call, name = instance.parent
+        started.parent.CopyFrom(
+            pb.ParentInstance(
+                task_scheduled_id=call.task,
+                app_id=actor.app,
+                app_namespace=actor.namespace,
+                turn=call.turn,
+                hub=actor.hub,
+                name=events.text(name or None),
+                instance=pb.WorkflowInstance(
+                    instance_id=actor.id, execution_id=events.text(call.execution), app_id=actor.app
+                ),
+            )
+        )
+    return events.execution_started(now, started, me.app)
