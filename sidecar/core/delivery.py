@@ -71,8 +71,7 @@ def arrive(at: Context, state: State | None, arrival: Arrival) -> Decision:
 
 def _arrive_at_workflow(at: Context, state: State | None, arrival: Arrival) -> Decision:
     kind = arrival.reminder.kind
-    beginning = _BEGINNINGS.get(kind)
-    if beginning is not None:
+    if (beginning := _BEGINNINGS.get(kind)) is not None:
         decision = beginning(at, state, arrival)
         if state is not None and _replaces(decision):
             arrival.may_replace(state.instance)

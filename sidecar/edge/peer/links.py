@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -207,7 +208,8 @@ class Peers:
         call = channel.duplex(METHOD)
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
-                await call.send(self._hello())
+                with suppress(Closed):  # one who is not let in is told why, also before his hello is read
+                    await call.send(self._hello())
                 greeting = read_hello(await call.receive())
             check_hello(self._me, greeting, app)
             self._admit(greeting)

@@ -117,6 +117,18 @@ async def test_the_namespace_and_trust_domain_of_a_certificate_count(
         await silent(ml, tls(certs, "orders"))
 
 
+async def test_one_who_is_nobody_there_sees_why_no_link_comes_up(start: Start, certs: Path) -> None:
+    ml = await start("ml", trust_domain="other.domain", **issued(certs, "ml", "other.domain"))
+    orders = await start("orders", peers={"ml": (ml.peer_address,)})
+    why = "PERMISSION_DENIED: the certificate names no app of namespace 'default' in this trust domain"
+    await until(lambda: [state.error for state in orders.sidecar.peers.states()] == [why])
+
+
+def issued(certs: Path, app: str, domain: str) -> dict[str, Path]:
+    dev_ca.issue(certs, [app], "default", domain, 1)
+    return given(certs, app)
+
+
 async def silent(node: Node, credentials: Tls) -> None:
     """Begin a link and say nothing. Raises TimeoutError if the other side waits for more."""
     channel = GrpcChannel(node.peer_address, tls=credentials, name="ml.default")
