@@ -238,7 +238,7 @@ MUTANTS = (
         "a-batch-answers-what-came-into-its-place",
         "engine",
         "work/entities.py",
-        "            lease.void = state is None or not set(lease.batch.rows) <= set(state.inbox)\n",
+        "            lease.void = state is None or not lease.fits(state)\n",
         "            lease.void = state is None\n",
     ),
     Mutant(
@@ -310,7 +310,7 @@ MUTANTS = (
         "new-store-of-a-peer-not-noticed",
         "router",
         "peers/outbox.py",
-        "        await self.engine.commit(Changes(lost=(Lost(*peer, store),)))\n",
+        "        await self.engine.commit(Changes(lost=(Lost(*link.peer, link.store, link.session),)))\n",
         "",
     ),
     Mutant(
@@ -380,7 +380,7 @@ MUTANTS = (
         "calls-of-a-lost-store-not-sent-again",
         "store",
         "store/sqlite/writes.py",
-        "        connection.execute(_RESEND, (lost.namespace, lost.app, lost.store))\n",
+        "        connection.execute(_RESEND, (lost.namespace, lost.app, lost.session))\n",
         "",
     ),
     Mutant(

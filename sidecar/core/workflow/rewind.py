@@ -115,6 +115,18 @@ def as_creation(at: Context, order: Reminder) -> Reminder:
 # ---------------------------------------------------------------- what is kept of the old history
 
 
+_RUNS_AGAIN: dict[str, Any] = {
+    "status": Status.RUNNING,
+    "stall": None,
+    "crashes": NONE,
+    "completed_at": None,
+    "failure": None,
+    "ended_by": -1,
+    "rewind": Rewind.REPLAY,
+    "orchestration_trace": b"",  # the span of the execution before has ended
+}
+
+
 def _begin(draft: Draft, rewound: pb.ExecutionRewound, record: Record) -> Changes:
     """Replace the log up to this turn, open the calls that the new log leaves open, and let a worker replay it."""
     instance = draft.state.instance
@@ -129,18 +141,10 @@ def _begin(draft: Draft, rewound: pb.ExecutionRewound, record: Record) -> Change
     again = Draft(draft.at, State(replace(instance, execution=execution), {}, draft.state.children), turn)
     again.lineage = Lineage(list(map(events.encode, history)), record.lineage)
     _call_again(again, [*history, *kept.arrivals], record.children)
-    fields: dict[str, Any] = {
-        "status": Status.RUNNING,
-        "stall": None,
-        "crashes": NONE,
-        "completed_at": None,
-        "failure": None,
-        "ended_by": -1,
-        "rewind": Rewind.REPLAY,
+    fields = _RUNS_AGAIN | {
         "last_completed_turn": turn,
         "workflow_time": time,
         "recorded": stalls.of_history(history),
-        "orchestration_trace": b"",  # the span of the execution before has ended
     }
     rows = [Row(turn, index, events.encode(event)) for index, event in enumerate(history)]
     rows += [Row(turn + 1, FIRST_ARRIVAL + at, events.encode(event)) for at, event in enumerate(kept.arrivals)]
