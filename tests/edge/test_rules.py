@@ -72,6 +72,15 @@ async def test_e15_a_wait_for_an_instance_that_is_not_there_yet_lasts_until_it_i
     assert pb.GetInstanceResponse.FromString(await waiting).exists
 
 
+async def test_e16_daprs_dotnet_is_told_at_once_as_it_documents(node: Node) -> None:
+    agent = [("grpc.primary_user_agent", "grpc-dotnet/2.71.0 dapr-sdk-dotnet/v1.19.0")]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{node.ports.grpc[0]}", agent) as channel:
+        for method in ("WaitForInstanceStart", "WaitForInstanceCompletion"):
+            request = pb.GetInstanceRequest(instance_id="nobody").SerializeToString()
+            answer = await channel.unary_unary(SERVICE + method)(request, timeout=5)
+            assert not pb.GetInstanceResponse.FromString(answer).exists
+
+
 async def test_d4_a_purge_ends_a_wait_as_one_for_nothing(node: Node) -> None:
     await node.begin("a")
     waiting = asyncio.ensure_future(node.call("WaitForInstanceCompletion", pb.GetInstanceRequest(instance_id="a")))

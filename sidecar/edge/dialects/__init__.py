@@ -204,6 +204,11 @@ def most_received(metadata: Mapping[str, str | bytes], limit: int) -> int:
     return large if any(name in agent for name in ("durabletask-js", "dapr-js-sdk/workflow")) else small
 
 
+def is_told_of_missing(metadata: Mapping[str, str | bytes]) -> bool:
+    """Whether a client's SDK documents that a wait for a missing instance ends with an error (E.16)."""
+    return "dapr-sdk-dotnet/" in str(metadata.get("user-agent", ""))
+
+
 def is_microsoft_dotnet(metadata: Mapping[str, str | bytes]) -> bool:
     """Whether a call is one of Microsoft's .NET SDK.
 

@@ -79,16 +79,17 @@ class Clients:
     async def _wait(self, call: Call, request: pb.GetInstanceRequest, *, ended: bool) -> bytes:
         """Wait for an instance, as long as the caller does and the sidecar is not closing.
 
-        One that does not exist yet is waited for, as SDKs expect that look right after a start, or before it. Only for
-        another app's client, that is answered at once: it may have named the wrong app.
+        One that does not exist yet is waited for, as SDKs expect that look right after a start, or before it. It is
+        answered at once where the SDK documents that, and for another app's client, who may have named the wrong app.
         """
         address = address_of(call, request.instance_id)
+        told = isinstance(call, Forwarded) or dialects.is_told_of_missing(call.metadata)
         waiting = asyncio.ensure_future(
             self._service.wait(
                 address,
                 ended=ended,
                 payloads=request.get_inputs_and_outputs,
-                missing=not isinstance(call, Forwarded),
+                missing=not told,
                 caller=caller_of(call),
             )
         )
