@@ -5,12 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use dapr::workflow::{EventOptions, FetchOptions, PurgeInstanceFilter, RuntimeStatus, ScheduleOptions, WorkflowError};
-use dapr_durabletask::client::{ListInstanceIdsOptions, NewOrchestrationOptions, RerunOptions};
+use dapr_durabletask::client::{
+    FetchOptions as FetchFrom, ListInstanceIdsOptions, NewOrchestrationOptions, PurgeOptions, RaiseEventOptions,
+    RerunOptions, ResumeOptions, SuspendOptions, TerminateOptions,
+};
 use dapr_durabletask::proto_public::history_event::EventType;
 use tonic::Code;
 
 use crate::client::Client;
-use crate::stage::{Checked, Failure, Outcome, Passed, check, equal, fail, new_id, until};
+use crate::stage::{Checked, Failure, Outcome, Passed, check, environment, equal, fail, new_id, until};
 use crate::workflows::PATCH_DEPLOYED;
 
 /// That the call was refused with this code.
@@ -108,8 +111,6 @@ pub async fn missing(client: &mut Client) -> Outcome {
     let id = new_id("missing");
     let workflows = &mut client.workflows;
     not_found(workflows.fetch_workflow_metadata(&id, FetchOptions::new()).await, "fetch")?;
-    not_found(workflows.wait_for_workflow_start(&id).await, "wait for the start")?;
-    not_found(workflows.wait_for_workflow_completion(&id).await, "wait for completion")?;
     refused(workflows.raise_event(&id, "event", EventOptions::new()).await, Code::NotFound, "raise")?;
     refused(workflows.suspend_workflow(&id, "").await, Code::NotFound, "suspend")?;
     refused(workflows.resume_workflow(&id, "").await, Code::NotFound, "resume")?;
@@ -294,4 +295,79 @@ async fn patches(client: &mut Client, id: &str) -> Result<Vec<String>, Failure> 
         }
     }
     Ok(recorded)
+}
+
+pub async fn early_wait(client: &mut Client) -> Outcome {
+    let id = new_id("early");
+    let (mut workflows, early) = (client.workflows.clone(), id.clone());
+    let waiting = tokio::spawn(async move { workflows.wait_for_workflow_completion(&early).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    check(!waiting.is_finished(), "the wait ended before there was anything")?;
+    let options = ScheduleOptions::new().with_instance_id(&id).with_input("early");
+    client.workflows.schedule_workflow("hello", options).await?;
+    equal(waiting.await??.runtime_status, RuntimeStatus::Completed, "status that the wait ended with")?;
+    Ok(Passed::Wholly)
+}
+
+pub async fn remote_client(client: &mut Client) -> Outcome {
+    let app = environment("OTHER_APP");
+    let from = || FetchFrom::new().with_fetch_payloads(true).with_app_id(&app);
+    let hub = &mut client.hub;
+    let id = new_id("remote-client");
+    let start = || NewOrchestrationOptions::new().with_instance_id(&id).with_app_id(&app);
+    hub.schedule_new_orchestration_with_options("waiting", start()).await?;
+    hub.wait_for_orchestration_start_with_options(&id, from(), None).await?;
+    check(hub.get_orchestration_state(&id, false).await?.is_none(), "it is here too")?;
+    hub.suspend_orchestration_with_options(&id, SuspendOptions::new().with_app_id(&app)).await?;
+    let mut reached = async |status| {
+        until(&format!("{status}"), async || {
+            let found = hub.get_orchestration_state_with_options(&id, from()).await?;
+            Ok(found.is_some_and(|state| state.runtime_status == status))
+        })
+        .await
+    };
+    reached(RuntimeStatus::Suspended).await?;
+    hub.resume_orchestration_with_options(&id, ResumeOptions::new().with_app_id(&app)).await?;
+    let event = RaiseEventOptions::new().with_data("\"from another app\"").with_app_id(&app);
+    hub.raise_orchestration_event_with_options(&id, "end", event).await?;
+    let ended = hub.wait_for_orchestration_completion_with_options(&id, from(), None).await?;
+    let output = ended.and_then(|state| state.serialized_output);
+    equal(output.as_deref(), Some("\"from another app\""), "output")?;
+    let purged = hub.purge_orchestration_with_options(&id, PurgeOptions::new().with_app_id(&app)).await?;
+    equal(purged, 1, "instances that were purged")?;
+
+    hub.schedule_new_orchestration_with_options("waiting", start()).await?;
+    hub.terminate_orchestration_with_options(&id, TerminateOptions::new().with_app_id(&app)).await?;
+    let ended = hub.wait_for_orchestration_completion_with_options(&id, from(), None).await?;
+    equal(ended.map(|state| state.runtime_status), Some(RuntimeStatus::Terminated), "status")?;
+    Ok(Passed::Wholly)
+}
+
+pub async fn long_history(client: &mut Client) -> Outcome {
+    let id = client.schedule("filling", ()).await?;
+    until("its history is long", async || {
+        Ok(client.state(&id).await?.serialized_custom_status.as_deref() == Some("filled"))
+    })
+    .await?;
+    client.deploy(&["v1"]).await?;
+    client.raise(&id, "end", ()).await?;
+    until("STALLED", async || Ok(client.status(&id).await? == RuntimeStatus::Stalled)).await?;
+    let other = client.schedule("hello", "meanwhile").await?;
+    equal(client.output::<String>(&other).await?, "Hello, meanwhile!", "output of another")?;
+    client.workflows.terminate_workflow(&id).await?;
+    equal(client.ended(&id).await?.runtime_status, RuntimeStatus::Terminated, "status")?;
+    Ok(Passed::But("above 4 MiB it is parked when its worker has started anew"))
+}
+
+pub async fn graceful_stop(client: &mut Client) -> Outcome {
+    let id = client.schedule("lingering", ()).await?;
+    loop {
+        if let Ok(state) = client.state(&id).await
+            && state.runtime_status == RuntimeStatus::Completed
+        {
+            equal(state.serialized_output.as_deref(), Some("\"done\""), "output")?;
+            return Ok(Passed::Wholly);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -21,7 +21,8 @@ pub type Output = Result<Option<String>>;
 /// Once it is set, the workflow `patched` is of its newer form.
 pub static PATCH_DEPLOYED: AtomicBool = AtomicBool::new(false);
 
-static ATTEMPTS: LazyLock<Mutex<HashMap<String, u32>>> = LazyLock::new(Mutex::default);
+/// The task execution IDs with which the activity `shaky` was called for an instance.
+static ATTEMPTS: LazyLock<Mutex<HashMap<String, Vec<String>>>> = LazyLock::new(Mutex::default);
 
 pub fn register(registry: &mut Registry, versions: &[&'static str]) {
     registry.add_workflow("hello", hello);
@@ -47,6 +48,9 @@ pub fn register(registry: &mut Registry, versions: &[&'static str]) {
     registry.add_workflow("starting", starting);
     registry.add_workflow("buying", buying);
     registry.add_workflow("patched", patched);
+    registry.add_workflow("clearing", clearing);
+    registry.add_workflow("filling", filling);
+    registry.add_workflow("lingering", lingering);
     for (place, &version) in versions.iter().enumerate() {
         let named = move |ctx| versioned(ctx, version);
         if place + 1 == versions.len() {
@@ -65,11 +69,12 @@ pub fn register(registry: &mut Registry, versions: &[&'static str]) {
     registry.add_activity("where", whereof);
     registry.add_activity("Show", show);
     registry.add_activity("shout", shout);
+    registry.add_activity("linger", linger);
 }
 
-/// How often the activity `shaky` was called for the instance.
-pub fn attempts(id: &str) -> u32 {
-    ATTEMPTS.lock().unwrap().get(id).copied().unwrap_or_default()
+/// The task execution ID of each call of the activity `shaky` for the instance.
+pub fn attempts(id: &str) -> Vec<String> {
+    ATTEMPTS.lock().unwrap().get(id).cloned().unwrap_or_default()
 }
 
 fn json(value: impl Serialize) -> Output {
@@ -108,12 +113,12 @@ struct Shaky {
 async fn shaky(ctx: ActivityContext, input: Option<String>) -> Output {
     let Shaky { key, failures } = ctx.get_input(input.as_deref())?;
     let mut attempts = ATTEMPTS.lock().unwrap();
-    let attempt = attempts.entry(key).or_default();
-    *attempt += 1;
-    if *attempt <= failures {
-        return Err(WorkflowError::Other(format!("attempt {attempt}")));
+    let ids = attempts.entry(key).or_default();
+    ids.push(ctx.task_execution_id().to_string());
+    if ids.len() as u32 <= failures {
+        return Err(WorkflowError::Other(format!("attempt {}", ids.len())));
     }
-    json(*attempt)
+    json(ids.len())
 }
 
 async fn declining(ctx: ActivityContext, input: Option<String>) -> Output {
@@ -136,6 +141,11 @@ async fn show(ctx: ActivityContext, input: Option<String>) -> Output {
 
 async fn shout(ctx: ActivityContext, input: Option<String>) -> Output {
     json(ctx.get_input::<String>(input.as_deref())?.to_uppercase())
+}
+
+async fn linger(_: ActivityContext, _: Option<String>) -> Output {
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    json("done")
 }
 
 // --- workflows ---
@@ -335,4 +345,34 @@ async fn patched(ctx: WorkflowContext) -> Output {
     let said: String = ctx.call_activity_typed(activity, "Ada").await?;
     ctx.wait_for_external_event("end").await?;
     json(said)
+}
+
+/// Has a status, clears it, has one again, and goes on as a new execution without.
+async fn clearing(ctx: WorkflowContext) -> Output {
+    if ctx.get_input_typed::<i32>()? == 2 {
+        return ctx.wait_for_external_event("end").await;
+    }
+    ctx.set_custom_status("busy");
+    ctx.wait_for_external_event("clear").await?;
+    ctx.set_custom_status("");
+    ctx.wait_for_external_event("again").await?;
+    ctx.set_custom_status("busy again");
+    ctx.wait_for_external_event("continue").await?;
+    ctx.continue_as_new(2, false);
+    Ok(None)
+}
+
+/// Asks one after the other for 40 texts of 150,000 characters, and then waits for an event.
+async fn filling(ctx: WorkflowContext) -> Output {
+    let mut sum = 0;
+    for _ in 0..40 {
+        sum += ctx.call_activity_typed::<String, _>("fill", 150_000).await?.len();
+    }
+    ctx.set_custom_status("filled");
+    ctx.wait_for_external_event("end").await?;
+    json(sum)
+}
+
+async fn lingering(ctx: WorkflowContext) -> Output {
+    json(ctx.call_activity_typed::<String, _>("linger", ()).await?)
 }
