@@ -165,6 +165,11 @@ def client_family(metadata: Mapping[str, str | bytes]) -> Family | None:
     return DAPR if "dapr-api-token" in metadata and "grpc-python" in agent else None
 
 
+def is_dapr_dotnet(metadata: Mapping[str, str | bytes]) -> bool:
+    """Whether a call is one of Dapr's .NET SDK, which documents an error for a wait for what does not exist."""
+    return "dapr-sdk-dotnet/" in str(metadata.get("user-agent", ""))
+
+
 def is_microsoft_dotnet(metadata: Mapping[str, str | bytes]) -> bool:
     """Whether a call is one of Microsoft's .NET SDK.
 

@@ -77,8 +77,9 @@ class Clients:
     async def _wait(self, call: Call, request: pb.GetInstanceRequest, *, ended: bool) -> bytes:
         """Wait for an instance, as long as the caller does and the sidecar is not closing.
 
-        One that does not exist yet is waited for, as SDKs expect that look right after a start, or before it. Only for
-        another app's client, that is answered at once: it may have named the wrong app.
+        One that does not exist yet is waited for, as SDKs expect that look right after a start, or before it. That is
+        answered at once only for another app's client, which may have named the wrong app, and for Dapr's .NET, which
+        documents an error.
         """
         address = address_of(call, request.instance_id)
         waiting = asyncio.ensure_future(
@@ -86,7 +87,7 @@ class Clients:
                 address,
                 ended=ended,
                 payloads=request.get_inputs_and_outputs,
-                missing=not isinstance(call, Forwarded),
+                missing=not (isinstance(call, Forwarded) or dialects.is_dapr_dotnet(call.metadata)),
                 caller=caller_of(call),
             )
         )
