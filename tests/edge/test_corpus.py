@@ -29,8 +29,9 @@ CORPUS = Path(__file__).parent / "corpus"
 TURNS = {"CompleteOrchestratorTask", "CompleteWorkflowTask"}
 # Parsed inside of their handlers, where the table of methods does not show it.
 STREAMS = {"GetWorkItems": pb.GetWorkItemsRequest, "StreamInstanceHistory": pb.GetInstanceHistoryRequest}
-# Microsoft says there that it means an orchestration, always; Dapr has its router at the same number.
-READ_ELSEWHERE = {"PurgeInstancesRequest.5"}
+# At the number of a field of another wire type. Purge: Microsoft says there that it means an orchestration, where Dapr
+# has its router. Start: Dapr says there that the ID must be unique, where Microsoft has the time.
+READ_ELSEWHERE = {"PurgeInstancesRequest.5", "CreateInstanceRequest.10"}
 FAMILIES = {"microsoft": {MICROSOFT}, "dapr": {DAPR, DAPR_DETACHING}}
 Row = tuple[str, bytes]
 

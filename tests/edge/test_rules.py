@@ -109,6 +109,21 @@ async def test_d4_wait_without_a_deadline_for_a_missing_instance_by_a_client_tha
         assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_d4_a_wait_for_a_missing_instance_is_answered_at_once_where_the_sdk_documents_an_error(
+    node: Node,
+) -> None:
+    """Dapr's .NET client makes an InvalidOperationException of it."""
+    address, agent = (
+        f"127.0.0.1:{node.ports.grpc[0]}",
+        ("grpc.primary_user_agent", "grpc-dotnet/2.71 dapr-sdk-dotnet/v1.19.0"),
+    )
+    async with grpc.aio.insecure_channel(address, [agent]) as channel:
+        for method in ("WaitForInstanceStart", "WaitForInstanceCompletion"):
+            wait = channel.unary_unary(SERVICE + method)
+            answer = await wait(pb.GetInstanceRequest(instance_id="nobody").SerializeToString(), timeout=5)
+            assert not pb.GetInstanceResponse.FromString(answer).exists
+
+
 async def test_d4_wait_times_out_with_the_deadline(node: Node) -> None:
     await node.begin("a")
     status, _ = await node.refusal("WaitForInstanceCompletion", pb.GetInstanceRequest(instance_id="a"), 0.2)

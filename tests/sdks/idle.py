@@ -58,8 +58,8 @@ class Idler:
         return "; ".join(faults)
 
 
-def main(chosen: Sequence[Build], seconds: float, *, excused: bool) -> int:
-    """Returns the exit code. `excused`: a build whose tools are missing here is no failure."""
+def main(chosen: Sequence[Build], seconds: float) -> int:
+    """Returns the exit code."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         idlers = []
@@ -69,7 +69,7 @@ def main(chosen: Sequence[Build], seconds: float, *, excused: bool) -> int:
                 idlers.append(_started(build, directory / build.id, stack))
             except (NotRunError, ProgramError) as error:
                 say(f"{build.id}: {error}")
-                if not (excused and isinstance(error, NotRunError) and error.missing):
+                if not (isinstance(error, NotRunError) and error.excused):
                     return 1
         time.sleep(_SETTLE_SECONDS)
         for idler in idlers:

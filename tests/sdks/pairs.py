@@ -34,12 +34,9 @@ class Chosen:
     left_out: Mapping[str, str]
 
 
-def main(builds: Sequence[Build], *, excused: bool) -> int:
-    """Plays all pairs of the builds, prints the table and returns the exit code.
-
-    `excused`: a build whose tools are missing here is no failure.
-    """
-    chosen, faulty = _prepared(one_of_each(builds), excused=excused)
+def main(builds: Sequence[Build]) -> int:
+    """Plays all pairs of the builds, prints the table and returns the exit code."""
+    chosen, faulty = _prepared(one_of_each(builds))
     shutil.rmtree(_LOGS, ignore_errors=True)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         rows = list(pool.map(lambda callee: _called(callee, chosen.played), chosen.played))
@@ -61,7 +58,7 @@ def one_of_each(builds: Sequence[Build]) -> Chosen:
     return Chosen(list(first.values()), left_out)
 
 
-def _prepared(chosen: Chosen, *, excused: bool) -> tuple[Chosen, bool]:
+def _prepared(chosen: Chosen) -> tuple[Chosen, bool]:
     """Those of the builds that can run here, and whether one cannot that must."""
     played, left_out, faulty = [], dict(chosen.left_out), False
     for build in chosen.played:
@@ -70,7 +67,7 @@ def _prepared(chosen: Chosen, *, excused: bool) -> tuple[Chosen, bool]:
             played.append(build)
         except NotRunError as error:
             left_out[build.id] = str(error)
-            faulty = faulty or not (error.missing and excused)
+            faulty = faulty or not error.excused
     return Chosen(played, left_out), faulty
 
 

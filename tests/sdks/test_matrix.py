@@ -1,5 +1,6 @@
 """The matrix itself, with a program that misbehaves on demand: nothing that goes wrong is taken for a pass."""
 
+import os
 import re
 import sys
 import tarfile
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sdks import pairs, programs, ready, report, sdks
+from tests.sdks import newest, pairs, programs, ready, report, sdks
 from tests.sdks.programs import Beside, Line, play
 from tests.sdks.report import Column
 from tests.sdks.scenarios import SCENARIOS
@@ -43,6 +44,7 @@ def build(tmp_path: Path, **more: object) -> Build:
         "prepare": (),
         "run": (sys.executable, str(program)),
         "reason": "",
+        "passed_over": {},
     }
     return Build(**{**values, **commands, "folder": tmp_path, **more})  # type: ignore[arg-type]
 
@@ -104,8 +106,38 @@ def test_a_program_that_hangs_is_ended_and_started_again(tmp_path: Path, monkeyp
 
 def test_a_tool_that_is_missing_is_told_from_a_build_that_fails(tmp_path: Path) -> None:
     with pytest.raises(NotRunError, match="no no-such-tool on the path") as caught:
-        build(tmp_path, tools=("no-such-tool",)).prepared()
-    assert caught.value.missing
+        build(tmp_path, tools=("sh", "no-such-tool")).prepared()
+    assert caught.value.missing == {"no-such-tool"}
+
+
+def test_a_tool_that_is_too_old_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\necho tool 1.88.0 of 2025\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    here = build(tmp_path, tools=("tool", "tool>=1.88", "tool>=1.9", "tool>=1.89", "tool>=2", "sh>=1"))
+    assert here.missing_tools == ["tool>=1.89", "tool>=2", "sh>=1"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "missing", "excused"),
+    [
+        ({}, ["go", "cargo"], True),
+        ({}, [], False),
+        ({"CI": "true"}, ["cargo"], False),
+        ({"CI": "true", "EXCUSED_TOOLS": "cargo rustc"}, ["cargo"], True),
+        ({"CI": "true", "EXCUSED_TOOLS": "cargo"}, ["cargo", "go"], False),
+        ({"CI": "true", "EXCUSED_TOOLS": "cargo"}, [], False),
+    ],
+)
+def test_ci_excuses_only_the_tools_that_it_names(
+    environment: dict[str, str], missing: list[str], excused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CI", "EXCUSED_TOOLS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert NotRunError("why", missing).excused is excused
 
 
 @pytest.mark.parametrize("locks", [(), ("program.py",)])
@@ -221,17 +253,55 @@ def test_a_scenario_that_only_a_ready_build_may_not_know_is_not_built(tmp_path: 
     assert (column.mark("unknown"), column.failed) == ("not built", [])
 
 
-# --- what is not tested, pairs, and the README -----------------------------------------------------------------------
+# --- newer versions --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_said_to_be_untested_has_a_reason_that_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sdks.stale(builds()) == []
-    rows = (sdks.Untested("dapr", "Python", "none"), sdks.Untested("dapr", "Rust", "no tool", tool="sh"))
-    monkeypatch.setattr(sdks, "UNTESTED", rows)
-    assert sdks.stale([build(tmp_path)]) == [
-        "Dapr, Python is not untested: the matrix has a build of it",
-        "Dapr, Rust is said to be untested for want of sh, which is on the path",
-    ]
+def test_of_each_package_the_newest_version_that_is_tested_is_compared(tmp_path: Path) -> None:
+    versions = (("a", "v1.9.0"), ("a", "v1.10.0"), ("a + b", "1.2.0 + 0.4.1"))
+    found = [build(tmp_path, package=package, version=version) for package, version in versions]
+    assert [(pin.package, pin.version) for pin in newest.pins(found)] == [("a", "1.10.0"), ("b", "0.4.1")]
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "version"),
+    [
+        ("Python", "sdk (1.12.0)\nAvailable versions: 1.12.0, 1.9.0\n  LATEST:    1.13.0", "1.12.0"),
+        ("JavaScript", "0.4.0\n", "0.4.0"),
+        ("Go", "sdk v0.14.0\n", "0.14.0"),
+        ("Rust", "sdk #workflow\nversion: 0.20.0\nrust-version: 1.88.0\n", "0.20.0"),
+        ("Java", "[INFO]   of:other .......... 1.0 -> 2.0\n[INFO]   sdk .......... 1.17.1 -> 1.18.1\n", "1.18.1"),
+        ("Java", "[INFO] No dependencies in Dependencies have newer versions.\n", None),
+        ("C#", '{"packages": [{"version": "1.9.0"}, {"version": "1.28.0"}, {"version": "1.29.0-rc.1"}]}', "1.28.0"),
+        ("Go", "go: module sdk: reading the list: 403 Forbidden", None),
+    ],
+)
+def test_the_newest_version_is_read_from_what_the_client_of_a_registry_says(
+    language: str, said: str, version: str | None, tmp_path: Path
+) -> None:
+    assert newest.served(newest.Pin("sdk", "1.0", build(tmp_path, language=language)), said) == version
+
+
+@pytest.mark.parametrize(
+    ("version", "text", "fault"),
+    [
+        ("1.10.1", "1.10.0 is tested, and 1.10.1 is served", True),
+        ("1.11.0", "1.10.0 is tested; 1.11.0 is not: it is broken", False),
+        ("1.9.9", "1.10.0, and nothing newer is served", False),
+        (None, "1.10.0, and nothing newer is served", False),
+    ],
+)
+def test_a_newer_version_is_a_fault_unless_it_is_passed_over(
+    version: str | None, text: str, fault: bool, tmp_path: Path
+) -> None:
+    pin = newest.Pin("sdk", "1.10.0", build(tmp_path, passed_over={"1.11.0": "it is broken"}))
+    assert newest.verdict(pin, version) == (text, fault)
+
+
+def test_each_language_of_the_matrix_has_a_registry_to_ask() -> None:
+    assert all(pin.command for pin in newest.pins(builds()))
+
+
+# --- pairs, and the README --------------------------------------------------------------------------------------------
 
 
 def test_pairs_are_of_one_build_for_each_language_and_family_and_say_what_they_leave_out(tmp_path: Path) -> None:

@@ -49,12 +49,12 @@ func registry() *task.TaskRegistry {
 	r := task.NewTaskRegistry()
 	for _, orchestrator := range []task.Orchestrator{
 		Hello, Chain, FanOut, FanIn, Retry, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying,
-		PayingCarefully, Reporting, Echoing, RemoteActivity, Inputs, RemoteChild, RoutedChild,
+		PayingCarefully, Reporting, Echoing, RemoteActivity, Inputs, RemoteChild, RoutedChild, Clearing, Lingering,
 	} {
 		must(r.AddOrchestrator(orchestrator))
 	}
 	for _, activity := range []task.Activity{
-		Greet, AddOne, Square, Fill, Shaky, Declining, Echo, Where, RoutedWhere, Show,
+		Greet, AddOne, Square, Fill, Shaky, Declining, Echo, Where, RoutedWhere, Show, Linger,
 	} {
 		must(r.AddActivity(activity))
 	}

@@ -43,6 +43,9 @@ func scenarios(hub *client.TaskHubGrpcClient) stage.Programme {
 			"reuse":           c.reuse,
 			"missing":         c.missing,
 			"scheduled-start": c.scheduledStart,
+			"early-wait":      c.earlyWait,
+			"clear-status":    c.clearStatus,
+			"graceful-stop":   c.gracefulStop,
 		},
 		NotOffered: map[string]string{
 			"query":           "the client has no query",
@@ -58,6 +61,12 @@ func scenarios(hub *client.TaskHubGrpcClient) stage.Programme {
 			"entity-query":    "the SDK has no entities",
 			"detached":        "an orchestration can start others only as its children",
 			"patch":           "the SDK has no patches",
+			"remote-client":   "the client cannot name an app",
+			"execution-id":    "activities have no execution ID",
+			"reuse-never":     "its policies say what happens to which statuses",
+			"restart-running": "the client has no restart",
+			"strict-version":  "the worker has no version rules",
+			"long-history":    "this SDK takes no history above 4 MiB",
 		},
 	}
 }
@@ -541,6 +550,50 @@ func (c *caller) customStatus(s *stage.Stage) string {
 	return ""
 }
 
+// --- clear-status ---
+
+// Clearing has a status, clears it, has one again, and goes on as a new execution without.
+func Clearing(ctx *task.OrchestrationContext) (any, error) {
+	var round int
+	if err := ctx.GetInput(&round); err != nil {
+		return nil, err
+	}
+	if round == 2 {
+		return nil, ctx.WaitForSingleEvent("end", -1).Await(nil)
+	}
+	ctx.SetCustomStatus("busy")
+	if err := ctx.WaitForSingleEvent("clear", -1).Await(nil); err != nil {
+		return nil, err
+	}
+	ctx.SetCustomStatus("")
+	if err := ctx.WaitForSingleEvent("again", -1).Await(nil); err != nil {
+		return nil, err
+	}
+	ctx.SetCustomStatus("busy again")
+	if err := ctx.WaitForSingleEvent("continue", -1).Await(nil); err != nil {
+		return nil, err
+	}
+	ctx.ContinueAsNew(2)
+	return nil, nil
+}
+
+func (c *caller) clearStatus(s *stage.Stage) string {
+	id := c.schedule(s, "Clearing", api.WithInput(1))
+	seen := func(status string) {
+		s.Until("status '"+status+"'", func() bool { return c.state(s, id).SerializedCustomStatus == status })
+	}
+	seen("busy")
+	c.raise(s, id, "clear", nil)
+	seen("")
+	c.raise(s, id, "again", nil)
+	seen("busy again")
+	c.raise(s, id, "continue", nil)
+	seen("")
+	c.raise(s, id, "end", nil)
+	s.Equal(c.ended(s, id).RuntimeStatus, api.RUNTIME_STATUS_COMPLETED, "status")
+	return ""
+}
+
 // --- payload ---
 
 func Echo(ctx task.ActivityContext) (any, error) {
@@ -687,6 +740,43 @@ func (c *caller) missing(s *stage.Stage) string {
 	s.Equal(status.Code(c.hub.SuspendOrchestration(s, id, "")), codes.NotFound, "code of suspend")
 	s.Equal(status.Code(c.hub.ResumeOrchestration(s, id, "")), codes.NotFound, "code of resume")
 	s.Equal(status.Code(c.hub.TerminateOrchestration(s, id)), codes.NotFound, "code of terminate")
+	return ""
+}
+
+// --- early-wait ---
+
+func (c *caller) earlyWait(s *stage.Stage) string {
+	id := api.InstanceID(stage.NewID("early"))
+	s.Early(
+		func() error { _, err := c.hub.WaitForOrchestrationCompletion(s, id); return err },
+		func() error {
+			_, err := c.hub.ScheduleNewOrchestration(s, "Hello", api.WithInstanceID(id), api.WithInput("early"))
+			return err
+		},
+	)
+	s.Equal(c.state(s, id).RuntimeStatus, api.RUNTIME_STATUS_COMPLETED, "status after the wait")
+	return ""
+}
+
+// --- graceful-stop ---
+
+func Linger(ctx task.ActivityContext) (any, error) {
+	time.Sleep(stage.LingerTime)
+	return "done", nil
+}
+
+func Lingering(ctx *task.OrchestrationContext) (any, error) {
+	var done string
+	err := ctx.CallActivity(Linger).Await(&done)
+	return done, err
+}
+
+func (c *caller) gracefulStop(s *stage.Stage) string {
+	id := c.schedule(s, "Lingering")
+	s.Eventually("it has ended", func() bool {
+		metadata, err := c.hub.FetchOrchestrationMetadata(s, id)
+		return err == nil && metadata.RuntimeStatus == api.RUNTIME_STATUS_COMPLETED && metadata.SerializedOutput == `"done"`
+	})
 	return ""
 }
 

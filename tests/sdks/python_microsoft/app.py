@@ -1,7 +1,7 @@
 """The program for Microsoft's `durabletask`: a worker and a client in one process."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import workflows
 from basics import Basics
@@ -14,13 +14,13 @@ from player import Scenario, main
 class Microsoft:
     """The SDK's side: how a worker is made, and the scenarios."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._client = TaskHubGrpcClient(host_address=address)
+    def __init__(self, client: TaskHubGrpcClient, new_worker: Callable[[], TaskHubGrpcWorker]) -> None:
+        self._client = client
+        self._new_worker = new_worker
         self._worker: TaskHubGrpcWorker | None = None
 
     def start_worker(self, rules: VersioningOptions | None = None) -> None:
-        worker = TaskHubGrpcWorker(host_address=self._address)
+        worker = self._new_worker()
         for orchestrator in workflows.ORCHESTRATORS:
             worker.add_orchestrator(orchestrator)
         for activity in workflows.ACTIVITIES:
@@ -44,5 +44,11 @@ class Microsoft:
         self.start_worker(rules)
 
 
+def at(address: str) -> Microsoft:
+    """The program beside the sidecar at the address."""
+    client = TaskHubGrpcClient(host_address=address)
+    return Microsoft(client, lambda: TaskHubGrpcWorker(host_address=address))
+
+
 if __name__ == "__main__":
-    main(Microsoft(f"{os.environ['SIDECAR_HOST']}:{os.environ['SIDECAR_PORT']}"))
+    main(at(f"{os.environ['SIDECAR_HOST']}:{os.environ['SIDECAR_PORT']}"))

@@ -3,7 +3,7 @@
 PYTHONPATH=../python_shared ../../../build/sdks/python-microsoft/venv/bin/python reference.py run SCENARIO...
 """
 
-from app import Microsoft
+from app import at
 from durabletask.testing import create_test_backend
 from player import main
 
@@ -11,4 +11,4 @@ _PORT = 50551
 
 if __name__ == "__main__":
     create_test_backend(port=_PORT)
-    main(Microsoft(f"localhost:{_PORT}"))
+    main(at(f"localhost:{_PORT}"))

@@ -24,22 +24,27 @@ func main() {
 
 	client := workflow.NewClient(sidecar.GrpcClientConn())
 	registry := newRegistry()
-	if err := client.StartWorker(ctx, registry); err != nil {
-		log.Fatal(err)
-	}
-	stage.Run(scenarios(client, registry))
+	working, end := context.WithCancel(ctx)
+	must(client.StartWorker(working, registry))
+	stage.Run(scenarios(client, registry, func() {
+		end()
+		working, end = context.WithCancel(ctx)
+		must(client.StartWorker(working, registry))
+	}))
 }
 
 func newRegistry() *workflow.Registry {
 	r := workflow.NewRegistry()
 	for _, w := range []workflow.Workflow{
 		Hello, Chain, FanOut, FanIn, Retry, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying,
-		PayingCarefully, Reporting, Echoing, RemoteActivity, Inputs, RemoteChild, Whereabouts, Buying, Patched,
+		PayingCarefully, Reporting, Echoing, RemoteActivity, Inputs, RemoteChild, Whereabouts, Buying, Patched, Clearing,
+		Lingering,
 	} {
 		must(r.AddWorkflow(w))
 	}
+	registerNewer(r)
 	must(r.AddVersionedWorkflowN("Versioned", "v1", true, versionedAs("v1")))
-	for _, activity := range []workflow.Activity{Greet, AddOne, Square, Fill, Shaky, Declining, Echo, Where, Show, Shout} {
+	for _, activity := range []workflow.Activity{Greet, AddOne, Square, Fill, Shaky, Declining, Echo, Where, Show, Shout, Linger} {
 		must(r.AddActivity(activity))
 	}
 	return r

@@ -20,9 +20,9 @@ import (
 	"tests.sdks/go_shared/stage"
 )
 
-func scenarios(client *workflow.Client, registry *workflow.Registry) stage.Programme {
-	c := &caller{client, registry}
-	return stage.Programme{
+func scenarios(client *workflow.Client, registry *workflow.Registry, restart func()) stage.Programme {
+	c := &caller{client, registry, restart}
+	programme := stage.Programme{
 		Scenarios: map[string]stage.Scenario{
 			"hello":           c.hello,
 			"chain":           c.chain,
@@ -50,6 +50,10 @@ func scenarios(client *workflow.Client, registry *workflow.Registry) stage.Progr
 			"scheduled-start": c.scheduledStart,
 			"version":         c.version,
 			"patch":           c.patch,
+			"early-wait":      c.earlyWait,
+			"execution-id":    c.executionID,
+			"clear-status":    c.clearStatus,
+			"graceful-stop":   c.gracefulStop,
 		},
 		NotOffered: map[string]string{
 			"query":           "the client has no query",
@@ -59,15 +63,20 @@ func scenarios(client *workflow.Client, registry *workflow.Registry) stage.Progr
 			"tags":            "ScheduleWorkflow has no tags",
 			"entity":          "Dapr's workflows have no entities",
 			"entity-query":    "Dapr's workflows have no entities",
-			"detached":        "in this version a workflow can start others only as its children",
+			"reuse-never":     "ScheduleWorkflow has no reuse policy",
+			"restart-running": "the client has no restart",
+			"strict-version":  "the worker has no version rules",
 		},
 	}
+	newer(c, programme)
+	return programme
 }
 
 // The client of the scenarios.
 type caller struct {
 	client   *workflow.Client
 	registry *workflow.Registry
+	restart  func() // the worker, anew
 }
 
 func (c *caller) schedule(s *stage.Stage, name string, options ...workflow.NewWorkflowOptions) string {
@@ -244,6 +253,7 @@ func (c *caller) fanIn(s *stage.Stage) string {
 
 var (
 	attempts     = map[string]int{}
+	executions   = map[string][]string{} // the IDs of their task executions
 	attemptsLock sync.Mutex
 )
 
@@ -260,6 +270,7 @@ func Shaky(ctx workflow.ActivityContext) (any, error) {
 	attemptsLock.Lock()
 	defer attemptsLock.Unlock()
 	attempts[input.Key]++
+	executions[input.Key] = append(executions[input.Key], ctx.GetTaskExecutionID())
 	if attempt := attempts[input.Key]; attempt <= input.Failures {
 		return nil, fmt.Errorf("attempt %d", attempt)
 	}
@@ -286,6 +297,25 @@ func (c *caller) retry(s *stage.Stage) string {
 	tooOften := c.ended(s, c.schedule(s, "Retry", workflow.WithInput(9)))
 	s.Equal(tooOften.RuntimeStatus, workflow.StatusFailed, "status after three failures")
 	s.Equal(attempts[tooOften.InstanceId], 3, "attempts")
+	return ""
+}
+
+// --- execution-id ---
+
+func (c *caller) executionID(s *stage.Stage) string {
+	var found []string
+	for range 2 {
+		var attempt int
+		id := c.schedule(s, "Retry", workflow.WithInput(2))
+		c.output(s, id, &attempt)
+		attemptsLock.Lock()
+		ids := executions[id]
+		attemptsLock.Unlock()
+		s.Equal(len(ids), 3, "attempts")
+		s.Check(ids[0] != "" && ids[0] == ids[1] && ids[1] == ids[2], "IDs of three attempts: %q", ids)
+		found = append(found, ids[0])
+	}
+	s.Check(found[0] != found[1], "two calls have the same ID %s", found[0])
 	return ""
 }
 
@@ -560,6 +590,50 @@ func (c *caller) customStatus(s *stage.Stage) string {
 	return ""
 }
 
+// --- clear-status ---
+
+// Clearing has a status, clears it, has one again, and goes on as a new execution without.
+func Clearing(ctx *workflow.WorkflowContext) (any, error) {
+	var round int
+	if err := ctx.GetInput(&round); err != nil {
+		return nil, err
+	}
+	if round == 2 {
+		return nil, ctx.WaitForExternalEvent("end", -1).Await(nil)
+	}
+	ctx.SetCustomStatus("busy")
+	if err := ctx.WaitForExternalEvent("clear", -1).Await(nil); err != nil {
+		return nil, err
+	}
+	ctx.SetCustomStatus("")
+	if err := ctx.WaitForExternalEvent("again", -1).Await(nil); err != nil {
+		return nil, err
+	}
+	ctx.SetCustomStatus("busy again")
+	if err := ctx.WaitForExternalEvent("continue", -1).Await(nil); err != nil {
+		return nil, err
+	}
+	ctx.ContinueAsNew(2)
+	return nil, nil
+}
+
+func (c *caller) clearStatus(s *stage.Stage) string {
+	id := c.schedule(s, "Clearing", workflow.WithInput(1))
+	seen := func(status string) {
+		s.Until("status '"+status+"'", func() bool { return c.state(s, id).CustomStatus.GetValue() == status })
+	}
+	seen("busy")
+	c.raise(s, id, "clear", nil)
+	seen("")
+	c.raise(s, id, "again", nil)
+	seen("busy again")
+	c.raise(s, id, "continue", nil)
+	seen("")
+	c.raise(s, id, "end", nil)
+	s.Equal(c.ended(s, id).RuntimeStatus, workflow.StatusCompleted, "status")
+	return ""
+}
+
 // --- payload ---
 
 func Echo(ctx workflow.ActivityContext) (any, error) {
@@ -687,6 +761,43 @@ func (c *caller) missing(s *stage.Stage) string {
 	s.Equal(status.Code(c.client.SuspendWorkflow(s, id, "")), codes.NotFound, "code of suspend")
 	s.Equal(status.Code(c.client.ResumeWorkflow(s, id, "")), codes.NotFound, "code of resume")
 	s.Equal(status.Code(c.client.TerminateWorkflow(s, id)), codes.NotFound, "code of terminate")
+	return ""
+}
+
+// --- early-wait ---
+
+func (c *caller) earlyWait(s *stage.Stage) string {
+	id := stage.NewID("early")
+	s.Early(
+		func() error { _, err := c.client.WaitForWorkflowCompletion(s, id); return err },
+		func() error {
+			_, err := c.client.ScheduleWorkflow(s, "Hello", workflow.WithInstanceID(id), workflow.WithInput("early"))
+			return err
+		},
+	)
+	s.Equal(c.state(s, id).RuntimeStatus, workflow.StatusCompleted, "status after the wait")
+	return ""
+}
+
+// --- graceful-stop ---
+
+func Linger(ctx workflow.ActivityContext) (any, error) {
+	time.Sleep(stage.LingerTime)
+	return "done", nil
+}
+
+func Lingering(ctx *workflow.WorkflowContext) (any, error) {
+	var done string
+	err := ctx.CallActivity(Linger).Await(&done)
+	return done, err
+}
+
+func (c *caller) gracefulStop(s *stage.Stage) string {
+	id := c.schedule(s, "Lingering")
+	s.Eventually("it has ended", func() bool {
+		metadata, err := c.client.FetchWorkflowMetadata(s, id)
+		return err == nil && metadata.RuntimeStatus == workflow.StatusCompleted && metadata.Output.GetValue() == `"done"`
+	})
 	return ""
 }
 

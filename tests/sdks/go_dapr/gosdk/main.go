@@ -17,11 +17,13 @@ func main() {
 	must(err)
 	for _, w := range []workflow.Workflow{
 		Hello, Chain, FanOut, FanIn, Timer, Event, Parent, Child, Counting, Waiting, WaitingParent, Paying,
-		PayingCarefully, Echoing, RemoteActivity, Inputs, RemoteChild, RoutedChild,
+		PayingCarefully, Echoing, RemoteActivity, Inputs, RemoteChild, RoutedChild, Lingering,
 	} {
 		must(worker.RegisterWorkflow(w))
 	}
-	for _, activity := range []workflow.Activity{Greet, AddOne, Square, Fill, Declining, Echo, Where, RoutedWhere, Show} {
+	for _, activity := range []workflow.Activity{
+		Greet, AddOne, Square, Fill, Declining, Echo, Where, RoutedWhere, Show, Linger,
+	} {
 		must(worker.RegisterActivity(activity))
 	}
 	must(worker.Start())

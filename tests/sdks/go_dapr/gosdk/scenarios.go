@@ -40,6 +40,8 @@ func scenarios(client *workflow.Client) stage.Programme {
 			"reuse":           c.reuse,
 			"missing":         c.missing,
 			"scheduled-start": c.scheduledStart,
+			"early-wait":      c.earlyWait,
+			"graceful-stop":   c.gracefulStop,
 		},
 		NotOffered: map[string]string{
 			"retry":           "CallActivity has no retry policy",
@@ -57,6 +59,13 @@ func scenarios(client *workflow.Client) stage.Programme {
 			"entity-query":    "Dapr's workflows have no entities",
 			"detached":        "a workflow can start others only as its children",
 			"patch":           "the SDK has no patches",
+			"remote-client":   "the client cannot name an app",
+			"execution-id":    "activities have no execution ID",
+			"clear-status":    "the workflow context cannot set it",
+			"reuse-never":     "the client has no reuse policy of its own",
+			"restart-running": "the client has no restart",
+			"strict-version":  "the worker has no version rules",
+			"long-history":    "this SDK takes no history above 4 MiB",
 		},
 	}
 }
@@ -588,6 +597,43 @@ func (c *caller) missing(s *stage.Stage) string {
 	s.Equal(status.Code(c.client.SuspendWorkflow(s, id, "")), codes.NotFound, "code of suspend")
 	s.Equal(status.Code(c.client.ResumeWorkflow(s, id, "")), codes.NotFound, "code of resume")
 	s.Equal(status.Code(c.client.TerminateWorkflow(s, id)), codes.NotFound, "code of terminate")
+	return ""
+}
+
+// --- early-wait ---
+
+func (c *caller) earlyWait(s *stage.Stage) string {
+	id := stage.NewID("early")
+	s.Early(
+		func() error { _, err := c.client.WaitForWorkflowCompletion(s, id); return err },
+		func() error {
+			_, err := c.client.ScheduleNewWorkflow(s, "Hello", workflow.WithInstanceID(id), workflow.WithInput("early"))
+			return err
+		},
+	)
+	s.Equal(c.state(s, id).RuntimeStatus, workflow.StatusCompleted, "status after the wait")
+	return ""
+}
+
+// --- graceful-stop ---
+
+func Linger(workflow.ActivityContext) (any, error) {
+	time.Sleep(stage.LingerTime)
+	return "done", nil
+}
+
+func Lingering(ctx *workflow.WorkflowContext) (any, error) {
+	var done string
+	err := ctx.CallActivity(Linger).Await(&done)
+	return done, err
+}
+
+func (c *caller) gracefulStop(s *stage.Stage) string {
+	id := c.schedule(s, "Lingering")
+	s.Eventually("it has ended", func() bool {
+		metadata, err := c.client.FetchWorkflowMetadata(s, id)
+		return err == nil && metadata.RuntimeStatus == workflow.StatusCompleted && metadata.SerializedOutput == `"done"`
+	})
 	return ""
 }
 

@@ -4,6 +4,7 @@ package stage
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -88,6 +89,30 @@ func (s *Stage) Until(what string, condition func() bool) {
 	}
 }
 
+// Eventually is as Until, for what takes as long as it likes within the scenario.
+func (s *Stage) Eventually(what string, condition func() bool) {
+	for !condition() {
+		s.Check(s.Err() == nil, "never: %s", what)
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// Early begins a wait half a second before what it waits for.
+func (s *Stage) Early(wait, begin func() error) {
+	ended := make(chan error, 1)
+	go func() { ended <- wait() }()
+	select {
+	case err := <-ended:
+		s.Fail("the wait ended before there was anything: %v", err)
+	case <-time.After(500 * time.Millisecond):
+	}
+	s.OK(begin(), "start")
+	s.OK(<-ended, "wait")
+}
+
+// LingerTime is how long the activity of the scenario "graceful-stop" takes.
+const LingerTime = 4 * time.Second
+
 // Inputs is what the scenario "inputs" gives to an activity, before it gives nothing.
 var Inputs = []any{"text", 7, []int{1, 2}, []int{}, nil, map[string]int{"a": 1}}
 
@@ -164,7 +189,7 @@ func Run(p Programme) {
 	}
 	for input := bufio.NewScanner(os.Stdin); input.Scan(); {
 		if command == "idle" {
-			play("hello", p)
+			play(cmp.Or(input.Text(), "hello"), p)
 		}
 	}
 }
