@@ -310,8 +310,30 @@ MUTANTS = (
         "new-store-of-a-peer-not-noticed",
         "router",
         "peers/outbox.py",
-        "        await self.engine.commit(Changes(lost=(Lost(*peer, store),)))\n",
+        "        await self.engine.commit(Changes(lost=(Lost(*link.peer, link.store, link.session),)))\n",
         "",
+    ),
+    Mutant(
+        "what-was-accepted-is-believed-for-ever",
+        "lost time",
+        "edge/peer/link.py",
+        '        self.session = f"{self.store}/',
+        '        self.session = f"{self.store}/" or f"{self.store}/',
+    ),
+    Mutant(
+        "a-child-answers-once",
+        "lost time",
+        "core/delivery.py",
+        "    if not instance.status.terminal:\n        return arrival.nothing(Reply(Outcome.DUPLICATE))\n"
+        "    if arrival.record",
+        "    if instance:\n        return arrival.nothing(Reply(Outcome.DUPLICATE))\n    if arrival.record",
+    ),
+    Mutant(
+        "calls-are-remembered-as-messages",
+        "lost time",
+        "edge/peer/link.py",
+        "name = self.session if reminder.kind in KNOWN_BY_CALL else self.store",
+        "name = self.store",
     ),
     Mutant(
         "two-messages-on-one-wire",
@@ -380,7 +402,7 @@ MUTANTS = (
         "calls-of-a-lost-store-not-sent-again",
         "store",
         "store/sqlite/writes.py",
-        "        connection.execute(_RESEND, (lost.namespace, lost.app, lost.store))\n",
+        "        connection.execute(_RESEND, (lost.namespace, lost.app, lost.session))\n",
         "",
     ),
     Mutant(
