@@ -474,6 +474,8 @@ def run(mutant: Mutant) -> tuple[str, float]:
         command = [sys.executable, "-m", "tests.simulation", "--seconds", str(SECONDS), "--no-shrink"]
         if mutant.layer == "store":
             command += ["--first", "2", "--every", "2"]  # the others have another store
+        if mutant.layer == "lost time":
+            command += ["--losing"]
         done = subprocess.run(
             command, cwd=copy, env=os.environ | {"PYTHONPATH": folder}, text=True, capture_output=True, check=False
         )
