@@ -58,7 +58,8 @@ class Engine:
         self.store = store
         self.clock = clock
         self.ids = ids
-        self.start_id = clock.new_id()  # what other sidecars know this start of the sidecar by
+        # What other sidecars know this store and this start of the sidecar by.
+        self.identity, self.start_id = store.identity, clock.new_id()
         self.effects: Effects
         self.tasks = SideTasks()  # what must reach its end before the store is closed
         self.side = SideTasks()  # what is only a hint over the store
@@ -113,6 +114,14 @@ class Engine:
         if outcome is None:
             self._act(changes)
         return outcome
+
+    async def begin_generation(self, above: int) -> None:
+        """Go on as another store, as if started anew, with order numbers above one. Raises UnavailableError."""
+        generation = str(above + 1)
+        await self.commit(Changes(generation=generation))
+        self.ids.next_order = max(self.ids.next_order, above + 1)
+        self.identity = f"{self.store.identity.rpartition('.')[0]}.{generation}"
+        self.start_id = self.clock.new_id()
 
     def drop(self, actor: Actor) -> None:
         """Forget what is in memory of an instance, so that it is loaded again."""

@@ -272,6 +272,7 @@ class Changes:
     forgotten: tuple[Forgotten, ...] = ()
     lost: tuple[Lost, ...] = ()
     crashed: tuple[Crash, ...] = ()
+    generation: str = ""  # the store goes on as another one, of this generation
 
 
 @dataclass(slots=True)

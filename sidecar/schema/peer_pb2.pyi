@@ -134,6 +134,8 @@ class Hello(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     RECEIVES_FIELD_NUMBER: _builtins.int
+    SEEN_STORE_FIELD_NUMBER: _builtins.int
+    SEEN_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     namespace: _builtins.str
     app_id: _builtins.str
@@ -143,6 +145,10 @@ class Hello(_message.Message):
     """of this start of the sidecar: two at a time are two sidecars for one app"""
     receives: _builtins.int
     """bytes of the largest frame that the sender of this receives; 0: it does not say"""
+    seen_store: _builtins.str
+    """the store of the receiver that the sender has seen last"""
+    seen: _builtins.int
+    """the highest order number that it has seen of that store"""
     def __init__(
         self,
         *,
@@ -153,10 +159,12 @@ class Hello(_message.Message):
         generation: _builtins.int = ...,
         process_id: _builtins.str = ...,
         receives: _builtins.int = ...,
+        seen_store: _builtins.str = ...,
+        seen: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "generation", b"generation", "namespace", b"namespace", "process_id", b"process_id", "protocol", b"protocol", "receives", b"receives", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "generation", b"generation", "namespace", b"namespace", "process_id", b"process_id", "protocol", b"protocol", "receives", b"receives", "seen", b"seen", "seen_store", b"seen_store", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -220,7 +228,10 @@ class Answers(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
+    order: _builtins.int
+    """an order number of the sender's store"""
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Answer]: ...
     def __init__(
@@ -228,10 +239,11 @@ class Answers(_message.Message):
         *,
         sequence: _builtins.int = ...,
         answers: _abc.Iterable[Global___Answer] | None = ...,
+        order: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "order", b"order", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from sidecar.actors.dedup import DedupKeys
 from sidecar.actors.engine import Engine
+from sidecar.actors.highest import HighestNumbers
 from sidecar.actors.reminders import Reminders
 from sidecar.core import activities, delivery
 from sidecar.core.errors import DeniedError, MalformedError
@@ -21,6 +22,7 @@ class PeerMessages:
     def __init__(self, engine: Engine, reminders: Reminders, access: Access) -> None:
         self.engine = engine
         self.dedup_keys = DedupKeys(engine)
+        self.highest = HighestNumbers(engine)
         self._reminders = reminders
         self._access = access
 

@@ -140,7 +140,7 @@ class Store(Protocol):
 
     @property
     def identity(self) -> str:
-        """ID of this store and its generation: another one means that accepted work may be gone."""
+        """ID of this store and its generation as it was opened: another one means that accepted work may be gone."""
 
     @property
     def next_key(self) -> int:

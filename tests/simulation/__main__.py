@@ -84,6 +84,7 @@ def many(options: argparse.Namespace) -> Report:
     end = time.monotonic() + options.seconds
     with multiprocessing.get_context("fork").Pool(options.processes) as pool:
         seeds: Iterator[int] = itertools.count(options.first, options.every)
+        seeds = (seed for seed in seeds if not options.losing or plans.make(seed).loses)
         for outcome in pool.imap_unordered(one, seeds):
             report.add(outcome)
             enough = report.deployments >= options.deployments and report.workflows >= options.workflows
@@ -140,6 +141,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--every", type=int, default=1, help="only each n-th seed: with --first 2 --every 2 on SQLite")
+    parser.add_argument("--losing", action="store_true", help="only seeds whose stores lose time")
     parser.add_argument("--deployments", type=int, default=300)
     parser.add_argument("--workflows", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=170.0)

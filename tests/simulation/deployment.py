@@ -221,6 +221,8 @@ class Node:
             self.signatures.add(_signature(changes, outcome))
             self.note(f"commit {text}" if outcome is None else f"commit refused ({outcome.name}) {text}")
             if outcome is None:
+                if changes.generation:
+                    self.identity = f"{self.name}.{changes.generation}"
                 written.append(changes)
                 for reminder in changes.set:
                     if reminder.kind is Kind.DETACHED:

@@ -314,6 +314,28 @@ MUTANTS = (
         "",
     ),
     Mutant(
+        "what-was-accepted-is-believed-for-ever",
+        "lost time",
+        "edge/peer/link.py",
+        '        self.session = f"{self.store}/',
+        '        self.session = f"{self.store}/" or f"{self.store}/',
+    ),
+    Mutant(
+        "a-child-answers-once",
+        "lost time",
+        "core/delivery.py",
+        "    if not instance.status.terminal:\n        return arrival.nothing(Reply(Outcome.DUPLICATE))\n"
+        "    if arrival.record",
+        "    if instance:\n        return arrival.nothing(Reply(Outcome.DUPLICATE))\n    if arrival.record",
+    ),
+    Mutant(
+        "calls-are-remembered-as-messages",
+        "lost time",
+        "edge/peer/link.py",
+        "name = self.session if reminder.kind in KNOWN_BY_CALL else self.store",
+        "name = self.store",
+    ),
+    Mutant(
         "two-messages-on-one-wire",
         "router",
         "edge/peer/link.py",
@@ -452,6 +474,8 @@ def run(mutant: Mutant) -> tuple[str, float]:
         command = [sys.executable, "-m", "tests.simulation", "--seconds", str(SECONDS), "--no-shrink"]
         if mutant.layer == "store":
             command += ["--first", "2", "--every", "2"]  # the others have another store
+        if mutant.layer == "lost time":
+            command += ["--losing"]
         done = subprocess.run(
             command, cwd=copy, env=os.environ | {"PYTHONPATH": folder}, text=True, capture_output=True, check=False
         )

@@ -26,6 +26,7 @@ RARE = {
     "two apps are cut off from each other": r"are cut off from each other",
     "an app comes back with another store": r"loses its disk",
     "a store goes back and does not say so": r"goes back$",
+    "a store is told that it went back": r"this store has gone back",
     "a backup is restored": r"by a backup that is restored",
     "a timer fires late": r"timer_fired\(late\)",
     "what can be read again is dropped from memory": r"memory is short",

@@ -11,13 +11,15 @@ SMALLEST_LIMIT = 64 * 1024  # bytes that every sidecar receives in one frame: th
 _LONGEST_ID = 100
 
 
-def hello(me: AppIdentity, store: str, process: str, receives: int) -> bytes:
+def hello(me: AppIdentity, store: str, process: str, receives: int, seen: tuple[str, int] = ("", 0)) -> bytes:
     """Return the frame that a link begins with; `store` and `process` identify this side's store and its start.
 
-    `receives` is how many bytes the largest frame has that this side can receive.
+    `receives` is how many bytes the largest frame has that this side can receive; `seen` is the store of the other side
+    that was seen last, and its highest order number.
     """
     greeting = pb.Hello(protocol=PROTOCOL, namespace=me.namespace, app_id=me.app, store_id=store, process_id=process)
     greeting.receives = receives
+    greeting.seen_store, greeting.seen = seen
     return pb.Frame(hello=greeting).SerializeToString()
 
 

@@ -83,6 +83,7 @@ class PeerLink:
         # What a peer says of its store holds for that app alone: another may say the same.
         self.store = "/".join((*self.peer, greeting.store_id))
         self.process = greeting.process_id
+        self._store_id = greeting.store_id
         self.session = f"{self.store}/{self.process[:_SESSION_PART]}.{messages.engine.start_id[:_SESSION_PART]}"
         self.over = ""  # why this link is to end
         self._me = me
@@ -169,6 +170,7 @@ class PeerLink:
         if kind == "ping":
             await self._send(pb.Frame(pong=True))
         elif kind == "answers":
+            self._messages.highest.note(self.peer, self._store_id, frame.answers.order)
             answer = self._answers.get(frame.answers.sequence)
             if answer is not None and not answer.done():
                 answer.set_result([reply_of(entry) for entry in frame.answers.answers])
@@ -203,6 +205,7 @@ class PeerLink:
 
     async def _accept(self, batch: pb.Batch) -> None:
         """Take the messages of a batch in, in order for each actor, and answer them together."""
+        self._messages.highest.note(self.peer, self._store_id, max((one.id for one in batch.messages), default=0))
         lanes: dict[tuple[bytes, bytes], list[pb.Message]] = {}
         for message in batch.messages:
             lane = message.source.SerializeToString(), message.target.SerializeToString()
@@ -212,7 +215,7 @@ class PeerLink:
         finally:
             self._batches -= 1
         replies = {number: reply for lane in accepted for number, reply in lane.items()}
-        answers = pb.Answers(sequence=batch.sequence)
+        answers = pb.Answers(sequence=batch.sequence, order=self._messages.engine.ids.order())
         longest = longest_text(self.limit.room, len(batch.messages))
         answers.answers.extend(answer_of(message.id, replies[message.id], longest) for message in batch.messages)
         try:

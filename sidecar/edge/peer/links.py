@@ -209,10 +209,12 @@ class Peers:
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 with suppress(Closed):  # one who is not let in is told why, also before his hello is read
-                    await call.send(self._hello())
+                    await call.send(self._hello(peer))
                 greeting = read_hello(await call.receive())
             check_hello(self._me, greeting, app)
             self._admit(greeting)
+            if await self._went_back(greeting):
+                raise Closed("the hello was that of an earlier store")
             await self._serve(self._made(call, greeting), self._opened)
         except (Refused, Closed, TimeoutError, MalformedError, DecodeError, UnavailableError) as error:
             dialer.error = str(error) or "no answer"
@@ -245,9 +247,16 @@ class Peers:
                 del links[link.peer]
             log.info("peer disconnected", app=link.peer[1], opened=links is self._opened)
 
-    def _hello(self) -> bytes:
+    def _hello(self, peer: PeerId) -> bytes:
         engine = self._messages.engine
-        return hello(self._me, engine.store.identity, engine.start_id, self._receives)
+        return hello(self._me, engine.identity, engine.start_id, self._receives, self._messages.highest.of(peer))
+
+    async def _went_back(self, greeting: pb.Hello) -> bool:
+        """Whether an app has seen more of this store than there is: then all apps are told of another one."""
+        found = await self._messages.highest.told(greeting.app_id, greeting.seen_store, greeting.seen)
+        for link in self._since if found else ():
+            link.over = "this store has gone back"
+        return found
 
     def _made(self, wire: Wire, greeting: pb.Hello) -> PeerLink:
         return PeerLink(self._me, wire, greeting, self._messages, self._served, receives=self._receives)
@@ -287,13 +296,16 @@ class Peers:
             if proved is not None and greeting.app_id not in proved:
                 raise MalformedError(f"the certificate is not that of app '{greeting.app_id}'")
             self._admit(greeting)
+            await self._went_back(greeting)
         except TimeoutError:
             raise Refused(StatusCode.DEADLINE_EXCEEDED, "no hello came") from None
+        except UnavailableError as error:
+            raise Refused(StatusCode.UNAVAILABLE, str(error)) from None
         except (MalformedError, DecodeError) as error:
             log.warning("peer refused", peer=call.peer, error=str(error))
             out.send(pb.Frame(refused=str(error)).SerializeToString())
             return
-        out.send(self._hello())
+        out.send(self._hello((greeting.namespace, greeting.app_id)))
         try:
             await self._serve(self._made(Incoming(requests, out), greeting), self._accepted)
         except (TimeoutError, Closed, DecodeError, UnavailableError) as error:

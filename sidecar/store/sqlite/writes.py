@@ -114,6 +114,8 @@ def _one(connection: sqlite3.Connection, me: AppIdentity, changes: Changes) -> R
             _write_instance(connection, changes, changes.instance)
         _write_reminders(connection, me, changes)
         _write_links(connection, changes)
+        if changes.generation:
+            connection.execute("UPDATE meta SET value = ? WHERE name = 'generation'", (changes.generation,))
     return refusal
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from sidecar import wiring
 from sidecar.actors.clock import Clock
 from sidecar.core.identity import AppIdentity
+from sidecar.core.ids import LARGEST_NUMBER, Ids
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.sqlite import restore, schema
 from tests.edge.peer.test_two_sidecars import echo, flow_of
-from tests.inprocess.sidecars import Flow, Node, PlayedWorker, Run, get
+from tests.inprocess.sidecars import Flow, Node, PlayedPeer, PlayedWorker, Run, get, hello
 from tests.inprocess.world import COMPLETED, call, child, end
 from tests.peers.test_outbox import event_to
 from tests.ports import free_port
@@ -229,8 +231,14 @@ async def test_the_middle_of_a_chain_loses_time(apps: tuple[App, App], how: str,
 
 
 @pytest.mark.fault(43, "Messages that a store sends after it went back are no copies of those that it has forgotten")
-async def test_what_is_sent_after_going_back_is_new(apps: tuple[App, App]) -> None:
+@pytest.mark.parametrize("behind", [False, True], ids=["the clock is right", "the clock is behind"])
+async def test_what_is_sent_after_going_back_is_new(
+    apps: tuple[App, App], behind: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock may have gone back too: then the other app is the one that knows."""
     orders, ml = apps
+    if behind:
+        monkeypatch.setattr(wiring, "_ids", lambda store, clock: Ids(store.next_key, store.next_order, clock.new_id))
     ml.work()
     orders.work()
     await ml.node.begin("listener", "hears")
@@ -245,3 +253,30 @@ async def test_what_is_sent_after_going_back_is_new(apps: tuple[App, App]) -> No
     await ml.node.begin("listener", "hears")
     await orders.node.begin("second", "tell")
     assert await ends(ml, "listener") == "e1"
+    same = orders.node.sidecar.engine.identity == orders.node.sidecar.store.identity
+    assert same is not behind, "another generation where numbers were given again"
+    before = orders.node.sidecar.engine.identity
+    await orders.down()
+    await orders.up()
+    assert orders.node.sidecar.store.identity == before
+
+
+async def test_an_app_that_says_it_has_seen_more_than_there_is_does_little_harm(apps: tuple[App, App]) -> None:
+    engine = apps[0].node.sidecar.engine
+    first = engine.identity
+
+    async def says(number: int) -> None:
+        liar = PlayedPeer(apps[0].node)
+        frame = hello("liar")
+        frame.hello.seen_store, frame.hello.seen = engine.identity, number
+        assert await liar.introduce(frame) == ""
+        await liar.close()
+
+    for number in (engine.ids.next_order - 1, 1 << 63, (1 << 64) - 1, LARGEST_NUMBER):
+        await says(number)
+        assert engine.identity == first, "what is known, and what no store gives, is not looked at"
+    await says(engine.ids.next_order + 1_000)
+    second = engine.identity
+    assert second != first
+    await says(engine.ids.next_order + 1_000)
+    assert engine.identity == second, "once a while"
