@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+import structlog
 
 from sidecar.core.model import ActorId, CallId, Kind, Outcome, Reminder, Reply, State
 from sidecar.core.receipts import Received
@@ -292,6 +293,19 @@ async def test_a_command_whose_reason_is_too_large_is_obeyed_without_it(net: Net
         "execution_terminated",
         "execution_suspended",
     )
+
+
+async def test_an_event_that_is_too_large_is_in_the_log_and_lets_the_others_through(net: Net) -> None:
+    link = net.connect()
+    large = event_to("there", 1)
+    large.send_event.data.value = "x" * 20_000
+    with structlog.testing.capture_logs() as logged:
+        await net.run("a", large, event_to("there", 2))
+        await until(lambda: link.messages and not net.router.queue(ML).pending)
+    assert [message.call.task for message in link.messages] == [2]
+    (told,) = [entry for entry in logged if entry["event"] == "message refused"]
+    assert (told["source"], told["target"], told["kind"]) == ("a", "there", "EVENT")
+    assert re.search(r"the event has 20\d\d\d bytes, .* receives at most \d+", told["why"])
 
 
 async def test_what_goes_to_an_app_that_is_merely_away_is_kept_though_calls_to_it_fail(failing_net: Net) -> None:

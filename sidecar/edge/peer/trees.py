@@ -4,7 +4,7 @@ Who asks is known by the link. The access policy is not asked: a child obeys the
 not its parent learns nothing of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from google.protobuf.message import DecodeError
 
@@ -21,12 +21,15 @@ from sidecar.actors.trees import (
 from sidecar.core.ids import PeerId
 from sidecar.core.model import ActorId, CallId, Child
 from sidecar.edge.peer.forward import Forwarder
+from sidecar.edge.peer.handshake import SMALLEST_LIMIT
 from sidecar.edge.rpc import Forwarded, Methods, guarded, parse
 from sidecar.edge.transport.ports import Call, Refused, StatusCode, UnaryHandler
 from sidecar.schema import peer_pb2 as pb
 
 LOOK, REMOVE = "LookAtChildren", "RemoveChildren"
 MOST_COUNT = (1 << 31) - 1  # that an answer to a client has room for
+_MOST_BYTES = SMALLEST_LIMIT // 2  # of the children in one request
+_AROUND = 8  # bytes around each of them, at most
 _LONGEST_PATH = 1_000  # characters that are shown of a path of IDs
 _SHORTEST = 0.05  # seconds that an app has at least, and that it leaves for the way back of its answer
 
@@ -42,19 +45,26 @@ class PeerTrees:
 
     async def ask(self, peer: PeerId, remove: bool, branches: Sequence[Branch], options: TreeOptions) -> Answer:
         """See `Elsewhere`."""
+        removed = first = 0
+        for children in _portions([_message(branch) for branch in branches]):
+            answer = await self._ask(peer, remove, children, options)
+            removed += answer.removed
+            if answer.running is not None:
+                return Answer(removed, answer.running, first + answer.top)
+            first += len(children)
+        return Answer(removed)
+
+    async def _ask(self, peer: PeerId, remove: bool, children: list[pb.Child], options: TreeOptions) -> Answer:
         seconds = max(_SHORTEST, options.until - self._clock.monotonic())
         reach = min(options.reach, seconds)
         request = pb.ChildrenRequest(
-            children=[_message(branch) for branch in branches],
-            force=options.force,
-            hops=options.hops,
-            reach_milliseconds=int(reach * 1000),
+            children=children, force=options.force, hops=options.hops, reach_milliseconds=int(reach * 1000)
         )
         try:
             body = await self._forwarder.ask(
                 peer, REMOVE if remove else LOOK, request.SerializeToString(), seconds, reach
             )
-            return _answer(pb.ChildrenAnswer.FromString(body), len(branches))
+            return _answer(pb.ChildrenAnswer.FromString(body), len(children))
         except (Refused, DecodeError, ValueError) as error:
             why = error.message if isinstance(error, Refused) else "its answer makes no sense"
             raise UnreachableError(f"app '{peer[1]}' did not do its part: {why}") from error
@@ -95,6 +105,20 @@ class PeerTrees:
         return TreeOptions(
             request.force, self._trees.until(seconds, shortest_margin=_SHORTEST), reach, min(request.hops, MOST_HOPS)
         )
+
+
+def _portions(children: list[pb.Child]) -> Iterator[list[pb.Child]]:
+    """Return the children in portions that any sidecar receives in one frame."""
+    portion: list[pb.Child] = []
+    size = 0
+    for child in children:
+        size += child.ByteSize() + _AROUND
+        if portion and size > _MOST_BYTES:
+            yield portion
+            portion, size = [], child.ByteSize() + _AROUND
+        portion.append(child)
+    if portion:
+        yield portion
 
 
 def _message(branch: Branch) -> pb.Child:

@@ -16,7 +16,7 @@ from tests.conftest import Injected
 from tests.edge.peer.test_forward import ML
 from tests.edge.peer.test_two_sidecars import flow_of
 from tests.inprocess.sidecars import Node, PlayedPeer, Start, hello
-from tests.inprocess.world import COMPLETED, call, end, until
+from tests.inprocess.world import COMPLETED, call, child, end, until
 from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
@@ -158,6 +158,19 @@ async def test_a_call_of_a_client_and_its_reply_fit_or_are_refused_with_both_siz
     assert re.search(r"the reply has 10\d{5} bytes, and the sidecar of app 'ml' receives at most 10\d{5}", text)
     asked.get_inputs_and_outputs = False
     assert await caller.call("GetInstance", asked), "the link is as it was"
+
+
+async def test_a_tree_with_long_names_is_purged_in_portions_that_fit(start: Start) -> None:
+    """So many children, with names that are as long as may be, are more than ml receives in one frame."""
+    caller, callee = await pair(start, 64 * MIB, 64 * KIB)
+    names = [f"{number}-" + "\U0001f600" * 200 for number in range(120)]
+    callee.worker(lambda events: [end()])
+    caller.worker(lambda events: [*(child(task, name, "ml") for task, name in enumerate(names, 1)), end()])
+    await caller.begin("a")
+    await caller.outcome("a")
+    await asyncio.gather(*(callee.outcome(name) for name in names))
+    answer = await caller.call("PurgeInstances", pb.PurgeInstancesRequest(instance_id="a", recursive=True))
+    assert pb.PurgeInstancesResponse.FromString(answer).deleted_instance_count == len(names) + 1
 
 
 async def test_a_callee_that_has_no_address_of_its_caller_keeps_the_result_for_it(start: Start) -> None:
