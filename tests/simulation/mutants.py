@@ -217,8 +217,8 @@ MUTANTS = (
         "lease-forgotten",
         "engine",
         "work/leases.py",
-        "                self._crashed(lease)\n                continue\n            self.settle(lease)\n",
-        "                continue\n",
+        "                self.settle(lease)\n                self._came_back(lease)\n            self._overdue",
+        "                pass\n            self._overdue",
     ),
     Mutant(
         "a-turn-is-not-closed-again",
@@ -238,8 +238,8 @@ MUTANTS = (
         "a-batch-answers-what-came-into-its-place",
         "engine",
         "work/entities.py",
-        "            lease.void = state is None or not set(lease.batch.rows) <= set(state.inbox)\n",
-        "            lease.void = state is None\n",
+        "self.key == state.instance.key and set(self.batch.rows) <= set(state.inbox)",
+        "self.key == state.instance.key",
     ),
     Mutant(
         "any-token-answers-a-turn",
