@@ -151,19 +151,13 @@ class Engine:
             self._fail(actor, error)
             self.effects.store_failed()
         except DamagedError as error:
-            self._note_damage(actor, error)
+            _note_damage(self._damaged, actor.address, error)
             self._fail(actor, error)
         except Exception as error:
             log.exception("actor failed", instance=actor.address[1])
             self._fail(actor, error)
         finally:
             actor.running = False
-
-    def _note_damage(self, actor: Actor, error: DamagedError) -> None:
-        """Log once that an instance cannot be read: who waits for it asks again and again."""
-        if actor.address not in self._damaged and len(self._damaged) < _MOST_NOTED:
-            self._damaged.add(actor.address)
-            log.error("an instance cannot be read", instance=actor.address[1], error=str(error))
 
     async def _load(self, actor: Actor) -> None:
         if not actor.loaded:
@@ -260,3 +254,10 @@ class Engine:
         actor.watchers[future] = None
         future.add_done_callback(lambda done: actor.watchers.pop(future, None))
         return future
+
+
+def _note_damage(noted: set[Address], address: Address, error: DamagedError) -> None:
+    """Log once that an instance cannot be read: who waits for it asks again and again."""
+    if address not in noted and len(noted) < _MOST_NOTED:
+        noted.add(address)
+        log.error("an instance cannot be read", instance=address[1], error=str(error))

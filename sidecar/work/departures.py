@@ -19,7 +19,7 @@ from sidecar.work.turns import TurnWork
 from sidecar.work.workers import Worker
 
 RETURN_SECONDS = 10.0  # in which a worker whose process cannot be seen must be back
-SHORTEST_PAUSE, LONGEST_PAUSE = 10.0, 300.0  # seconds until work of a living process is handed out again
+SHORTEST_PAUSE, LONGEST_PAUSE = 10.0, 120.0  # seconds until work of a living process is handed out again
 _DYING_SECONDS = 0.2  # in which a process that lets go of its connections has ended
 TRUSTED = 3  # times that an item may come back from processes that cannot be seen: from then on it counts
 log = structlog.get_logger(__name__)

@@ -16,7 +16,7 @@ from sidecar.core import events
 from sidecar.core.entity import entity
 from sidecar.core.entity.entity import Batch
 from sidecar.core.identity import Context
-from sidecar.core.model import DONE, Decision, Instance, State
+from sidecar.core.model import DONE, Decision, Instance, Row, State
 from sidecar.core.work_items import EntityItem
 from sidecar.core.workflow import stalls
 from sidecar.work.leases import ActorLeases, Lease
@@ -49,6 +49,11 @@ class EntityLease(Lease):
     def token(self) -> str:
         """See `Lease`."""
         return "" if self.batch is None else self.batch.token
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """See `Lease`."""
+        return () if self.batch is None else tuple(self.batch.rows)
 
     def fits(self, state: State) -> bool:
         """See `Lease`: places are used again, so all that it has run must wait still."""

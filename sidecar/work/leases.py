@@ -19,14 +19,14 @@ from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Actor, Address
 from sidecar.core.attempts import DeliveryLimit
 from sidecar.core.identity import Context
-from sidecar.core.model import DONE, Decision, State
+from sidecar.core.model import DONE, Decision, Row, State
 from sidecar.core.workflow import stalls
 from sidecar.work.actor_queue import ActorQueue
 from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import ReadyQueue
 from sidecar.work.workers import Worker
 
-_MOST_OVERDUE = 1_000
+_MOST_OVERDUE, _OVERDUE_BYTES = 1_000, 32 * 1024 * 1024
 log = structlog.get_logger(__name__)
 
 
@@ -54,6 +54,11 @@ class Lease(ABC):
     def token(self) -> str:
         """What the worker echoes with its answer, "" while nothing is out."""
 
+    @property
+    @abstractmethod
+    def rows(self) -> tuple[Row, ...]:
+        """The events that the worker has."""
+
     @abstractmethod
     def fits(self, state: State) -> bool:
         """Close what the worker has over a state, as if it had just been handed out; False if it does not fit."""
@@ -65,6 +70,32 @@ class Lease(ABC):
 
 
 L = TypeVar("L", bound=Lease)
+
+
+class Overdue(Generic[L]):
+    """What workers may have still though it was taken back, by token, as far as a number and its bytes go."""
+
+    def __init__(self) -> None:
+        self._leases: OrderedDict[str, tuple[L, int]] = OrderedDict()
+        self._bytes = 0
+
+    def keep(self, lease: L) -> None:
+        """Remember a lease that has ended; what is in memory of its actor is not kept for it."""
+        lease.actor = Actor(lease.actor.address)
+        weight = sum(len(row.event) for row in lease.rows)
+        self._leases[lease.token] = (lease, weight)
+        self._bytes += weight
+        while len(self._leases) > _MOST_OVERDUE or self._bytes > _OVERDUE_BYTES:
+            self.pop(next(iter(self._leases)))
+
+    def get(self, token: str) -> L | None:
+        """Return the lease of a token, or None."""
+        found = self._leases.get(token)
+        return None if found is None else found[0]
+
+    def pop(self, token: str) -> None:
+        """Forget the lease of a token."""
+        self._bytes -= self._leases.pop(token, (None, 0))[1]
 
 
 class ActorLeases(ActorQueue, Generic[L]):
@@ -86,7 +117,7 @@ class ActorLeases(ActorQueue, Generic[L]):
         super().__init__(engine, pool, waiting, entities=entities, delivery_limit=delivery_limit, pump=pump)
         self._timeout = math.inf if timeout is None else timeout
         self.out: dict[Address, L] = {}  # what workers have and have not answered
-        self._overdue: OrderedDict[str, L] = OrderedDict()  # what they may have still, though it was taken back
+        self._overdue: Overdue[L] = Overdue()
 
     @abstractmethod
     def _freed(self, lease: L) -> None:
@@ -155,13 +186,6 @@ class ActorLeases(ActorQueue, Generic[L]):
 
     # ------------------------------------------------------------ late answers
 
-    def _keep_open(self, lease: L) -> None:
-        """Remember a lease that ends though its worker may still answer."""
-        if lease.token:
-            self._overdue[lease.token] = lease
-            if len(self._overdue) > _MOST_OVERDUE:
-                self._overdue.popitem(last=False)
-
     async def taken_up(self, token: str) -> L | None:
         """Return the lease that a late answer is for, in force again, in the place of the one that is out by now.
 
@@ -177,7 +201,7 @@ class ActorLeases(ActorQueue, Generic[L]):
         await self._engine.submit(address, lambda at, state: Decision(None, DONE))  # it is loaded by then
         actor = self._engine.actor(address)
         other = self.lease_of(actor)
-        self._overdue.pop(token, None)
+        self._overdue.pop(token)
         if actor.state is None or (other is not None and other.claimed) or not lease.fits(actor.state):
             return None
         self.recall(actor)
@@ -201,13 +225,15 @@ class ActorLeases(ActorQueue, Generic[L]):
             lease = self.lease_of(self._engine.actor(address))
             if lease is None or lease.claimed:
                 continue
-            self._keep_open(lease)
-            if lost and lease.is_out:
-                self._crashed(lease)
+            if not lease.is_out:
+                self.settle(lease)
                 continue
-            self.settle(lease)
-            if lease.is_out:
+            if lost:
+                self._crashed(lease)
+            else:
+                self.settle(lease)
                 self._came_back(lease)
+            self._overdue.keep(lease)
 
     def away(self, worker: Worker) -> None:
         """Queue what a worker was to get, of which the stream has ended; what it has stays with it."""
@@ -239,9 +265,9 @@ class ActorLeases(ActorQueue, Generic[L]):
         now = self._engine.clock.monotonic()
         for lease in [lease for lease in self.out.values() if lease.deadline <= now]:
             self._late(lease)
-            self._keep_open(lease)
             self.settle(lease)
             self._came_back(lease)
+            self._overdue.keep(lease)
         if self.refusals.resume(self._waiting):
             self._pump()
 

@@ -14,7 +14,7 @@ from sidecar.actors.clock import Clock
 from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Actor, Address
 from sidecar.core.identity import Context
-from sidecar.core.model import DONE, Changes, Decision, Instance, Position, State, Turn
+from sidecar.core.model import DONE, Changes, Decision, Instance, Position, Row, State, Turn
 from sidecar.core.work_items import Past, TurnItem
 from sidecar.core.workflow import stalls
 from sidecar.core.workflow import turn as turns
@@ -52,6 +52,11 @@ class TurnLease(Lease):
     def token(self) -> str:
         """What the worker echoes with its answer; the hub in it tells where a worker got the item."""
         return "" if self.turn is None else f"{self.turn.token}.{self.actor.address[0]}"
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """See `Lease`."""
+        return () if self.turn is None else self.turn.rows
 
     def fits(self, state: State) -> bool:
         """See `Lease`."""

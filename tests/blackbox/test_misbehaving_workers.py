@@ -10,6 +10,7 @@ import pytest
 
 from sidecar.schema import admin_pb2 as admin
 from tests.blackbox.afterwards import further_workflows_finish, only
+from tests.blackbox.doomed import doomed
 from tests.blackbox.harness import DIALECTS, App, Sidecar, lines, until
 from tests.blackbox.test_statements_raw import end, finish, history, new_events, output_of
 from tests.blackbox.wire import Caller, Fields, Message, Worker, decode, encode, text
@@ -83,7 +84,7 @@ def fail_call(caller: Caller, id: int, reason: str) -> None:
 # Silent
 
 
-@pytest.mark.fault(16, "A turn that is never answered is handed out again under another token; the old one is void")
+@pytest.mark.fault(16, "A turn that is never answered is handed out again under another token; one answer counts")
 def test_a_turn_that_is_never_answered_is_handed_out_again_under_another_token(
     caller: Caller, name: str, injected: Injected
 ) -> None:
@@ -92,11 +93,33 @@ def test_a_turn_that_is_never_answered_is_handed_out_again_under_another_token(
         items = list(islice(worker.items(), 4))
         injected(3, "turns not answered")
         assert len({item[Worker.TOKEN][0] for item in items}) == 4
-        for late in items[:3]:
-            assert caller.status("CompleteOrchestratorTask", turn(late, end('"late"'))) == ("OK", "")
-        assert status(caller, id) != 1
-        assert caller.status("CompleteOrchestratorTask", turn(items[3], end('"in time"'))) == ("OK", "")
-    assert output_of(caller, id) == '"in time"'
+        assert caller.status("CompleteOrchestratorTask", turn(items[1], end('"late"'))) == ("OK", "")
+        for other in (items[0], *items[2:]):
+            assert caller.status("CompleteOrchestratorTask", turn(other, end('"later"'))) == ("OK", "")
+    assert output_of(caller, id) == '"late"'
+
+
+@pytest.mark.fault(17, "An activity whose worker loses its connection is not counted, nor run again at once")
+def test_an_activity_whose_worker_loses_its_connection_is_not_taken_for_one_that_crashes(
+    caller: Caller, name: str, injected: Injected
+) -> None:
+    with caller.work(only(name)) as worker:
+        id = start(caller, name)
+        caller.call("CompleteOrchestratorTask", turn(worker.item(), ask(1, name)))
+        activity = worker.item()
+        caller.lose()
+    for _ in range(3):
+        with Caller(caller.port) as again, again.work(only(name), timeout=1):
+            until(lambda: tree(again, id).waits, 5)
+            again.lose()
+    injected(4, "connections of a worker broken")
+    with Caller(caller.port) as last:
+        (wait,) = tree(last, id).waits
+        assert (wait.state, wait.crashes) == ("running", 0)
+        assert finish(last, activity, '"in the end"') == ("OK", "")
+        with last.work(only(name)) as worker:
+            last.call("CompleteOrchestratorTask", turn(worker.item(), end('"done"')))
+        assert output_of(last, id) == '"done"'
 
 
 @pytest.mark.fault(16, "An activity that is never answered is seen, not run again, and a person can let it fail")
@@ -325,11 +348,11 @@ def strict(own_sidecar: Sidecar) -> Sidecar:
 
 
 def lose_workers(sidecar: Sidecar, name: str, wanted: int) -> int:
-    """Takes items and is lost, so many times; the sidecar is killed, and stopped, while a worker has one too."""
+    """Kills workers that have an item, so many times; the sidecar is killed, and stopped, while one has it too."""
     lost = 0
     for number in count():
-        with Caller(sidecar.port) as caller, caller.work(only(name), timeout=15) as worker:
-            if wanted not in worker.item():
+        with doomed(sidecar.port, name) as (process, kind):
+            if kind != wanted:
                 return lost
             if number == 1:
                 sidecar.restart()
@@ -337,7 +360,7 @@ def lose_workers(sidecar: Sidecar, name: str, wanted: int) -> int:
                 sidecar.stop()
                 sidecar.start()
             else:
-                caller.lose()
+                process.kill()
                 lost += 1
                 if lost == 4 and wanted == Worker.TURN:
                     return lost
@@ -352,9 +375,7 @@ def test_an_activity_that_costs_each_worker_fails_and_our_ends_do_not_count(
         id = start(caller, "deadly")
         caller.call("CompleteOrchestratorTask", turn(worker.item(), ask(1, "deadly")))
         until(lambda: [one.kind for one in tree(caller, id).waits] == ["activity"])
-        worker.item()
-        caller.lose()
-    lost = 1 + lose_workers(strict, "deadly", Worker.ACTIVITY)
+    lost = lose_workers(strict, "deadly", Worker.ACTIVITY)
     injected(lost, "workers lost, a sidecar killed and one stopped")
     assert lost == 4
     with Caller(strict.port) as caller, caller.work(only("deadly")) as worker:

@@ -217,8 +217,8 @@ MUTANTS = (
         "lease-forgotten",
         "engine",
         "work/leases.py",
-        "                self._crashed(lease)\n                continue\n            self.settle(lease)\n",
-        "                continue\n",
+        "                self.settle(lease)\n                self._came_back(lease)\n            self._overdue",
+        "                pass\n            self._overdue",
     ),
     Mutant(
         "a-turn-is-not-closed-again",

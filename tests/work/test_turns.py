@@ -5,9 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from sidecar.core.model import Changes, Outcome
+from sidecar.actors.residents import Actor
+from sidecar.core.model import Changes, Outcome, Row, Turn
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal
+from sidecar.work.leases import Overdue
+from sidecar.work.turns import TurnLease
 from sidecar.work.workers import Filter
 from tests.inprocess.world import (
     COMPLETED,
@@ -522,3 +525,17 @@ async def test_an_activity_with_a_version_reaches_the_worker_of_that_version(wor
     await world.start("a")
     await world.complete(await hand.turn(1), call(1, "work", version="2.0"))
     await hand.activity(1)
+
+
+def test_what_is_kept_for_late_answers_is_bounded_in_bytes() -> None:
+    overdue: Overdue[TurnLease] = Overdue()
+    worker = Hand().worker
+    for number in range(100):
+        row = Row(1, 2, b"x" * 1_000_000)
+        turn = Turn(1, "e", 1, f"t.{number}", b"", 0, (row,))
+        overdue.keep(TurnLease(Actor(at("a")), worker, turn=turn))
+    kept = [number for number in range(100) if overdue.get(f"t.{number}.default") is not None]
+    assert kept == list(range(67, 100))
+    for number in kept:
+        overdue.pop(f"t.{number}.default")
+    assert overdue._bytes == 0

@@ -215,7 +215,7 @@ class Peers:
             self._admit(greeting)
             if await self._went_back(greeting):
                 raise Closed("the hello was that of an earlier store")
-            await self._serve(self._made(call, greeting), self._opened)
+            await self._serve(call, greeting, self._opened)
         except (Refused, Closed, TimeoutError, MalformedError, DecodeError, UnavailableError) as error:
             dialer.error = str(error) or "no answer"
             log.debug("no link", app=app, address=address, error=dialer.error)
@@ -225,7 +225,8 @@ class Peers:
             call.cancel()
             await channel.close()
 
-    async def _serve(self, link: PeerLink, links: dict[PeerId, PeerLink]) -> None:
+    async def _serve(self, wire: Wire, greeting: pb.Hello, links: dict[PeerId, PeerLink]) -> None:
+        link = PeerLink(self._me, wire, greeting, self._messages, self._served, receives=self._receives)
         links[link.peer] = link
         self._since[link] = self._messages.engine.clock.now()
         for ready in self._waiting.pop(link.peer, []):
@@ -257,9 +258,6 @@ class Peers:
         for link in self._since if found else ():
             link.over = "this store has gone back"
         return found
-
-    def _made(self, wire: Wire, greeting: pb.Hello) -> PeerLink:
-        return PeerLink(self._me, wire, greeting, self._messages, self._served, receives=self._receives)
 
     def _admit(self, greeting: pb.Hello) -> None:
         """See that an app is one sidecar: of two, as when a store was copied, the one that was started later counts.
@@ -307,6 +305,6 @@ class Peers:
             return
         out.send(self._hello((greeting.namespace, greeting.app_id)))
         try:
-            await self._serve(self._made(Incoming(requests, out), greeting), self._accepted)
+            await self._serve(Incoming(requests, out), greeting, self._accepted)
         except (TimeoutError, Closed, DecodeError, UnavailableError) as error:
             raise Refused(StatusCode.UNAVAILABLE, str(error) or "the link fell silent") from None

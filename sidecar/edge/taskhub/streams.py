@@ -98,6 +98,7 @@ class Streams:
         self._dispatch = dispatch
         self._limits = limits
         self._numbers = itertools.count(1)
+        self._processes = processes.Finder()
         self._by_peer: dict[str, list[WorkerStream]] = {}
         self._last: list[WorkerStream] = []  # the one that ended last
         self._parted: OrderedDict[str, None] = OrderedDict()  # connections whose worker has ended a stream itself
@@ -153,7 +154,8 @@ class Streams:
         worker = _worker(f"worker {next(self._numbers)}", call, request, stream)
         stream.worker = worker
         returned = call.peer in self._parted
-        self._dispatch.engine.side.spawn(self._find_process(worker), "find the process of a worker")
+        # Before it gets anything, since that may be what ends its process.
+        await self._find_process(worker)
         log.info("worker connected", worker=worker.name, peer=call.peer, dialect=profile.family.name)
         self._by_peer.setdefault(call.peer, []).append(stream)
         self._dispatch.add_worker(worker)
@@ -191,7 +193,7 @@ class Streams:
         return farewell
 
     async def _find_process(self, worker: Worker) -> None:
-        found = await asyncio.to_thread(processes.find, worker.peer)
+        found = await self._processes.find(worker.peer)
         if found is not None:
             worker.is_alive = found.is_alive
 

@@ -4,10 +4,11 @@ Whether a process is gone tells a crash from a connection that broke. One in ano
 socket and not itself: while somebody holds that, the process lives.
 """
 
+import asyncio
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,26 +33,56 @@ class Remote:
         """Whether the process lives; None if that cannot be told."""
         if self.pid:
             return _started(self.pid) == self.started
-        return True if _inode_of(self.address) == self.inode else None
+        return True if _inodes({self.address}).get(self.address) == self.inode else None
 
 
-def find(peer: str) -> Remote | None:
-    """Return who is at the other end, given as grpc writes it; None if it is not on this machine. Takes milliseconds.
+def find(peers: Iterable[str]) -> dict[str, Remote]:
+    """Return who is at the other ends, given as grpc writes them, of those on this machine. Takes milliseconds.
 
     A socket that nobody holds, as of a process that has just ended, is nobody.
     """
+    addresses = {peer: _address(peer) for peer in peers}
+    inodes = _inodes(set(addresses.values()))
+    holders = _holders({f"socket:[{inode}]": inode for inode in inodes.values()})
+    found = {}
+    for peer, address in addresses.items():
+        if inode := inodes.get(address):
+            pid = holders.get(inode, 0)
+            started = _started(pid) if pid else ""
+            found[peer] = Remote(address, inode, pid if started else 0, started)
+    return found
+
+
+class Finder:
+    """Finds who is at the other ends of many connections: those that are asked for together cost as much as one."""
+
+    def __init__(self) -> None:
+        self._asked: dict[str, asyncio.Future[Remote | None]] = {}
+        self._looking = asyncio.Lock()
+
+    async def find(self, peer: str) -> Remote | None:
+        """Return who is at the other end of a connection, None if that cannot be told."""
+        answer = self._asked.setdefault(peer, asyncio.get_running_loop().create_future())
+        async with self._looking:
+            if not answer.done():
+                asked, self._asked = self._asked, {}
+                found: dict[str, Remote] = {}
+                try:
+                    found = await asyncio.to_thread(find, list(asked))
+                finally:  # also for the others when the one that looks for all is cancelled
+                    for one, waiting in asked.items():
+                        waiting.set_result(found.get(one))
+        return answer.result()
+
+
+def _address(peer: str) -> str:
+    """Return the address of a peer as the tables of the system have it, "" if it is of another form."""
     matched = _PEER.fullmatch(peer)
-    address = "" if matched is None else _written(matched[1], int(matched[2]))
-    inode = _inode_of(address) if address else ""
-    if not inode:
-        return None
-    pid = _holder(f"socket:[{inode}]")
-    started = _started(pid) if pid else ""
-    return Remote(address, inode, pid if started else 0, started)
+    return "" if matched is None else _written(matched[1], int(matched[2]))
 
 
 def _written(host: str, port: int) -> str:
-    """Return an address as the tables of the system have it, "" if it is of another form. Words are little-endian."""
+    """Write an address as the tables of the system have it: words are little-endian."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with suppress(OSError):
         packed = socket.inet_pton(family, host)
@@ -60,34 +91,35 @@ def _written(host: str, port: int) -> str:
     return ""
 
 
-def _inode_of(address: str) -> str:
-    """Return the number of the socket that has an address and is held by a process, "" if there is none."""
+def _inodes(addresses: Set[str]) -> dict[str, str]:
+    """Return the numbers of the sockets that have these addresses and are held by a process."""
+    found = {}
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
             for line in (_PROC / "net" / table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[1].removeprefix(_MAPPED) == address and fields[9] != "0":
-                    return fields[9]
-    return ""
+                fields = line.split(maxsplit=10)
+                address = fields[1].removeprefix(_MAPPED)
+                if address in addresses and fields[9] != "0":
+                    found[address] = fields[9]
+    return found
 
 
-def _holder(link: str) -> int:
-    """Return a process that holds a file, 0 if none can be seen."""
-    return next((pid for pid in _pids() if _holds(pid, link)), 0)
-
-
-def _pids() -> Iterator[int]:
+def _holders(links: Mapping[str, str]) -> dict[str, int]:
+    """Return processes that hold these files, as far as they can be seen."""
+    found: dict[str, int] = {}
     with suppress(OSError):
-        yield from (int(name) for name in os.listdir(_PROC) if name.isdecimal())
+        for pid in [int(name) for name in os.listdir(_PROC) if name.isdecimal()]:
+            if len(found) == len(links):
+                break
+            found |= {links[link]: pid for link in _open_files(pid) if link in links}
+    return found
 
 
-def _holds(pid: int, link: str) -> bool:
+def _open_files(pid: int) -> Iterator[str]:
     with suppress(OSError), os.scandir(f"{_PROC}/{pid}/fd") as files:
         for file in files:
             with suppress(OSError):
-                if os.readlink(file.path) == link:
-                    return True
-    return False
+                yield os.readlink(file.path)
 
 
 def _started(pid: int) -> str:

@@ -1,18 +1,23 @@
 """Who is at the other end of a connection, and whether that process lives. The processes are real."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from sidecar.edge.transport import processes
 
 _CLIENT = "import socket, sys, time; s = socket.create_connection((sys.argv[1], int(sys.argv[2]))); time.sleep(60)"
+
+
+def found_at(peer: str) -> processes.Remote | None:
+    return processes.find([peer]).get(peer)
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -33,19 +38,19 @@ def client(request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[by
 
 def test_a_process_that_was_killed_is_seen_to_be_dead(client: tuple[subprocess.Popen[bytes], str]) -> None:
     process, peer = client
-    found = processes.find(peer)
+    found = found_at(peer)
     assert found is not None
     assert (found.pid, found.is_alive()) == (process.pid, True)
     process.kill()
     time.sleep(0.2)
     assert found.is_alive() is False, "a zombie is dead, before anybody has waited for it"
     process.wait()
-    assert (found.is_alive(), processes.find(peer)) == (False, None)
+    assert (found.is_alive(), found_at(peer)) == (False, None)
 
 
 def test_a_process_that_stands_still_lives(client: tuple[subprocess.Popen[bytes], str]) -> None:
     process, peer = client
-    found = processes.find(peer)
+    found = found_at(peer)
     os.kill(process.pid, signal.SIGSTOP)
     assert found is not None
     assert found.is_alive()
@@ -55,7 +60,7 @@ def test_one_whose_process_cannot_be_seen_lives_while_its_socket_is_held(
     client: tuple[subprocess.Popen[bytes], str],
 ) -> None:
     process, peer = client
-    found = processes.find(peer)
+    found = found_at(peer)
     assert found is not None
     unseen = processes.Remote(found.address, found.inode)
     assert unseen.is_alive() is True
@@ -66,4 +71,34 @@ def test_one_whose_process_cannot_be_seen_lives_while_its_socket_is_held(
 
 @pytest.mark.parametrize("peer", ["ipv4:192.0.2.1:1", "unix:/tmp/x", "", "app ml", "ipv4:x:1", "ipv4:127.0.0.1:1"])
 def test_one_that_is_elsewhere_is_nobody(peer: str) -> None:
-    assert processes.find(peer) is None
+    assert found_at(peer) is None
+
+
+async def test_those_that_are_asked_for_together_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[list[str]] = []
+    real = processes.find
+
+    def find(peers: Iterable[str]) -> dict[str, processes.Remote]:
+        looked.append(list(peers))
+        return real(peers)
+
+    monkeypatch.setattr(processes, "find", find)
+    finder = processes.Finder()
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        clients = [socket.create_connection(listening.getsockname()) for _ in range(50)]
+        peers = [f"ipv4:127.0.0.1:{client.getsockname()[1]}" for client in clients]
+        found = await asyncio.gather(*map(finder.find, peers))
+        for client in clients:
+            client.close()
+    assert {one.pid for one in found if one is not None} == {os.getpid()}
+    assert len(looked) <= 2
+
+
+async def test_one_that_goes_while_it_looks_for_all_leaves_the_others_an_answer() -> None:
+    finder = processes.Finder()
+    first, second = (asyncio.create_task(finder.find(f"ipv4:127.0.0.1:{port}")) for port in (1, 2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second is None
