@@ -64,6 +64,10 @@ class Residents:
             self._actors.move_to_end(address)
         return found
 
+    def peek(self, address: Address) -> Actor | None:
+        """Return the actor of an address if it is in memory."""
+        return self._actors.get(address)
+
     def all(self) -> list[Actor]:
         """Return all of them."""
         return list(self._actors.values())

@@ -16,7 +16,8 @@ from sidecar.core.identity import Context
 from sidecar.core.model import Decision, Instance, Outcome, Reply, State, Status
 from sidecar.services.clients import InstanceView, input_of
 from sidecar.services.purge import Purge, Purging
-from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Page, Store
+from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Page
+from sidecar.work.turns import as_shown
 
 _MOST_BYTES = 4 * 1024 * 1024  # of rows that are held for one page
 _AT_ONCE = 50  # instances of a page that is purged
@@ -24,13 +25,16 @@ TERMINAL = frozenset(status for status in Status if status.terminal)
 log = structlog.get_logger(__name__)
 
 
-async def page_of(store: Store, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
+async def page_of(engine: Engine, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
     """Return the next `limit` instances, fewer when they are large, or all that are left: `next` is None just then."""
-    found: list[Instance] = []
+    wanted, found = criteria.statuses, list[Instance]()
+    if Status.RUNNING in wanted:  # what is stored as pending may read as running
+        criteria = replace(criteria, statuses=wanted | {Status.PENDING})
     cursor: Cursor | None = after
     while cursor is not None:
-        page = await store.query(criteria, order, cursor, limit + 1 - len(found))
-        found += [one for one in page.found if _has_tags(one, criteria)]
+        page = await engine.store.query(criteria, order, cursor, limit + 1 - len(found))
+        shown = (as_shown(engine, one) for one in page.found if _has_tags(one, criteria))
+        found += [one for one in shown if one.status in wanted]
         if len(found) > limit:
             return Page(found[:limit], mark_of(found[limit - 1], order))
         cursor = page.next
@@ -64,7 +68,7 @@ class Queries:
 
     async def page(self, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
         """See `page_of`."""
-        return await page_of(self._engine.store, criteria, order, after, limit)
+        return await page_of(self._engine, criteria, order, after, limit)
 
     async def view(self, instance: Instance, payloads: bool) -> InstanceView:
         """Return an instance as a client sees it."""
@@ -85,9 +89,8 @@ class Queries:
         count, complete = 0, True
         cursor: Cursor | None = BEGINNING
         while cursor is not None:
-            page = await self._engine.store.query(criteria, Order.CREATED, cursor, _AT_ONCE)
-            fitting = [(one.hub, one.id) for one in page.found if _has_tags(one, criteria)]
-            gone, all_reached = await self.purge_batch(fitting, how)
+            page = await self.page(criteria, Order.CREATED, cursor, _AT_ONCE)
+            gone, all_reached = await self.purge_batch([(one.hub, one.id) for one in page.found], how)
             count, complete = count + gone, complete and all_reached
             cursor = page.next
             if end is not None and clock.monotonic() >= end:

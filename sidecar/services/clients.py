@@ -20,6 +20,7 @@ from sidecar.core.policy import Operation
 from sidecar.core.receipts import Received
 from sidecar.core.workflow import pauses
 from sidecar.services.access import Access
+from sidecar.work.turns import as_shown
 
 log = structlog.get_logger(__name__)
 _EVERYTHING = 1 << 60  # behind every turn
@@ -99,7 +100,7 @@ class ClientService:
         return await self.engine.submit(address, with_dedup_keys(caller, checked))
 
     async def instance(self, address: Address) -> Instance | None:
-        """Return the row of an instance, or None."""
+        """Return the row of an instance as it reads, or None."""
         seen: list[Instance] = []
 
         def look(at: Context, state: State | None) -> Decision:
@@ -108,7 +109,7 @@ class ClientService:
             return Decision(None, DONE)
 
         await self.engine.submit(address, look)
-        return seen[0] if seen else None
+        return as_shown(self.engine, seen[0]) if seen else None
 
     async def view(self, address: Address, payloads: bool, caller: Caller = OWN) -> InstanceView | None:
         """Return an instance, with its input and output if asked for, or None."""

@@ -14,7 +14,7 @@ from sidecar.actors.clock import Clock
 from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Actor, Address
 from sidecar.core.identity import Context
-from sidecar.core.model import DONE, Changes, Decision, Instance, Position, Row, State, Turn
+from sidecar.core.model import DONE, Changes, Decision, Instance, Position, Row, State, Status, Turn
 from sidecar.core.work_items import Past, TurnItem
 from sidecar.core.workflow import stalls
 from sidecar.core.workflow import turn as turns
@@ -125,6 +125,8 @@ class TurnWork(ActorLeases[TurnLease]):
         if too_large:
             self.recall(lease.actor)
             self._wait_for_larger(address, instance, too_large, worker)
+        elif instance.status is Status.PENDING:
+            lease.actor.changed()  # it reads as running from here on
 
     def _wait_for_larger(self, address: Address, instance: Instance, size: int, worker: Worker) -> None:
         """Let a turn wait for a worker that can receive it; without one the instance says so."""
@@ -257,3 +259,12 @@ def stall(at: Context, state: State | None, why: pb.ExecutionStalled) -> Decisio
     if changes is not None and state is not None:
         log.warning("workflow is stalled", instance=state.instance.id, why=why.description)
     return Decision(changes, DONE)
+
+
+def as_shown(engine: Engine, instance: Instance) -> Instance:
+    """Return an instance as it reads: it runs as soon as a worker has its first turn (E.5), which is not stored."""
+    actor = engine.residents.peek((instance.hub, instance.id)) if instance.status is Status.PENDING else None
+    lease = None if actor is None else actor.lease
+    if not isinstance(lease, TurnLease) or not lease.is_out or lease.turn is None or lease.key != instance.key:
+        return instance
+    return replace(instance, status=Status.RUNNING, started_at=lease.turn.time)

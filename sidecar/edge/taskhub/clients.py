@@ -13,6 +13,7 @@ from sidecar.edge import dialects
 from sidecar.edge.dialects import inputs, wire
 from sidecar.edge.left_out import fitted
 from sidecar.edge.rpc import Forwarded, Methods, address_of, caller_of, done, new_address, parse, parsed
+from sidecar.edge.taskhub import read_back
 from sidecar.edge.taskhub.streams import Streams
 from sidecar.edge.taskhub.views import answer
 from sidecar.edge.transport.ports import Call, Outflow, Refused, StatusCode
@@ -133,7 +134,7 @@ class Clients:
             raise Refused(StatusCode.NOT_FOUND, "no such instance exists")
         # A worker that reads what it has lost must find the events that it would have been sent.
         family = dialects.DAPR if self._streams.family(call.peer) is dialects.DAPR else dialects.DAPR_DETACHING
-        return b"".join(dialects.encode_event(family, 1, event) for event in log_)
+        return b"".join(dialects.encode_event(family, 1, event) for event in read_back.shown(log_, self._me.app))
 
     async def stream_history(self, call: Call, body: bytes, out: Outflow) -> None:
         """Serve `StreamInstanceHistory`; only the execution that runs, or was the last, has a history."""

@@ -237,16 +237,16 @@ async def test_control_takes_effect_before_the_answer_without_any_worker(node: N
 
 
 async def test_waiting_ends_with_the_instance(node: Node) -> None:
-    stream = await work_items(node.channel)
     await node.begin("a")
     begun = asyncio.create_task(node.call("WaitForInstanceStart", pb.GetInstanceRequest(instance_id="a")))
     ended = asyncio.create_task(node.outcome("a"))
-    item = fields(await stream.receive() or b"")
     await asyncio.sleep(0.05)
     assert not begun.done()
+    stream = await work_items(node.channel)
+    item = fields(await stream.receive() or b"")
+    assert pb.GetInstanceResponse.FromString(await begun).state.status == RUNNING
     answer = pb.OrchestratorResponse(instance_id="a", completion_token=item[10][0].decode())
     await node.call("CompleteWorkflowTask", answer)
-    assert pb.GetInstanceResponse.FromString(await begun).state.status == RUNNING
     assert not ended.done()
     await node.call("PurgeInstances", pb.PurgeInstancesRequest(instance_id="a", force=True))
     assert await ended == pb.InstanceState(), "a purged instance is waited for no longer"
