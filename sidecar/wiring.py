@@ -11,6 +11,7 @@ from sidecar.actors.trees import Trees
 from sidecar.config import settings as config
 from sidecar.config.settings import Settings
 from sidecar.core.attempts import DeliveryLimit
+from sidecar.core.causes import Cause
 from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import Ids, PeerId
 from sidecar.core.policy import Policy
@@ -48,6 +49,9 @@ class _LateLinks:
 
     def knock(self, namespace: str, app: str) -> None:
         self.peers.knock(namespace, app)
+
+    def why(self, namespace: str, app: str) -> Cause:
+        return self.peers.why(namespace, app)
 
 
 @dataclass(frozen=True, slots=True)

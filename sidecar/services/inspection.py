@@ -80,7 +80,7 @@ class Inspection:
 
     def _attempts(self, target: ActorId) -> tuple[int, str]:
         queue = self._outbox.queues.get((target.namespace, target.app))
-        return (0, "") if queue is None else (queue.failures, queue.error)
+        return (0, "") if queue is None or queue.cause is None else (queue.failures, queue.cause.text)
 
     def retry(self, app: str) -> list[str]:
         """Try to reach an app now ("": every app); return the apps for which something waits."""
@@ -183,5 +183,7 @@ class Inspection:
             return Wait(_KINDS[call.kind], call.name, app, task, since, state, error, count)
         queue = self._outbox.queues.get((call.target.namespace, app))
         if queue is not None and call.reminder in queue.pending:
-            return Wait(_KINDS[call.kind], call.name, app, task, since, "not delivered", queue.error)
+            return Wait(
+                _KINDS[call.kind], call.name, app, task, since, "not delivered", queue.cause.text if queue.cause else ""
+            )
         return Wait(_KINDS[call.kind], call.name, app, task, since, "delivered", "")
