@@ -64,6 +64,10 @@ class Residents:
             self._actors.move_to_end(address)
         return found
 
+    def find(self, address: Address) -> Actor | None:
+        """Return the actor of an address if it is in memory; that it was looked at does not keep it there."""
+        return self._actors.get(address)
+
     def all(self) -> list[Actor]:
         """Return all of them."""
         return list(self._actors.values())

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sidecar.core.model import DEFAULT_HUB
 
 _MOST_NAMES = 20
+_MOST_COMPARED = 50  # names among which one that is alike is looked for
 
 
 class Reason(StrEnum):
@@ -86,7 +87,7 @@ def _taken(name: str, names: Sequence[str]) -> str:
         return "they take none"
     shown = ", ".join(f"'{one}'" for one in names[:_MOST_NAMES])
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    close = [one for one in difflib.get_close_matches(name, names, n=1) if one != name]
+    close = difflib.get_close_matches(name, names, n=1) if name not in names and len(names) <= _MOST_COMPARED else ()
     return f"they take {shown}{more}" + (f"; was '{close[0]}' meant?" if close else "")
 
 

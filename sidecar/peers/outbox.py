@@ -14,7 +14,7 @@ from sidecar.actors.engine import Engine
 from sidecar.core import causes, undeliverable
 from sidecar.core.causes import Cause, Reason
 from sidecar.core.ids import PeerId
-from sidecar.core.model import Changes, Kind, Outcome, Reminder, Reply
+from sidecar.core.model import ActorId, Changes, Kind, Outcome, Reminder, Reply
 from sidecar.core.receipts import Delivered, Lost
 from sidecar.peers import peer_queue, refusals
 from sidecar.peers.directory import Directory
@@ -24,6 +24,7 @@ from sidecar.peers.ports import Link, LinkBrokenError, LinkFinder
 from sidecar.store.protocol import UnavailableError
 from sidecar.store.reads import Reads
 
+REMEMBERED = 1_000  # calls that others were given before a start, whose names they are asked about
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 _FINAL_FAILURES = {Outcome.DENIED, Outcome.INVALID, Outcome.MISSING}
 _WHAT = {Kind.RESULT: "the result", Kind.ACTIVITY: "the call", Kind.CREATE: "the call", Kind.EVENT: "the event"}
@@ -66,6 +67,12 @@ class Outbox:
         if peer is not None:
             self.queues[peer].pending.pop(reminder_id, None)
 
+    def why(self, target: ActorId, reminder_id: int) -> Cause | None:
+        """See `Outgoing`."""
+        queue = self.queues.get((target.namespace, target.app))
+        reminder = None if queue is None else queue.pending.get(reminder_id)
+        return None if queue is None or reminder is None else queue.why(reminder)
+
     async def reload(self) -> None:
         """See `Outgoing`."""
         await self.start()
@@ -98,6 +105,11 @@ class Outbox:
         """Take up what the store holds for other apps."""
         for peer in await self.engine.store.destinations():
             self.queue(peer)
+        if self.queues:
+            for call in await self.engine.store.waiting("", 0, REMEMBERED):
+                queue = self.queues.get((call.target.namespace, call.target.app))
+                if queue is not None and call.delivered:
+                    queue.asked.add(call.kind, call.name)
 
     async def stop(self) -> None:
         """Send nothing more."""
@@ -214,6 +226,7 @@ class Outbox:
                 accepted.append(Delivered(reminder.id, link.session))
         if accepted:
             await self.engine.commit(Changes(delivered=tuple(accepted)))
+            queue.asked.delivered(queue.pending[one.reminder] for one in accepted if one.reminder in queue.pending)
             for delivered in accepted:
                 self._done(queue, delivered.reminder)
         queue.blocked = {lane: one for lane, one in queue.blocked.items() if one.until > now}

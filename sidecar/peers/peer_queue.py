@@ -10,6 +10,7 @@ from sidecar.core import causes
 from sidecar.core.causes import Cause, Reason
 from sidecar.core.ids import PeerId
 from sidecar.core.model import ActorId, Reminder
+from sidecar.peers.asked import Asked
 from sidecar.peers.limits import size_of
 
 QUEUE_LIMIT = 5_000
@@ -37,6 +38,7 @@ class PeerQueue:
     failures: int = 0
     cause: Cause | None = None  # why nothing leaves, since the last that did
     blocked: dict[ActorPair, Blocked] = field(default_factory=dict)
+    asked: Asked = field(default_factory=Asked)  # what the peer has been given
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 

@@ -212,7 +212,7 @@ async def test_what_waits_for_a_worker_that_takes_its_name_says_so(start: Start)
     await work_items(orders.channel, request.SerializeToString())
     await until(lambda: orders.sidecar.dispatch.pool.workers)
     [wait] = (await tree(orders, "a")).waits
-    assert (wait.state, wait.error) == ("queued", "no connected worker takes workflow 'flow'")
+    assert (wait.state, wait.error) == ("queued", "no connected worker takes workflow 'flow': they take 'other'")
 
 
 async def test_an_operator_ends_a_workflow_whose_turn_no_worker_can_receive(start: Start) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,10 +19,10 @@ from sidecar.edge.peer.forward import Served
 from sidecar.edge.peer.handshake import check_hello, hello, read_hello
 from sidecar.edge.peer.hellos import Hellos
 from sidecar.edge.peer.link import METHOD, Incoming, PeerLink, Wire
+from sidecar.edge.peer.reports import PeerReports
 from sidecar.edge.peer.troubles import Troubles
 from sidecar.edge.transport.ports import Call, Channel, Closed, DuplexCall, Outflow, PeerNames, Refused, StatusCode
-from sidecar.peers.directory import Directory
-from sidecar.peers.outbox import LONGEST_PAUSE, SHORTEST_PAUSE
+from sidecar.peers.outbox import LONGEST_PAUSE, SHORTEST_PAUSE, Outbox
 from sidecar.schema import peer_pb2 as pb
 from sidecar.services.peer_messages import PeerMessages
 from sidecar.store.protocol import UnavailableError
@@ -62,12 +62,12 @@ class Peers:
     def __init__(
         self,
         messages: PeerMessages,
-        directory: Directory,
+        outbox: Outbox,
         connect: Callable[[str, PeerId], Channel],
-        link_up: Callable[[PeerLink], Awaitable[None]],
         *,
         served: Served,
         receives: int,
+        reports: PeerReports,
         proves: Proof | None = None,
     ) -> None:
         """`proves` says whose certificate a peer has; None: links are not encrypted.
@@ -77,16 +77,19 @@ class Peers:
         self._receives = receives
         self._me = messages.engine.me
         self._messages = messages
-        self._directory = directory
+        self._directory = outbox.directory
         self._connect = connect
-        self._link_up = link_up
+        self._link_up = outbox.link_up
         self._served = served
+        self._reports = reports
         self._proves = proves
         self._waiting: dict[PeerId, list[asyncio.Future[PeerLink]]] = {}
         self._opened: dict[PeerId, PeerLink] = {}
         self._accepted: dict[PeerId, PeerLink] = {}
         self._dialers: dict[str, _Dialer] = {}
         self._since: dict[PeerLink, int] = {}
+        engine = messages.engine
+        self._hello = lambda: hello(self._me, engine.store.identity, engine.start_id, receives)
         self._starts: dict[PeerId, deque[str]] = {}  # the processes that each app's sidecar was, oldest first
         self._looking: asyncio.Task[None] | None = None
         self._hellos = Hellos(self._me.namespace)
@@ -252,16 +255,14 @@ class Peers:
             del self._since[link]
             if links.get(link.peer) is link:
                 del links[link.peer]
+            self._reports.lost(link.peer)
             if self._directory.addresses(*link.peer):
                 self._troubles.begin(link.peer[1])
             log.info("peer disconnected", app=link.peer[1], opened=links is self._opened)
 
-    def _hello(self) -> bytes:
-        engine = self._messages.engine
-        return hello(self._me, engine.store.identity, engine.start_id, self._receives)
-
     def _made(self, wire: Wire, greeting: pb.Hello) -> PeerLink:
-        return PeerLink(self._me, wire, greeting, self._messages, self._served, receives=self._receives)
+        messages, served, reports = self._messages, self._served, self._reports
+        return PeerLink(self._me, wire, greeting, messages, served, receives=self._receives, reports=reports)
 
     def _admit(self, greeting: pb.Hello) -> None:
         """See that an app is one sidecar: of two, as when a store was copied, the one that was started later counts.
