@@ -124,9 +124,9 @@ def unreachable(app: str, errors: Mapping[str, str], since: int = 0) -> Cause:
     return Cause(Reason.UNREACHABLE, f"app '{app}' is not connected: {tried}", since, app)
 
 
-def not_taken_in(app: str, error: str) -> Cause:
-    """There is a link to another app, or was a moment ago, and messages came to nothing."""
-    return Cause(Reason.UNREACHABLE, error, app=app)
+def unanswered(app: str, error: str) -> Cause:
+    """There was a link to another app, and messages got no answer: they are sent again."""
+    return Cause(Reason.REFUSED_FOR_NOW, error, app=app)
 
 
 def refused_for_now(app: str, text: str) -> Cause:

@@ -131,11 +131,13 @@ class Outbox:
             queue.wake.clear()  # what comes while a batch is under way wakes the next round
             try:
                 pause = await self._once(queue)
-            except (LinkBrokenError, UnavailableError) as error:
-                pause = self._failed(queue, causes.not_taken_in(queue.peer[1], str(error)))
+            except UnavailableError:  # of the own store, which says so itself
+                pause = self._pause(queue)
+            except LinkBrokenError as error:
+                pause = self._failed(queue, causes.unanswered(queue.peer[1], str(error)))
             except Exception:  # whatever it is: what waits for an app must not wait unseen, for ever
                 log.exception("sending to an app failed", app=queue.peer[1])
-                pause = self._failed(queue, causes.not_taken_in(queue.peer[1], "internal error"))
+                pause = self._failed(queue, causes.unanswered(queue.peer[1], "internal error"))
             await _wait(queue.wake, pause)
 
     async def _once(self, queue: PeerQueue) -> float | None:
@@ -178,6 +180,9 @@ class Outbox:
     def _failed(self, queue: PeerQueue, cause: Cause) -> float:
         """Return the pause until the next try."""
         queue.note(cause, self.engine.clock.now())
+        return self._pause(queue)
+
+    def _pause(self, queue: PeerQueue) -> float:
         queue.failures += 1
         pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(queue.failures, 10))
         return self.engine.clock.jitter(pause)
