@@ -89,7 +89,7 @@ class Peers:
         self._dialers: dict[str, _Dialer] = {}
         self._since: dict[PeerLink, int] = {}
         engine = messages.engine
-        self._hello = lambda: hello(self._me, engine.store.identity, engine.start_id, receives)
+        self._hello: Callable[[], bytes] = lambda: hello(self._me, engine.store.identity, engine.start_id, receives)
         self._starts: dict[PeerId, deque[str]] = {}  # the processes that each app's sidecar was, oldest first
         self._looking: asyncio.Task[None] | None = None
         self._hellos = Hellos(self._me.namespace)
