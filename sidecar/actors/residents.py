@@ -64,8 +64,8 @@ class Residents:
             self._actors.move_to_end(address)
         return found
 
-    def peek(self, address: Address) -> Actor | None:
-        """Return the actor of an address if it is in memory."""
+    def find(self, address: Address) -> Actor | None:
+        """Return the actor of an address if it is in memory; that it was looked at does not keep it there."""
         return self._actors.get(address)
 
     def all(self) -> list[Actor]:

@@ -13,9 +13,10 @@ from sidecar.actors.reminders import Reminders
 from sidecar.actors.residents import Actor
 from sidecar.actors.timers import Timers
 from sidecar.core.attempts import DeliveryLimit
-from sidecar.core.model import Changes, Instance, Kind, Reminder
+from sidecar.core.causes import Cause
+from sidecar.core.model import ActorId, Changes, Instance, Kind, Reminder
 from sidecar.store.protocol import UnavailableError
-from sidecar.work import takers
+from sidecar.work import lifecycle, takers
 from sidecar.work.activities import ActivityWork
 from sidecar.work.departures import Departures
 from sidecar.work.entities import EntityLease, EntityWork
@@ -36,6 +37,9 @@ class Outgoing(Protocol):
 
     def discard(self, reminder_id: int) -> None:
         """Forget a reminder that was dropped."""
+
+    def why(self, target: ActorId, reminder_id: int) -> Cause | None:
+        """Say why a reminder for another app has not left; None if it has, or is on its way."""
 
     async def reload(self) -> None:
         """Read what is to be sent from the store again."""
@@ -71,8 +75,8 @@ class Dispatch:
         self.entities = EntityWork(engine, pool, timeout=timeouts.entity, delivery_limit=delivery_limit, pump=self.pump)
         self.activities = ActivityWork(engine, pool, delivery_limit=delivery_limit, pump=self.pump)
         self._activity_timeout = timeouts.activity
-        self._watch = takers.Watch()
         self.departures = Departures(engine, pool, self.turns, self.entities, self.activities)
+        self.watch = takers.Watch(engine.clock.now)
         self._pumping = False
         self._recovering = False
 
@@ -96,6 +100,7 @@ class Dispatch:
     def committed(self, actor: Actor, changes: Changes) -> None:
         """See `Effects`."""
         instance = changes.instance
+        lifecycle.tell(changes)
         idle = instance is not None and (instance.suspended or instance.status.terminal or instance.crashes.quarantined)
         self.turns.committed(actor, changes)
         if instance is None or changes.replaces or idle:
@@ -244,4 +249,4 @@ class Dispatch:
             self.turns.sweep()
             self.activities.sweep(self._activity_timeout)
             self.entities.sweep()
-            self._watch.look(self.pool)
+            self.watch.look(self.pool)

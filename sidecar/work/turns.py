@@ -263,7 +263,7 @@ def stall(at: Context, state: State | None, why: pb.ExecutionStalled) -> Decisio
 
 def as_shown(engine: Engine, instance: Instance) -> Instance:
     """Return an instance as it reads: it runs as soon as a worker has its first turn (E.5), which is not stored."""
-    actor = engine.residents.peek((instance.hub, instance.id)) if instance.status is Status.PENDING else None
+    actor = engine.residents.find((instance.hub, instance.id)) if instance.status is Status.PENDING else None
     lease = None if actor is None else actor.lease
     if not isinstance(lease, TurnLease) or not lease.is_out or lease.turn is None or lease.key != instance.key:
         return instance
