@@ -122,7 +122,7 @@ class ClientService:
     async def view(self, address: Address, payloads: bool, caller: Caller = OWN) -> InstanceView | None:
         """Return an instance, with its input and output if asked for, or None."""
         state = await self.state(address)
-        instance = None if state is None else state.instance
+        instance = None if state is None else as_shown(self.engine, state.instance)
         self.access.check(caller.app, Operation.GET, None if instance is None else instance.name)
         if state is None or instance is None:
             return None
