@@ -43,6 +43,29 @@ def test_a_rewound_workflow_may_fail_and_be_rewound_again(app: App, tmp_path: Pa
     assert app.output(id) == "mended"
 
 
+@pytest.mark.parametrize("family", ["microsoft", "dapr"])
+def test_a_workflow_with_a_retry_policy_that_cleaned_up_and_raised_again_is_rewound_as_often_as_it_takes(
+    own_sidecar: Sidecar, tmp_path: Path, family: str
+) -> None:
+    """The timers between attempts and what cleaned up are no part of what is replayed."""
+    own_sidecar.start()
+    app = App(family, own_sidecar.port, tmp_path)
+    try:
+        app.start_process()
+        cleaning = {"file": str(tmp_path / "cleaned"), "line": "once", "value": None}
+        call = {"name": "flaky", "value": once(tmp_path) | {"fail": 7}, "attempts": 3, "cleaning": cleaning}
+        id = app.start("clean_up", call)
+        with Caller(own_sidecar.port) as caller:
+            for _ in range(2):
+                assert app.wait(id).status == "FAILED"
+                assert caller.status("RewindInstance", {1: id, 2: text("mended")}) == ("OK", "")
+        assert app.output(id) == "mended"
+        assert len(lines(tmp_path / "attempts")) == 8
+        assert lines(tmp_path / "cleaned") == ["once", "once"]
+    finally:
+        app.kill9()
+
+
 def test_failed_children_are_rewound_with_their_parent(app: App, tmp_path: Path) -> None:
     id = app.start("call_child", {"name": "flaky_child", "value": once(tmp_path), "id": "kid"})
     assert app.wait(id).status == "FAILED"
@@ -64,7 +87,7 @@ def test_a_child_that_was_purged_meanwhile_is_created_again(app: App, tmp_path: 
 def test_a_rewind_works_for_an_app_and_a_sidecar_that_have_just_started(
     app: App, own_sidecar: Sidecar, tmp_path: Path
 ) -> None:
-    """Nothing has told yet that the worker knows rewind: the sidecar writes the new history."""
+    """Nothing is known yet of the worker that replays it."""
     id = app.start("call_child", {"name": "flaky_child", "value": once(tmp_path)})
     assert app.wait(id).status == "FAILED"
     app.kill9()

@@ -71,6 +71,16 @@ def call_activity(flow: Flow, call: dict[str, Any]) -> Steps:
         return flow.failure(error)
 
 
+def clean_up(flow: Flow, call: dict[str, Any]) -> Steps:
+    """One activity; if it fails another cleans up, and the workflow fails with words of its own."""
+    try:
+        result = yield flow.activity(call["name"], call.get("value"), attempts=call.get("attempts", 1))
+    except flow.Failed:
+        yield flow.activity("noted", call["cleaning"])
+        raise RuntimeError("cleaned up") from None
+    return result
+
+
 def call_all(flow: Flow, calls: list[list[Any]]) -> Steps:
     """Several activities at the same time."""
     return (yield flow.all([flow.activity(name, value) for name, value in calls]))
@@ -235,6 +245,7 @@ WORKFLOWS: tuple[Callable[..., Any], ...] = (
     fan_out,
     spread,
     call_activity,
+    clean_up,
     call_all,
     call_in_turn,
     call_child,
