@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from sidecar.cli import health
+
 ROOT = Path(__file__).parent.parent
 COMPOSE = ROOT / "docker" / "compose.yaml"
 DOCKERFILES = [ROOT / "Dockerfile", ROOT / "docker" / "Dockerfile.app"]
@@ -114,11 +116,18 @@ def test_the_final_stage_runs_as_nobody_and_has_no_build_tools(dockerfile: Path)
 def test_the_sidecar_image_asks_itself_for_its_health_and_runs_by_default() -> None:
     steps = dict(final_stage(ROOT / "Dockerfile"))
     assert json.loads(steps["HEALTHCHECK"].split("CMD", 1)[1]) == ["sidecar", "health"]
+    [timeout] = re.findall(r"--timeout=(\d+)s", steps["HEALTHCHECK"])
+    assert int(timeout) > health.TIMEOUT_SECONDS, "the check itself says what is wrong"
     assert json.loads(steps["ENTRYPOINT"]) == ["sidecar"]
     assert json.loads(steps["CMD"]) == ["run"]
     assert steps["VOLUME"] == "/data"
     assert set(steps["EXPOSE"].split()) == {"50001", "4001", "3500", "50002"}
     assert "SIDECAR_DATA_DIR=/data" in steps["ENV"]
+
+
+def test_starts_in_the_sidecar_image_compile_nothing_of_the_standard_library() -> None:
+    commands = [rest for name, rest in final_stage(ROOT / "Dockerfile") if name == "RUN"]
+    assert any(command.startswith("python -m compileall") for command in commands)
 
 
 def test_commands_and_settings_of_the_sidecar_image_exist() -> None:
@@ -174,6 +183,19 @@ def test_compose_accepts_the_file(services: dict[str, Service]) -> None:
             assert done.returncode == 0, done.stderr
     of_apps = {f"{app}{part}" for app in APPS for part in ("", "-net", "-sidecar")}
     assert services.keys() == of_apps | {"certs", "customer"}
+
+
+@pytest.mark.parametrize("file", [COMPOSE, ROOT / "README.md"], ids=lambda path: path.name)
+def test_the_documented_command_is_not_ended_by_a_service_that_ends_first(
+    services: dict[str, Service], file: Path
+) -> None:
+    """With --exit-code-from any container that is looked at ends all; without names these are those of all services."""
+    text = " ".join(file.read_text().replace("\n#", "\n").split())
+    [(waited_for, looked_at)] = re.findall(r"compose\.yaml up --build --exit-code-from (\w+) (\w+)", text)
+    one_shot = {name for service in services.values() for name, how in service.get("depends_on", {}).items()
+                if how["condition"] == "service_completed_successfully"}  # fmt: skip
+    assert one_shot, "else the command needs no names"
+    assert looked_at == waited_for == "customer"
 
 
 def test_every_container_is_confined(services: dict[str, Service]) -> None:

@@ -4,23 +4,22 @@ Owns options, output and exit codes. The settings are read in `config`; the work
 `sidecar run` imports, because a health check must be cheap.
 """
 
-import http.client
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
+from sidecar.cli import health
 from sidecar.cli.flags import CONFIG_FILE, with_settings
 from sidecar.config import parsers
 from sidecar.config import settings as config
 from sidecar.config.settings import ConfigError, StartError
 
-_HEALTH_TIMEOUT = 3.0
 _PLAIN_WIDTH = 160
 
 
@@ -100,41 +99,10 @@ def _health(
     try:
         host, port = config.http_address({"config": config_file, "http_port": http_port}, os.environ)
     except ConfigError as error:
-        # Container engines reserve 2 as the exit code of a health check.
-        _fail(str(error))
+        raise typer.Exit(health.failed(str(error))) from error
     if port == 0:
-        _fail("the HTTP port is 0, any free one: name the real one with --http-port")
-    _ask(host, port)
-
-
-def _ask(host: str, port: int) -> None:
-    connection = http.client.HTTPConnection(host, port, timeout=_HEALTH_TIMEOUT)
-    try:
-        connection.request("GET", "/v1.0/healthz")
-        response = connection.getresponse()
-        body = response.read(4096)
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        _fail(f"no answer on {host}:{port}: {reason}")
-    finally:
-        connection.close()
-    if response.status != http.client.NO_CONTENT:
-        _fail(f"not ready: {_reason(body) or f'HTTP status {response.status}'}")
-    typer.echo("sidecar: ready")
-
-
-def _reason(body: bytes) -> str:
-    try:
-        content = json.loads(body)
-    except ValueError:
-        return ""
-    message = content.get("message", "") if isinstance(content, dict) else ""
-    return str(message)
-
-
-def _fail(text: str) -> NoReturn:
-    typer.echo(f"sidecar: {' '.join(text.split())}", err=True)
-    raise typer.Exit(1)
+        raise typer.Exit(health.failed("the HTTP port is 0, any free one: name the real one with --http-port"))
+    raise typer.Exit(health.ask(host, port))
 
 
 @app.command("config")

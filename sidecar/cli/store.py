@@ -10,6 +10,7 @@ from sidecar.actors.clock import Clock
 from sidecar.cli.progress import Progress
 from sidecar.config import addresses
 from sidecar.config import settings as config
+from sidecar.config.own_address import reached
 from sidecar.config.settings import Settings, StartError
 from sidecar.core.identity import AppIdentity
 from sidecar.edge.admin.store import BACKUP, CHECK
@@ -82,7 +83,7 @@ def _ask(settings: Settings, method: str, request: bytes) -> bytes:
 
 async def _call(settings: Settings, method: str, request: bytes) -> bytes:
     token = ApiTokens(settings.api_token, settings.api_token_file).newest()
-    host = config.reached(settings.listen_host)
+    host = reached(settings.listen_host)
     tls, name = (None, "") if settings.app_cert is None else (_ANYBODY, _tls_name(host))
     channel = GrpcChannel(f"{in_address(host)}:{settings.grpc_port[0]}", tls=tls, name=name)
     try:

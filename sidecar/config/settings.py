@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from sidecar.config import addresses, formats, parsers
 from sidecar.config.options import BY_FIELD, OPTIONS, Option
+from sidecar.config.own_address import HTTP_PORT, reached
 from sidecar.config.parsers import MOST_IN_CERTIFICATE, quoted
 
 _CONFIG_VARIABLE = "SIDECAR_CONFIG"
@@ -46,7 +47,7 @@ class Settings:
     app_id: str
     namespace: str = "default"
     grpc_port: tuple[int, ...] = (50001, 4001)
-    http_port: int = 3500
+    http_port: int = HTTP_PORT
     listen_host: str = "localhost"  # both loopback addresses; an IPv6 address stands here without brackets
     insecure_listen: bool = False
     api_token: parsers.Secret | None = None
@@ -324,9 +325,6 @@ def _check_peers_stay_here(settings: Settings, sources: Mapping[str, str]) -> No
             raise ConfigError(f"{sources[name]}: {value!r} {_PLAINTEXT}")
 
 
-def reached(host: str) -> str:
-    """Where this machine finds what listens on a host."""
-    return "127.0.0.1" if host in ("localhost", "0.0.0.0", "::") else host  # noqa: S104 - asked, not bound
 
 
 DEFAULTS = Settings(app_id="")

@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 import sidecar
+from sidecar.cli import health as health_check
 from sidecar.cli import main
 from sidecar.config import options
 from sidecar.config.settings import Settings, StartError
@@ -265,7 +266,7 @@ def answering(reply: bytes) -> Iterator[int]:
         (b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\n[]", "not ready: HTTP status 500"),
         (b'HTTP/1.1 500 No\r\nContent-Length: 17\r\n\r\n{"message":"a\\n"}', "not ready: a"),
         (b"SSH-2.0-OpenSSH\r\n", "no answer on 127.0.0.1:PORT: SSH-2.0-OpenSSH"),
-        (b"", "no answer on 127.0.0.1:PORT: Remote end closed connection without response"),
+        (b"", "no answer on 127.0.0.1:PORT: it closed the connection without an answer"),
     ],
 )
 def test_health_of_something_else_is_exit_code_1_and_one_line(
@@ -281,7 +282,7 @@ def test_health_of_something_else_is_exit_code_1_and_one_line(
 def test_health_of_a_sidecar_that_hangs_ends(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(main, "_HEALTH_TIMEOUT", 0.1)
+    monkeypatch.setattr(health_check, "TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert main.main(["health", "--http-port", str(silent.getsockname()[1])]) == 1
     assert "timed out" in capsys.readouterr().err
@@ -307,6 +308,51 @@ def test_health_without_a_usable_port_is_exit_code_1(
 ) -> None:
     assert main.main(["health", "--http-port", port]) == 1
     assert capsys.readouterr().err.startswith(f"sidecar: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ("127.0.0.1", 3500)),
+        ({"SIDECAR_HTTP_PORT": "7", "SIDECAR_LISTEN_HOST": "localhost"}, ("127.0.0.1", 7)),
+        ({"SIDECAR_LISTEN_HOST": "[::1]"}, ("::1", 3500)),
+        ({"SIDECAR_LISTEN_HOST": "::"}, ("127.0.0.1", 3500)),
+        ({"SIDECAR_CONFIG": "s.yaml"}, None),
+        ({"SIDECAR_HTTP_PORT": "0"}, None),
+        ({"SIDECAR_HTTP_PORT": "tcp://10.0.0.1:80"}, None),
+    ],
+)
+def test_health_knows_its_address_from_the_environment_or_leaves_it_to_the_settings(
+    variables: dict[str, str], expected: tuple[str, int] | None
+) -> None:
+    assert health_check.of_environment(variables) == expected
+
+
+async def test_a_health_check_loads_next_to_nothing() -> None:
+    surface = HttpSurface(Shown(ready=True), ApiTokens(None, None))
+    port = await surface.start("127.0.0.1", 0)
+    code = (
+        "import atexit, sys; from sidecar.__main__ import main; sys.argv = ['sidecar', 'health'];"
+        "atexit.register(lambda: print(*sys.modules)); main()"
+    )
+    environ = os.environ | {"SIDECAR_HTTP_PORT": str(port)}
+    try:
+        ended = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ
+        )
+    finally:
+        await surface.stop()
+    ready, modules = ended.stdout.splitlines()
+    assert ready == "sidecar: ready"
+    ours = {name for name in modules.split() if name.startswith("sidecar.")}
+    assert ours == {
+        "sidecar.__main__",
+        "sidecar.cli",
+        "sidecar.cli.health",
+        "sidecar.config",
+        "sidecar.config.own_address",
+    }
+    assert set(modules.split()).isdisjoint({"typer", "http.client", "json", "re", "typing", "asyncio", "ipaddress"})
 
 
 # Start-up
