@@ -325,6 +325,4 @@ def _check_peers_stay_here(settings: Settings, sources: Mapping[str, str]) -> No
             raise ConfigError(f"{sources[name]}: {value!r} {_PLAINTEXT}")
 
 
-
-
 DEFAULTS = Settings(app_id="")

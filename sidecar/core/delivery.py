@@ -307,7 +307,7 @@ def _occupied(at: Context, state: State, arrival: Arrival) -> Decision:
     """Answer the parent that the child's ID is taken. The instance that has the ID is not changed."""
     reminder = arrival.reminder
     draft = Draft(at, state)
-    message = f"an active workflow with ID '{reminder.target.id}' already exists in app '{at.me.app}'"
+    message = f"{operations.taken(state.instance)} in app '{at.me.app}'"
     if arrival.blocked:
         message = operations.not_reusable(reminder.target.id, f"{arrival.blocked} has not ended")
     answer = calls.failed_child(at.now, reminder.call.task, "WorkflowInstanceAlreadyExists", message)

@@ -92,9 +92,16 @@ def _refuse_reuse(me: AppIdentity, existing: Instance, request: Start) -> Reply 
         return Reply(Outcome.DUPLICATE) if request.ignore_existing else None
     if takes_ended(me, existing, request):
         return None
-    state = "a" if existing.status.terminal else "an active"
-    why = " and the create enforces instance ID uniqueness" if existing.status.terminal and request.unique else ""
-    return Reply(Outcome.EXISTS, f"{state} workflow with ID '{existing.id}' already exists{why}")
+    if existing.status.terminal and request.unique:
+        text = f"a workflow with ID '{existing.id}' already exists and the create enforces instance ID uniqueness"
+        return Reply(Outcome.EXISTS, text)
+    return Reply(Outcome.EXISTS, taken(existing))
+
+
+def taken(existing: Instance) -> str:
+    """Say that an ID is taken, by an instance that runs or one that has ended, in the words that SDKs look for."""
+    state = "an ended" if existing.status.terminal else "an active"
+    return f"{state} workflow with ID '{existing.id}' already exists"
 
 
 def not_reusable(instance_id: str, why: str) -> str:

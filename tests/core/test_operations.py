@@ -152,13 +152,17 @@ def test_a_start_that_is_tried_again_after_continue_as_new_is_still_the_same_sta
 
 
 def test_a_refusal_names_the_instance_and_whether_it_is_active() -> None:
-    def said(status: Status) -> str:
+    def said(status: Status, **request: Any) -> str:
         flow = settled(status)
-        return operations.start(flow.at, flow.live, start_request(execution="w-2", unique=True)).reply.text
+        return operations.start(
+            flow.at, flow.live, start_request(execution="w-2", **request or {"unique": True})
+        ).reply.text
 
     assert said(Status.RUNNING) == "an active workflow with ID 'w' already exists"
     ended = "a workflow with ID 'w' already exists and the create enforces instance ID uniqueness"
     assert said(Status.COMPLETED) == ended  # the words of Dapr's runtime
+    only_failed = frozenset({int(Status.FAILED)})
+    assert said(Status.COMPLETED, replaceable=only_failed) == "an ended workflow with ID 'w' already exists"
 
 
 def test_a_replacement_is_another_instance_and_takes_what_the_old_one_waited_for() -> None:
