@@ -276,7 +276,7 @@ async def create(settings: Settings) -> Sidecar:
         store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
     except schema.OpenError as error:
         raise StartError(str(error)) from error
-    schema.warn_if_affected()
+    schema.log_version()
     return Sidecar(settings, me, store, SqliteMaintenance(store.file), trust=trusted, policy=policy)
 
 
@@ -327,7 +327,6 @@ def _announce(settings: Settings, ports: Ports) -> None:
         _log.warning("TLS shows callers whom they reach, not who they are: give a token too, or anybody may call")
     _log.info(
         "ready",
-        app_id=settings.app_id,
         namespace=settings.namespace,
         listen_host=settings.listen_host,
         grpc_ports=ports.grpc,
@@ -343,7 +342,10 @@ def run(settings: Settings) -> int:
     Raises:
         StartError: it could not start; the text says why.
     """
-    log.configure(settings.log_format, settings.log_level)
+    log.configure(
+        settings.log_format, settings.log_level, app_id=settings.app_id, workflows=settings.workflow_log_level
+    )
+    log.own_stderr()
     descriptors.raise_limit()
     uvloop.run(main(settings))
     return 0

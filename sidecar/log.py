@@ -1,17 +1,21 @@
 """How the sidecar logs: one line an event on stderr, for people or as JSON, `logging` of libraries included.
 
 Owns the look of a line and what may not be in one: values under secret names, and client texts that are long
-or could forge a line. Events are constant texts; what varies is a field.
+or could forge a line. Events are constant texts; what varies is a field. Lines about workflows have a level of
+their own.
 """
 
 import logging
 import re
 import sys
+import threading
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from sidecar.work import lifecycle
 
 MAX_CHARACTERS = 256
 _MAX_EVENT_CHARACTERS = 1024
@@ -21,19 +25,32 @@ _HANDLER = "sidecar"
 _OF_CALLERS = ("Invalid encoding", "ExecuteBatchError raised in core")
 _HIDDEN = re.compile(r"token|secret|password|authorization|input|output|payload", re.IGNORECASE)
 _REDACTED = "[redacted]"
+# At lower levels they tell of every statement (with its values, which are payloads), socket and lock.
+_LIBRARIES = ("aiohttp", "aiosqlite", "asyncio", "filelock", "grpc")
+_OFF = logging.CRITICAL + 1
+Level = Literal["debug", "info", "warning", "error"]
 
 
-def configure(format: Literal["console", "json"], level: Literal["debug", "info", "warning", "error"]) -> None:
+def configure(
+    format: Literal["console", "json"],
+    level: Level,
+    *,
+    app_id: str = "",
+    workflows: Level | Literal["off"] = "info",
+) -> None:
     """Sends the log of this process to stderr in `format`, from `level` up. A second call replaces the first.
 
+    Each line has `app_id`, if there is one. `workflows` is the level of the lines about starts and ends of workflows.
     Times are UTC, ISO 8601. A logger that was already used keeps the level it had then.
     """
-    threshold = logging.getLevelNamesMapping()[level.upper()]
+    threshold = _number(level)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if app_id:
+        shared.append(lambda _logger, _method, event: {"app_id": app_id} | dict(event))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -46,9 +63,29 @@ def configure(format: Literal["console", "json"], level: Literal["debug", "info"
     root = logging.getLogger()
     root.handlers = [known for known in root.handlers if known.get_name() != _HANDLER] + [handler]
     root.setLevel(threshold)
-    # It logs every statement with its values at the level debug, and those hold payloads.
-    logging.getLogger("aiosqlite").setLevel(max(threshold, logging.INFO))
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+    logging.getLogger(lifecycle.LOGGER).setLevel(_number(workflows))
     logging.getLogger("grpc._cython.cygrpc").addFilter(_not_of_callers)
+
+
+def _number(level: str) -> int:
+    return _OFF if level == "off" else logging.getLevelNamesMapping()[level.upper()]
+
+
+def own_stderr() -> None:
+    """Log what Python would write to stderr by itself: warnings, and errors that nothing catches."""
+    logging.captureWarnings(True)
+    logger = structlog.get_logger(__name__)
+
+    def uncaught(event: str, kind: Any, error: BaseException | None, trace: Any) -> None:
+        logger.error(event, exc_info=(kind, error, trace))
+
+    sys.excepthook = lambda kind, error, trace: uncaught("ended by an error", kind, error, trace)
+    threading.excepthook = lambda args: uncaught("thread ended by an error", *args[:3])
+    sys.unraisablehook = lambda args: uncaught(
+        "error that nothing can catch", args.exc_type, args.exc_value, args.exc_traceback
+    )
 
 
 def _not_of_callers(record: logging.LogRecord) -> bool:

@@ -171,7 +171,7 @@ def test_dialects_are_named_only_at_the_edges(module: str) -> None:
 
 @every_module
 def test_module_level_state_is_constants_and_the_logger(module: str) -> None:
-    made_once = re.compile(r"(structlog\.get_logger|logging\.getLogger|typer\.Typer)\(")
+    made_once = re.compile(r"(structlog\.(get|wrap)_logger|logging\.getLogger|typer\.Typer)\(")
     for node in TREES[module].body:
         if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
             continue

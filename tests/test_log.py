@@ -1,10 +1,15 @@
 import io
 import json
 import logging
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import aiosqlite
@@ -12,6 +17,7 @@ import pytest
 import structlog
 
 from sidecar import log
+from sidecar.cli import dev_ca
 
 
 @pytest.fixture(autouse=True)
@@ -317,3 +323,64 @@ def test_what_any_caller_can_do_to_grpc_fills_no_log(capsys: pytest.CaptureFixtu
     assert [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()] == [
         "Unexpected exception in thread"
     ]
+
+
+def test_each_line_names_the_app_also_those_of_libraries(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("json", "info", app_id="orders")
+    logger().info("peer connected", app="ml")
+    logging.getLogger("some.library").error("lost")
+    ours, theirs = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (ours["app_id"], ours["app"], theirs["app_id"]) == ("orders", "ml", "orders")
+
+
+@pytest.mark.parametrize("name", ["aiohttp.access", "asyncio", "filelock", "grpc._cython.cygrpc"])
+def test_libraries_say_only_what_is_wrong_whatever_the_level(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("json", "debug")
+    for level in ("debug", "info", "warning"):
+        getattr(logging.getLogger(name), level)("theirs")
+    assert [json.loads(line)["level"] for line in capsys.readouterr().err.splitlines()] == ["warning"]
+
+
+def test_what_python_writes_by_itself_is_logged() -> None:
+    code = (
+        "import threading, warnings\nfrom sidecar import log\nlog.configure('json', 'info', app_id='orders')\n"
+        "log.own_stderr()\nwarnings.warn('old')\n"
+        "class Bad:\n    def __del__(self):\n        raise ValueError('late')\n"
+        "Bad()\nthread = threading.Thread(target=lambda: 1 / 0)\nthread.start()\nthread.join()\nraise KeyError('lost')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [line["app_id"] for line in lines] == ["orders"] * 4
+    assert "old" in lines[0]["event"]
+    assert [line["exception"].splitlines()[-1].strip() for line in lines[1:]] == [
+        "ValueError: late",
+        "ZeroDivisionError: division by zero",
+        "KeyError: 'lost'",
+    ]
+
+
+@pytest.mark.slow
+def test_all_that_a_sidecar_writes_is_json_to_the_last_byte(tmp_path: Path) -> None:
+    """Also where a peer's address is no sidecar's: gRPC would tell of each failed handshake in its own words."""
+    dev_ca.issue(tmp_path, ["orders", "ml"], "default", "sidecar.local", 1)
+    with socket.create_server(("127.0.0.1", 0)) as nothing:
+        nothing.settimeout(20)
+        certificates = [f"--peer-{kind}={tmp_path / name}" for kind, name in
+                        (("cert", "orders.crt"), ("key", "orders.key"), ("ca", "ca.crt"))]  # fmt: skip
+        command = [sys.executable, "-m", "sidecar", "run", "--app-id=orders", f"--data-dir={tmp_path}"]
+        command += ["--http-port=0", "--grpc-port=0", "--peer-port=0", "--log-level=debug", "--log-format=json"]
+        command += [*certificates, f"--peer=ml=127.0.0.1:{nothing.getsockname()[1]}"]
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("SIDECAR_", "GRPC_"))}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
+        for _ in range(2):
+            with nothing.accept()[0] as dialled:
+                dialled.recv(1000)
+                dialled.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        written, errors = process.communicate(timeout=20)
+    assert (process.returncode, written) == (0, "")
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert {line["app_id"] for line in lines} == {"orders"}
+    told = [line["event"] for line in lines if line["level"] != "debug"]
+    assert (told[0], told[-1]) == ("ready", "stopped")

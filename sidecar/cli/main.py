@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 is success; 2 a wrong option, setting or start, after one line on stderr.
     """
+    # What goes wrong in gRPC comes as errors of calls too; its own lines are not in the form of the log.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app(args=arguments, prog_name="sidecar")
     except SystemExit as ended:

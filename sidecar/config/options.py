@@ -99,6 +99,12 @@ OPTIONS: tuple[Option, ...] = (
         "debug, info, warning, error.",
     ),
     Option(
+        "workflow_log_level",
+        parsers.choice("debug", "info", "warning", "error", "off"),
+        "LEVEL",
+        "The same for lines about workflows: starts and ends are info, failures warning; off for none.",
+    ),
+    Option(
         "reuse",
         parsers.choice("terminal", "never"),
         "terminal|never",

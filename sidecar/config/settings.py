@@ -69,6 +69,7 @@ class Settings:
     policy: Path | None = None
     log_format: Literal["console", "json"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    workflow_log_level: Literal["debug", "info", "warning", "error", "off"] = "info"
     reuse: Literal["terminal", "never"] = "terminal"
     max_message_bytes: int = 64 * 2**20
     worker_receive_bytes: int = 4 * 2**20

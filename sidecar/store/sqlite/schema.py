@@ -173,12 +173,12 @@ def next_of(connection: sqlite3.Connection, table: str) -> int:
     return found[0] + 1 if found else 1
 
 
-def warn_if_affected() -> None:
-    """Log the SQLite version, and say so when it has the WAL-reset bug."""
+def log_version() -> None:
+    """Log the SQLite version, and whether it has the WAL-reset bug, for whoever looks closely."""
     version = sqlite3.sqlite_version_info
     fixed = version >= _FIXED[0] or any(version[:2] == minor[:2] and version >= minor for minor in _FIXED[1:])
     bug = "has the WAL-reset bug: do not open the database with another program while the sidecar runs"
-    log.info("sqlite", version=sqlite3.sqlite_version, **({} if fixed else {"note": bug}))
+    log.debug("sqlite", version=sqlite3.sqlite_version, **({} if fixed else {"note": bug}))
 
 
 def path_of(me: AppIdentity, directory: Path) -> Path:

@@ -1,0 +1,70 @@
+"""Starts, ends and failures of workflows are logged by a logger of their own, which can be switched off."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from sidecar import log
+from sidecar.schema import taskhub_pb2 as pb
+from tests.inprocess.world import Hand, World, end, until
+
+FAILED, CONTINUED = 3, 2
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = before, level
+    structlog.reset_defaults()
+
+
+def failing(error: str) -> pb.Action:
+    action = end(status=FAILED)
+    action.complete.failure.error_type, action.complete.failure.error_message = "ValueError", error
+    return action
+
+
+async def lines_of(world: World, hand: Hand, capsys: pytest.CaptureFixture[str], level: Any) -> list[dict[str, Any]]:
+    """What is logged of a workflow that goes on as new and ends, one that fails, and one that is terminated."""
+    log.configure("json", "error", app_id="orders", workflows=level)
+    for name in ("good", "bad", "stopped"):
+        await world.start(name)
+    await world.clients.terminate(("default", "stopped"), None, False)
+    good, bad = [next(turn for turn in hand.turns if turn.instance_id == name) for name in ("good", "bad")]
+    await world.complete(good, end(status=CONTINUED))
+    await until(lambda: [turn.instance_id for turn in hand.turns].count("good") == 2)
+    world.clock.wall += 1_500_000
+    await world.complete(hand.turns[-1], end())
+    await world.complete(bad, failing("no such order"))
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+async def test_each_start_end_and_failure_is_one_line(
+    world: World, hand: Hand, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = await lines_of(world, hand, capsys, "info")
+    assert [(line["event"], line["instance"], line["level"]) for line in lines] == [
+        ("workflow started", "good", "info"),
+        ("workflow started", "bad", "info"),
+        ("workflow started", "stopped", "info"),
+        ("workflow ended", "stopped", "info"),
+        ("workflow ended", "good", "info"),
+        ("workflow failed", "bad", "warning"),
+    ]
+    assert {line["workflow"] for line in lines} == {"flow"}
+    assert {line["app_id"] for line in lines} == {"orders"}
+    assert [line["status"] for line in lines[3:5]] == ["TERMINATED", "COMPLETED"]
+    assert (lines[4]["seconds"], lines[5]["error"]) == (1.5, "ValueError: no such order")
+
+
+@pytest.mark.parametrize(("level", "events"), [("warning", ["workflow failed"]), ("off", [])])
+async def test_they_can_be_switched_off_by_themselves(
+    world: World, hand: Hand, capsys: pytest.CaptureFixture[str], level: str, events: list[str]
+) -> None:
+    assert [line["event"] for line in await lines_of(world, hand, capsys, level)] == events
