@@ -16,7 +16,6 @@ from sidecar.config import addresses, policy_file
 from sidecar.config import settings as config
 from sidecar.config.settings import ConfigError, Settings, StartError
 from sidecar.config.watched import Watched
-from sidecar.core import events
 from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import PeerId
 from sidecar.core.policy import Policy
@@ -26,8 +25,7 @@ from sidecar.edge.admin.store import StoreAdmin
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.http import surface
-from sidecar.edge.peer import link
-from sidecar.edge.peer.links import PeerState
+from sidecar.edge.peer import link, shown
 from sidecar.edge.security import trust
 from sidecar.edge.security.admission import Admission
 from sidecar.edge.security.certificates import dns_name
@@ -40,7 +38,6 @@ from sidecar.store.sqlite import schema
 from sidecar.store.sqlite import store as sqlite
 from sidecar.store.sqlite.maintenance import SqliteMaintenance
 from sidecar.wiring import assemble
-from sidecar.work import takers
 from sidecar.work.memory import limit_of_system, most_answer_bytes
 
 _CLOSE_SECONDS = 1.0
@@ -145,27 +142,13 @@ class Sidecar:
             ready=self.ready(),
         ) | {
             "files": [file.shown() for file in self._files],
-            **takers.shown(self.dispatch.pool),
+            **self.dispatch.watch.shown(self.dispatch.pool),
             "largeHistories": self.dispatch.turns.large.shown(),
         }
 
     def _peers(self) -> list[dict[str, object]]:
         """Return how it goes with each other app: those that are known, and those that something waits for."""
-        waiting = {app: len(queue.pending) for (_, app), queue in self.outbox.queues.items()}
-        states = self.peers.states()
-        known = {state.app for state in states}
-        states += [PeerState(app, (), False, 0, "") for app in sorted(waiting) if app not in known]
-        return [
-            {
-                "appId": state.app,
-                "addresses": list(state.addresses),
-                "state": "connected" if state.connected else "connecting" if state.addresses else "no address",
-                "since": events.timestamp(state.since).ToJsonString() if state.since else None,
-                "waiting": waiting.get(state.app, 0),
-                "error": state.error,
-            }
-            for state in states
-        ]
+        return shown.rows(self.peers, self.outbox, self.services.waiting.reports)
 
     # ------------------------------------------------------------ life
 

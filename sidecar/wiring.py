@@ -11,6 +11,7 @@ from sidecar.actors.trees import Trees
 from sidecar.config import settings as config
 from sidecar.config.settings import Settings
 from sidecar.core.attempts import DeliveryLimit
+from sidecar.core.causes import Cause
 from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import Ids, PeerId
 from sidecar.core.policy import Policy
@@ -19,6 +20,7 @@ from sidecar.edge.admin.inspection import Admin
 from sidecar.edge.dialects import Limits
 from sidecar.edge.peer.forward import ROUTER_FIELDS, Forwarder, Served
 from sidecar.edge.peer.links import Peers, Proof
+from sidecar.edge.peer.reports import PeerReports
 from sidecar.edge.peer.trees import LOOK, PeerTrees
 from sidecar.edge.taskhub.service import TaskHub
 from sidecar.edge.taskhub.streams import Streams
@@ -48,6 +50,9 @@ class _LateLinks:
 
     def knock(self, namespace: str, app: str) -> None:
         self.peers.knock(namespace, app)
+
+    def why(self, namespace: str, app: str) -> Cause:
+        return self.peers.why(namespace, app)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +93,9 @@ def assemble(
     dispatch = engine.effects = _dispatch(engine, pool, reminders, outbox, settings)
     served_by = services.build(dispatch, reminders, trees, policy)
     served = Served(served_by.messages.dedup_keys.release)
+    reports = served_by.waiting.reports = PeerReports(outbox, served_by.waiting)
     links.peers = Peers(
-        served_by.messages, directory, connect, outbox.link_up, served=served, receives=receives, proves=proves
+        served_by.messages, outbox, connect, served=served, receives=receives, reports=reports, proves=proves
     )
     forwarder = Forwarder(engine, links.peers, unknown_app_fails)
     memory = Memory(settings.memory_limit, dispatch.relieve)

@@ -9,7 +9,6 @@ from pathlib import Path
 from sidecar.actors.clock import Clock
 from sidecar.cli.progress import Progress
 from sidecar.config import addresses
-from sidecar.config import settings as config
 from sidecar.config.own_address import reached
 from sidecar.config.settings import Settings, StartError
 from sidecar.core.identity import AppIdentity

@@ -7,75 +7,28 @@ else it is tried again, for ever.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import structlog
 
 from sidecar.actors.engine import Engine
-from sidecar.core import undeliverable
+from sidecar.core import causes, undeliverable
+from sidecar.core.causes import Cause, Reason
 from sidecar.core.ids import PeerId
 from sidecar.core.model import ActorId, Changes, Kind, Outcome, Reminder, Reply
 from sidecar.core.receipts import Delivered, Lost
-from sidecar.peers import refusals
+from sidecar.peers import peer_queue, refusals
 from sidecar.peers.directory import Directory
 from sidecar.peers.limits import Limit, size_of
+from sidecar.peers.peer_queue import Blocked, PeerQueue
 from sidecar.peers.ports import Link, LinkBrokenError, LinkFinder
 from sidecar.store.protocol import UnavailableError
 from sidecar.store.reads import Reads
 
-QUEUE_LIMIT = 5_000
-BATCH_MESSAGES = 256
-BATCH_BYTES = 4 * 1024 * 1024
+REMEMBERED = 1_000  # calls that others were given before a start, whose names they are asked about
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 _FINAL_FAILURES = {Outcome.DENIED, Outcome.INVALID, Outcome.MISSING}
 _WHAT = {Kind.RESULT: "the result", Kind.ACTIVITY: "the call", Kind.CREATE: "the call", Kind.EVENT: "the event"}
-ActorPair = tuple[ActorId, ActorId]
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class PeerQueue:
-    """What waits for one peer, by order number, and how it goes."""
-
-    peer: PeerId
-    pending: dict[int, Reminder] = field(default_factory=dict)
-    complete: bool = True
-    met: bool = False  # there was a link: it is known, whether it has an address or not
-    failures: int = 0
-    error: str = ""
-    blocked: dict[ActorPair, float] = field(default_factory=dict)  # until a monotonic time
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-
-    def next_batch(self, now: float, most_bytes: int) -> list[Reminder]:
-        """Return what may go now: the oldest first, none whose lane waits, one at least, not too much at once."""
-        batch: list[Reminder] = []
-        size = 0
-        for reminder_id in sorted(self.pending):
-            reminder = self.pending[reminder_id]
-            if self.blocked.get((reminder.source, reminder.target), 0.0) > now:
-                continue
-            size += size_of(reminder)
-            if batch and (len(batch) >= BATCH_MESSAGES or size > most_bytes):
-                break
-            batch.append(reminder)
-        return batch
-
-    def add(self, reminder: Reminder) -> None:
-        """Queue a reminder, unless too many wait already; those are read again later."""
-        if not self.complete or len(self.pending) >= QUEUE_LIMIT:
-            self.complete = False
-            return
-        self.pending[reminder.id] = reminder
-        self.wake.set()
-
-    def note(self, error: str) -> None:
-        """Keep why the app does not take what waits for it, "" if it does; say so when that changes."""
-        if error and error != self.error:
-            namespace, app = self.peer
-            waiting = len(self.pending)
-            log.warning("messages for an app wait", app=app, namespace=namespace, error=error, waiting=waiting)
-        self.error = error
 
 
 class Outbox:
@@ -114,6 +67,12 @@ class Outbox:
         if peer is not None:
             self.queues[peer].pending.pop(reminder_id, None)
 
+    def why(self, target: ActorId, reminder_id: int) -> Cause | None:
+        """See `Outgoing`."""
+        queue = self.queues.get((target.namespace, target.app))
+        reminder = None if queue is None else queue.pending.get(reminder_id)
+        return None if queue is None or reminder is None else queue.why(reminder)
+
     async def reload(self) -> None:
         """See `Outgoing`."""
         await self.start()
@@ -146,6 +105,11 @@ class Outbox:
         """Take up what the store holds for other apps."""
         for peer in await self.engine.store.destinations():
             self.queue(peer)
+        if self.queues:
+            for call in await self.engine.store.waiting("", 0, REMEMBERED):
+                queue = self.queues.get((call.target.namespace, call.target.app))
+                if queue is not None and call.delivered:
+                    queue.asked.add(call.kind, call.name)
 
     async def stop(self) -> None:
         """Send nothing more."""
@@ -158,7 +122,8 @@ class Outbox:
         """Take note that a peer is there: what it had accepted in another session is sent again."""
         queue = self.queue(link.peer)
         await self.engine.commit(Changes(lost=(Lost(*link.peer, link.store, link.session),)))
-        queue.complete, queue.met, queue.failures, queue.error = False, True, 0, ""
+        queue.complete, queue.met, queue.failures = False, True, 0
+        queue.note(None, self.engine.clock.now())
         queue.wake.set()
 
     async def _run(self, queue: PeerQueue) -> None:
@@ -166,23 +131,25 @@ class Outbox:
             queue.wake.clear()  # what comes while a batch is under way wakes the next round
             try:
                 pause = await self._once(queue)
-            except (LinkBrokenError, UnavailableError) as error:
-                pause = self._failed(queue, str(error))
+            except UnavailableError:  # of the own store, which says so itself
+                pause = self._failed(queue, None)
+            except LinkBrokenError as error:
+                pause = self._failed(queue, causes.unanswered(queue.peer[1], str(error)))
             except Exception:  # whatever it is: what waits for an app must not wait unseen, for ever
                 log.exception("sending to an app failed", app=queue.peer[1])
-                pause = self._failed(queue, "internal error")
+                pause = self._failed(queue, causes.unanswered(queue.peer[1], "internal error"))
             await _wait(queue.wake, pause)
 
     async def _once(self, queue: PeerQueue) -> float | None:
         """Send one batch; return how long to wait before the next, None for "until something comes"."""
-        if not queue.complete and len(queue.pending) < QUEUE_LIMIT // 2:
+        if not queue.complete and len(queue.pending) < peer_queue.QUEUE_LIMIT // 2:
             await self._fill(queue)
         if not queue.pending:
             return None
         link = self.links.link(*queue.peer)
         if link is None:
             return await self._nobody(queue)
-        batch = queue.next_batch(self.engine.clock.monotonic(), min(BATCH_BYTES, link.limit.room))
+        batch = queue.next_batch(self.engine.clock.monotonic(), min(peer_queue.BATCH_BYTES, link.limit.room))
         if not batch:
             return SHORTEST_PAUSE
         await self._send(queue, link, batch)
@@ -192,7 +159,7 @@ class Outbox:
         queue.complete = True  # what is committed from now on is added by its committer
         with self._reads.reading() as gone:
             try:
-                found = await self.engine.store.outbound(*queue.peer, 0, QUEUE_LIMIT)
+                found = await self.engine.store.outbound(*queue.peer, 0, peer_queue.QUEUE_LIMIT)
                 more = found and await self.engine.store.outbound(*queue.peer, found[-1].id, 1)
             except UnavailableError:
                 queue.complete = False
@@ -203,19 +170,18 @@ class Outbox:
                 queue.pending[reminder.id] = reminder
 
     async def _nobody(self, queue: PeerQueue) -> float:
-        namespace, app = queue.peer
-        known = self.directory.addresses(namespace, app)
-        text = f"app '{app}' is not connected" if known else f"the address of app '{app}' was not found"
-        if not known and not queue.met and self._unknown_app_fails:
+        cause = self.links.why(*queue.peer)
+        if cause.reason is Reason.NO_ADDRESS and not queue.met and self._unknown_app_fails:
             # Calls alone: an app that calls this one and has no address here is merely away, and gets the rest later.
             for reminder in [one for one in queue.pending.values() if undeliverable.is_call(one)]:
-                await self._end(queue, reminder, Reply(Outcome.MISSING, text))
-        return self._failed(queue, text) if queue.pending else 0.0
+                await self._end(queue, reminder, Reply(Outcome.MISSING, cause.text))
+        return self._failed(queue, cause) if queue.pending else 0.0
 
-    def _failed(self, queue: PeerQueue, error: str) -> float:
+    def _failed(self, queue: PeerQueue, cause: Cause | None) -> float:
+        """Return the pause until the next try. Without a cause that of the last one stays."""
+        queue.note(cause or queue.cause, self.engine.clock.now())
         queue.failures += 1
         pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(queue.failures, 10))
-        queue.note(error)
         return self.engine.clock.jitter(pause)
 
     # ------------------------------------------------------------ sending
@@ -255,18 +221,21 @@ class Outbox:
         for reminder, reply in answered:
             lane = (reminder.source, reminder.target)
             if reply.outcome is Outcome.UNAVAILABLE:
-                queue.blocked[lane] = now + self.engine.clock.jitter(1.0)
+                queue.blocked[lane] = Blocked(now + self.engine.clock.jitter(1.0), reply.text)
             elif reply.outcome in _FINAL_FAILURES:
                 await self._end(queue, reminder, reply)
             else:
                 accepted.append(Delivered(reminder.id, link.session))
         if accepted:
             await self.engine.commit(Changes(delivered=tuple(accepted)))
+            queue.asked.delivered(queue.pending[one.reminder] for one in accepted if one.reminder in queue.pending)
             for delivered in accepted:
                 self._done(queue, delivered.reminder)
-        queue.blocked = {lane: until for lane, until in queue.blocked.items() if until > now}
+        queue.blocked = {lane: one for lane, one in queue.blocked.items() if one.until > now}
         refused = [reply.text for _, reply in answered if reply.outcome is Outcome.UNAVAILABLE]
-        queue.note(refused[0] if refused else queue.error if queue.blocked else "")
+        still = queue.cause if queue.blocked else None
+        cause = causes.refused_for_now(queue.peer[1], refused[0]) if refused else still
+        queue.note(cause, self.engine.clock.now())
 
     def _done(self, queue: PeerQueue, reminder_id: int) -> None:
         queue.pending.pop(reminder_id, None)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from sidecar.core.causes import Cause
 from sidecar.core.ids import PeerId
 from sidecar.core.model import Reminder, Reply
 from sidecar.peers.limits import Limit
@@ -47,3 +48,6 @@ class LinkFinder(Protocol):
 
     def knock(self, namespace: str, app: str) -> None:
         """Try to open a link to an app at once, if there is none."""
+
+    def why(self, namespace: str, app: str) -> Cause:
+        """Say why there is no link to an app."""

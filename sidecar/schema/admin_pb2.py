@@ -23,49 +23,50 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from sidecar.schema import cause_pb2 as sidecar_dot_schema_dot_cause__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asidecar/schema/admin.proto\x12\rsidecar.admin\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfe\x01\n\x0bWaitingCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\x05\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0e\n\x06\x61pp_id\x18\x06 \x01(\t\x12\x11\n\tnamespace\x18\x07 \x01(\t\x12)\n\x05since\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdelivered\x18\t \x01(\x08\x12\x10\n\x08\x61ttempts\x18\n \x01(\x04\x12\r\n\x05\x65rror\x18\x0b \x01(\t\x12\x0f\n\x07\x63rashes\x18\x0c \x01(\r\x12\x0e\n\x06\x63\x61ller\x18\r \x01(\t\"B\n\x12ListWaitingRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"@\n\x13ListWaitingResponse\x12)\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1a.sidecar.admin.WaitingCall\"\x1e\n\x0cRetryRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\" \n\rRetryResponse\x12\x0f\n\x07\x61pp_ids\x18\x01 \x03(\t\"$\n\rUnparkRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x10\n\x0eUnparkResponse\"J\n\x10TerminateRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x11\n\trecursive\x18\x03 \x01(\x08\"\x13\n\x11TerminateResponse\"-\n\x0f\x46\x61ilCallRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10\x46\x61ilCallResponse\"4\n\x0eGetTreeRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\r\"\x9d\x01\n\x04Wait\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x61pp_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\x05\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05state\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x0f\n\x07\x63rashes\x18\x08 \x01(\r\"\x9a\x02\n\x08TreeNode\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12+\n\x07\x63reated\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tcompleted\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05waits\x18\x08 \x03(\x0b\x32\x13.sidecar.admin.Wait\x12)\n\x08\x63hildren\x18\t \x03(\x0b\x32\x17.sidecar.admin.TreeNode\x12\r\n\x05\x65rror\x18\n \x01(\t\"6\n\x11\x43heckStoreRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x61pp_id\x18\x02 \x01(\t\"&\n\x12\x43heckStoreResponse\x12\x10\n\x08problems\x18\x01 \x03(\t\"E\n\x12\x42\x61\x63kupStoreRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x61pp_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"2\n\x13\x42\x61\x63kupStoreResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asidecar/schema/admin.proto\x12\rsidecar.admin\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1asidecar/schema/cause.proto\"\xa3\x02\n\x0bWaitingCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\x05\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0e\n\x06\x61pp_id\x18\x06 \x01(\t\x12\x11\n\tnamespace\x18\x07 \x01(\t\x12)\n\x05since\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdelivered\x18\t \x01(\x08\x12\x10\n\x08\x61ttempts\x18\n \x01(\x04\x12\r\n\x05\x65rror\x18\x0b \x01(\t\x12\x0f\n\x07\x63rashes\x18\x0c \x01(\r\x12\x0e\n\x06\x63\x61ller\x18\r \x01(\t\x12#\n\x05\x63\x61use\x18\x0e \x01(\x0b\x32\x14.sidecar.cause.Cause\"B\n\x12ListWaitingRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"@\n\x13ListWaitingResponse\x12)\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1a.sidecar.admin.WaitingCall\"\x1e\n\x0cRetryRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\" \n\rRetryResponse\x12\x0f\n\x07\x61pp_ids\x18\x01 \x03(\t\"$\n\rUnparkRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x10\n\x0eUnparkResponse\"J\n\x10TerminateRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x11\n\trecursive\x18\x03 \x01(\x08\"\x13\n\x11TerminateResponse\"-\n\x0f\x46\x61ilCallRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10\x46\x61ilCallResponse\"4\n\x0eGetTreeRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\r\"\xc2\x01\n\x04Wait\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x61pp_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\x05\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05state\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x0f\n\x07\x63rashes\x18\x08 \x01(\r\x12#\n\x05\x63\x61use\x18\t \x01(\x0b\x32\x14.sidecar.cause.Cause\"\x9a\x02\n\x08TreeNode\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12+\n\x07\x63reated\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tcompleted\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05waits\x18\x08 \x03(\x0b\x32\x13.sidecar.admin.Wait\x12)\n\x08\x63hildren\x18\t \x03(\x0b\x32\x17.sidecar.admin.TreeNode\x12\r\n\x05\x65rror\x18\n \x01(\t\"6\n\x11\x43heckStoreRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x61pp_id\x18\x02 \x01(\t\"&\n\x12\x43heckStoreResponse\x12\x10\n\x08problems\x18\x01 \x03(\t\"E\n\x12\x42\x61\x63kupStoreRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x61pp_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"2\n\x13\x42\x61\x63kupStoreResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sidecar.schema.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WAITINGCALL']._serialized_start=79
-  _globals['_WAITINGCALL']._serialized_end=333
-  _globals['_LISTWAITINGREQUEST']._serialized_start=335
-  _globals['_LISTWAITINGREQUEST']._serialized_end=401
-  _globals['_LISTWAITINGRESPONSE']._serialized_start=403
-  _globals['_LISTWAITINGRESPONSE']._serialized_end=467
-  _globals['_RETRYREQUEST']._serialized_start=469
-  _globals['_RETRYREQUEST']._serialized_end=499
-  _globals['_RETRYRESPONSE']._serialized_start=501
-  _globals['_RETRYRESPONSE']._serialized_end=533
-  _globals['_UNPARKREQUEST']._serialized_start=535
-  _globals['_UNPARKREQUEST']._serialized_end=571
-  _globals['_UNPARKRESPONSE']._serialized_start=573
-  _globals['_UNPARKRESPONSE']._serialized_end=589
-  _globals['_TERMINATEREQUEST']._serialized_start=591
-  _globals['_TERMINATEREQUEST']._serialized_end=665
-  _globals['_TERMINATERESPONSE']._serialized_start=667
-  _globals['_TERMINATERESPONSE']._serialized_end=686
-  _globals['_FAILCALLREQUEST']._serialized_start=688
-  _globals['_FAILCALLREQUEST']._serialized_end=733
-  _globals['_FAILCALLRESPONSE']._serialized_start=735
-  _globals['_FAILCALLRESPONSE']._serialized_end=753
-  _globals['_GETTREEREQUEST']._serialized_start=755
-  _globals['_GETTREEREQUEST']._serialized_end=807
-  _globals['_WAIT']._serialized_start=810
-  _globals['_WAIT']._serialized_end=967
-  _globals['_TREENODE']._serialized_start=970
-  _globals['_TREENODE']._serialized_end=1252
-  _globals['_CHECKSTOREREQUEST']._serialized_start=1254
-  _globals['_CHECKSTOREREQUEST']._serialized_end=1308
-  _globals['_CHECKSTORERESPONSE']._serialized_start=1310
-  _globals['_CHECKSTORERESPONSE']._serialized_end=1348
-  _globals['_BACKUPSTOREREQUEST']._serialized_start=1350
-  _globals['_BACKUPSTOREREQUEST']._serialized_end=1419
-  _globals['_BACKUPSTORERESPONSE']._serialized_start=1421
-  _globals['_BACKUPSTORERESPONSE']._serialized_end=1471
+  _globals['_WAITINGCALL']._serialized_start=107
+  _globals['_WAITINGCALL']._serialized_end=398
+  _globals['_LISTWAITINGREQUEST']._serialized_start=400
+  _globals['_LISTWAITINGREQUEST']._serialized_end=466
+  _globals['_LISTWAITINGRESPONSE']._serialized_start=468
+  _globals['_LISTWAITINGRESPONSE']._serialized_end=532
+  _globals['_RETRYREQUEST']._serialized_start=534
+  _globals['_RETRYREQUEST']._serialized_end=564
+  _globals['_RETRYRESPONSE']._serialized_start=566
+  _globals['_RETRYRESPONSE']._serialized_end=598
+  _globals['_UNPARKREQUEST']._serialized_start=600
+  _globals['_UNPARKREQUEST']._serialized_end=636
+  _globals['_UNPARKRESPONSE']._serialized_start=638
+  _globals['_UNPARKRESPONSE']._serialized_end=654
+  _globals['_TERMINATEREQUEST']._serialized_start=656
+  _globals['_TERMINATEREQUEST']._serialized_end=730
+  _globals['_TERMINATERESPONSE']._serialized_start=732
+  _globals['_TERMINATERESPONSE']._serialized_end=751
+  _globals['_FAILCALLREQUEST']._serialized_start=753
+  _globals['_FAILCALLREQUEST']._serialized_end=798
+  _globals['_FAILCALLRESPONSE']._serialized_start=800
+  _globals['_FAILCALLRESPONSE']._serialized_end=818
+  _globals['_GETTREEREQUEST']._serialized_start=820
+  _globals['_GETTREEREQUEST']._serialized_end=872
+  _globals['_WAIT']._serialized_start=875
+  _globals['_WAIT']._serialized_end=1069
+  _globals['_TREENODE']._serialized_start=1072
+  _globals['_TREENODE']._serialized_end=1354
+  _globals['_CHECKSTOREREQUEST']._serialized_start=1356
+  _globals['_CHECKSTOREREQUEST']._serialized_end=1410
+  _globals['_CHECKSTORERESPONSE']._serialized_start=1412
+  _globals['_CHECKSTORERESPONSE']._serialized_end=1450
+  _globals['_BACKUPSTOREREQUEST']._serialized_start=1452
+  _globals['_BACKUPSTOREREQUEST']._serialized_end=1521
+  _globals['_BACKUPSTORERESPONSE']._serialized_start=1523
+  _globals['_BACKUPSTORERESPONSE']._serialized_end=1573
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from sidecar.schema import cause_pb2 as _cause_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -38,6 +39,7 @@ class WaitingCall(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     CRASHES_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     instance_id: _builtins.str
     task_id: _builtins.int
@@ -58,6 +60,10 @@ class WaitingCall(_message.Message):
     """app of the workflow that asked for it"""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def cause(self) -> _cause_pb2.Cause:
+        """why it waits, as far as that is known; of a delivered call, as the other app says"""
+
     def __init__(
         self,
         *,
@@ -74,10 +80,11 @@ class WaitingCall(_message.Message):
         error: _builtins.str = ...,
         crashes: _builtins.int = ...,
         caller: _builtins.str = ...,
+        cause: _cause_pb2.Cause | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "attempts", b"attempts", "caller", b"caller", "crashes", b"crashes", "delivered", b"delivered", "error", b"error", "id", b"id", "instance_id", b"instance_id", "kind", b"kind", "name", b"name", "namespace", b"namespace", "since", b"since", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "attempts", b"attempts", "caller", b"caller", "cause", b"cause", "crashes", b"crashes", "delivered", b"delivered", "error", b"error", "id", b"id", "instance_id", b"instance_id", "kind", b"kind", "name", b"name", "namespace", b"namespace", "since", b"since", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,6 +338,7 @@ class Wait(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CRASHES_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """activity, child, timer, entity, lock, event, worker"""
     name: _builtins.str
@@ -345,6 +353,10 @@ class Wait(_message.Message):
     def since(self) -> _timestamp_pb2.Timestamp:
         """of a timer: when it fires; of an event: when the wait times out"""
 
+    @_builtins.property
+    def cause(self) -> _cause_pb2.Cause:
+        """why it waits, as far as that is known"""
+
     def __init__(
         self,
         *,
@@ -356,10 +368,11 @@ class Wait(_message.Message):
         state: _builtins.str = ...,
         error: _builtins.str = ...,
         crashes: _builtins.int = ...,
+        cause: _cause_pb2.Cause | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "crashes", b"crashes", "error", b"error", "kind", b"kind", "name", b"name", "since", b"since", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "cause", b"cause", "crashes", b"crashes", "error", b"error", "kind", b"kind", "name", b"name", "since", b"since", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from sidecar.schema import cause_pb2 as _cause_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -404,6 +405,59 @@ class ChildrenAnswer(_message.Message):
 Global___ChildrenAnswer: _TypeAlias = ChildrenAnswer  # noqa: Y015
 
 @_typing.final
+class Lane(_message.Message):
+    """Work of one name that the sender has given to the receiver, or the answer to the question about it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"activity" or "workflow" """
+    name: _builtins.str
+    @_builtins.property
+    def cause(self) -> _cause_pb2.Cause:
+        """in an answer: why it waits there"""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        name: _builtins.str = ...,
+        cause: _cause_pb2.Cause | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lane: _TypeAlias = Lane  # noqa: Y015
+
+@_typing.final
+class Lanes(_message.Message):
+    """Asks why such work waits at the receiver. What there is no cause of is left out of the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lane]: ...
+    def __init__(
+        self,
+        *,
+        lanes: _abc.Iterable[Global___Lane] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lanes", b"lanes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lanes: _TypeAlias = Lanes  # noqa: Y015
+
+@_typing.final
 class Frame(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -415,6 +469,8 @@ class Frame(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    BECAUSE_FIELD_NUMBER: _builtins.int
     RELEASED_FIELD_NUMBER: _builtins.int
     ping: _builtins.bool
     pong: _builtins.bool
@@ -432,6 +488,10 @@ class Frame(_message.Message):
     def request(self) -> Global___Request: ...
     @_builtins.property
     def response(self) -> Global___Response: ...
+    @_builtins.property
+    def why(self) -> Global___Lanes: ...
+    @_builtins.property
+    def because(self) -> Global___Lanes: ...
     def __init__(
         self,
         *,
@@ -443,13 +503,15 @@ class Frame(_message.Message):
         refused: _builtins.str = ...,
         request: Global___Request | None = ...,
         response: Global___Response | None = ...,
+        why: Global___Lanes | None = ...,
+        because: Global___Lanes | None = ...,
         released: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "batch", b"batch", "frame", b"frame", "hello", b"hello", "ping", b"ping", "pong", b"pong", "refused", b"refused", "released", b"released", "request", b"request", "response", b"response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "batch", b"batch", "because", b"because", "frame", b"frame", "hello", b"hello", "ping", b"ping", "pong", b"pong", "refused", b"refused", "released", b"released", "request", b"request", "response", b"response", "why", b"why"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "batch", b"batch", "frame", b"frame", "hello", b"hello", "ping", b"ping", "pong", b"pong", "refused", b"refused", "released", b"released", "request", b"request", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "batch", b"batch", "because", b"because", "frame", b"frame", "hello", b"hello", "ping", b"ping", "pong", b"pong", "refused", b"refused", "released", b"released", "request", b"request", "response", b"response", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "batch", "answers", "ping", "pong", "refused", "request", "response", "released"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "batch", "answers", "ping", "pong", "refused", "request", "response", "why", "because", "released"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

@@ -16,6 +16,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from google.protobuf.internal import containers as _containers
+from sidecar.schema import cause_pb2 as _cause_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -2710,6 +2711,7 @@ class InstanceState(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     PARENT_APP_ID_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
+    CAUSES_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     name: _builtins.str
     status: _builtins.int
@@ -2741,6 +2743,10 @@ class InstanceState(_message.Message):
     def parent_app_id(self) -> _wrappers_pb2.StringValue: ...
     @_builtins.property
     def started(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedCompositeFieldContainer[_cause_pb2.Cause]:
+        """Our own: why it waits, the first few causes. In lists those of its calls only as far as they are in memory."""
+
     def __init__(
         self,
         *,
@@ -2761,10 +2767,11 @@ class InstanceState(_message.Message):
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         parent_app_id: _wrappers_pb2.StringValue | None = ...,
         started: _timestamp_pb2.Timestamp | None = ...,
+        causes: _abc.Iterable[_cause_pb2.Cause] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "created", b"created", "custom_status", b"custom_status", "execution_id", b"execution_id", "failure", b"failure", "input", b"input", "last_updated", b"last_updated", "output", b"output", "parent_app_id", b"parent_app_id", "parent_instance_id", b"parent_instance_id", "scheduled_start", b"scheduled_start", "started", b"started", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "created", b"created", "custom_status", b"custom_status", "execution_id", b"execution_id", "failure", b"failure", "input", b"input", "instance_id", b"instance_id", "last_updated", b"last_updated", "name", b"name", "output", b"output", "parent_app_id", b"parent_app_id", "parent_instance_id", b"parent_instance_id", "scheduled_start", b"scheduled_start", "started", b"started", "status", b"status", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "completed", b"completed", "created", b"created", "custom_status", b"custom_status", "execution_id", b"execution_id", "failure", b"failure", "input", b"input", "instance_id", b"instance_id", "last_updated", b"last_updated", "name", b"name", "output", b"output", "parent_app_id", b"parent_app_id", "parent_instance_id", b"parent_instance_id", "scheduled_start", b"scheduled_start", "started", b"started", "status", b"status", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

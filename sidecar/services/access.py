@@ -41,6 +41,10 @@ class Access:
             log.warning("denied by the policy", app=app, rule_that_would_allow_it=rule)
         raise DeniedError(f"access denied by workflow access policy: app '{app}' may not {operation.value} that here")
 
+    def allows(self, app: str, operation: Operation, name: str, kind: str) -> bool:
+        """Whether the policy may let an app do that, whatever else must have happened before."""
+        return self.policy is None or bool(self.policy.fitting(app, kind, name, operation))
+
     def check_message(self, message: Reminder, app: str) -> None:
         """See that the policy lets an app schedule what a message asks for: by its payload, which is what will run.
 

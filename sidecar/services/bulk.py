@@ -16,6 +16,7 @@ from sidecar.core.identity import Context
 from sidecar.core.model import Decision, Instance, Outcome, Reply, State, Status
 from sidecar.services.clients import InstanceView, input_of
 from sidecar.services.purge import Purge, Purging
+from sidecar.services.waiting import Memo, Waiting
 from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Page
 from sidecar.work.turns import as_shown
 
@@ -62,20 +63,22 @@ def _has_tags(instance: Instance, criteria: Criteria) -> bool:
 class Queries:
     """Operations over the instances of one sidecar."""
 
-    def __init__(self, engine: Engine, purging: Purging) -> None:
+    def __init__(self, engine: Engine, purging: Purging, waiting: Waiting) -> None:
         self._engine = engine
+        self._waiting = waiting
         self._purging = purging
 
     async def page(self, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
         """See `page_of`."""
         return await page_of(self._engine, criteria, order, after, limit)
 
-    async def view(self, instance: Instance, payloads: bool) -> InstanceView:
-        """Return an instance as a client sees it."""
+    async def view(self, instance: Instance, payloads: bool, memo: Memo) -> InstanceView:
+        """Return an instance as a client sees it. `memo`: see `Waiting.of_row`."""
+        causes = self._waiting.of_row(instance, memo)
         if not payloads:
-            return InstanceView(instance, None, None)
+            return InstanceView(instance, None, None, causes)
         started, output = await self._engine.store.payloads(instance.key)
-        return InstanceView(instance, input_of(started), output)
+        return InstanceView(instance, input_of(started), output, causes)
 
     async def purge(self, criteria: Criteria, how: Purge, seconds: float | None = None) -> tuple[int, bool]:
         """Remove what fits, only what has ended unless by force; return how many went and whether that was all.

@@ -14,12 +14,14 @@ from sidecar.actors.id_reuse import replacing
 from sidecar.actors.residents import Actor, Address, Decide
 from sidecar.actors.trees import Trees
 from sidecar.core import events, operations
+from sidecar.core.causes import Cause
 from sidecar.core.identity import Context
 from sidecar.core.model import DONE, Decision, Instance, Parent, Position, Reply, State
 from sidecar.core.policy import Operation
 from sidecar.core.receipts import Received
 from sidecar.core.workflow import pauses
 from sidecar.services.access import Access
+from sidecar.services.waiting import Waiting
 from sidecar.work.turns import as_shown
 
 log = structlog.get_logger(__name__)
@@ -48,6 +50,7 @@ class InstanceView:
     instance: Instance
     input: str | None
     output: str | None
+    causes: tuple[Cause, ...] = ()  # why it waits, as far as that is known
 
     @property
     def parent(self) -> Parent | None:
@@ -58,8 +61,9 @@ class InstanceView:
 class ClientService:
     """What clients may ask of the workflows of one sidecar; `run_again.py` has what lets an ended one run again."""
 
-    def __init__(self, engine: Engine, trees: Trees, access: Access) -> None:
+    def __init__(self, engine: Engine, trees: Trees, access: Access, waiting: Waiting) -> None:
         self.engine = engine
+        self.waiting = waiting
         self.trees = trees
         self.access = access
 
@@ -101,24 +105,32 @@ class ClientService:
 
     async def instance(self, address: Address) -> Instance | None:
         """Return the row of an instance as it reads, or None."""
-        seen: list[Instance] = []
+        state = await self.state(address)
+        return None if state is None else as_shown(self.engine, state.instance)
+
+    async def state(self, address: Address) -> State | None:
+        """Return the state of an instance, which only the engine may change, or None."""
+        seen: list[State | None] = []
 
         def look(at: Context, state: State | None) -> Decision:
-            if state is not None:
-                seen.append(state.instance)
+            seen.append(state)
             return Decision(None, DONE)
 
         await self.engine.submit(address, look)
-        return as_shown(self.engine, seen[0]) if seen else None
+        return seen[0] if seen else None
 
     async def view(self, address: Address, payloads: bool, caller: Caller = OWN) -> InstanceView | None:
         """Return an instance, with its input and output if asked for, or None."""
-        instance = await self.instance(address)
+        state = await self.state(address)
+        instance = None if state is None else as_shown(self.engine, state.instance)
         self.access.check(caller.app, Operation.GET, None if instance is None else instance.name)
-        if instance is None or not payloads:
-            return None if instance is None else InstanceView(instance, None, None)
+        if state is None or instance is None:
+            return None
+        causes = self.waiting.of_state(state)
+        if not payloads:
+            return InstanceView(instance, None, None, causes)
         started, output = await self.engine.store.payloads(instance.key)
-        return InstanceView(instance, input_of(started), output)
+        return InstanceView(instance, input_of(started), output, causes)
 
     async def wait(
         self, address: Address, *, ended: bool, payloads: bool, missing: bool = False, caller: Caller = OWN

@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sidecar.actors.residents import Address
-from sidecar.core import events, operations, undeliverable
-from sidecar.core.attempts import NONE
+from sidecar.core import causes, events, operations, undeliverable
+from sidecar.core.causes import Cause, Reason
 from sidecar.core.delivery import arrive
 from sidecar.core.entity import entity
 from sidecar.core.identity import Context
 from sidecar.core.model import (
     DONE,
-    ActorId,
     CallKind,
     Child,
     Decision,
-    Instance,
     Kind,
     OpenCall,
     Outcome,
@@ -29,17 +27,21 @@ from sidecar.core.workflow import calls, stalls
 from sidecar.peers.outbox import Outbox
 from sidecar.services.clients import OWN, Caller, ClientService, InstanceView
 from sidecar.store.protocol import Waiting
-from sidecar.work import takers
-from sidecar.work.activities import group_of
 from sidecar.work.dispatch import Dispatch
 from sidecar.work.leases import is_running
-from sidecar.work.ready_queue import Group
 
 FAILED_BY_PERSON = "CallFailedByOperator"
 MISSING = Reply(Outcome.MISSING, "no such call waits")
-_KINDS = {CallKind.ACTIVITY: "activity", CallKind.CHILD: "child", CallKind.TIMER: "timer"}
-_AT_ENTITIES = {CallKind.ENTITY: "entity", CallKind.LOCK: "lock"}
-_SHOWN = {*_KINDS, *_AT_ENTITIES, CallKind.WAIT}
+_AT_ENTITIES = (CallKind.ENTITY, CallKind.LOCK)
+_SHOWN = {
+    CallKind.ACTIVITY: "activity",
+    CallKind.CHILD: "child",
+    CallKind.TIMER: "timer",
+    CallKind.WAIT: "event",
+    CallKind.ENTITY: "entity",
+    CallKind.LOCK: "lock",
+}
+_HELD = (Reason.PARKED, Reason.STALLED, Reason.SUSPENDED)
 
 
 class Wait(NamedTuple):
@@ -51,8 +53,9 @@ class Wait(NamedTuple):
     task: int
     since: int
     state: str
-    error: str
+    error: str = ""
     crashes: int = 0
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +75,20 @@ class Inspection:
         self._engine = service.engine
         self._dispatch = dispatch
         self._outbox = outbox
+        self._waiting = service.waiting
 
-    async def waiting(self, app: str, after: int, limit: int) -> list[tuple[Waiting, int, str]]:
-        """Return calls that wait for another app, each with the attempts that failed and the last error."""
+    async def waiting(self, app: str, after: int, limit: int) -> list[tuple[Waiting, int, Cause | None]]:
+        """Return calls that wait for another app, each with the attempts that failed and why it waits."""
         found = await self._engine.store.waiting(app, after, limit)
-        return [(one, *self._attempts(one.target)) for one in found]
+        return [(one, self._attempts(one), self._cause(one)) for one in found]
 
-    def _attempts(self, target: ActorId) -> tuple[int, str]:
-        queue = self._outbox.queues.get((target.namespace, target.app))
-        return (0, "") if queue is None else (queue.failures, queue.error)
+    def _attempts(self, call: Waiting) -> int:
+        queue = self._outbox.queues.get((call.target.namespace, call.target.app))
+        return 0 if queue is None or call.delivered else queue.failures
+
+    def _cause(self, call: Waiting) -> Cause | None:
+        kind = CallKind.CHILD if call.kind is Kind.CREATE else CallKind.ACTIVITY
+        return self._waiting.of_call(OpenCall(call.call, kind, call.name, call.target, call.id))
 
     def retry(self, app: str) -> list[str]:
         """Try to reach an app now ("": every app); return the apps for which something waits."""
@@ -137,51 +145,63 @@ class Inspection:
         view = await self._service.view(address, False, caller)
         if view is None:
             return None
-        seen: list[State] = []
-
-        def look(at: Context, state: State | None) -> Decision:
-            seen.extend([] if state is None else [state])
-            return Decision(None, MISSING)
-
-        await self._engine.submit(address, look)
-        if not seen:
+        state = await self._service.state(address)
+        if state is None:
             return None
-        state = seen[0]
         waits = [await self._wait(call) for _, call in sorted(state.open.items()) if call.kind in _SHOWN]
-        waits += self._for_worker(address, state.instance)
+        waits += self._for_worker(address, state)
         return TreeNode(view, waits, await self._engine.store.children(state.instance.key))
 
-    def _for_worker(self, address: Address, instance: Instance) -> list[Wait]:
+    def _for_worker(self, address: Address, state: State) -> list[Wait]:
         """Return what an instance waits for of its workers: to be handed out, or to be answered."""
-        count, error, quarantined = instance.crashes
-        if not (instance.ready or quarantined):
-            return []
+        instance = state.instance
+        count, error, _ = instance.crashes
         running = is_running(self._engine.actor(address))
-        state = "parked" if quarantined else "running" if running else "queued"
-        if state == "queued":
-            kind = takers.ENTITY if instance.entity else takers.WORKFLOW
-            group = Group(instance.name, instance.version or "", hub=instance.hub)
-            error = takers.why_untaken(self._dispatch.pool, kind, group) or error
-        return [Wait("worker", instance.name, self._engine.me.app, 0, 0, state, error, count)]
+        cause = None if running else self._waiting.of_instance(instance)
+        if cause is None and instance.lock is not None and state.inbox and not running:
+            cause = causes.locked(instance.id, instance.lock.owner)
+        if not (instance.ready or cause):
+            return []
+        shown = "running" if running else cause.reason.value if cause and cause.reason in _HELD else "queued"
+        since = events.micros(events.decode(state.inbox[0].event).timestamp) if state.inbox else 0
+        text = error if cause is None else cause.text
+        return [Wait("worker", instance.name, self._engine.me.app, 0, since, shown, text, count, cause)]
 
     async def _wait(self, call: OpenCall) -> Wait:
         reminder = await self._engine.store.reminder(call.reminder) if call.reminder else None
-        since = 0 if reminder is None else reminder.due
-        app, task = call.target.app, call.call.task
+        for entity_id in call.entities or ((call.target.id,) if call.kind in _AT_ENTITIES else ()):
+            await self._service.instance((call.target.hub, entity_id))  # so that it is in memory
+        cause = self._waiting.of_call(call)
+        wait = Wait(
+            kind="event" if _awaits_event(call) else _SHOWN[call.kind],
+            name=call.target.id if call.kind in _AT_ENTITIES else call.name,
+            app=call.target.app,
+            task=call.call.task,
+            since=0 if reminder is None else reminder.due,
+            state=self._state(call, reminder),
+            error="" if cause is None else cause.text,
+            cause=cause,
+        )
+        if reminder is None or call.kind not in (CallKind.ACTIVITY, CallKind.CHILD):
+            return wait
+        return wait._replace(crashes=reminder.crashes.times, error=wait.error or reminder.crashes.error)
+
+    def _state(self, call: OpenCall, reminder: Reminder | None) -> str:
+        """Return how far a call is, in a word."""
         if call.kind in _AT_ENTITIES:
-            return Wait(_AT_ENTITIES[call.kind], call.target.id, app, task, since, "queued", "")
-        if call.kind is CallKind.WAIT or (call.kind is CallKind.TIMER and call.name):
-            return Wait("event", call.name, app, task, since, "awaited", "")
+            return "queued"
+        if _awaits_event(call):
+            return "awaited"
         if call.kind is CallKind.TIMER:
-            return Wait("timer", "", app, task, since, "set", "")
+            return "set"
         if self._engine.me.owns(call.target):
-            state = "running" if call.reminder in self._dispatch.activities.leases else "queued"
-            count, error, _ = NONE if reminder is None else reminder.crashes
-            state = "started" if reminder is None else state
-            if reminder is not None and reminder.kind is Kind.ACTIVITY and state == "queued":
-                error = takers.why_untaken(self._dispatch.pool, takers.ACTIVITY, group_of(reminder)) or error
-            return Wait(_KINDS[call.kind], call.name, app, task, since, state, error, count)
-        queue = self._outbox.queues.get((call.target.namespace, app))
-        if queue is not None and call.reminder in queue.pending:
-            return Wait(_KINDS[call.kind], call.name, app, task, since, "not delivered", queue.error)
-        return Wait(_KINDS[call.kind], call.name, app, task, since, "delivered", "")
+            if reminder is None:
+                return "started"
+            return "running" if call.reminder in self._dispatch.activities.leases else "queued"
+        queue = self._outbox.queues.get((call.target.namespace, call.target.app))
+        return "not delivered" if queue is not None and call.reminder in queue.pending else "delivered"
+
+
+def _awaits_event(call: OpenCall) -> bool:
+    """Whether a call waits for an external event: a wait, or the timer that limits one."""
+    return call.kind is CallKind.WAIT or (call.kind is CallKind.TIMER and bool(call.name))

@@ -12,6 +12,7 @@ from sidecar.services.entities import EntityService
 from sidecar.services.peer_messages import PeerMessages
 from sidecar.services.purge import Purging
 from sidecar.services.run_again import Administration
+from sidecar.services.waiting import Waiting
 from sidecar.services.worker_answers import WorkerAnswers
 from sidecar.work.dispatch import Dispatch
 
@@ -28,12 +29,14 @@ class Services:
     queries: Queries
     answers: WorkerAnswers
     messages: PeerMessages
+    waiting: Waiting
 
 
 def build(dispatch: Dispatch, reminders: Reminders, trees: Trees, policy: Policy | None = None) -> Services:
     """Return the services over an engine and its dispatch; `policy` says what other apps may do, None: everything."""
     engine, access = dispatch.engine, Access(policy)
-    clients = ClientService(engine, trees, access)
+    waiting = Waiting(dispatch, access)
+    clients = ClientService(engine, trees, access, waiting)
     purging = Purging(clients)
     return Services(
         access,
@@ -41,7 +44,8 @@ def build(dispatch: Dispatch, reminders: Reminders, trees: Trees, policy: Policy
         EntityService(clients),
         Administration(clients, reminders),
         purging,
-        Queries(engine, purging),
+        Queries(engine, purging, waiting),
         WorkerAnswers(dispatch, reminders),
         PeerMessages(engine, reminders, access),
+        waiting,
     )

@@ -32,7 +32,12 @@ class Room:
 
     def admits(self, name: str) -> bool:
         """Whether one more item of this name may go out."""
-        return all(left > 0 for limit, left in self._left.items() if fnmatchcase(name, limit.pattern))
+        return self.full(name) is None
+
+    def full(self, name: str) -> Limit | None:
+        """Return a limit that lets no more item of this name out, or None."""
+        fitting = (limit for limit, left in self._left.items() if left <= 0 and fnmatchcase(name, limit.pattern))
+        return next(fitting, None)
 
     def take(self, name: str) -> None:
         """An item of this name goes out."""

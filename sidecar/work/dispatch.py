@@ -13,7 +13,8 @@ from sidecar.actors.reminders import Reminders
 from sidecar.actors.residents import Actor
 from sidecar.actors.timers import Timers
 from sidecar.core.attempts import DeliveryLimit
-from sidecar.core.model import Changes, Instance, Kind, Reminder
+from sidecar.core.causes import Cause
+from sidecar.core.model import ActorId, Changes, Instance, Kind, Reminder
 from sidecar.store.protocol import UnavailableError
 from sidecar.work import lifecycle, takers
 from sidecar.work.activities import ActivityWork
@@ -36,6 +37,9 @@ class Outgoing(Protocol):
 
     def discard(self, reminder_id: int) -> None:
         """Forget a reminder that was dropped."""
+
+    def why(self, target: ActorId, reminder_id: int) -> Cause | None:
+        """Say why a reminder for another app has not left; None if it has, or is on its way."""
 
     async def reload(self) -> None:
         """Read what is to be sent from the store again."""
@@ -71,8 +75,8 @@ class Dispatch:
         self.entities = EntityWork(engine, pool, timeout=timeouts.entity, delivery_limit=delivery_limit, pump=self.pump)
         self.activities = ActivityWork(engine, pool, delivery_limit=delivery_limit, pump=self.pump)
         self._activity_timeout = timeouts.activity
-        self._watch = takers.Watch()
         self.departures = Departures(engine, pool, self.turns, self.entities, self.activities)
+        self.watch = takers.Watch(engine.clock.now)
         self._pumping = False
         self._recovering = False
 
@@ -245,4 +249,4 @@ class Dispatch:
             self.turns.sweep()
             self.activities.sweep(self._activity_timeout)
             self.entities.sweep()
-            self._watch.look(self.pool)
+            self.watch.look(self.pool)

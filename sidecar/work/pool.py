@@ -122,6 +122,14 @@ class Pool:
         if group.on_probation:
             worker.on_probation.add(item)
 
+    def turn_room(self) -> Room:
+        """Return what the limits leave free for turns."""
+        return Room(self._turn_limits, (name for worker in self.workers for name in worker.turns.values()))
+
+    def activity_room(self) -> Room:
+        """Return what the limits leave free for activities."""
+        return Room(self._activity_limits, (name for worker in self.workers for name in worker.activities.values()))
+
     def turn_takers(self, group: Group) -> list[Worker]:
         """Return the workers that take turns of this hub, name and version."""
         return [worker for worker in self.workers if _takes(worker, worker.turn_filter, group)]

@@ -15,10 +15,12 @@ from sidecar.actors.engine import Engine
 from sidecar.actors.reminders import Reminders
 from sidecar.actors.residents import Actor, Address
 from sidecar.actors.trees import Trees
+from sidecar.core import causes
 from sidecar.core.attempts import DeliveryLimit
+from sidecar.core.causes import Cause
 from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import Ids
-from sidecar.core.model import Changes, Outcome, Reminder, Reply
+from sidecar.core.model import ActorId, Changes, Outcome, Reminder, Reply
 from sidecar.core.operations import Start
 from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem, fitting
 from sidecar.core.workflow.creation import Identity
@@ -130,6 +132,9 @@ class Outbox:
 
     def discard(self, reminder_id: int) -> None:
         self.waiting.pop(reminder_id, None)
+
+    def why(self, target: ActorId, reminder_id: int) -> Cause | None:
+        return causes.unreachable(target.app, {}) if reminder_id in self.waiting else None
 
     async def reload(self) -> None:
         self.reloads += 1

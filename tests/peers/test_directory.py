@@ -137,6 +137,7 @@ async def test_metadata_show_each_peer_and_what_waits_for_it(start: Start) -> No
         "state": "no address",
         "since": None,
         "waiting": 1,
+        "says": [],
         "error": "",
     }
 

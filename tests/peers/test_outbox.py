@@ -9,9 +9,12 @@ from functools import partial
 import pytest
 import structlog
 
+from sidecar.core import causes
+from sidecar.core.causes import Cause
 from sidecar.core.model import ActorId, CallId, Kind, Outcome, Reminder, Reply, State
 from sidecar.core.receipts import Received
 from sidecar.peers import outbox as routers
+from sidecar.peers import peer_queue
 from sidecar.peers.directory import Directory
 from sidecar.peers.limits import Limit
 from sidecar.peers.outbox import Outbox
@@ -60,6 +63,9 @@ class PlayedLinks:
 
     def link(self, namespace: str, app: str) -> PlayedLink | None:
         return self.up.get((namespace, app))
+
+    def why(self, namespace: str, app: str) -> Cause:
+        return causes.unreachable(app, {}) if app in ("ml", "pay") else causes.no_address(app)
 
 
 class Net:
@@ -131,8 +137,8 @@ async def test_messages_of_one_workflow_to_one_instance_go_in_order(net: Net) ->
 
 
 async def test_messages_travel_in_batches_of_bounded_number_and_size(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routers, "BATCH_MESSAGES", 10)
-    monkeypatch.setattr(routers, "BATCH_BYTES", 4_000)
+    monkeypatch.setattr(peer_queue, "BATCH_MESSAGES", 10)
+    monkeypatch.setattr(peer_queue, "BATCH_BYTES", 4_000)
     actions = [event_to("there", number) for number in range(1, 41)]
     for action in actions[20:]:
         action.send_event.data.value = "x" * 1_000
@@ -176,14 +182,16 @@ async def test_an_unavailable_answer_blocks_only_its_lane(net: Net) -> None:
     await until(lambda: len(net.router.queue(ML).pending) == 2)
     assert sorted(_numbers(link.messages, "free")) == [2, 4, 5]
     assert sorted(message.call.task for message in await net.undelivered()) == [1, 3]
-    assert net.router.queue(ML).error == "later", "whoever looks sees why they wait"
+    cause = net.router.queue(ML).cause
+    assert cause is not None
+    assert cause.text == "app 'ml' takes it later: later", "whoever looks sees why they wait"
 
     link.rule = lambda message: OK
     net.world.clock.steady += 5.0
     await until(lambda: not net.router.queue(ML).pending)
     assert await net.undelivered() == []
     assert sorted(_numbers(link.messages, "free")) == [2, 4, 5], "sent once"
-    assert net.router.queue(ML).error == ""
+    assert net.router.queue(ML).cause is None
 
 
 async def test_what_follows_in_a_blocked_lane_waits_behind_it(net: Net) -> None:
@@ -373,8 +381,9 @@ async def test_in_another_session_the_accepted_calls_are_sent_again(net: Net) ->
 async def test_an_app_without_an_address_is_waited_for(net: Net) -> None:
     await net.run("a", call(1, app="nowhere"))
     queue = net.router.queue(("default", "nowhere"))
-    await until(lambda: queue.error)
-    assert "nowhere" in queue.error
+    await until(lambda: queue.cause)
+    assert queue.cause is not None
+    assert "nowhere" in queue.cause.text
     link = net.connect("nowhere")
     await net.router.link_up(link)
     await until(lambda: link.messages)
@@ -404,8 +413,8 @@ async def test_a_peer_that_is_down_or_slow_does_not_delay_another(net: Net) -> N
 
 
 async def test_more_than_the_queue_holds_is_read_again_in_order(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routers, "QUEUE_LIMIT", 20)
-    monkeypatch.setattr(routers, "BATCH_MESSAGES", 7)
+    monkeypatch.setattr(peer_queue, "QUEUE_LIMIT", 20)
+    monkeypatch.setattr(peer_queue, "BATCH_MESSAGES", 7)
     link = net.connect()
     link.open.clear()
     for number in range(5):

@@ -303,8 +303,8 @@ MUTANTS = (
         "wake-up-lost-during-a-batch",
         "router",
         "peers/outbox.py",
-        "                pause = self._failed(queue, str(error))\n",
-        "                pause = self._failed(queue, str(error))\n            queue.wake.clear()\n",
+        "causes.unanswered(queue.peer[1], str(error)))\n",
+        "causes.unanswered(queue.peer[1], str(error)))\n            queue.wake.clear()\n",
     ),
     Mutant(
         "new-store-of-a-peer-not-noticed",

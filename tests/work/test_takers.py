@@ -15,9 +15,9 @@ def test_what_no_connected_worker_takes_is_known_with_the_reason() -> None:
     offer(pool, "flow", 2, "2")
     offer(pool, "other", 1)
     pool.activities.offer(7, Group("act", "", hub="far"))
-    assert [(one.kind, one.waiting, one.why) for one in takers.untaken(pool)] == [
-        ("workflow", 2, "no connected worker takes workflow 'flow' in version '2'"),
-        ("workflow", 1, "no connected worker takes workflow 'other'"),
+    assert [(one.kind, one.waiting, one.cause(pool).text) for one in takers.untaken(pool)] == [
+        ("workflow", 2, "no connected worker takes workflow 'flow' in version '2': they take 'flow'"),
+        ("workflow", 1, "no connected worker takes workflow 'other': they take 'flow'"),
         ("activity", 1, "no worker is connected in task hub 'far'"),
     ]
 
@@ -46,29 +46,88 @@ def test_a_worker_that_has_had_work_is_of_use() -> None:
     assert takers.useless(one, takers.untaken(pool)) == ""
 
 
-def test_what_waits_in_vain_is_logged_once_until_it_was_taken() -> None:
-    pool = Pool()
-    logged: list[str] = []
+class Lines:
+    """A logger that keeps what it is told."""
 
-    def warn(event: str, **fields: Any) -> None:
-        logged.append(f"{event}: {fields['why']}")
+    def __init__(self) -> None:
+        self.all: list[dict[str, Any]] = []
 
-    watch = takers.Watch(warn)
-    offer(pool, "a", 3)
+    def warning(self, event: str, **fields: Any) -> None:
+        self.all.append({"event": event, **fields})
+
+    info = warning
+
+    @property
+    def events(self) -> list[str]:
+        return [line["event"] for line in self.all]
+
+
+WAITS = "work waits that no connected worker takes"
+TAKEN = "work waits no longer for a worker that takes it"
+NOBODY = "work waits and no worker is connected"
+
+
+def test_what_waits_in_vain_is_logged_once_with_what_is_taken_and_once_that_it_is_taken() -> None:
+    pool, lines, now = Pool(), Lines(), iter(range(1_000_000, 90_000_000, 1_000_000))
+    watch = takers.Watch(lambda: next(now), lines)
+    offer(pool, "score", 3)
     for _ in range(3):
         watch.look(pool)
-    assert logged == [], "that no worker is there yet is no reason to warn"
-    pool.add(worker(turn_filter=Filter({"b": frozenset()}), activity_filter=Filter({})))
+    assert lines.all == [], "that no worker is there yet is no reason to warn"
+    pool.add(worker(turn_filter=Filter({"scroe": frozenset(), "b": frozenset()}), activity_filter=Filter({})))
     watch.look(pool)
-    assert logged == [], "one that takes it may come in a moment"
+    assert lines.all == [], "one that takes it may come in a moment"
     for _ in range(3):
         watch.look(pool)
-    expected = "work waits that no connected worker takes: no connected worker takes workflow 'a'"
-    assert logged[0] == expected
-    assert len(logged) == 2, "the work, and the worker that takes nothing of it"
+    assert lines.events == [WAITS, "worker is of no use"]
+    assert lines.all[0] == {
+        "event": WAITS,
+        "waiting": 3,
+        "why": "no connected worker takes workflow 'score': they take 'b', 'scroe'; was 'scroe' meant?",
+        "since": "1970-01-01T00:00:01Z",
+        "advice": "register the name in the app, or correct it where it is called",
+    }
     pool.add(worker("all"))
     watch.look(pool)
+    assert lines.all[2:] == [{"event": TAKEN, "kind": "workflow", "hub": "default", "name": "score", "version": ""}]
     pool.remove(pool.workers[-1])
     for _ in range(3):
         watch.look(pool)
-    assert logged.count(expected) == 2
+    assert lines.events.count(WAITS) == 2
+
+
+def test_that_no_worker_is_connected_is_logged_once_when_it_lasts() -> None:
+    pool, lines = Pool(), Lines()
+    watch = takers.Watch(lambda: 1_000_000, lines, patience=4)
+    offer(pool, "a", 1)
+    offer(pool, "b", 1)
+    for _ in range(3):
+        watch.look(pool)
+    assert lines.all == [], "apps restart"
+    for _ in range(3):
+        watch.look(pool)
+    assert lines.events == [NOBODY]
+    pool.add(worker("all"))
+    watch.look(pool)
+    assert lines.events == [NOBODY, TAKEN]
+
+
+def why(pool: Pool, **fields: Any) -> tuple[str, str]:
+    found = takers.cause(pool, "activity", Group("act", "", **fields))
+    return ("", "") if found is None else (found.reason.value, found.text)
+
+
+def test_work_that_workers_take_says_why_it_waits_all_the_same() -> None:
+    assert why(pool_of()) == ("no-worker", "no worker is connected")
+    one = worker("w", max_activities=2)
+    assert why(pool_of(one)) == ("", ""), "it is handed out in a moment"
+    assert why(pool_of(one), size=1 << 40)[0] == "too-large"
+    assert why(pool_of(one), excluded_workers=frozenset({"w"}))[0] == "given-back"
+    one.activities.update({1: "act", 2: "other"})
+    assert why(pool_of(one)) == (
+        "workers-busy",
+        "the 1 connected worker(s) that take it have all that they take at once",
+    )
+    limited = Pool({"activity:a*": 1})
+    limited.add(one)
+    assert why(limited) == ("over-limit", "the limit for 'a*' is reached: 1 at once")

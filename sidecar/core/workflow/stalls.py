@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from sidecar.core import events
+from sidecar.core import causes, events
 from sidecar.core.attempts import NONE, DeliveryAttempts, DeliveryLimit
+from sidecar.core.causes import Cause
 from sidecar.core.identity import Context
 from sidecar.core.model import Changes, Instance, Outcome, Reply, Row, State, Status
 from sidecar.core.workflow import state as states
@@ -151,6 +152,12 @@ def end_quarantine(at: Context, state: State) -> Changes:
     status = states.live_status(state.instance)
     after = states.touched(state, at.now, 0, status=status, stall=None, crashes=NONE)
     return Changes(key=after.key, expected=state.instance.revision, instance=after)
+
+
+def cause(instance: Instance) -> Cause:
+    """Say why an instance is stalled or parked."""
+    why = pb.ExecutionStalled.FromString(instance.stall or b"").description or instance.crashes.error
+    return (causes.parked if instance.crashes.quarantined else causes.stalled)(why, instance.updated_at)
 
 
 def refusal(instance: Instance) -> Reply | None:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from sidecar.core import events
+from sidecar.core.causes import Cause
 from sidecar.core.errors import DeniedError
 from sidecar.core.ids import LARGEST_NUMBER
 from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome
+from sidecar.edge import causes
 from sidecar.edge.left_out import as_many_as_fit, fitted
 from sidecar.edge.peer.forward import Forwarder
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, guarded, parsed
@@ -187,7 +189,7 @@ def _prune(node: pb.TreeNode, room: int) -> int:
     return room
 
 
-def _waiting(call: Waiting, attempts: int, error: str) -> pb.WaitingCall:
+def _waiting(call: Waiting, attempts: int, cause: Cause | None) -> pb.WaitingCall:
     return pb.WaitingCall(
         id=call.id,
         instance_id=call.instance.id,
@@ -198,8 +200,9 @@ def _waiting(call: Waiting, attempts: int, error: str) -> pb.WaitingCall:
         namespace=call.target.namespace,
         since=events.timestamp(call.since),
         delivered=call.delivered,
-        attempts=0 if call.delivered else attempts,
-        error=call.crashes.error or ("" if call.delivered else error),
+        attempts=attempts,
+        error=call.crashes.error or ("" if cause is None else cause.text),
+        cause=None if cause is None else causes.message(cause),
         crashes=call.crashes.times,
         caller=call.instance.app,
     )
@@ -214,6 +217,7 @@ def _wait(wait: Wait) -> pb.Wait:
         state=wait.state,
         error=wait.error,
         crashes=wait.crashes,
+        cause=None if wait.cause is None else causes.message(wait.cause),
     )
     if wait.since:
         shown.since.CopyFrom(events.timestamp(wait.since))

@@ -70,6 +70,7 @@ def _without(*kinds: str) -> Callable[[bytes], bytes]:
 
 _COMMON = _without("detached_created", "execution_rewound", "execution_stalled")
 _OF_MICROSOFT = _without("detached_created", "execution_stalled")
+_OF_READERS = _without("detached_created")
 _OF_DAPR, _NOT_REWOUND = _without("detached_created", "execution_rewound"), _without("execution_rewound")
 NEUTRAL = Family("neutral", _COMMON, _same)
 MICROSOFT = Family("microsoft", lambda event: microsoft.event(_OF_MICROSOFT(event)), microsoft.activity, microsoft.TURN)
@@ -77,7 +78,11 @@ DAPR = Family("dapr", lambda event: dapr.event(_OF_DAPR(event)), dapr.activity, 
 # One that starts detached workflows knows their event; others of its family may not, and need not: a worker that does
 # not find the event in its history asks for the start again, which changes nothing.
 DAPR_DETACHING = DAPR._replace(name="dapr, detaching", event=lambda event: dapr.event(_NOT_REWOUND(event)))
-_FAMILIES = (NEUTRAL, MICROSOFT, DAPR, DAPR_DETACHING)
+# What its clients read: they know no STALLED, and have an event that only says something.
+MICROSOFT_READERS = MICROSOFT._replace(
+    name="microsoft, readers", event=lambda event: MICROSOFT.event(event) or microsoft.told(_OF_READERS(event))
+)
+_FAMILIES = (NEUTRAL, MICROSOFT, MICROSOFT_READERS, DAPR, DAPR_DETACHING)
 BY_NAME = {family.name: family for family in (NEUTRAL, MICROSOFT, DAPR)}
 
 

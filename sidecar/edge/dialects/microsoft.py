@@ -15,6 +15,7 @@ TURN = wire.frame(5, wire.frame(1, b""))
 # The tags of our own fields: what has none of them is sent as it is stored.
 _TAGS, _TASK_TAGS, _CHILD_TAGS, _REWOUND = b"\xfa\x3e", b"\xea\x3e", b"\xf2\x3e", b"\xba\x40"
 _TIMER_SET = b"\xda\x3e"
+_GENERIC = 18  # number of the event in HistoryEvent
 _GUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
@@ -39,6 +40,17 @@ def event(neutral: bytes) -> bytes:
         message.timestamp.CopyFrom(message.timer_fired.created)
         message.timer_fired.ClearField("created")
     return message.SerializeToString(deterministic=True)
+
+
+def told(neutral: bytes) -> bytes:
+    """Return the event that an instance is stalled as one that only says something (`genericEvent`), else nothing."""
+    message = pb.HistoryEvent.FromString(neutral) if neutral else pb.HistoryEvent()
+    if not message.HasField("execution_stalled"):
+        return b""
+    text = f"stalled: {message.execution_stalled.description}"
+    message.ClearField("execution_stalled")
+    value = wire.frame(1, wire.frame(1, text.encode()))
+    return message.SerializeToString(deterministic=True) + wire.frame(_GENERIC, value)
 
 
 def _entries(tags: Mapping[str, str]) -> list[bytes]:

@@ -13,6 +13,7 @@ from sidecar.edge.grpc_aio.common import (
     MAX_RECEIVE_BYTES,
     this_task_is_cancelled,
 )
+from sidecar.edge.grpc_aio.words import plain
 from sidecar.edge.transport import ports
 from sidecar.edge.transport.ports import Closed, Metadata, Refused, StatusCode, Tls
 
@@ -126,4 +127,6 @@ class _DuplexCall:
 
 
 def _refused(code: grpc.StatusCode, details: str | None, trailers: Any) -> Refused:
-    return Refused(StatusCode(code.value[0]), details or "", tuple((key, value) for key, value in trailers or ()))
+    return Refused(
+        StatusCode(code.value[0]), plain(details or ""), tuple((key, value) for key, value in trailers or ())
+    )

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from sidecar.actors.clock import usable
 from sidecar.actors.engine import Engine
 from sidecar.actors.tasks import log_failure
+from sidecar.core.causes import Cause
 from sidecar.core.ids import Ids, PeerId
 from sidecar.core.names import invalid_app_id
 from sidecar.core.receipts import Forgotten, Received
@@ -75,6 +76,9 @@ class OpenLinks(Protocol):
     def known(self, namespace: str, app: str) -> bool:
         """Whether the app has an address, or a link."""
 
+    def why(self, namespace: str, app: str) -> Cause:
+        """Say why there is no link to an app."""
+
     def alike(self, app: str) -> str | None:
         """Return the app ID that is known here and differs from `app` in case alone, if there is one."""
 
@@ -128,9 +132,10 @@ class Forwarder:
             async with asyncio.timeout(seconds):
                 return await self._send(peer, seconds, request, seconds if reach is None else reach)
         except TimeoutError:
-            raise Refused(
-                StatusCode.UNAVAILABLE, f"app '{peer[1]}' could not be reached, or gave no answer, for {seconds:.1f} s"
-            ) from None
+            cause = self.links.why(*peer)
+            text = f"app '{peer[1]}' could not be reached, or gave no answer, for {seconds:.1f} s"
+            text += f": {cause.text}" if cause.since else ""
+            raise Refused(StatusCode.UNAVAILABLE, text) from None
 
     async def _forward(self, peer: PeerId, call: Call, name: str, body: bytes) -> bytes:
         request = peer_pb2.Request(id=self.engine.ids.new_id(), method=name, body=_named(name, body, self.engine.ids))
@@ -152,9 +157,9 @@ class Forwarder:
         clock = self.engine.clock
         began = clock.monotonic()
         end = math.inf if deadline is None else began + usable(deadline)
-        error = f"app '{peer[1]}' is not connected" if self.links.known(*peer) else f"app '{peer[1]}' has no address"
+        error = ""
         if self.unknown_app_fails and not self.links.known(*peer):
-            raise Refused(StatusCode.UNAVAILABLE, error)
+            raise Refused(StatusCode.UNAVAILABLE, self.links.why(*peer).text)
         link: CallLink | None = None
         limit = min(end, began + reach)  # a monotonic time
         try:
@@ -171,6 +176,7 @@ class Forwarder:
                     limit = min(end, clock.monotonic() + reach)
                     await clock.sleep(_BROKEN_SECONDS)
         except TimeoutError:
+            error = error or self.links.why(*peer).text
             raise Refused(StatusCode.UNAVAILABLE, f"app '{peer[1]}' could not be reached: {error}") from None
         finally:
             if link is not None:

@@ -46,6 +46,19 @@ class Wire(Protocol):
         """Return the next frame, None at the end. Raises Refused."""
 
 
+class Reports(Protocol):
+    """What the two ends of a link tell each other of work that waits."""
+
+    def question(self, peer: PeerId) -> pb.Frame | None:
+        """Return what an app is to be asked now, None for nothing."""
+
+    def answer(self, peer: PeerId, why: pb.Lanes) -> pb.Frame:
+        """Return the answer to a question."""
+
+    def keep(self, peer: PeerId, because: pb.Lanes) -> None:
+        """Take an answer in."""
+
+
 class Incoming:
     """A `Wire` over a stream that the other side opened."""
 
@@ -76,6 +89,7 @@ class PeerLink:
         served: Served,
         *,
         receives: int,
+        reports: Reports,
     ) -> None:
         """`receives` is how many bytes the largest frame has that can be received here."""
         self.limit = limit_of(me, receives, greeting)
@@ -90,6 +104,7 @@ class PeerLink:
         self._wire = wire
         self._messages = messages
         self._served = served
+        self._reports = reports
         self._sequence = 0
         self._answers: dict[int, asyncio.Future[list[Reply]]] = {}
         self._calls: dict[str, asyncio.Future[pb.Response]] = {}
@@ -163,7 +178,7 @@ class PeerLink:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            await self._try_send(pb.Frame(ping=True))
+            await self._try_send(self._reports.question(self.peer) or pb.Frame(ping=True))
 
     async def _handle(self, frame: pb.Frame) -> None:
         kind = frame.WhichOneof("frame")
@@ -171,14 +186,9 @@ class PeerLink:
             await self._send(pb.Frame(pong=True))
         elif kind == "answers":
             self._messages.highest.note(self.peer, self._store_id, frame.answers.order)
-            answer = self._answers.get(frame.answers.sequence)
-            if answer is not None and not answer.done():
-                answer.set_result([reply_of(entry) for entry in frame.answers.answers])
+            self._answered(frame.answers)
         elif kind == "batch":
-            if self._batches >= MOST_BATCHES:
-                raise Closed(f"app '{self.peer[1]}' sends batches without waiting for their answers")
-            self._batches += 1
-            self._spawn(self._accept(frame.batch), "batch")
+            self._take(frame.batch)
         elif kind == "request":
             self._spawn(self._serve(frame.request), "call")
         elif kind == "response":
@@ -187,6 +197,21 @@ class PeerLink:
                 reply.set_result(frame.response)
         elif kind == "released":
             self._served.release(self.peer, frame.released)
+        elif kind == "why":
+            await self._send(self._reports.answer(self.peer, frame.why))
+        elif kind == "because":
+            self._reports.keep(self.peer, frame.because)
+
+    def _answered(self, answers: pb.Answers) -> None:
+        answer = self._answers.get(answers.sequence)
+        if answer is not None and not answer.done():
+            answer.set_result([reply_of(entry) for entry in answers.answers])
+
+    def _take(self, batch: pb.Batch) -> None:
+        if self._batches >= MOST_BATCHES:
+            raise Closed(f"app '{self.peer[1]}' sends batches without waiting for their answers")
+        self._batches += 1
+        self._spawn(self._accept(batch), "batch")
 
     def _spawn(self, work: Coroutine[object, object, None], what: str) -> None:
         task = asyncio.create_task(work, name=f"{what}, app {self.peer[1]}")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,21 +11,26 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from sidecar.actors.tasks import kept_up
+from sidecar.core import causes
+from sidecar.core.causes import Cause
 from sidecar.core.errors import MalformedError
 from sidecar.core.ids import PeerId
 from sidecar.edge.peer.forward import Served
 from sidecar.edge.peer.handshake import check_hello, hello, read_hello
 from sidecar.edge.peer.hellos import Hellos
 from sidecar.edge.peer.link import METHOD, Incoming, PeerLink, Wire
-from sidecar.edge.transport.ports import Call, Channel, Closed, Outflow, PeerNames, Refused, StatusCode
-from sidecar.peers.directory import Directory
-from sidecar.peers.outbox import LONGEST_PAUSE, SHORTEST_PAUSE
+from sidecar.edge.peer.reports import PeerReports
+from sidecar.edge.peer.troubles import Troubles
+from sidecar.edge.transport.ports import Call, Channel, Closed, DuplexCall, Outflow, PeerNames, Refused, StatusCode
+from sidecar.peers.outbox import LONGEST_PAUSE, SHORTEST_PAUSE, Outbox
 from sidecar.schema import peer_pb2 as pb
 from sidecar.services.peer_messages import PeerMessages
 from sidecar.store.protocol import UnavailableError
 
 HANDSHAKE_SECONDS = 10.0
 KNOCK_PAUSE = 0.5  # seconds between two attempts, however many callers ask for one at once
+_ENDING_SECONDS = 1.0  # how long to wait for the reason of an end that has come
+_NO_PEER_PORT = "a gRPC server answers that is no sidecar's peer port: is it the port for apps?"
 _STARTS = 16  # of an app that are remembered
 MOST_LINKS = 16  # with one app: it needs one or two, and those that have broken are found out in seconds
 LOOK_SECONDS = 5.0  # how often the directory is asked for apps that are new
@@ -48,8 +53,6 @@ class _Dialer:
     """Keeps a link to one app."""
 
     task: asyncio.Task[None]
-    since: int
-    error: str = ""
     knock: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -59,12 +62,12 @@ class Peers:
     def __init__(
         self,
         messages: PeerMessages,
-        directory: Directory,
+        outbox: Outbox,
         connect: Callable[[str, PeerId], Channel],
-        link_up: Callable[[PeerLink], Awaitable[None]],
         *,
         served: Served,
         receives: int,
+        reports: PeerReports,
         proves: Proof | None = None,
     ) -> None:
         """`proves` says whose certificate a peer has; None: links are not encrypted.
@@ -74,10 +77,11 @@ class Peers:
         self._receives = receives
         self._me = messages.engine.me
         self._messages = messages
-        self._directory = directory
+        self._directory = outbox.directory
         self._connect = connect
-        self._link_up = link_up
+        self._link_up = outbox.link_up
         self._served = served
+        self._reports = reports
         self._proves = proves
         self._waiting: dict[PeerId, list[asyncio.Future[PeerLink]]] = {}
         self._opened: dict[PeerId, PeerLink] = {}
@@ -87,6 +91,7 @@ class Peers:
         self._starts: dict[PeerId, deque[str]] = {}  # the processes that each app's sidecar was, oldest first
         self._looking: asyncio.Task[None] | None = None
         self._hellos = Hellos(self._me.namespace)
+        self._troubles = Troubles(messages.engine.clock)
 
     def link(self, namespace: str, app: str) -> PeerLink | None:
         """See `peers.ports.LinkFinder`. An app that is asked for, and has an address, is dialled."""
@@ -117,6 +122,10 @@ class Peers:
             if not waiting:
                 self._waiting.pop(peer, None)
 
+    def why(self, namespace: str, app: str) -> Cause:
+        """Say why there is no link to an app. See `outbox.LinkFinder` and `forward.OpenLinks`."""
+        return self._troubles.cause(app) if self.known(namespace, app) else causes.no_address(app)
+
     def known(self, namespace: str, app: str) -> bool:
         """See `forward.Links`."""
         return bool(self._directory.addresses(namespace, app)) or (namespace, app) in self._accepted
@@ -136,9 +145,8 @@ class Peers:
         states = []
         for app in sorted({*self._directory.apps(), *self._dialers, *self.connected()} - {self._me.app}):
             link = self._opened.get((namespace, app)) or self._accepted.get((namespace, app))
-            dialer = self._dialers.get(app)
-            since = self._since.get(link, 0) if link is not None else dialer.since if dialer is not None else 0
-            error = dialer.error if dialer is not None and link is None else ""
+            since = self._since.get(link, 0) if link is not None else self._troubles.since(app)
+            error = self._troubles.error(app) if link is None else ""
             addresses = self._directory.addresses(namespace, app)
             states.append(PeerState(app, addresses, link is not None, since, error))
         return states
@@ -171,7 +179,8 @@ class Peers:
         if app in self._dialers or app == self._me.app or not self._directory.addresses(*peer):
             return
         task = asyncio.create_task(self._keep(app), name=f"link to {app}")
-        self._dialers[app] = _Dialer(task, self._messages.engine.clock.now())
+        self._dialers[app] = _Dialer(task)
+        self._troubles.begin(app)
         task.add_done_callback(lambda done: self._dialed(app, done))
 
     def _dialed(self, app: str, task: asyncio.Task[None]) -> None:
@@ -189,7 +198,9 @@ class Peers:
             dialer.knock.clear()
             for address in addresses:
                 began = clock.monotonic()
-                await self._dial(dialer, app, address)
+                error = await self._dial(app, address)
+                if self.link(*peer) is None:
+                    self._troubles.failed(app, addresses, address, error)
                 failures = 0 if clock.monotonic() - began > LONGEST_PAUSE else failures + 1
             if app not in self._directory.apps() and peer not in self._waiting:
                 return  # an address by a pattern: whoever wants the app asks again
@@ -200,16 +211,17 @@ class Peers:
                     await dialer.knock.wait()
             except TimeoutError:
                 pass
+        self._troubles.forget(app)
 
-    async def _dial(self, dialer: _Dialer, app: str, address: str) -> None:
-        """Open one link and serve it until it ends; whatever went wrong is logged."""
+    async def _dial(self, app: str, address: str) -> str:
+        """Open one link and serve it until it ends; return what it has failed of or ended with."""
         peer = (self._me.namespace, app)
         channel = self._connect(address, peer)
         call = channel.duplex(METHOD)
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 with suppress(Closed):  # one who is not let in is told why, also before his hello is read
-                    await call.send(self._hello(peer))
+                    await call.send(_hello(self._messages, self._receives, peer))
                 greeting = read_hello(await call.receive())
             check_hello(self._me, greeting, app)
             self._admit(greeting)
@@ -217,17 +229,18 @@ class Peers:
                 raise Closed("the hello was that of an earlier store")
             await self._serve(call, greeting, self._opened)
         except (Refused, Closed, TimeoutError, MalformedError, DecodeError, UnavailableError) as error:
-            dialer.error = str(error) or "no answer"
-            log.debug("no link", app=app, address=address, error=dialer.error)
-            if isinstance(error, MalformedError):
-                log.warning("peer refused", app=app, address=address, error=str(error))
+            return await _reason(call, error)
+        else:
+            return "the link ended"
         finally:
             call.cancel()
             await channel.close()
 
     async def _serve(self, wire: Wire, greeting: pb.Hello, links: dict[PeerId, PeerLink]) -> None:
-        link = PeerLink(self._me, wire, greeting, self._messages, self._served, receives=self._receives)
+        messages, served, reports = self._messages, self._served, self._reports
+        link = PeerLink(self._me, wire, greeting, messages, served, receives=self._receives, reports=reports)
         links[link.peer] = link
+        self._troubles.end(link.peer[1])
         self._since[link] = self._messages.engine.clock.now()
         for ready in self._waiting.pop(link.peer, []):
             if not ready.done():
@@ -242,15 +255,12 @@ class Peers:
                 running.cancel()
         finally:
             del self._since[link]
-            if link.peer[1] in self._dialers:
-                self._dialers[link.peer[1]].since = self._messages.engine.clock.now()
             if links.get(link.peer) is link:
                 del links[link.peer]
+            self._reports.lost(link.peer)
+            if self._directory.addresses(*link.peer):
+                self._troubles.begin(link.peer[1])
             log.info("peer disconnected", app=link.peer[1], opened=links is self._opened)
-
-    def _hello(self, peer: PeerId) -> bytes:
-        engine = self._messages.engine
-        return hello(self._me, engine.identity, engine.start_id, self._receives, self._messages.highest.of(peer))
 
     async def _went_back(self, greeting: pb.Hello) -> bool:
         """Whether an app has seen more of this store than there is: then all apps are told of another one."""
@@ -286,6 +296,7 @@ class Peers:
     async def accept(self, call: Call, requests: AsyncIterator[bytes], out: Outflow) -> None:
         """Serve a link that another sidecar opened."""
         proved = None if self._proves is None else self._proves(call.identity, self._me.namespace)
+        greeting = pb.Hello()
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 with self._hellos.read(call, proved):
@@ -300,11 +311,31 @@ class Peers:
         except UnavailableError as error:
             raise Refused(StatusCode.UNAVAILABLE, str(error)) from None
         except (MalformedError, DecodeError) as error:
-            log.warning("peer refused", peer=call.peer, error=str(error))
+            self._troubles.refused(greeting.app_id, call.peer, str(error))
             out.send(pb.Frame(refused=str(error)).SerializeToString())
             return
-        out.send(self._hello((greeting.namespace, greeting.app_id)))
+        out.send(_hello(self._messages, self._receives, (greeting.namespace, greeting.app_id)))
         try:
             await self._serve(Incoming(requests, out), greeting, self._accepted)
         except (TimeoutError, Closed, DecodeError, UnavailableError) as error:
             raise Refused(StatusCode.UNAVAILABLE, str(error) or "the link fell silent") from None
+
+
+def _hello(messages: PeerMessages, receives: int, peer: PeerId) -> bytes:
+    engine = messages.engine
+    return hello(engine.me, engine.identity, engine.start_id, receives, messages.highest.of(peer))
+
+
+async def _reason(call: DuplexCall, error: Exception) -> str:
+    """Return what a link to an address has failed of. If it was closed, how the call has ended says more."""
+    if isinstance(error, Closed):
+        try:
+            async with asyncio.timeout(_ENDING_SECONDS):
+                await call.receive()
+        except TimeoutError:
+            return str(error)
+        except Refused as refused:
+            return await _reason(call, refused)
+    if isinstance(error, Refused):
+        return _NO_PEER_PORT if error.status is StatusCode.UNIMPLEMENTED else error.message
+    return str(error) or f"no answer within {HANDSHAKE_SECONDS:.0f} s"

@@ -29,6 +29,7 @@ from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.bulk import mark_of
 from sidecar.services.purge import Purge
 from sidecar.services.services import Services
+from sidecar.services.waiting import Memo
 from sidecar.store.protocol import Criteria, Order, Page, store_id
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1_024  # Dapr's list has the largest one unless it is asked for fewer
@@ -90,9 +91,9 @@ class Many:
         """
         bare = is_microsoft_dotnet(call.metadata) and not payloads
         states: list[bytes] = []
-        room = most_received(call.metadata, self._limit)
+        room, memo = most_received(call.metadata, self._limit), Memo()
         for instance in page.found:
-            view = await self._queries.view(instance, payloads)
+            view = await self._queries.view(instance, payloads, memo)
             shown = fitted(state_of(view, MICROSOFT, bare=bare), most_received(call.metadata, self._limit))
             state = wire.frame(1, shown.SerializeToString())
             room -= len(state)

@@ -145,7 +145,8 @@ class Clients:
         if log_ is None:
             text = f"the instance has no execution '{execution[:80]}'" if execution else "no such instance exists"
             raise Refused(StatusCode.NOT_FOUND, text)
-        family = dialects.reading(dialects.MICROSOFT, inputs.form_of(call.metadata))
+        readers = dialects.MICROSOFT if request.for_work_item_processing else dialects.MICROSOFT_READERS
+        family = dialects.reading(readers, inputs.form_of(call.metadata))
         most = dialects.most_received(call.metadata, self._limit)
         chunk: list[bytes] = []
         for event in log_:

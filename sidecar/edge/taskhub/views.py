@@ -2,6 +2,8 @@
 
 from sidecar.core import events
 from sidecar.core.model import Instance, Status
+from sidecar.core.workflow import stalls
+from sidecar.edge import causes
 from sidecar.edge.dialects import DAPR, DAPR_DETACHING, Family
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.clients import InstanceView
@@ -38,10 +40,12 @@ def state_of(view: InstanceView, family: Family, *, bare: bool = False) -> pb.In
         output=events.text(view.output),
         custom_status=None if bare else events.text(instance.custom_status),
         execution_id=events.text(instance.execution),
+        causes=[causes.message(cause) for cause in view.causes],
     )
     state.MergeFromString(_tags(instance.tags))
-    if instance.failure is not None and not bare:
-        state.failure.MergeFromString(instance.failure)
+    failure = None if bare else _failure(instance, family)
+    if failure is not None:
+        state.failure.MergeFromString(failure)
     if instance.scheduled_at is not None:
         state.scheduled_start.CopyFrom(events.timestamp(instance.scheduled_at))
     if instance.completed_at is not None:
@@ -52,6 +56,14 @@ def state_of(view: InstanceView, family: Family, *, bare: bool = False) -> pb.In
         state.parent_instance_id.value = instance.parent.actor.id
         state.parent_app_id.value = instance.parent.actor.app
     return state
+
+
+def _failure(instance: Instance, family: Family) -> bytes | None:
+    """Return the encoded failure of an instance, or None. To those who do not know STALLED it says why it waits."""
+    if instance.status is not Status.STALLED or status_of(instance, family) is Status.STALLED:
+        return instance.failure
+    cause = stalls.cause(instance)
+    return events.failure("WorkflowStalled", f"{cause.text}; {cause.advice}", retriable=False).SerializeToString()
 
 
 def _tags(stored: bytes) -> bytes:

@@ -164,7 +164,10 @@ async def test_an_app_that_comes_up_in_time_gets_the_call(start: Start) -> None:
 async def test_an_unknown_app_fails_at_once_where_configuration_says_so(start: Start) -> None:
     orders = await start("orders", unknown_app="fail")
     request = pb.CreateInstanceRequest(instance_id="a", name="flow", router=ML)
-    assert await orders.refusal("StartInstance", request, 0.9) == (StatusCode.UNAVAILABLE, "app 'ml' has no address")
+    assert await orders.refusal("StartInstance", request, 0.9) == (
+        StatusCode.UNAVAILABLE,
+        "the address of app 'ml' was not found",
+    )
 
 
 async def test_a_wait_whose_caller_has_gone_ends_at_the_other_app_too(pair: Pair) -> None:
@@ -310,6 +313,9 @@ async def test_a_link_that_has_broken_and_is_not_taken_down_yet_does_not_hold_ev
 
         def known(self, namespace: str, app: str) -> bool:
             return True
+
+        def why(self, namespace: str, app: str) -> Any:
+            raise AssertionError("there is a link")
 
         async def call(self, frame: peer_pb2.Request) -> peer_pb2.Response:
             if not found:

@@ -120,7 +120,7 @@ async def test_the_namespace_and_trust_domain_of_a_certificate_count(
 async def test_one_who_is_nobody_there_sees_why_no_link_comes_up(start: Start, certs: Path) -> None:
     ml = await start("ml", trust_domain="other.domain", **issued(certs, "ml", "other.domain"))
     orders = await start("orders", peers={"ml": (ml.peer_address,)})
-    why = "PERMISSION_DENIED: the certificate names no app of namespace 'default' in this trust domain"
+    why = f"{ml.peer_address}: the certificate names no app of namespace 'default' in this trust domain"
     await until(lambda: [state.error for state in orders.sidecar.peers.states()] == [why])
 
 

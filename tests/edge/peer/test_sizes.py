@@ -185,7 +185,7 @@ async def test_a_callee_that_has_no_address_of_its_caller_keeps_the_result_for_i
     await until(lambda: not callee.sidecar.peers.connected(), 10.0)
     callee.worker(None, {"slow": lambda request: "late"})
     kept = callee.sidecar.outbox.queue(("default", "orders"))
-    await until(lambda: kept.pending and kept.error, 10.0)
+    await until(lambda: kept.pending and kept.cause, 10.0)
     caller = await start("orders", **settings)
     caller.worker(flow_of(call(1, "slow", "ml")))
     assert (await caller.outcome("a")).output.value == "late"
@@ -216,9 +216,9 @@ async def test_links_that_a_peer_opens_do_not_hasten_those_that_this_side_opens(
     dials: list[str] = []
     connect = links.Peers._dial
 
-    async def dial(self: links.Peers, dialer: Any, app: str, address: str) -> None:
+    async def dial(self: links.Peers, app: str, address: str) -> str:
         dials.append(app)
-        await connect(self, dialer, app, address)
+        return await connect(self, app, address)
 
     monkeypatch.setattr(links.Peers, "_dial", dial)
     node = await start("ml", peers={"orders": (f"127.0.0.1:{free_port()}",)})

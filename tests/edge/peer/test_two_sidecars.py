@@ -86,7 +86,7 @@ async def test_home_reaches_an_app_without_an_address_over_the_link_that_it_open
     orders = await start("orders")
     orders.worker(flow_of(call(1, "score", "ml")))
     await orders.begin("a")
-    await until(lambda: orders.sidecar.outbox.queue(("default", "ml")).error)
+    await until(lambda: orders.sidecar.outbox.queue(("default", "ml")).cause)
     ml = await start("ml", peers={"orders": (orders.peer_address,)})
     ml.worker(None, {"score": echo})
     assert (await orders.outcome("a")).output.value == "score for orders"
@@ -114,7 +114,7 @@ async def test_an_activity_waits_for_a_sidecar_that_is_down(start: Start) -> Non
     orders = await start("orders", peers={"ml": (f"127.0.0.1:{port}",)})
     orders.worker(flow_of(call(1, "score", "ml")))
     await orders.begin("a")
-    await until(lambda: orders.sidecar.outbox.queue(("default", "ml")).error)
+    await until(lambda: orders.sidecar.outbox.queue(("default", "ml")).cause)
     ml = await start("ml", peer_port=port)
     ml.worker(None, {"score": echo})
     assert (await orders.outcome("a")).output.value == "score for orders"
@@ -143,7 +143,7 @@ async def test_another_app_at_the_address_gets_no_work(start: Start) -> None:
     orders = await start("orders", peers={"ml": (pay.peer_address,)})
     orders.worker(flow_of(call(1, "score", "ml")))
     await orders.begin("a")
-    await until(lambda: orders.sidecar.outbox.queue(("default", "ml")).error)
+    await until(lambda: orders.sidecar.outbox.queue(("default", "ml")).cause)
     await asyncio.sleep(0.3)
     assert orders.sidecar.peers.connected() == []
     assert pay.workers[0].requests == []

@@ -536,4 +536,4 @@ async def test_metadata_shows_workers_and_what_none_of_them_takes(node: Node) ->
     [worker], [left] = shown["workers"], shown["untaken"]
     assert (worker["workflows"], worker["activities"], worker["entities"]) == (["other"], [], [])
     assert "nothing that waits here" in worker["error"]
-    assert left["why"] == "no connected worker takes workflow 'flow'"
+    assert left["why"] == "no connected worker takes workflow 'flow': they take 'other'"
