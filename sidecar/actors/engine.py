@@ -115,14 +115,6 @@ class Engine:
             self._act(changes)
         return outcome
 
-    async def begin_generation(self, above: int) -> None:
-        """Go on as another store, as if started anew, with order numbers above one. Raises UnavailableError."""
-        generation = str(above + 1)
-        await self.commit(Changes(generation=generation))
-        self.ids.next_order = max(self.ids.next_order, above + 1)
-        self.identity = f"{self.store.identity.rpartition('.')[0]}.{generation}"
-        self.start_id = self.clock.new_id()
-
     def drop(self, actor: Actor) -> None:
         """Forget what is in memory of an instance, so that it is loaded again."""
         actor.state, actor.loaded = None, False

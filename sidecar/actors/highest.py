@@ -9,6 +9,7 @@ import structlog
 
 from sidecar.actors.engine import Engine
 from sidecar.core.ids import LARGEST_NUMBER, PeerId
+from sidecar.core.model import Changes
 
 _LARGEST_BELIEVED = LARGEST_NUMBER >> 2  # above, there would be no room for those that follow
 _ONCE_SECONDS = 60.0  # an app that tells what is not true costs little
@@ -45,5 +46,14 @@ class HighestNumbers:
             return False
         self._last = now
         log.warning("this store has gone back: another app has seen more of it", app=app)
-        await engine.begin_generation(number)
+        await _begin_generation(engine, number)
         return True
+
+
+async def _begin_generation(engine: Engine, above: int) -> None:
+    """Go on as another store, as if started anew, with order numbers above one. Raises UnavailableError."""
+    generation = str(above + 1)
+    await engine.commit(Changes(generation=generation))
+    engine.ids.next_order = max(engine.ids.next_order, above + 1)
+    engine.identity = f"{engine.store.identity.rpartition('.')[0]}.{generation}"
+    engine.start_id = engine.clock.new_id()

@@ -99,10 +99,9 @@ def must_look(decision: Decision, state: State | None, arrival: Arrival) -> bool
 
 
 def comes_again(state: State, reminder: Reminder) -> bool:
-    """Whether this is the creation of the instance that is there, sent again.
+    """Whether this is the creation of the instance that is there, sent again, or made anew after its caller went back.
 
-    It is so if the call is the same, also under another execution ID: a caller whose store went back makes its calls
-    anew.
+    Then the execution ID may be another, and the call is the same.
     """
     return reminder.kind is Kind.CREATE and operations.is_child_of(state.instance, reminder.source, reminder.call)
 
@@ -261,7 +260,7 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
     if started.lineage and changes.instance is not None:
         propagated_history.check(started.lineage)
         changes = replace(changes, lineage=started.lineage, instance=replace(changes.instance, lineage=True))
-    return Decision(operations.consuming(changes, arrival.consumed, arrival.received), DONE)
+    return _unless_answered(at, arrival, Decision(changes, DONE))
 
 
 def _answer_again(at: Context, state: State, arrival: Arrival) -> Decision:

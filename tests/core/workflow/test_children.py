@@ -110,6 +110,15 @@ def test_a_child_that_has_ended_answers_its_creation_as_it_did_at_its_end(how: s
     assert decision.changes.unanswered == ((*PARENT.actor[:2], PARENT.call),)
 
 
+def test_a_child_that_was_removed_is_not_made_again_while_its_answer_is_on_its_way() -> None:
+    decision = delivery.arrive(Flow().at, None, Arrival(creation(PARENT), received=(message(9),)))
+    assert decision.changes is not None
+    assert decision.changes.unanswered == ((*PARENT.actor[:2], PARENT.call),)
+    own = delivery.arrive(Flow().at, None, Arrival(creation(OWN_PARENT), received=(message(9),)))
+    assert own.changes is not None
+    assert own.changes.unanswered == ()
+
+
 def test_an_answer_again_waits_for_what_was_read_of_the_end() -> None:
     flow = Flow().start(parent=PARENT)
     flow.turn(end())
