@@ -211,7 +211,7 @@ async def test_idle_instances_leave_memory_and_busy_ones_stay(world: World, monk
     assert len(world.engine.residents._actors) <= 20
     for item in hand.turns[:3]:
         assert (await world.complete(item)).outcome is DONE
-    assert await world.status("idle0") == 6
+    assert await world.status("idle0") == RUNNING
 
 
 async def test_a_watcher_hears_of_each_change_and_of_a_failure(world: World) -> None:
