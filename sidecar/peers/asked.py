@@ -1,10 +1,9 @@
 """Which work other apps were given lately, by name: what they can be asked about. Bounded; no I/O."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from typing import NamedTuple
 
-from sidecar.core.model import Kind, Reminder
+from sidecar.core.model import Kind
 
 MOST_LANES = 200  # of one app; of more names the ones that were used last
 ACTIVITY, WORKFLOW = "activity", "workflow"
@@ -34,11 +33,6 @@ class Asked:
         self._lanes.move_to_end(lane)
         if len(self._lanes) > MOST_LANES:
             self._lanes.popitem(last=False)
-
-    def delivered(self, reminders: Iterable[Reminder]) -> None:
-        """Take note of messages that an app has taken in."""
-        for reminder in reminders:
-            self.add(reminder.kind, reminder.name)
 
     def lanes(self) -> list[AskedLane]:
         """Return them, those first that were used longest ago."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from sidecar.actors.engine import Engine
+from sidecar.actors.payloads import AtHand
 from sidecar.core import causes, undeliverable
 from sidecar.core.causes import Cause, Reason
 from sidecar.core.ids import PeerId
@@ -18,8 +19,7 @@ from sidecar.core.model import ActorId, Changes, Kind, Outcome, Reminder, Reply
 from sidecar.core.receipts import Delivered, Lost
 from sidecar.peers import peer_queue, refusals
 from sidecar.peers.directory import Directory
-from sidecar.peers.limits import Limit, size_of
-from sidecar.peers.peer_queue import Blocked, PeerQueue
+from sidecar.peers.peer_queue import Blocked, PeerQueue, Queued
 from sidecar.peers.ports import Link, LinkBrokenError, LinkFinder
 from sidecar.store.protocol import UnavailableError
 from sidecar.store.reads import Reads
@@ -27,7 +27,7 @@ from sidecar.store.reads import Reads
 REMEMBERED = 1_000  # calls that others were given before a start, whose names they are asked about
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 _FINAL_FAILURES = {Outcome.DENIED, Outcome.INVALID, Outcome.MISSING}
-_WHAT = {Kind.RESULT: "the result", Kind.ACTIVITY: "the call", Kind.CREATE: "the call", Kind.EVENT: "the event"}
+NOWHERE: PeerId = ("", "")
 log = structlog.get_logger(__name__)
 
 
@@ -49,6 +49,8 @@ class Outbox:
         self.queues: dict[PeerId, PeerQueue] = {}
         self._unknown_app_fails = unknown_app_fails
         self._where: dict[int, PeerId] = {}
+        self._at_hand = AtHand()
+        self._first = engine.ids.next_order  # of the messages that are set from this start on
         self._reads = Reads()
         self._spawn = spawn or (lambda queue: asyncio.create_task(self._run(queue), name=f"outbox {queue.peer[1]}"))
 
@@ -56,16 +58,23 @@ class Outbox:
 
     def offer(self, reminder: Reminder) -> None:
         """See `Outgoing`."""
-        peer = (reminder.target.namespace, reminder.target.app)
-        self._where[reminder.id] = peer
-        self.queue(peer).add(reminder)
+        queue = self.queue((reminder.target.namespace, reminder.target.app))
+        unsent = queue.unsent.get(reminder.call) if reminder.kind is Kind.WITHDRAW else None
+        if unsent is not None:
+            self._done(queue, unsent)
+            self.engine.side.spawn(
+                refusals.annul(self.engine, unsent, reminder.id), "take back a call that has not left"
+            )
+        elif queue.add(reminder):
+            self._where[reminder.id] = queue.peer
+            self._at_hand.keep(reminder)
 
     def discard(self, reminder_id: int) -> None:
         """See `Outgoing`."""
         self._reads.went(reminder_id)
-        peer = self._where.pop(reminder_id, None)
-        if peer is not None:
-            self.queues[peer].pending.pop(reminder_id, None)
+        queue = self.queues.get(self._where.get(reminder_id, NOWHERE))
+        if queue is not None:
+            self._done(queue, reminder_id)
 
     def why(self, target: ActorId, reminder_id: int) -> Cause | None:
         """See `Outgoing`."""
@@ -121,8 +130,9 @@ class Outbox:
     async def link_up(self, link: Link) -> None:
         """Take note that a peer is there: what it had accepted in another session is sent again."""
         queue = self.queue(link.peer)
+        queue.met = True
         await self.engine.commit(Changes(lost=(Lost(*link.peer, link.store, link.session),)))
-        queue.complete, queue.met, queue.failures = False, True, 0
+        queue.complete, queue.failures = False, 0
         queue.note(None, self.engine.clock.now())
         queue.wake.set()
 
@@ -138,6 +148,9 @@ class Outbox:
             except Exception:  # whatever it is: what waits for an app must not wait unseen, for ever
                 log.exception("sending to an app failed", app=queue.peer[1])
                 pause = self._failed(queue, causes.unanswered(queue.peer[1], "internal error"))
+            if pause is None and queue.is_over():
+                del self.queues[queue.peer]
+                return
             await _wait(queue.wake, pause)
 
     async def _once(self, queue: PeerQueue) -> float | None:
@@ -149,11 +162,23 @@ class Outbox:
         link = self.links.link(*queue.peer)
         if link is None:
             return await self._nobody(queue)
+        queue.met = True
         batch = queue.next_batch(self.engine.clock.monotonic(), min(peer_queue.BATCH_BYTES, link.limit.room))
         if not batch:
             return SHORTEST_PAUSE
-        await self._send(queue, link, batch)
+        await self._send(queue, link, await self._read(queue, batch))
         return 0.0
+
+    async def _read(self, queue: PeerQueue, batch: list[Queued]) -> list[Reminder]:
+        """Return what is queued with its payloads."""
+        found = []
+        for queued in batch:
+            reminder = self._at_hand.get(queued.id) or await self.engine.store.reminder(queued.id)
+            if reminder is None:
+                self._done(queue, queued.id)
+            elif queued.id in queue.pending:
+                found.append(reminder)
+        return found
 
     async def _fill(self, queue: PeerQueue) -> None:
         queue.complete = True  # what is committed from now on is added by its committer
@@ -167,13 +192,13 @@ class Outbox:
             queue.complete = queue.complete and not more
             for reminder in (one for one in found if not gone(one.id)):
                 self._where[reminder.id] = queue.peer
-                queue.pending[reminder.id] = reminder
+                queue.put(reminder, fresh=reminder.id >= self._first)
 
     async def _nobody(self, queue: PeerQueue) -> float:
         cause = self.links.why(*queue.peer)
         if cause.reason is Reason.NO_ADDRESS and not queue.met and self._unknown_app_fails:
             # Calls alone: an app that calls this one and has no address here is merely away, and gets the rest later.
-            for reminder in [one for one in queue.pending.values() if undeliverable.is_call(one)]:
+            for reminder in await self._read(queue, [one for one in queue.pending.values() if one.is_call]):
                 await self._end(queue, reminder, Reply(Outcome.MISSING, cause.text))
         return self._failed(queue, cause) if queue.pending else 0.0
 
@@ -188,32 +213,20 @@ class Outbox:
     # ------------------------------------------------------------ sending
 
     async def _send(self, queue: PeerQueue, link: Link, batch: list[Reminder]) -> None:
-        batch, messages = await self._fitting(queue, link.limit, batch)
-        if not batch:
-            return
-        answers = await link.deliver(messages, min(queue.pending))
-        queue.failures = 0
-        await self._settle(queue, link, list(zip(batch, answers, strict=True)))
-
-    async def _fitting(
-        self, queue: PeerQueue, limit: Limit, batch: list[Reminder]
-    ) -> tuple[list[Reminder], list[Reminder]]:
-        """Return what can be sent, and as what; the rest has its end here: it holds up nothing behind it."""
         stored: list[Reminder] = []
         sent: list[Reminder] = []
         for reminder in batch:
-            message, size = reminder, size_of(reminder)
-            if size > limit.room:
-                why = limit.refusal(_WHAT.get(reminder.kind, "the message"), size)
-                smaller = undeliverable.smaller(reminder, why, self.engine.clock.now())
-                if smaller is None:
-                    await self._end(queue, reminder, Reply(Outcome.INVALID, why), undeliverable.TOO_LARGE)
-                    continue
-                refusals.note(reminder, why)
-                message = smaller
-            stored.append(reminder)
-            sent.append(message)
-        return stored, sent
+            message, why = refusals.as_sent(reminder, link.limit, self.engine.clock.now())
+            if message is None:  # it has its end here: it holds up nothing behind it
+                await self._end(queue, reminder, Reply(Outcome.INVALID, why), undeliverable.TOO_LARGE)
+            else:
+                stored.append(reminder)
+                sent.append(message)
+        if not sent:
+            return
+        answers = await link.deliver(sent, min(queue.pending))
+        queue.failures = 0
+        await self._settle(queue, link, list(zip(stored, answers, strict=True)))
 
     async def _settle(self, queue: PeerQueue, link: Link, answered: list[tuple[Reminder, Reply]]) -> None:
         """Act on the answers: those accepted are marked in one commit."""
@@ -229,8 +242,10 @@ class Outbox:
                 accepted.append(Delivered(reminder.id, link.session))
         if accepted:
             await self.engine.commit(Changes(delivered=tuple(accepted)))
-            queue.asked.delivered(queue.pending[one.reminder] for one in accepted if one.reminder in queue.pending)
             for delivered in accepted:
+                queued = queue.pending.get(delivered.reminder)
+                if queued is not None:
+                    queue.asked.add(queued.kind, queued.name)
                 self._done(queue, delivered.reminder)
         queue.blocked = {lane: one for lane, one in queue.blocked.items() if one.until > now}
         refused = [reply.text for _, reply in answered if reply.outcome is Outcome.UNAVAILABLE]
@@ -239,8 +254,9 @@ class Outbox:
         queue.note(cause, self.engine.clock.now())
 
     def _done(self, queue: PeerQueue, reminder_id: int) -> None:
-        queue.pending.pop(reminder_id, None)
+        queue.remove(reminder_id)
         self._where.pop(reminder_id, None)
+        self._at_hand.discard(reminder_id)
 
     async def _end(self, queue: PeerQueue, reminder: Reminder, reply: Reply, failure: str = "") -> None:
         await refusals.end(self.engine, reminder, reply, failure)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import structlog
 
-from sidecar.core import causes
+from sidecar.core import causes, undeliverable
 from sidecar.core.causes import Cause, Reason
 from sidecar.core.ids import PeerId
-from sidecar.core.model import ActorId, Reminder
+from sidecar.core.model import ActorId, CallId, Kind, Reminder
 from sidecar.peers.asked import Asked
 from sidecar.peers.limits import size_of
 
@@ -27,12 +27,26 @@ class Blocked(NamedTuple):
     why: str
 
 
+class Queued(NamedTuple):
+    """A reminder that waits, without its payload; `size` is what it takes in a frame, in bytes."""
+
+    id: int
+    kind: Kind
+    source: ActorId
+    target: ActorId
+    call: CallId
+    name: str
+    size: int
+    is_call: bool
+
+
 @dataclass(slots=True)
 class PeerQueue:
     """What waits for one peer, by order number, and how it goes."""
 
     peer: PeerId
-    pending: dict[int, Reminder] = field(default_factory=dict)
+    pending: dict[int, Queued] = field(default_factory=dict)
+    unsent: dict[CallId, int] = field(default_factory=dict)  # activities that have surely not left this sidecar
     complete: bool = True
     met: bool = False  # there was a link: it is known, whether it has an address or not
     failures: int = 0
@@ -42,33 +56,65 @@ class PeerQueue:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
-    def next_batch(self, now: float, most_bytes: int) -> list[Reminder]:
-        """Return what may go now: the oldest first, none whose lane waits, one at least, not too much at once."""
-        batch: list[Reminder] = []
+    def next_batch(self, now: float, most_bytes: int) -> list[Queued]:
+        """Return what may go now: the oldest first, none whose lane waits, one at least, not too much at once.
+
+        From then on it may have left.
+        """
+        batch: list[Queued] = []
         size = 0
         for reminder_id in sorted(self.pending):
-            reminder = self.pending[reminder_id]
-            blocked = self.blocked.get((reminder.source, reminder.target))
+            queued = self.pending[reminder_id]
+            blocked = self.blocked.get((queued.source, queued.target))
             if blocked is not None and blocked.until > now:
                 continue
-            size += size_of(reminder)
+            size += queued.size
             if batch and (len(batch) >= BATCH_MESSAGES or size > most_bytes):
                 break
-            batch.append(reminder)
+            batch.append(queued)
+            self.unsent.pop(queued.call, None)
         return batch
 
-    def why(self, reminder: Reminder) -> Cause | None:
+    def why(self, reminder: Queued) -> Cause | None:
         """Say why a reminder that waits here does, None if it is on its way."""
         blocked = self.blocked.get((reminder.source, reminder.target))
         return causes.refused_for_now(self.peer[1], blocked.why) if blocked is not None else self.cause
 
-    def add(self, reminder: Reminder) -> None:
-        """Queue a reminder, unless too many wait already; those are read again later."""
+    def add(self, reminder: Reminder) -> bool:
+        """Queue a reminder that was just stored; False if too many wait already: those are read again later."""
         if not self.complete or len(self.pending) >= QUEUE_LIMIT:
             self.complete = False
-            return
-        self.pending[reminder.id] = reminder
+            return False
+        self.put(reminder, fresh=True)
         self.wake.set()
+        return True
+
+    def put(self, reminder: Reminder, *, fresh: bool) -> None:
+        """Queue a reminder that the store holds; a `fresh` one was set since this sidecar was started."""
+        if reminder.id in self.pending:
+            return
+        if fresh and reminder.kind is Kind.ACTIVITY:
+            self.unsent[reminder.call] = reminder.id
+        self.pending[reminder.id] = Queued(
+            reminder.id,
+            reminder.kind,
+            reminder.source,
+            reminder.target,
+            reminder.call,
+            reminder.name,
+            size_of(reminder),
+            undeliverable.is_call(reminder),
+        )
+
+    def remove(self, reminder_id: int) -> None:
+        """A reminder waits no longer."""
+        queued = self.pending.pop(reminder_id, None)
+        if queued is not None and self.unsent.get(queued.call) == reminder_id:
+            del self.unsent[queued.call]
+
+    def is_over(self) -> bool:
+        """Whether nothing waits for a peer that was never there: an ID that was named once."""
+        return self.complete and not (self.pending or self.met or self.wake.is_set())
 
     def note(self, cause: Cause | None, now: int) -> None:
         """Keep why the peer does not take what waits for it, None if it does, at a time; say so when that changes.

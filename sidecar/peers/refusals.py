@@ -5,9 +5,11 @@ import structlog
 from sidecar.actors.engine import Engine
 from sidecar.core import events, undeliverable
 from sidecar.core.delivery import arrive
-from sidecar.core.model import Changes, Outcome, Reminder, Reply
-from sidecar.store.protocol import DamagedError
+from sidecar.core.model import Changes, Kind, Outcome, Reminder, Reply
+from sidecar.peers.limits import Limit, size_of
+from sidecar.store.protocol import DamagedError, UnavailableError
 
+_WHAT = {Kind.RESULT: "the result", Kind.ACTIVITY: "the call", Kind.CREATE: "the call", Kind.EVENT: "the event"}
 _FAILURES = {Outcome.DENIED: "WorkflowAccessPolicyDenied"}
 log = structlog.get_logger(__name__)
 
@@ -16,6 +18,26 @@ def note(reminder: Reminder, why: str) -> None:
     """Say in the log that a message was not taken, or not as it was."""
     app, source, target = reminder.target.app, reminder.source.id, reminder.target.id
     log.warning("message refused", app=app, kind=reminder.kind.name, source=source, target=target, why=why)
+
+
+def as_sent(reminder: Reminder, limit: Limit, now: int) -> tuple[Reminder | None, str]:
+    """Return what is sent of a reminder over a link, and why it is not the whole of it; None: nothing can be."""
+    size = size_of(reminder)
+    if size <= limit.room:
+        return reminder, ""
+    why = limit.refusal(_WHAT.get(reminder.kind, "the message"), size)
+    smaller = undeliverable.smaller(reminder, why, now)
+    if smaller is not None:
+        note(reminder, why)
+    return smaller, why
+
+
+async def annul(engine: Engine, call: int, withdrawal: int) -> None:
+    """Drop a call that has not left and what takes it back: nobody has heard of either, and nobody waits."""
+    try:
+        await engine.commit(Changes(dropped=(call, withdrawal)))
+    except UnavailableError:
+        engine.effects.store_failed()  # both are read again
 
 
 async def end(engine: Engine, reminder: Reminder, reply: Reply, failure: str = "") -> None:

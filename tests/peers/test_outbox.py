@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import structlog
 
+from sidecar.actors.payloads import AtHand
 from sidecar.core import causes
 from sidecar.core.causes import Cause
 from sidecar.core.model import ActorId, CallId, Kind, Outcome, Reminder, Reply, State
@@ -456,16 +457,53 @@ async def test_an_acceptance_that_could_not_be_stored_is_asked_for_again(net: Ne
 
 
 async def test_a_call_that_is_taken_back_before_it_left_is_not_sent(net: Net) -> None:
-    await net.run("a", call(1, app="ml"))
+    """Nor is what takes it back: both are gone, also from the store."""
+    await net.run("a", call(1, app="ml"), event_to("there", 2))
     await net.world.quiet()
-    link = PlayedLink()
-    before = {reminder.kind for reminder in net.router.queue(ML).pending.values()}
+    assert {one.kind for one in net.router.queue(ML).pending.values()} == {Kind.ACTIVITY, Kind.EVENT}
     await net.world.clients.terminate(at("a"), None, False)
-    net.links.up[ML] = link
+    await net.world.quiet()
+    assert [one.kind for one in await net.undelivered()] == [Kind.EVENT]
+    link = net.connect()
     net.router.queue(ML).wake.set()
+    await until(lambda: link.messages and not net.router.queue(ML).pending)
+    assert [message.kind for message in link.messages] == [Kind.EVENT]
+
+
+async def test_a_call_that_may_have_left_is_taken_back_behind_it(net: Net) -> None:
+    link = net.connect()
+    link.breaking = 1
+    await net.run("a", call(1, app="ml"))
+    await until(lambda: link.batches)
+    await net.world.clients.terminate(at("a"), None, False)
     await until(lambda: any(message.kind is Kind.WITHDRAW for message in link.messages))
-    assert before == {Kind.ACTIVITY}
-    assert [message.kind for message in link.messages] == [Kind.ACTIVITY, Kind.WITHDRAW], "undelivered calls live on"
+    await until(lambda: not net.router.queue(ML).pending)
+    assert await net.undelivered() == []
+
+
+async def test_payloads_that_wait_for_an_app_take_no_more_memory_than_they_may(net: Net) -> None:
+    net.router._at_hand = AtHand(5_000)
+    for number in range(10):
+        action = event_to("there", number + 1)
+        action.send_event.data.value = "x" * 1_000
+        await net.run(f"a{number}", action, end())
+    await net.world.quiet()
+    assert (len(net.router.queue(ML).pending), len(net.router._at_hand)) == (10, 2)
+    link = net.connect()
+    net.router.queue(ML).wake.set()
+    await until(lambda: len(link.messages) == 10)
+    assert all(len(message.payload) > 1_000 for message in link.messages)
+    await until(lambda: not net.router.queue(ML).pending)
+    assert (len(net.router._at_hand), net.router._where) == (0, {})
+
+
+async def test_ids_that_were_named_once_leave_nothing_behind(failing_net: Net) -> None:
+    """Each costs a queue and a task while something waits for it, and no longer."""
+    net = failing_net
+    await net.run("a", *(call(number, app=f"typo{number}") for number in range(1, 31)), end())
+    await until(lambda: not any(app.startswith("typo") for _, app in net.router.queues))
+    assert net.router._where == {}
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("outbox typo")]
 
 
 async def test_the_floor_is_below_every_message_that_may_still_come(net: Net) -> None:

@@ -294,10 +294,10 @@ MUTANTS = (
         "router-forgets-after-a-broken-link",
         "router",
         "peers/outbox.py",
-        "        answers = await link.deliver(messages, min(queue.pending))\n",
+        "        answers = await link.deliver(sent, min(queue.pending))\n",
         "        floor = min(queue.pending)\n"
         "        for reminder in batch:\n            queue.pending.pop(reminder.id)\n"
-        "        answers = await link.deliver(messages, floor)\n",
+        "        answers = await link.deliver(sent, floor)\n",
     ),
     Mutant(
         "wake-up-lost-during-a-batch",
