@@ -92,6 +92,7 @@ def assemble(
     reminders = Reminders(engine, trees)
     dispatch = engine.effects = _dispatch(engine, pool, reminders, outbox, settings)
     served_by = services.build(dispatch, reminders, trees, policy)
+    outbox.answered = served_by.messages.calls.answered
     served = Served(served_by.messages.dedup_keys.release)
     reports = served_by.waiting.reports = PeerReports(outbox, served_by.waiting)
     links.peers = Peers(

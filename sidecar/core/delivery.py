@@ -52,6 +52,7 @@ class Arrival:
     record: Record | None = None  # what is stored of the instance: for a rewind
     looked: int = 0  # the key of an ended instance that has the ID, if its children were looked at
     blocked: str = ""  # one of these children that still runs, with the path to it
+    is_answered: Callable[[], bool] = lambda: False  # whether the app that made the call has its answer by now
     may_create: Callable[[], None] = lambda: None  # raises DeniedError if a rewind may not create a missing instance
     may_replace: Callable[[Instance], None] = lambda existing: None  # raises DeniedError if its place may not be taken
 
@@ -276,9 +277,9 @@ def _answer_again(at: Context, state: State, arrival: Arrival) -> Decision:
 
 
 def _unless_answered(at: Context, arrival: Arrival, decision: Decision) -> Decision:
-    """Return a decision about a call which does not hold while the answer to it is on its way to another app."""
-    if decision.changes is None:
-        return arrival.nothing(decision.reply)
+    """Return a decision about a call which does not hold if the answer to it is on its way to another app, or there."""
+    if decision.changes is None or arrival.is_answered():
+        return arrival.nothing(decision.reply if decision.changes is None else Reply(Outcome.DUPLICATE))
     reminder = arrival.reminder
     answered = () if at.me.owns(reminder.source) else ((*reminder.source[:2], reminder.call),)
     changes = operations.consuming(decision.changes, arrival.consumed, arrival.received)

@@ -15,7 +15,7 @@ from sidecar.actors.payloads import AtHand
 from sidecar.core import causes, undeliverable
 from sidecar.core.causes import Cause, Reason
 from sidecar.core.ids import PeerId
-from sidecar.core.model import ActorId, Changes, Kind, Outcome, Reminder, Reply
+from sidecar.core.model import ActorId, CallId, Changes, Kind, Outcome, Reminder, Reply
 from sidecar.core.receipts import Delivered, Lost
 from sidecar.peers import peer_queue, refusals
 from sidecar.peers.directory import Directory
@@ -47,6 +47,7 @@ class Outbox:
         self.directory = directory
         self.links = links
         self.queues: dict[PeerId, PeerQueue] = {}
+        self.answered: Callable[[PeerId, CallId], None] = lambda peer, call: None  # told which app has which answer
         self._unknown_app_fails = unknown_app_fails
         self._where: dict[int, PeerId] = {}
         self._at_hand = AtHand()
@@ -240,6 +241,8 @@ class Outbox:
                 await self._end(queue, reminder, reply)
             else:
                 accepted.append(Delivered(reminder.id, link.session))
+                if reminder.kind is Kind.RESULT:
+                    self.answered(queue.peer, reminder.call)
         if accepted:
             await self.engine.commit(Changes(delivered=tuple(accepted)))
             for delivered in accepted:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.actors import store_outage
-from sidecar.core.model import NO_CALL, ActorId, Kind, Outcome, Reminder, Reply, Row
+from sidecar.core.model import NO_CALL, ActorId, CallId, Kind, Outcome, Reminder, Reply, Row
 from sidecar.core.receipts import Received
 from sidecar.core.work_items import ActivityItem
 from sidecar.edge.peer import link as peer
@@ -378,3 +378,44 @@ async def test_what_a_terminated_holder_of_a_lock_has_asked_for_runs_before_the_
     assert (granted.instance_id, kinds(granted.new)[1:]) == ("w", ["entity_lock_granted"])
     await world.complete(granted, call_entity(2, counter, "get"))
     assert (await hand.batch(2)).state == "written"
+
+
+def creation(number: int, instance_id: str) -> Reminder:
+    """What app ml asks for a child with."""
+    started = pb.HistoryEvent(execution_started=pb.ExecutionStarted(name="sub"))
+    started.execution_started.instance.execution_id.value = "execution of the child"
+    asked = message(number, Kind.CREATE, ME.workflow("default", instance_id), started.SerializeToString())
+    return replace(asked, call=CallId("execution", 1, 1))
+
+
+async def test_a_copy_of_a_call_that_came_before_the_answer_was_acknowledged_does_not_make_the_child_again(
+    net: Net,
+) -> None:
+    """Seed 5: the copy waited behind a slow disk, while the answer left and the child was removed for its age."""
+    world, played = net.world, net.connect()
+    wire = Wire()
+    receiver, sender = ends(world, wire)
+    running = [asyncio.create_task(link.run()) for link in (receiver, sender)]
+    try:
+        played.open.clear()
+        await world.messages.deliver(creation(5, "c"), received(5))
+        await world.complete(await net.hand.turn(1), end())
+        await until(lambda: [sent.kind for sent in played.messages] == [Kind.RESULT])
+        await world.purge(at("c"), recursive=False, force=False)
+
+        world.store.gate.clear()
+        begun = len(world.store.batches)
+        copy = asyncio.create_task(sender.deliver([event(8, "c"), creation(9, "c")], 8))
+        await until(lambda: len(world.store.batches) > begun)
+        played.open.set()
+        await until(lambda: world.store.batches[-1][0].delivered)
+        world.store.gate.set()
+        assert [reply.outcome for reply in await copy] == [Outcome.MISSING, DUPLICATE]
+        assert await world.status("c") == -1
+
+        # A parent that asks after it had the answer has lost it.
+        assert [reply.outcome for reply in await sender.deliver([creation(10, "c")], 10)] == [DONE]
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

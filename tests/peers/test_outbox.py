@@ -77,6 +77,7 @@ class Net:
         self.links = PlayedLinks()
         directory = Directory("default", {"ml": ("127.0.0.1:1",), "pay": ("127.0.0.1:2",)})
         self.router = Outbox(world.engine, directory, self.links, unknown_app_fails=unknown_app_fails)
+        self.router.answered = world.messages.calls.answered
         world.dispatch.outbox = self.router
 
     def connect(self, app: str = "ml") -> PlayedLink:

@@ -41,6 +41,11 @@ def _actor(actor: ActorId) -> pb.Actor:
     return pb.Actor(namespace=actor.namespace, app_id=actor.app, kind=actor.kind, hub=actor.hub, id=actor.id)
 
 
+def call_of(message: pb.Message) -> CallId:
+    """Return the call that a message is about; all empty if it is about none."""
+    return CallId(message.call.execution_id, message.call.turn, message.call.task_id)
+
+
 def message_of(reminder: Reminder) -> pb.Message:
     execution, turn, task = reminder.call
     return pb.Message(
@@ -79,14 +84,13 @@ def reminder_of(me: AppIdentity, peer: PeerId, message: pb.Message) -> Reminder:
         raise MalformedError(wrong)
     # Only the answer to a call finds its way to another hub: the one that made the call.
     hub = target.hub if kind is Kind.RESULT else DEFAULT_HUB
-    call = message.call
     return Reminder(
         id=message.id,
         kind=kind,
         owner=0,
         target=ActorId(me.namespace, me.app, target.kind, hub, target.id),
         source=ActorId(*peer, message.source.kind, message.source.hub, message.source.id),
-        call=CallId(call.execution_id, call.turn, call.task_id),
+        call=call_of(message),
         due=0,
         name=message.name,
         payload=message.payload,

@@ -5,7 +5,7 @@ for its caller answers over the link that the caller opened.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -16,12 +16,13 @@ from sidecar.core.delivery import KNOWN_BY_CALL
 from sidecar.core.errors import MalformedError
 from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import LARGEST_NUMBER, PeerId
-from sidecar.core.model import Outcome, Reminder, Reply
+from sidecar.core.model import Kind, Outcome, Reminder, Reply
 from sidecar.core.receipts import Received
-from sidecar.edge.peer.codec import answer_of, longest_text, message_of, reminder_of, reply_of
+from sidecar.edge.peer.codec import answer_of, call_of, longest_text, message_of, reminder_of, reply_of
 from sidecar.edge.peer.forward import Served, bounded
 from sidecar.edge.peer.handshake import limit_of
 from sidecar.edge.transport.ports import Closed, Outflow, Refused
+from sidecar.peers.calls_under_way import CallUnderWay
 from sidecar.peers.ports import LinkBrokenError
 from sidecar.schema import peer_pb2 as pb
 from sidecar.services.peer_messages import PeerMessages
@@ -33,6 +34,7 @@ SILENCE_SECONDS = 15.0
 MOST_BATCHES = 8  # of a peer at once on a link; a sidecar sends one, and the next when that is answered or overdue
 _SESSION_PART = 12  # characters of the name of each process: a session is stored with every call that is accepted
 ANSWER_SECONDS = 30.0  # messages without an answer are sent again: each counts once at its receiver
+_CALLS = frozenset({Kind.ACTIVITY, Kind.CREATE, Kind.REWIND})  # what is sent again until it is answered
 log = structlog.get_logger(__name__)
 
 
@@ -211,7 +213,9 @@ class PeerLink:
         if self._batches >= MOST_BATCHES:
             raise Closed(f"app '{self.peer[1]}' sends batches without waiting for their answers")
         self._batches += 1
-        self._spawn(self._accept(batch), "batch")
+        arrived = self._messages.calls.arrived  # it is noted before any answer of the peer that came later is acted on
+        calls = {one.id: arrived(self.peer, call_of(one)) for one in batch.messages if one.kind in _CALLS}
+        self._spawn(self._accept(batch, calls), "batch")
 
     def _spawn(self, work: Coroutine[object, object, None], what: str) -> None:
         task = asyncio.create_task(work, name=f"{what}, app {self.peer[1]}")
@@ -228,7 +232,7 @@ class PeerLink:
         with suppress(Closed, Refused):
             await self._send(frame)
 
-    async def _accept(self, batch: pb.Batch) -> None:
+    async def _accept(self, batch: pb.Batch, calls: Mapping[int, CallUnderWay]) -> None:
         """Take the messages of a batch in, in order for each actor, and answer them together."""
         self._messages.highest.note(self.peer, self._store_id, max((one.id for one in batch.messages), default=0))
         lanes: dict[tuple[bytes, bytes], list[pb.Message]] = {}
@@ -236,7 +240,7 @@ class PeerLink:
             lane = message.source.SerializeToString(), message.target.SerializeToString()
             lanes.setdefault(lane, []).append(message)
         try:
-            accepted = await asyncio.gather(*(self._accept_lane(lane) for lane in lanes.values()))
+            accepted = await asyncio.gather(*(self._accept_lane(lane, calls) for lane in lanes.values()))
         finally:
             self._batches -= 1
         replies = {number: reply for lane in accepted for number, reply in lane.items()}
@@ -251,21 +255,21 @@ class PeerLink:
         except (Closed, Refused, UnavailableError):
             return
 
-    async def _accept_lane(self, messages: Sequence[pb.Message]) -> dict[int, Reply]:
+    async def _accept_lane(self, messages: Sequence[pb.Message], calls: Mapping[int, CallUnderWay]) -> dict[int, Reply]:
         """Take what one actor sends to another, one after the other; behind what must be tried again nothing is."""
         replies: dict[int, Reply] = {}
         for message in messages:
-            reply = replies[message.id] = await self._accept_one(message)
+            reply = replies[message.id] = await self._accept_one(message, calls.get(message.id))
             if reply.outcome is Outcome.UNAVAILABLE:
                 return dict.fromkeys((each.id for each in messages), reply) | replies
         return replies
 
-    async def _accept_one(self, message: pb.Message) -> Reply:
+    async def _accept_one(self, message: pb.Message, call: CallUnderWay | None) -> Reply:
         try:
             reminder = reminder_of(self._me, self.peer, message)
             name = self.session if reminder.kind in KNOWN_BY_CALL else self.store
             received = Received(*self.peer, name, message.id)
-            return await self._messages.deliver(reminder, received)
+            return await self._messages.deliver(reminder, received, call)
         except MalformedError as error:
             return Reply(Outcome.INVALID, str(error))
         except (UnavailableError, DamagedError) as error:
