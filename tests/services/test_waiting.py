@@ -56,13 +56,13 @@ async def ask(node: Node, method: str, request: Message) -> bytes:
     return await node.channel.unary(SERVICE + method, request.SerializeToString(), timeout=10.0)
 
 
-async def agreed(node: Node, instance_id: str, reason: str) -> cause_pb2.Cause:
-    """The cause with this reason, once the state, the list and the tree say it in the same words."""
+async def agreed(node: Node, instance_id: str, reason: str, app: str = "") -> cause_pb2.Cause:
+    """The cause with this reason, here or at an app, once the state, the list and the tree say it in the same words."""
     async with asyncio.timeout(5.0):
         while True:
             found = await said(node, instance_id)
             in_tree = [one.cause for one in found.tree if one.HasField("cause")]
-            causes = [one for one in found.state if one.reason == reason]
+            causes = [one for one in found.state if (one.reason, one.app_id) == (reason, app)]
             if causes and found.state == found.listed and causes[0] in in_tree:
                 return causes[0]
             await asyncio.sleep(0.02)
@@ -136,7 +136,7 @@ async def test_an_app_that_is_not_started_says_so_to_those_who_wait_for_it(
     orders = await start("orders", peers={"ml": (ml.peer_address,)})
     orders.worker(lambda events: [] if len(events) > 2 else [call(1, "score", app="ml"), child(2, "kid", app="ml")])
     await orders.begin("a")
-    cause = await agreed(orders, "a", "no-worker")
+    cause = await agreed(orders, "a", "no-worker", "ml")
     assert (cause.app_id, cause.text) == ("ml", f"app 'ml' has it, and says: {NOBODY}")
     found = await said(orders, "a")
     assert [(one.kind, one.state, one.cause.text) for one in found.tree[:2]] == [
@@ -164,7 +164,7 @@ async def test_what_an_app_has_is_known_after_a_restart_of_the_one_that_waits(st
     orders = await start("orders", peers={"ml": (ml.peer_address,)})
     orders.worker(lambda events: [call(1, "score", app="ml")])
     await orders.begin("a")
-    await agreed(orders, "a", "no-worker")
+    await agreed(orders, "a", "no-worker", "ml")
     await orders.stop()
     orders = await start("orders", peers={"ml": (ml.peer_address,)})
     await until(lambda: orders.sidecar.services.waiting.reports.of(("default", "ml")), 5.0)
@@ -176,7 +176,7 @@ async def test_an_app_is_shown_only_names_that_it_may_schedule(start: Start, fas
     await filtered(ml, activities=["score", "secret", "hidden"])
     orders.worker(lambda events: [call(1, "scroe", app="ml")])
     await orders.begin("a")
-    cause = await agreed(orders, "a", "name-not-taken")
+    cause = await agreed(orders, "a", "name-not-taken", "ml")
     assert "they take 'score', 'secret'; was 'score' meant?" in cause.text
     evil = PlayedPeer(ml)
     assert await evil.introduce(hello()) == ""
@@ -211,7 +211,7 @@ async def test_what_an_app_says_unasked_or_in_unknown_words_is_not_kept(start: S
     lanes = [lane("score", "no-such-reason"), lane("other", "no-worker")]
     await evil.send(peer_pb2.Frame(because=peer_pb2.Lanes(lanes=lanes)))
     await evil.send(peer_pb2.Frame(because=peer_pb2.Lanes(lanes=[lane("score", "no-worker")])))
-    cause = await agreed(orders, "a", "no-worker")
+    cause = await agreed(orders, "a", "no-worker", "evil")
     assert [one.text for one in orders.sidecar.services.waiting.reports.of(("default", "evil"))] == [cause.text]
     assert "\n" not in cause.text
     assert len(cause.text) < 1_100
