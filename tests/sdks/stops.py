@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import pytest
+
 from tests.sdks.idle import Idler, all_started
 from tests.sdks.programs import ProgramError
 from tests.sdks.report import say
 from tests.sdks.sdks import Build
 
 _SETTLE_SECONDS = 5.0
+_AT_ONCE = 4  # sidecars that stop; to start one takes more of the machine than to wait for it
 _SCENARIO = "graceful-stop"
 # Less than the activity of the scenario takes, and enough for it to begin.
 _UNDER_WAY_SECONDS = 2.0
@@ -28,8 +31,7 @@ def main(chosen: Sequence[Build], seconds: float) -> int:
         if idlers is None:
             return 1
         time.sleep(_SETTLE_SECONDS)
-        pool = stack.enter_context(ThreadPoolExecutor(max(1, len(idlers))))
-        faults = _each(pool, idlers, "a stop in good order", _stopped)
+        faults = _each(_AT_ONCE, idlers, "a stop in good order", _stopped)
         if seconds:
             say(f"no sidecar for {seconds:g} s")
             for idler in idlers:
@@ -37,16 +39,17 @@ def main(chosen: Sequence[Build], seconds: float) -> int:
             time.sleep(seconds)
             for idler in idlers:
                 idler.sidecar.launch()
-            faults += _each(pool, idlers, f"an outage of {seconds:g} s", _back)
+            faults += _each(len(idlers), idlers, f"an outage of {seconds:g} s", _back)
     return 1 if faults else 0
 
 
-def _each(pool: ThreadPoolExecutor, idlers: Sequence[Idler], what: str, play: Callable[[Idler], str]) -> list[str]:
-    """Plays it with all at once, says what came out, and returns what was wrong."""
+def _each(at_once: int, idlers: Sequence[Idler], what: str, play: Callable[[Idler], str]) -> list[str]:
+    """Plays it with each, says what came out, and returns what was wrong."""
     faults = []
-    for idler, said in zip(idlers, pool.map(_guarded(play), idlers), strict=True):
-        say(f"{idler.build.id}, {what}: {said}")
-        faults += [said] if said.startswith("FAIL") else []
+    with ThreadPoolExecutor(max(1, at_once)) as pool:
+        for idler, said in zip(idlers, pool.map(_guarded(play), idlers), strict=True):
+            say(f"{idler.build.id}, {what}: {said}")
+            faults += [said] if said.startswith("FAIL") else []
     return faults
 
 
@@ -54,7 +57,7 @@ def _guarded(play: Callable[[Idler], str]) -> Callable[[Idler], str]:
     def guarded(idler: Idler) -> str:
         try:
             return play(idler)
-        except (ProgramError, AssertionError, OSError) as error:
+        except (ProgramError, AssertionError, OSError, pytest.fail.Exception) as error:
             return f"FAIL {error}\n{idler.program.tail()}"
 
     return guarded
