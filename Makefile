@@ -24,7 +24,7 @@ OR_NONE     := $(if $(PYTEST_ARGS),|| [ $$? -eq 5 ])
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test test-hard demo multi-app chaos lock \
-        lock-check image-lint sim soak mutants sdks sdks-pairs sdks-record sdks-idle sdks-newest reliability fuzz fuzz-sockets sbom audit \
+        lock-check image-lint sim soak mutants sdks sdks-pairs sdks-record sdks-idle sdks-stops sdks-newest reliability fuzz fuzz-sockets sbom audit \
         clean
 
 help: ## print this list
@@ -113,6 +113,9 @@ sdks-record: $(SETUP) ## the same, and keep what the SDKs send for the tests of 
 
 sdks-idle: $(SETUP) ## all SDKs at once with nothing to do: no stream is lost, no sidecar is busy; SECONDS= for how long
 	$(MATRIX) --idle $(SECONDS)
+
+sdks-stops: $(SETUP) ## all SDKs at once, whose sidecars stop while an activity runs, and are then away for 60 s or SECONDS=
+	$(MATRIX) --stops $(SECONDS)
 
 sdks-newest: $(SETUP) ## say which registry serves an SDK that is newer than the newest in the matrix (needs the network)
 	$(BIN)/python -m tests.sdks.newest

@@ -61,16 +61,9 @@ class Idler:
 def main(chosen: Sequence[Build], seconds: float) -> int:
     """Returns the exit code."""
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        idlers = []
-        for build in chosen:
-            try:
-                build.prepared()
-                idlers.append(_started(build, directory / build.id, stack))
-            except (NotRunError, ProgramError) as error:
-                say(f"{build.id}: {error}")
-                if not (isinstance(error, NotRunError) and error.excused):
-                    return 1
+        idlers = all_started(chosen, stack)
+        if idlers is None:
+            return 1
         time.sleep(_SETTLE_SECONDS)
         for idler in idlers:
             idler.begin()
@@ -80,6 +73,21 @@ def main(chosen: Sequence[Build], seconds: float) -> int:
     for idler, fault in zip(idlers, faults, strict=True):
         say(f"{idler.build.id}: {fault or 'ok'} (CPU of its sidecar: {idler.used:.2f} s)")
     return 1 if any(faults) else 0
+
+
+def all_started(chosen: Sequence[Build], stack: ExitStack) -> list[Idler] | None:
+    """A silent program of each build, beside a sidecar of its own; None if one that must be here is not."""
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    idlers = []
+    for build in chosen:
+        try:
+            build.prepared()
+            idlers.append(_started(build, directory / build.id, stack))
+        except (NotRunError, ProgramError) as error:
+            say(f"{build.id}: {error}")
+            if not (isinstance(error, NotRunError) and error.excused):
+                return None
+    return idlers
 
 
 def _started(build: Build, directory: Path, stack: ExitStack) -> Idler:

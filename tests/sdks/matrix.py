@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.blackbox.harness import Sidecar
-from tests.sdks import idle, pairs, ready, report
+from tests.sdks import idle, pairs, ready, report, stops
 from tests.sdks.programs import OTHER, Beside, Line, ProgramError, play, running
 from tests.sdks.record import Recorder, Recording
 from tests.sdks.report import Column, say
@@ -63,6 +63,8 @@ def main() -> int:
     chosen = _chosen(options)
     if options.idle:
         return idle.main(chosen, options.idle)
+    if options.stops is not None:
+        return stops.main(chosen, options.stops)
     if options.pairs:
         return pairs.main(chosen)
     scenarios = [name for name in SCENARIOS if not options.scenarios or name in options.scenarios]
@@ -118,6 +120,14 @@ def _options() -> argparse.Namespace:
         const=200.0,
         metavar="SECONDS",
         help="instead: all programs do nothing for so long, and then one workflow each",
+    )
+    parser.add_argument(
+        "--stops",
+        type=float,
+        nargs="?",
+        const=60.0,
+        metavar="SECONDS",
+        help="instead: all sidecars stop in good order, and are then away for so long",
     )
     options = parser.parse_args()
     if options.record and options.scenarios:

@@ -110,10 +110,10 @@ class Program:
             return Line(scenario, "not built", "", seconds)
         return Line(scenario, answer["result"], detail, seconds)
 
-    def send(self) -> None:
+    def send(self, text: str = "") -> None:
         """A line on its standard input."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{text}\n")
         self._process.stdin.flush()
 
     def ended(self) -> str:

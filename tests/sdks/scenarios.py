@@ -35,4 +35,12 @@ SCENARIOS = (
     "entity-query",
     "detached",
     "patch",
+    "early-wait",
+    "execution-id",
+    "clear-status",
+    "reuse-never",
+    "restart-running",
+    "strict-version",
+    "long-history",
+    "remote-client",
 )

@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { setTimeout as sleep } from "node:timers/promises";
 import { DaprWorkflowClient, WorkflowRuntime, WorkflowRuntimeStatus } from "@dapr/dapr";
 import { status as grpcStatus } from "@grpc/grpc-js";
-import { check, equal, failing, INPUTS, main, newId, notOffered, SHOWN, until } from "./stage.mjs";
+import { check, early, equal, eventually, failing, INPUTS, LINGER, main, newId, notOffered, SHOWN, until } from "./stage.mjs";
 
 const { COMPLETED, FAILED, PENDING, RUNNING, SUSPENDED, TERMINATED } = WorkflowRuntimeStatus;
 const OLD = createRequire(import.meta.url)("@dapr/dapr/package.json").version.startsWith("3.6.");
@@ -263,6 +263,31 @@ scenarios["custom-status"] = async () => {
   equal([state.runtimeStatus, state.customStatus], [COMPLETED, "all done"], "at the end");
 };
 
+// --- clear-status ----------------------------------------------------------------------------------------------------
+
+workflows.push(clearing);
+/** Has a status, clears it, has one again, and goes on as a new execution without. */
+async function* clearing(ctx, round) {
+  if (round === 2) return yield ctx.waitForExternalEvent("end");
+  ctx.setCustomStatus("busy");
+  yield ctx.waitForExternalEvent("clear");
+  ctx.setCustomStatus("");
+  yield ctx.waitForExternalEvent("again");
+  ctx.setCustomStatus("busy again");
+  yield ctx.waitForExternalEvent("continue");
+  ctx.continueAsNew(2, false);
+}
+
+scenarios["clear-status"] = async () => {
+  const id = await schedule(clearing, 1);
+  const customStatus = async () => (await client.getWorkflowState(id, true)).customStatus || undefined;
+  for (const [status, event] of [["busy", "clear"], [undefined, "again"], ["busy again", "continue"], [undefined, "end"]]) {
+    await until(customStatus, (now) => now === status, `status ${status}`);
+    await client.raiseEvent(id, event, true);
+  }
+  equal(await outputOf(id), true, "output");
+};
+
 // --- payload ---------------------------------------------------------------------------------------------------------
 
 activities.push(echo);
@@ -325,6 +350,50 @@ scenarios["scheduled-start"] = async () => {
   equal(await statusOf(id), PENDING, "status after 0.7 s");
   equal(await outputOf(id), "Hello, later!", "output");
   check(Date.now() >= startAt, "not before the time");
+};
+
+// --- early-wait, graceful-stop, long-history -------------------------------------------------------------------------
+
+scenarios["early-wait"] = async () => {
+  const id = newId("early");
+  const state = await early(() => stateAtEnd(id), () => schedule(hello, "early", id));
+  equal([state.runtimeStatus, state.serializedOutput], [COMPLETED, '"Hello, early!"'], "what the wait ended with");
+};
+
+activities.push(linger);
+async function linger() {
+  await sleep(LINGER);
+  return "done";
+}
+
+workflows.push(lingering);
+async function* lingering(ctx) {
+  return yield ctx.callActivity(linger);
+}
+
+scenarios["graceful-stop"] = async () => {
+  const id = await schedule(lingering);
+  await eventually(() => client.getWorkflowState(id, true), (state) => state?.serializedOutput === '"done"');
+};
+
+workflows.push(filling);
+/** Asks one after the other for 40 texts of 150,000 characters, and then waits for an event. */
+async function* filling(ctx) {
+  let sum = 0;
+  for (let i = 0; i < 40; i++) sum += (yield ctx.callActivity(fill, 150_000)).length;
+  ctx.setCustomStatus("filled");
+  yield ctx.waitForExternalEvent("end");
+  return sum;
+}
+
+scenarios["long-history"] = async () => {
+  const id = await schedule(filling);
+  const customStatus = async () => (await client.getWorkflowState(id, true)).customStatus;
+  await until(customStatus, (now) => now === "filled", "its history is long", 25);
+  await runtime.stop();
+  await startRuntime();
+  await client.raiseEvent(id, "end", true);
+  equal(await outputOf(id), 6_000_000, "characters");
 };
 
 // --- other apps ------------------------------------------------------------------------------------------------------
@@ -400,18 +469,27 @@ Object.assign(scenarios, {
   "entity-query": notOffered("Dapr's workflows have no entities"),
   detached: notOffered("a workflow can start others only as its children"),
   patch: notOffered("the workflow context has no patches"),
+  "execution-id": notOffered("activities have no retry policy and no execution ID"),
+  "remote-client": notOffered("the client cannot name an app"),
+  "reuse-never": notOffered("scheduleNewWorkflow has no reuse policy"),
+  "restart-running": notOffered("the client has no restart"),
+  "strict-version": notOffered("the runtime has no versions"),
 });
 
 // --- worker and client -----------------------------------------------------------------------------------------------
+
+async function startRuntime() {
+  runtime = new WorkflowRuntime();
+  for (const workflow of workflows) runtime.registerWorkflow(workflow);
+  for (const activity of activities) runtime.registerActivity(activity);
+  await runtime.start();
+}
 
 await main({
   scenarios,
   start: async () => {
     client = new DaprWorkflowClient();
-    runtime = new WorkflowRuntime();
-    for (const workflow of workflows) runtime.registerWorkflow(workflow);
-    for (const activity of activities) runtime.registerActivity(activity);
-    await runtime.start();
+    await startRuntime();
   },
   stop: async () => {
     await runtime.stop();

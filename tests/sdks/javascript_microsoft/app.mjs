@@ -17,7 +17,7 @@ import {
   whenAll,
   whenAny,
 } from "@microsoft/durabletask-js";
-import { check, equal, failing, INPUTS, main, newId, notOffered, SHOWN, until } from "./stage.mjs";
+import { check, early, equal, eventually, failing, INPUTS, LINGER, main, newId, notOffered, SHOWN, until } from "./stage.mjs";
 
 const { COMPLETED, FAILED, PENDING, RUNNING, SUSPENDED, TERMINATED } = OrchestrationStatus;
 const hostAddress = `${process.env.SIDECAR_HOST}:${process.env.SIDECAR_PORT}`;
@@ -306,6 +306,32 @@ scenarios["custom-status"] = async () => {
   equal([state.runtimeStatus, state.serializedCustomStatus], [COMPLETED, '{"done":"all"}'], "at the end");
 };
 
+// --- clear-status ----------------------------------------------------------------------------------------------------
+
+orchestrators.push(clearing);
+/** Has a status, clears it, has one again, and goes on as a new execution without. */
+async function* clearing(ctx, round) {
+  if (round === 2) return yield ctx.waitForExternalEvent("end");
+  ctx.setCustomStatus("busy");
+  yield ctx.waitForExternalEvent("clear");
+  ctx.setCustomStatus("");
+  yield ctx.waitForExternalEvent("again");
+  ctx.setCustomStatus("busy again");
+  yield ctx.waitForExternalEvent("continue");
+  ctx.continueAsNew(2, false);
+}
+
+scenarios["clear-status"] = async () => {
+  const id = await schedule(clearing, 1);
+  const customStatus = async () => JSON.parse((await client.getOrchestrationState(id)).serializedCustomStatus || '""');
+  for (const [status, event] of [["busy", "clear"], ["", "again"], ["busy again", "continue"], ["", "end"]]) {
+    await until(customStatus, (now) => now === status, `status ${status}`);
+    await client.raiseOrchestrationEvent(id, event, true);
+  }
+  equal(await outputOf(id), true, "output");
+  return "by an empty text: a status that is undefined is not sent";
+};
+
 // --- payload ---------------------------------------------------------------------------------------------------------
 
 activities.push(echo);
@@ -404,6 +430,54 @@ scenarios.missing = async () => {
   })) {
     equal((await failing(call, what)).code, grpcStatus.NOT_FOUND, `code of ${what}`);
   }
+};
+
+// --- early-wait, graceful-stop ---------------------------------------------------------------------------------------
+
+scenarios["early-wait"] = async () => {
+  const instanceId = newId("early");
+  const state = await early(
+    () => client.waitForOrchestrationCompletion(instanceId, true, 20),
+    () => schedule(hello, "early", { instanceId }),
+  );
+  equal([state.runtimeStatus, state.serializedOutput], [COMPLETED, '"Hello, early!"'], "what the wait ended with");
+};
+
+activities.push(linger);
+async function linger() {
+  await sleep(LINGER);
+  return "done";
+}
+
+orchestrators.push(lingering);
+async function* lingering(ctx) {
+  return yield ctx.callActivity(linger);
+}
+
+scenarios["graceful-stop"] = async () => {
+  const id = await schedule(lingering);
+  await eventually(() => client.getOrchestrationState(id), (state) => state?.serializedOutput === '"done"');
+};
+
+// --- long-history ----------------------------------------------------------------------------------------------------
+
+orchestrators.push(filling);
+/** Asks one after the other for 40 texts of 150,000 characters, and then waits for an event. */
+async function* filling(ctx) {
+  let sum = 0;
+  for (let i = 0; i < 40; i++) sum += (yield ctx.callActivity(fill, 150_000)).length;
+  ctx.setCustomStatus("filled");
+  yield ctx.waitForExternalEvent("end");
+  return sum;
+}
+
+scenarios["long-history"] = async () => {
+  const id = await schedule(filling);
+  const customStatus = async () => (await client.getOrchestrationState(id)).serializedCustomStatus;
+  await until(customStatus, (now) => now === '"filled"', "its history is long", 25);
+  await replaceWorker();
+  await client.raiseOrchestrationEvent(id, "end", true);
+  equal(await outputOf(id), 6_000_000, "characters");
 };
 
 // --- query, list-ids, purge-by-filter --------------------------------------------------------------------------------
@@ -526,6 +600,19 @@ scenarios.restart = async () => {
   await client.terminateOrchestration(running);
 };
 
+scenarios["restart-running"] = async () => {
+  const id = await schedule(waiting);
+  await client.waitForOrchestrationStart(id);
+  const newOne = await client.restartOrchestration(id, true);
+  check(newOne !== id, "the ID is new");
+  await reaches(newOne, RUNNING);
+  equal(await statusOf(id), RUNNING, "status of the first");
+  await client.terminateOrchestration(id);
+  await reaches(id, TERMINATED);
+  equal(await statusOf(newOne), RUNNING, "status of the second");
+  await client.terminateOrchestration(newOne);
+};
+
 const runs = new Map();
 const count = (key) => runs.set(key, (runs.get(key) ?? 0) + 1).get(key);
 
@@ -604,9 +691,9 @@ async function* versioned(ctx) {
   return { version: ctx.version, newerThan1: ctx.compareVersionTo("1.0.0") > 0 };
 }
 
-async function replaceWorker(versioning) {
+async function replaceWorker(versioning, more = {}) {
   await worker.stop();
-  worker = newWorker({ versioning });
+  worker = newWorker({ versioning, ...more });
   await worker.start();
 }
 
@@ -628,6 +715,23 @@ scenarios.version = async () => {
     check([PENDING, RUNNING].includes(await statusOf(rejected)), "what the worker rejects stays");
     await replaceWorker();
     equal((await outputOf(rejected)).version, "1.0.0", "what was rejected, with the next worker");
+  } finally {
+    await replaceWorker();
+  }
+};
+
+/** A worker of one version that asks only for what it has: activities have no version, and come all the same. */
+scenarios["strict-version"] = async () => {
+  const start = (version) => schedule(hello, version, { version });
+  const strict = { matchStrategy: VersionMatchStrategy.Strict, failureStrategy: VersionFailureStrategy.Reject };
+  try {
+    await replaceWorker({ ...strict, version: "2.0.0" }, { workItemFilters: "auto" });
+    equal(await outputOf(await start("2.0.0")), "Hello, 2.0.0!", "the worker's version");
+    const other = await start("1.0.0");
+    await sleep(1000);
+    check([PENDING, RUNNING].includes(await statusOf(other)), "another version waits");
+    await replaceWorker({ ...strict, version: "1.0.0" }, { workItemFilters: "auto" });
+    equal(await outputOf(other), "Hello, 1.0.0!", "the other version, with a worker for it");
   } finally {
     await replaceWorker();
   }
@@ -741,6 +845,9 @@ scenarios.detached = async () => {
 };
 
 scenarios.patch = notOffered("the SDK has versions, no patches");
+scenarios["execution-id"] = notOffered("activities have no execution ID");
+scenarios["remote-client"] = notOffered("the client cannot name an app");
+scenarios["reuse-never"] = notOffered("this version has no reuse policy");
 
 // --- worker and client -----------------------------------------------------------------------------------------------
 

@@ -57,6 +57,24 @@ export async function failing(call, what) {
   return assert.fail(`${what} was not refused`);
 }
 
+/** Begins a wait half a second before what it waits for, and returns what it gives. */
+export async function early(wait, begin) {
+  let over = false;
+  const waiting = wait().finally(() => (over = true));
+  await sleep(500);
+  check(!over, "the wait ended before there was anything");
+  await begin();
+  return waiting;
+}
+
+/** As `until`, for what takes as long as it likes within the scenario and may fail meanwhile. */
+export async function eventually(read, accept) {
+  while (!accept(await read().catch(() => undefined))) await sleep(100);
+}
+
+/** How long the activity of the scenario "graceful-stop" takes, in milliseconds. */
+export const LINGER = 4000;
+
 function brief(value) {
   const text = JSON.stringify(value) ?? String(value);
   return text.length > 200 ? `${text.slice(0, 200)}… (${text.length} characters)` : text;
@@ -91,8 +109,9 @@ export async function main({ scenarios, start, stop }) {
   if (command === "run") {
     for (const name of names) await play(name, scenarios[name]);
   } else {
-    for await (const _ of createInterface({ input: process.stdin })) {
-      if (command === "idle") await play("hello", scenarios.hello);
+    for await (const line of createInterface({ input: process.stdin })) {
+      const name = line || "hello";
+      if (command === "idle") await play(name, scenarios[name]);
     }
   }
   const tooLong = setTimeout(() => process.exit(0), 5000);

@@ -9,7 +9,7 @@ import grpc
 import versions
 import workflows
 from dapr.ext.workflow import DaprWorkflowClient, WorkflowState
-from player import APP_ID, OTHER_APP, SHOWN, NotOffered, Scenario, holds, new_id, raises, same, until
+from player import APP_ID, OTHER_APP, SHOWN, NotOffered, Scenario, early, eventually, holds, new_id, raises, same, until
 
 _NOBODY = "no such instance exists"
 _NO_TARGET = "this version cannot name a target app"
@@ -44,6 +44,10 @@ class Basics:
             "reuse": self.reuse,
             "missing": self.missing,
             "scheduled-start": self.scheduled_start,
+            "early-wait": self.early_wait,
+            "clear-status": self.clear_status,
+            "remote-client": self.remote_client,
+            "graceful-stop": self.graceful_stop,
         }
 
     # ------------------------------------------------------------ what all use
@@ -257,6 +261,49 @@ class Basics:
         same(state.instance_id, id_, "the one that has started")
         waited = json.loads(self.ended(id_).serialized_output) - begin
         holds(1.5 <= waited < 10, f"it started after {waited:.2f} s")
+
+    def early_wait(self) -> None:
+        id_ = new_id("early-wait")
+        state = early(
+            lambda: self.client.wait_for_workflow_completion(id_, timeout_in_seconds=20),
+            lambda: self.start(workflows.hello, "early", "early-wait"),
+        )
+        same(state.serialized_output, '"Hello, early!"', "output that the wait ended with")
+
+    def clear_status(self) -> None:
+        id_ = self.start(workflows.clearing, 1, "clear-status")
+        for status, event in (("busy", "clear"), ("", "again"), ("busy again", "continue"), ("", "end")):
+            until(lambda status=status: self._custom_status(id_) == status, f"status '{status}'")
+            self.client.raise_workflow_event(id_, event)
+        self.ended(id_)
+
+    def remote_client(self) -> None:
+        if not versions.CLIENT_NAMES_APPS:
+            raise NotOffered("this version's client cannot name an app")
+        there: dict[str, Any] = {"app_id": OTHER_APP}
+        id_ = self.start(workflows.waiter, "go", "remote-client", **there)
+        same(self.client.wait_for_workflow_start(id_, timeout_in_seconds=10, **there).instance_id, id_, "the start")
+        same(self.client.get_workflow_state(id_), None, "it, looked for here")
+        self.client.pause_workflow(id_, **there)
+        until(lambda: self._status_there(id_) == "SUSPENDED", "it is suspended")
+        self.client.resume_workflow(id_, **there)
+        self.client.raise_workflow_event(id_, "go", data="from another app", **there)
+        state = self.client.wait_for_workflow_completion(id_, timeout_in_seconds=10, **there)
+        same(state.serialized_output, '"from another app"', "output")
+        self.client.purge_workflow(id_, **there)
+        self.start(workflows.waiter, "go", "remote-client", **there)
+        self.client.terminate_workflow(id_, **there)
+        until(lambda: self._status_there(id_) == "TERMINATED", "it is terminated")
+
+    def graceful_stop(self) -> None:
+        id_ = self.start(workflows.lingering, None, "graceful-stop")
+        eventually(lambda: self.get(id_).serialized_output == '"done"', grpc.RpcError)
+
+    def _custom_status(self, id_: str) -> str:
+        return self.get(id_).serialized_custom_status or ""
+
+    def _status_there(self, id_: str) -> str:
+        return self.client.get_workflow_state(id_, app_id=OTHER_APP).runtime_status.name
 
 
 def megabyte() -> str:

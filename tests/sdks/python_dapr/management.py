@@ -23,6 +23,10 @@ _REASONS = {
     "entity": "this SDK has no entities",
     "entity-query": "this SDK has no entities",
     "detached": "this SDK can start a workflow from a client only",
+    "execution-id": "this SDK does not tell activities their execution ID",
+    "reuse-never": "this SDK has no policy that names statuses to replace",
+    "restart-running": "this SDK has no restart",
+    "strict-version": "this SDK has no version rules",
 }
 
 
@@ -41,6 +45,7 @@ class Management:
             "rerun": self.rerun,
             "version": self.version,
             "patch": self.patch,
+            "long-history": self.long_history,
         }
         return {**offered, **{name: _not_offered(reason) for name, reason in _REASONS.items()}}
 
@@ -141,6 +146,15 @@ class Management:
             same(output, ["new", "new"], "what has the patch again")
         finally:
             workflows.Deployment.patched = False
+
+    def long_history(self) -> None:
+        if not versions.LONG_HISTORIES:
+            raise NotOffered("this version takes no history above 4 MiB")
+        id_ = self.basics.start(workflows.filling, None, "long-history")
+        until(lambda: "filled" in (self.basics.get(id_).serialized_custom_status or ""), "its history is long", 25)
+        self._deploy([])
+        self.client.raise_workflow_event(id_, "end")
+        same(self.basics.ended(id_).serialized_output, "6000000", "characters")
 
     # ------------------------------------------------------------ helpers
 

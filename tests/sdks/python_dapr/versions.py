@@ -21,6 +21,7 @@ def _takes(function: Any, argument: str) -> bool:
 
 CALLS_OTHER_APPS = _takes(DaprWorkflowContext.call_activity, "app_id")
 WAITS_WITH_TIMEOUT = _takes(DaprWorkflowContext.wait_for_external_event, "timeout")
+CLIENT_NAMES_APPS = _takes(DaprWorkflowClient.schedule_new_workflow, "app_id")
 NAMES_VERSIONS = hasattr(WorkflowRuntime, "register_versioned_workflow")
 PATCHES = "is_patched" in vars(DaprWorkflowContext)
 MANAGES = hasattr(DaprWorkflowClient, "get_workflow_history")

@@ -9,7 +9,7 @@ from typing import Any
 
 import versions
 from dapr.ext.workflow import DaprWorkflowContext, RetryPolicy, WorkflowActivityContext, when_all
-from player import APP_ID, INPUTS
+from player import APP_ID, INPUTS, LINGER_SECONDS
 
 Steps = Generator[Any, Any, Any]
 
@@ -70,7 +70,13 @@ def show(_: WorkflowActivityContext, value: Any) -> str:
 
 show.__name__ = "Show"  # as in the programs of the other languages
 
-ACTIVITIES = (say_hello, add_one, square, echo, fails_twice, refuse, where, counted, fill, show)
+
+def linger(_: WorkflowActivityContext, _value: Any) -> str:
+    time.sleep(LINGER_SECONDS)
+    return "done"
+
+
+ACTIVITIES = (say_hello, add_one, square, echo, fails_twice, refuse, where, counted, fill, show, linger)
 
 
 # --- workflows -------------------------------------------------------------------------------------------------------
@@ -208,6 +214,31 @@ def started_at(ctx: DaprWorkflowContext, _: Any) -> float:
     return time.time()
 
 
+def clearing(ctx: DaprWorkflowContext, execution: int) -> Steps:
+    """Has a status, clears it, has one again, and goes on as a new execution without."""
+    if execution == 2:
+        yield ctx.wait_for_external_event("end")
+        return
+    for event, status in (("clear", "busy"), ("again", ""), ("continue", "busy again")):
+        ctx.set_custom_status(status)
+        yield ctx.wait_for_external_event(event)
+    ctx.continue_as_new(2)
+
+
+def filling(ctx: DaprWorkflowContext, _: Any) -> Steps:
+    """Asks one after the other for 40 texts of 150,000 characters, and then waits for an event."""
+    total = 0
+    for _ in range(40):
+        total += len((yield ctx.call_activity(fill, input=150_000)))
+    ctx.set_custom_status("filled")
+    yield ctx.wait_for_external_event("end")
+    return total
+
+
+def lingering(ctx: DaprWorkflowContext, _: Any) -> Steps:
+    return (yield ctx.call_activity(linger))
+
+
 class Deployment:
     """What the code of the workflow below is at the moment: with the patch or without."""
 
@@ -254,4 +285,5 @@ WORKFLOWS = (
         fails,
     ),
     *(stages, relay, remote_activity, inputs, where_am_i, remote_child, counting_chain, started_at, patched),
+    *(clearing, filling, lingering),
 )

@@ -19,7 +19,7 @@ class Microsoft:
         self._new_worker = new_worker
         self._worker: TaskHubGrpcWorker | None = None
 
-    def start_worker(self, rules: VersioningOptions | None = None) -> None:
+    def start_worker(self, rules: VersioningOptions | None = None, *, filtered: bool = False) -> None:
         worker = self._new_worker()
         for orchestrator in workflows.ORCHESTRATORS:
             worker.add_orchestrator(orchestrator)
@@ -28,6 +28,8 @@ class Microsoft:
         worker.add_entity(workflows.Tally, "counter")
         if rules:
             worker.use_versioning(rules)
+        if filtered:
+            worker.use_work_item_filters()
         worker.start()
         self._worker = worker
 
@@ -39,9 +41,9 @@ class Microsoft:
     def scenarios(self) -> Mapping[str, Scenario]:
         return {**Basics(self._client).scenarios(), **Management(self._client, self._new_rules).scenarios()}
 
-    def _new_rules(self, rules: VersioningOptions | None) -> None:
+    def _new_rules(self, rules: VersioningOptions | None, *, filtered: bool = False) -> None:
         self.stop_worker()
-        self.start_worker(rules)
+        self.start_worker(rules, filtered=filtered)
 
 
 def at(address: str) -> Microsoft:

@@ -7,7 +7,7 @@ import grpc
 import workflows
 from durabletask.client import OrchestrationState, OrchestrationStatus, TaskHubGrpcClient
 from durabletask.internal.orchestrator_service_pb2 import OrchestrationIdReusePolicy
-from player import APP_ID, OTHER_APP, SHOWN, Scenario, holds, new_id, raises, same, until
+from player import APP_ID, OTHER_APP, SHOWN, Scenario, early, eventually, holds, new_id, raises, same, until
 
 _BY_ROUTE = "by a route of the sidecar: no call names an app"
 
@@ -40,6 +40,10 @@ class Basics:
             "remote-child": self.remote_child,
             "reuse": self.reuse,
             "missing": self.missing,
+            "early-wait": self.early_wait,
+            "clear-status": self.clear_status,
+            "reuse-never": self.reuse_never,
+            "graceful-stop": self.graceful_stop,
         }
 
     # ------------------------------------------------------------ what all use
@@ -237,6 +241,33 @@ class Basics:
             with raises(grpc.RpcError, name) as caught:
                 call()
             same(caught[0].code(), grpc.StatusCode.NOT_FOUND, f"code of {name}")
+
+    def early_wait(self) -> None:
+        id_ = new_id("early-wait")
+        state = early(
+            lambda: self.client.wait_for_orchestration_completion(id_, timeout=20),
+            lambda: self.start(workflows.hello, "early", "early-wait"),
+        )
+        same(state.get_output(), "Hello, early!", "output that the wait ended with")
+
+    def clear_status(self) -> None:
+        id_ = self.start(workflows.clearing, 1, "clear-status")
+        for status, event in (("busy", "clear"), (None, "again"), ("busy again", "continue"), (None, "end")):
+            until(lambda status=status: (self.get(id_).get_custom_status() or None) == status, f"status {status}")
+            self.client.raise_orchestration_event(id_, event)
+        self.ended(id_)
+
+    def reuse_never(self) -> None:
+        id_ = self.start(workflows.hello, "Tokyo", "reuse-never")
+        self.ended(id_)
+        with raises(grpc.RpcError, "a start that may replace nothing") as caught:
+            self.start(workflows.hello, "Kyoto", "reuse-never", reuse_id_policy=OrchestrationIdReusePolicy())
+        same(caught[0].code(), grpc.StatusCode.ALREADY_EXISTS, "code of that start")
+        same(self.get(id_).get_output(), "Hello, Tokyo!", "output of the first")
+
+    def graceful_stop(self) -> None:
+        id_ = self.start(workflows.lingering, None, "graceful-stop")
+        eventually(lambda: self.get(id_).serialized_output == '"done"', grpc.RpcError)
 
 
 def megabyte() -> str:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import workflows
@@ -15,8 +15,12 @@ from durabletask.worker import VersionFailureStrategy, VersioningOptions, Versio
 from player import NotOffered, Scenario, holds, new_id, raises, same, until
 
 COMPLETED, FAILED = OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED
-# Changes the worker's version rules; None: no rules.
-Rules = Callable[[VersioningOptions | None], None]
+
+
+class Rules(Protocol):
+    """Gives the worker other version rules, or none; `filtered`: it asks only for what it has."""
+
+    def __call__(self, rules: VersioningOptions | None, *, filtered: bool = False) -> None: ...
 
 
 class Management:
@@ -43,6 +47,11 @@ class Management:
             "entity-query": self.entity_query,
             "detached": self.detached,
             "patch": lambda: _not_offered("this SDK has no patching"),
+            "execution-id": lambda: _not_offered("activities have no execution ID"),
+            "remote-client": lambda: _not_offered("this client cannot name an app"),
+            "restart-running": self.restart_running,
+            "strict-version": self.strict_version,
+            "long-history": lambda: _not_offered("this SDK takes no history above 4 MiB"),
         }
 
     def query(self) -> None:
@@ -131,6 +140,17 @@ class Management:
         self._refused("restart", self.client.restart_orchestration, running)
         self.client.terminate_orchestration(running)
 
+    def restart_running(self) -> None:
+        first = self.basics.start(workflows.waiter, "go", "restart-runs")
+        self.basics.until_running(first)
+        second = self.client.restart_orchestration(first, restart_with_new_instance_id=True)
+        holds(second and second != first, f"the new ID is '{second}'")
+        self.basics.until_running(second)
+        for number, id_ in enumerate((first, second)):
+            same(self.basics.status(id_), OrchestrationStatus.RUNNING, f"status of {id_}")
+            self.client.raise_orchestration_event(id_, "go", data=number)
+            same(self.basics.ended(id_).get_output(), number, f"output of {id_}")
+
     def rewind(self) -> None:
         id_ = new_id("rewind")
         names = [f"{id_}-sound", f"{id_}-shaky", f"{id_}-below"]
@@ -185,6 +205,20 @@ class Management:
         finally:
             self._rules(None)
         same(self.basics.ended(rejected).get_output(), "1.0", "what one worker rejected and another took")
+
+    def strict_version(self) -> None:
+        """A worker of one version that asks only for what it has: activities have no version, and come all the same."""
+        try:
+            self._rules(_strict("2.0"), filtered=True)
+            same(self.basics.output(workflows.hello, "2.0", "strict-2", version="2.0"), "Hello, 2.0!", "its version")
+            other = self.basics.start(workflows.hello, "1.0", "strict-1", version="1.0")
+            time.sleep(1)
+            status = self.basics.status(other)
+            holds(status in (OrchestrationStatus.PENDING, OrchestrationStatus.RUNNING), f"another version is {status}")
+            self._rules(_strict("1.0"), filtered=True)
+            same(self.basics.ended(other).get_output(), "Hello, 1.0!", "the other, with a worker for it")
+        finally:
+            self._rules(None)
 
     def entity(self) -> None:
         one, two = EntityInstanceId("counter", new_id("one")), EntityInstanceId("counter", new_id("two"))
@@ -285,6 +319,11 @@ class Management:
 
 def _rules(match: VersionMatchStrategy, failure: VersionFailureStrategy) -> VersioningOptions:
     return VersioningOptions("2.0", default_version="2.0", match_strategy=match, failure_strategy=failure)
+
+
+def _strict(version: str) -> VersioningOptions:
+    match, failure = VersionMatchStrategy.STRICT, VersionFailureStrategy.REJECT
+    return VersioningOptions(version, match_strategy=match, failure_strategy=failure)
 
 
 def _not_offered(reason: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from durabletask import task
 from durabletask.entities import DurableEntity, EntityInstanceId
 from durabletask.task import ActivityContext, OrchestrationContext
-from player import APP_ID, INPUTS
+from player import APP_ID, INPUTS, LINGER_SECONDS
 
 Steps = Generator[task.Task[Any], Any, Any]
 
@@ -80,7 +80,13 @@ def show(_: ActivityContext, value: Any) -> str:
 
 show.__name__ = "Show"  # as in the programs of the other languages
 
-ACTIVITIES = (say_hello, add_one, square, echo, fails_twice, refuse, counted, where, routed_where, fill, show)
+
+def linger(_: ActivityContext, __: Any) -> str:
+    time.sleep(LINGER_SECONDS)
+    return "done"
+
+
+ACTIVITIES = (say_hello, add_one, square, echo, fails_twice, refuse, counted, where, routed_where, fill, show, linger)
 
 
 # --- orchestrators ---------------------------------------------------------------------------------------------------
@@ -239,6 +245,21 @@ def started_at(ctx: OrchestrationContext, _: Any) -> float:
     return time.time()
 
 
+def clearing(ctx: OrchestrationContext, execution: int) -> Steps:
+    """Has a status, clears it, has one again, and goes on as a new execution without."""
+    if execution == 2:
+        yield ctx.wait_for_external_event("end")
+        return
+    for event, status in (("clear", "busy"), ("again", ""), ("continue", "busy again")):
+        ctx.set_custom_status(status)
+        yield ctx.wait_for_external_event(event)
+    ctx.continue_as_new(2)
+
+
+def lingering(ctx: OrchestrationContext, _: Any) -> Steps:
+    return (yield ctx.call_activity(linger))
+
+
 # --- entities --------------------------------------------------------------------------------------------------------
 
 
@@ -304,4 +325,5 @@ ORCHESTRATORS = (
     ),
     *(remote_activity, inputs, routed_child, remote_child),
     *(fails, stages, relay, tagged, versioned, shaky_child, shaky, started_at, use_counter, transfer),
+    *(clearing, lingering),
 )

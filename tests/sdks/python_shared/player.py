@@ -6,7 +6,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 OTHER_APP = os.environ.get("OTHER_APP", "other")
@@ -15,6 +16,8 @@ RUN_ID = os.environ.get("RUN_ID", "run")
 # What the scenario "inputs" gives to an activity, beside nothing at all, and what that must show.
 INPUTS = ("text", 7, [1, 2], [], None, {"a": 1})
 SHOWN = ['"text"', "7", "[1,2]", "[]", "null", '{"a":1}', "null"]
+# How long the activity of the scenario "graceful-stop" takes.
+LINGER_SECONDS = 4.0
 _SCENARIO_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
@@ -48,9 +51,10 @@ def main(side: Side) -> None:
         for name in names:
             out.write(_played(name, side.scenarios().get(name)))
     else:
-        for _ in sys.stdin:
+        for line in sys.stdin:
+            name = line.strip() or "hello"
             if mode == "idle":
-                out.write(_played("hello", side.scenarios()["hello"]))
+                out.write(_played(name, side.scenarios().get(name)))
     side.stop_worker()
     # A scenario that hangs has left a thread.
     os._exit(0)
@@ -114,6 +118,25 @@ def until(check: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
             raise Failed(f"not within {seconds:g} s: {what}")
         time.sleep(_POLL_SECONDS)
     return value
+
+
+def eventually(check: Callable[[], Any], passing: type[Exception]) -> None:
+    """Waits for a true value as long as the scenario may take; what fails meanwhile is asked again."""
+    while True:
+        with suppress(passing):
+            if check():
+                return
+        time.sleep(2 * _POLL_SECONDS)
+
+
+def early(wait: Callable[[], Any], begin: Callable[[], Any]) -> Any:
+    """Begins a wait half a second before what it waits for, and returns what it gives."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait)
+        time.sleep(0.5)
+        holds(not waiting.done(), "the wait ended before there was anything")
+        begin()
+        return waiting.result()
 
 
 @contextmanager

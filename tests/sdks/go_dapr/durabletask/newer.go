@@ -112,7 +112,6 @@ func (c *caller) longHistory(s *stage.Stage) string {
 	c.raise(s, id, "end", nil)
 	s.Until("STALLED", func() bool { return c.state(s, id).RuntimeStatus == workflow.StatusStalled })
 	c.hello(s)
-	s.OK(c.client.TerminateWorkflow(s, id), "terminate")
-	s.Equal(c.ended(s, id).RuntimeStatus, workflow.StatusTerminated, "status")
+	s.OK(c.client.PurgeWorkflowState(s, id, workflow.WithForcePurge(true)), "purge")
 	return "above 4 MiB it is parked when its worker has started anew, unless the program dials with a larger limit"
 }

@@ -2,16 +2,17 @@ package app;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import io.dapr.workflows.WorkflowActivityContext;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicBoolean;
-import java.util.concurrent.atomic.AtomicInteger;
 
 /** What the workflows let others do. */
 final class Activities {
 
-  /** How often "Flaky" has run, by its input. */
-  static final Map<String, AtomicInteger> ATTEMPTS = new ConcurrentHashMap<>();
+  /** The task execution IDs with which "Flaky" has run, by its input. */
+  static final Map<String, List<String>> ATTEMPTS = new ConcurrentHashMap<>();
   /** Whether "Deploy" has run. */
   static final AtomicBoolean DEPLOYED = new AtomicBoolean();
 
@@ -46,12 +47,12 @@ final class Activities {
 
   /** Succeeds at its third attempt. */
   static Object flaky(WorkflowActivityContext context) {
-    int attempt = ATTEMPTS.computeIfAbsent(context.getInput(String.class), key -> new AtomicInteger())
-        .incrementAndGet();
-    if (attempt < 3) {
-      throw new IllegalStateException("attempt " + attempt);
+    List<String> ids = ATTEMPTS.computeIfAbsent(context.getInput(String.class), key -> new CopyOnWriteArrayList<>());
+    ids.add(context.getTaskExecutionId());
+    if (ids.size() < 3) {
+      throw new IllegalStateException("attempt " + ids.size());
     }
-    return attempt;
+    return ids.size();
   }
 
   static Object fail(WorkflowActivityContext context) {
@@ -67,5 +68,15 @@ final class Activities {
   static Object deploy(WorkflowActivityContext context) {
     DEPLOYED.set(true);
     return null;
+  }
+
+  /** Takes its time. */
+  static Object linger(WorkflowActivityContext context) {
+    try {
+      Thread.sleep(4000);
+    } catch (InterruptedException interrupted) {
+      throw new IllegalStateException(interrupted);
+    }
+    return "done";
   }
 }

@@ -1,5 +1,6 @@
 package app;
 
+import static io.dapr.workflows.client.WorkflowRuntimeStatus.COMPLETED;
 import static io.dapr.workflows.client.WorkflowRuntimeStatus.PENDING;
 import static io.dapr.workflows.client.WorkflowRuntimeStatus.SUSPENDED;
 import static io.dapr.workflows.client.WorkflowRuntimeStatus.TERMINATED;
@@ -71,6 +72,20 @@ final class CommandScenarios {
     Check.refused("suspend", Status.Code.NOT_FOUND, () -> client.suspendWorkflow(id, "a pause"));
     Check.refused("resume", Status.Code.NOT_FOUND, () -> client.resumeWorkflow(id, "enough"));
     Check.refused("terminate", Status.Code.NOT_FOUND, () -> client.terminateWorkflow(id, "enough"));
+  }
+
+  void earlyWait() throws Exception {
+    String id = instances.id("early-wait");
+    WorkflowState state = Check.early(
+        () -> client.waitForWorkflowCompletion(id, Instances.PATIENCE, true),
+        () -> instances.start(Workflows.Hello.class, "early", "early-wait"));
+    Check.equal("status that the wait ended with", COMPLETED, state.getRuntimeStatus());
+    Check.equal("output", "Hello, early!", state.readOutputAs(String.class));
+  }
+
+  void gracefulStop() throws InterruptedException {
+    String id = instances.start(Workflows.Lingering.class, null, "graceful-stop");
+    Check.eventually("done", () -> client.getWorkflowState(id, true).readOutputAs(String.class));
   }
 
   void scheduledStart() throws TimeoutException, InterruptedException {

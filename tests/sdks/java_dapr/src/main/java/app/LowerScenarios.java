@@ -112,6 +112,31 @@ final class LowerScenarios {
         completed(id).readCustomStatusAs(Workflows.Approval.class));
   }
 
+  void clearStatus() throws TimeoutException, InterruptedException {
+    String id = instances.start(Workflows.Clearing.class, 1, "clear-status");
+    String[][] steps = {{"busy", "clear"}, {null, "again"}, {"busy again", "continue"}, {null, "end"}};
+    for (String[] step : steps) {
+      Check.becomes("custom status", step[0], () -> {
+        OrchestrationMetadata state = client.getInstanceMetadata(id, true);
+        return state.isCustomStatusFetched() ? state.readCustomStatusAs(String.class) : null;
+      });
+      client.raiseEvent(id, step[1], "on");
+    }
+    completed(id);
+  }
+
+  void restartRunning() throws TimeoutException, InterruptedException {
+    String id = instances.waiting("restart-running");
+    String fresh = client.restartInstance(id, true);
+    Check.that(!fresh.equals(id), "the new ID is the old one");
+    Check.becomes("status of the second", RUNNING, () -> status(fresh));
+    Check.equal("status of the first", RUNNING, status(id));
+    client.raiseEvent(id, "go", "one");
+    Check.equal("output of the first", "one", completed(id).readOutputAs(String.class));
+    client.raiseEvent(fresh, "go", "two");
+    Check.equal("output of the second", "two", completed(fresh).readOutputAs(String.class));
+  }
+
   void restart() throws TimeoutException {
     String id = instances.start(Workflows.Clock.class, "any", "restart");
     OrchestrationMetadata first = completed(id);

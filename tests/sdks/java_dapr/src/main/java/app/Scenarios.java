@@ -51,6 +51,15 @@ final class Scenarios {
     all.put("entity-query", Scenario.notOffered("the SDK has no entities"));
     all.put("detached", Scenario.partly(workflows::detached, "no call of its own: a child that nobody awaits"));
     all.put("patch", Scenario.of(workflows::patch));
+    all.put("early-wait", Scenario.of(commands::earlyWait));
+    all.put("execution-id", Scenario.of(workflows::executionId));
+    all.put("clear-status", Scenario.partly(below::clearStatus, "read by the client below: WorkflowState has none"));
+    all.put("remote-client", Scenario.notOffered("the client cannot name an app"));
+    all.put("reuse-never", Scenario.notOffered("NewWorkflowOptions has no reuse policy"));
+    all.put("restart-running", Scenario.partly(below::restartRunning, "by the client below"));
+    all.put("strict-version", Scenario.notOffered("the worker has no version rules"));
+    all.put("long-history", Scenario.notOffered("this SDK takes no history above 4 MiB"));
+    all.put("graceful-stop", Scenario.of(commands::gracefulStop));
     return all;
   }
 }

@@ -33,6 +33,8 @@ final class Worker {
         .registerWorkflow(Workflows.Clock.class)
         .registerWorkflow(Workflows.Detaching.class)
         .registerWorkflow(Workflows.Patched.class)
+        .registerWorkflow(Workflows.Clearing.class)
+        .registerWorkflow(Workflows.Lingering.class)
         .registerWorkflow("Versioned", Workflows.FirstVersion.class, "v1", false)
         .registerWorkflow("Versioned", Workflows.LatestVersion.class, "v2", true)
         .registerActivity("Greet", Activities::greet)
@@ -45,6 +47,7 @@ final class Worker {
         .registerActivity("Fail", Activities::fail)
         .registerActivity("Where", Activities::where)
         .registerActivity("Deploy", Activities::deploy)
+        .registerActivity("Linger", Activities::linger)
         .build();
   }
 }

@@ -10,6 +10,7 @@ import io.dapr.workflows.client.WorkflowState;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.TimeoutException;
 import java.util.stream.IntStream;
@@ -63,7 +64,20 @@ final class WorkflowScenarios {
   void retry() throws TimeoutException {
     String id = instances.start(Workflows.Retry.class, null, "retry");
     Check.equal("output", 3, instances.completed(id).readOutputAs(Integer.class));
-    Check.equal("attempts", 3, Activities.ATTEMPTS.get(id).get());
+    Check.equal("attempts", 3, Activities.ATTEMPTS.get(id).size());
+  }
+
+  void executionId() throws TimeoutException {
+    var found = new ArrayList<String>();
+    for (String name : List.of("execution-id-1", "execution-id-2")) {
+      String id = instances.start(Workflows.Retry.class, null, name);
+      instances.completed(id);
+      List<String> ids = Activities.ATTEMPTS.get(id);
+      Check.that(ids.size() == 3 && ids.stream().distinct().count() == 1, "IDs of three attempts: %s", ids);
+      Check.that(ids.get(0) != null && !ids.get(0).isEmpty(), "no ID: %s", ids);
+      found.add(ids.get(0));
+    }
+    Check.that(!found.get(0).equals(found.get(1)), "two calls have the same ID %s", found.get(0));
   }
 
   void timer() throws TimeoutException {

@@ -324,4 +324,33 @@ final class Workflows {
       };
     }
   }
+
+  /** Has a status, clears it, has one again, and goes on as a new execution without. */
+  public static class Clearing implements Workflow {
+    @Override
+    public WorkflowStub create() {
+      return ctx -> {
+        if (ctx.getInput(Integer.class) == 2) {
+          ctx.waitForExternalEvent("end", String.class).await();
+          ctx.complete("done");
+          return;
+        }
+        ctx.setCustomStatus("busy");
+        ctx.waitForExternalEvent("clear", String.class).await();
+        ctx.setCustomStatus(null);
+        ctx.waitForExternalEvent("again", String.class).await();
+        ctx.setCustomStatus("busy again");
+        ctx.waitForExternalEvent("continue", String.class).await();
+        ctx.continueAsNew(2);
+      };
+    }
+  }
+
+  /** Has an activity that takes its time. */
+  public static class Lingering implements Workflow {
+    @Override
+    public WorkflowStub create() {
+      return ctx -> ctx.complete(ctx.callActivity("Linger", null, String.class).await());
+    }
+  }
 }

@@ -59,4 +59,14 @@ final class Activities {
     static Object fail(TaskActivityContext context) {
         throw new UnsupportedOperationException(context.getInput(String.class));
     }
+
+    /** Takes its time. */
+    static Object linger(TaskActivityContext context) {
+        try {
+            Thread.sleep(4000);
+        } catch (InterruptedException interrupted) {
+            throw new IllegalStateException(interrupted);
+        }
+        return "done";
+    }
 }

@@ -1,6 +1,8 @@
 package app;
 
+import static com.microsoft.durabletask.OrchestrationRuntimeStatus.COMPLETED;
 import static com.microsoft.durabletask.OrchestrationRuntimeStatus.PENDING;
+import static com.microsoft.durabletask.OrchestrationRuntimeStatus.RUNNING;
 import static com.microsoft.durabletask.OrchestrationRuntimeStatus.SUSPENDED;
 import static com.microsoft.durabletask.OrchestrationRuntimeStatus.TERMINATED;
 
@@ -76,6 +78,32 @@ final class CommandScenarios {
         } catch (IllegalArgumentException expected) {
             Check.that(expected.getMessage().contains(id), "restart said: %s", expected.getMessage());
         }
+    }
+
+    void earlyWait() throws Exception {
+        String id = instances.id("early-wait");
+        OrchestrationMetadata state = Check.early(
+                () -> client.waitForInstanceCompletion(id, Instances.PATIENCE, true),
+                () -> instances.start("Hello", "early", "early-wait"));
+        Check.equal("status that the wait ended with", COMPLETED, state.getRuntimeStatus());
+        Check.equal("output", "Hello, early!", state.readOutputAs(String.class));
+    }
+
+    void gracefulStop() throws InterruptedException {
+        String id = instances.start("Lingering", null, "graceful-stop");
+        Check.eventually("done", () -> client.getInstanceMetadata(id, true).readOutputAs(String.class));
+    }
+
+    void restartRunning() throws TimeoutException, InterruptedException {
+        String id = instances.waiting("restart-running");
+        String fresh = client.restartInstance(id, true);
+        Check.that(!fresh.equals(id), "the new ID is the old one");
+        Check.becomes("status of the second", RUNNING, () -> instances.status(fresh));
+        Check.equal("status of the first", RUNNING, instances.status(id));
+        client.raiseEvent(id, "go", "one");
+        Check.equal("output of the first", "one", instances.completed(id).readOutputAs(String.class));
+        client.raiseEvent(fresh, "go", "two");
+        Check.equal("output of the second", "two", instances.completed(fresh).readOutputAs(String.class));
     }
 
     void scheduledStart() throws TimeoutException, InterruptedException {

@@ -9,6 +9,7 @@ import java.io.IOException;
 import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
+import java.util.function.Consumer;
 import java.util.logging.Level;
 import java.util.logging.Logger;
 
@@ -35,7 +36,7 @@ public final class Main {
         switch (words.isEmpty() ? "" : words.get(0)) {
             case "serve" -> {
                 player.ready();
-                onEachLine(() -> { });
+                onEachLine(line -> { });
             }
             case "run" -> {
                 player.ready();
@@ -43,17 +44,17 @@ public final class Main {
             }
             case "idle" -> {
                 player.ready();
-                onEachLine(() -> player.play("hello"));
+                onEachLine(line -> player.play(line.isEmpty() ? "hello" : line));
             }
             default -> throw new IllegalArgumentException("usage: serve | run SCENARIO... | idle");
         }
         System.exit(0);  // the worker's thread has no end of its own
     }
 
-    private static void onEachLine(Runnable action) throws IOException {
+    private static void onEachLine(Consumer<String> action) throws IOException {
         var input = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
-        while (input.readLine() != null) {
-            action.run();
+        for (String line = input.readLine(); line != null; line = input.readLine()) {
+            action.accept(line);
         }
     }
 }

@@ -52,6 +52,15 @@ final class Scenarios {
         all.put("entity-query", Scenario.notOffered("this version has no entities"));
         all.put("detached", Scenario.partly(workflows::detached, "no call of its own: a child that nobody awaits"));
         all.put("patch", Scenario.notOffered("the context has no patching"));
+        all.put("early-wait", Scenario.of(commands::earlyWait));
+        all.put("execution-id", Scenario.notOffered("activities have no execution ID"));
+        all.put("clear-status", Scenario.of(workflows::clearStatus));
+        all.put("remote-client", Scenario.notOffered("the client cannot name an app"));
+        all.put("reuse-never", Scenario.notOffered("NewOrchestrationInstanceOptions has no reuse policy"));
+        all.put("restart-running", Scenario.of(commands::restartRunning));
+        all.put("strict-version", Scenario.notOffered("the worker of this version has no version rules"));
+        all.put("long-history", Scenario.notOffered("this SDK takes no history above 4 MiB"));
+        all.put("graceful-stop", Scenario.of(commands::gracefulStop));
         return all;
     }
 }

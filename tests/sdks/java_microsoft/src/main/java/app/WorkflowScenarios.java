@@ -150,6 +150,19 @@ final class WorkflowScenarios {
                 instances.completed(id).readCustomStatusAs(Workflows.Approval.class));
     }
 
+    void clearStatus() throws TimeoutException, InterruptedException {
+        String id = instances.start("Clearing", 1, "clear-status");
+        String[][] steps = {{"busy", "clear"}, {null, "again"}, {"busy again", "continue"}, {null, "end"}};
+        for (String[] step : steps) {
+            Check.becomes("custom status", step[0], () -> {
+                OrchestrationMetadata state = client.getInstanceMetadata(id, true);
+                return state.isCustomStatusFetched() ? state.readCustomStatusAs(String.class) : null;
+            });
+            client.raiseEvent(id, step[1], "on");
+        }
+        instances.completed(id);
+    }
+
     void payload() throws TimeoutException {
         String unit = "a\u00e9\u6f22\ud83c\udf88";  // 1, 2, 3 and 4 bytes in UTF-8
         String text = unit.repeat(MEBIBYTE / 10) + "x".repeat(MEBIBYTE % 10);

@@ -180,4 +180,25 @@ final class Workflows {
         context.callSubOrchestrator("Timer", 1000L, id, Long.class);
         context.complete(id);
     }
+
+    /** Has a status, clears it, has one again, and goes on as a new execution without. */
+    static void clearing(TaskOrchestrationContext context) {
+        if (context.getInput(Integer.class) == 2) {
+            context.waitForExternalEvent("end", String.class).await();
+            context.complete("done");
+            return;
+        }
+        context.setCustomStatus("busy");
+        context.waitForExternalEvent("clear", String.class).await();
+        context.clearCustomStatus();
+        context.waitForExternalEvent("again", String.class).await();
+        context.setCustomStatus("busy again");
+        context.waitForExternalEvent("continue", String.class).await();
+        context.continueAsNew(2);
+    }
+
+    /** Has an activity that takes its time. */
+    static void lingering(TaskOrchestrationContext context) {
+        context.complete(context.callActivity("Linger", null, String.class).await());
+    }
 }

@@ -5,6 +5,8 @@ import io.grpc.StatusRuntimeException;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.Objects;
+import java.util.concurrent.Callable;
+import java.util.concurrent.FutureTask;
 import java.util.function.Supplier;
 
 /** Compares what is with what must be. */
@@ -44,6 +46,31 @@ final class Check {
             actual = ask.get();
         }
         equal(what, expected, actual);
+    }
+
+    /** Asks until the answer is the expected one, as long as the scenario may take; what fails meanwhile is asked again. */
+    static void eventually(Object expected, Supplier<Object> ask) throws InterruptedException {
+        Object actual = null;
+        while (!Objects.equals(expected, actual)) {
+            Thread.sleep(100);
+            try {
+                actual = ask.get();
+            } catch (RuntimeException passing) {
+                actual = null;
+            }
+        }
+    }
+
+    /** Begins a wait half a second before what it waits for, and returns what it gives. */
+    static <T> T early(Callable<T> wait, Runnable begin) throws Exception {
+        var waiting = new FutureTask<T>(wait);
+        var thread = new Thread(waiting, "early");
+        thread.setDaemon(true);
+        thread.start();
+        Thread.sleep(500);
+        that(!waiting.isDone(), "the wait ended before there was anything");
+        begin.run();
+        return waiting.get();
     }
 
     /** The SDK passes gRPC's errors on as they are. */
