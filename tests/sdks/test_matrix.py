@@ -117,6 +117,8 @@ def test_a_tool_that_is_too_old_is_missing(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     here = build(tmp_path, tools=("tool", "tool>=1.88", "tool>=1.9", "tool>=1.89", "tool>=2", "sh>=1"))
     assert here.missing_tools == ["tool>=1.89", "tool>=2", "sh>=1"]
+    monkeypatch.setenv("EXCUSED_TOOLS", "other tool")
+    assert here.missing_tools == [*here.tools], "it may be there, but is of no use"
 
 
 @pytest.mark.parametrize(
