@@ -133,7 +133,7 @@ BROKEN = {
     "DELETE FROM instances WHERE key = 3": "outputs has rows of instance 3, which is not there",
     "UPDATE instances SET status = 1 WHERE key = 3": "instance id-3 has ended and does not say when",
     "UPDATE sqlite_sequence SET seq = 2 WHERE name = 'reminders'": "a number of table reminders will be given again",
-    "INSERT INTO open_calls SELECT 3, 1, 1, 'e', 1, 'n', 'default', 'orders', 'activity', '', 'x', 99, ''": (
+    "INSERT INTO open_calls SELECT 3, 1, 1, 'e', 1, 'n', 'default', 'orders', 'activity', '', 'x', 99, '', ''": (
         "instance id-3 waits for call 1, which nothing will answer"
     ),
     "PRAGMA user_version = 99": "the file has schema 99",
