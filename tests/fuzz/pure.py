@@ -11,7 +11,7 @@ from sidecar.core.identity import AppIdentity
 from sidecar.core.model import Kind, Row
 from sidecar.edge import dialects
 from sidecar.edge.admin.health import Health
-from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, NEUTRAL, completion, inputs, wire
+from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, NEUTRAL, completion, wire
 from sidecar.edge.http.surface import _host_of
 from sidecar.edge.peer import codec, handshake
 from sidecar.edge.taskhub import page_tokens
@@ -121,7 +121,7 @@ def worker(data: bytes) -> None:
         profile = dialects.detect(call.metadata, asked, dialects.Limits(1 << 26))
     except (DecodeError, MalformedError):
         return
-    stream = WorkerStream(profile, Mock(), input_form=inputs.form_of(call.metadata))
+    stream = WorkerStream(profile, Mock(), call.metadata)
     made = _worker("worker", call, asked, stream)
     if made.max_turns < 0 or made.max_activities < 0 or made.max_entities < 0:
         raise AssertionError("a worker that takes fewer than no items")

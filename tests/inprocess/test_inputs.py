@@ -8,12 +8,13 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sidecar.core.model import Kind
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
-from tests.inprocess.sidecars import Flow, PlayedPeer, PlayedWorker, Start, hello
+from tests.inprocess.sidecars import Flow, PlayedPeer, PlayedWorker, Start, fields, hello
 from tests.inprocess.world import COMPLETED, end, until
 
 pytestmark = pytest.mark.slow
 
 DOTNET, PYTHON = "durabletask-dotnet/1.28.0", "durabletask-python/1.12.0"
+RUST = "dapr-durabletask/rust/0.0.4 tonic/0.14.6"
 BARE = ('"text"', "7", "[1,2]", "[]", "null", '{"a":1}', "")
 WRAPPED = ('["text"]', "[7]", "[[1,2]]", "[[]]", "[null]", '[{"a":1}]', "[null]")
 # By caller and by the one who is called: what is sent and what is given.
@@ -139,3 +140,19 @@ async def test_dotnet_reads_no_empty_text_where_others_mean_nothing_by_it(start:
     done = next(event.task_completed for event in worker.turns[-1] if event.HasField("task_completed"))
     assert not begun.HasField("input")
     assert not done.HasField("result")
+
+
+async def test_rust_reads_no_empty_text_where_others_mean_nothing_by_it(start: Start) -> None:
+    """To it an empty text is JSON that ends too early: of a workflow, of an activity, and in what it has lost."""
+    node = await start("orders")
+    await node.begin("a", data="")
+    worker = node.as_sdk(RUST).worker(showing(("",)), {"show": lambda _: ""})
+    assert (await node.outcome("a")).status == COMPLETED
+    begun = next(event.execution_started for event in worker.turns[-1] if event.HasField("execution_started"))
+    done = next(event.task_completed for event in worker.turns[-1] if event.HasField("task_completed"))
+    assert not begun.HasField("input")
+    assert not done.HasField("result")
+    assert not worker.requests[-1].HasField("input")
+    lost = await node.as_sdk(RUST).call("GetInstanceHistory", pb.GetInstanceHistoryRequest(instance_id="a"))
+    read = [pb.HistoryEvent.FromString(event) for event in fields(lost)[1]]
+    assert not next(event.execution_started for event in read if event.HasField("execution_started")).HasField("input")

@@ -93,15 +93,29 @@ def _in_dotnet(family: Family) -> Family:
     return family._replace(name=f"{family.name}, .NET", event=event)
 
 
+def _in_rust(family: Family) -> Family:
+    return family._replace(
+        name=f"{family.name}, Rust",
+        event=lambda neutral: inputs.without_empty(family.event(neutral)),
+        activity=lambda request: family.activity(inputs.without_empty_input(request)),
+    )
+
+
 _IN_DOTNET = {family.name: _in_dotnet(family) for family in _FAMILIES}
+_IN_RUST = {family.name: _in_rust(family) for family in _FAMILIES}
+# Families to which the number of a turn's trace means something else.
+_WITHOUT_TRACE = {name for family in (DAPR, DAPR_DETACHING) for name in (family.name, _IN_RUST[family.name].name)}
 
 
-def reading(family: Family, form: InputForm) -> Family:
+def reading(family: Family, form: InputForm, *, fails_on_empty: bool = False) -> Family:
     """Return the family as a worker reads it that has this form of inputs, which is that of .NET or of the others.
 
     .NET's takes no empty text for nothing, and what is about entities all of its workers read in the older form alone.
+    Rust's is the other one that `fails_on_empty` texts.
     """
-    return _IN_DOTNET[family.name] if form is InputForm.IN_ARRAY else family
+    if form is InputForm.IN_ARRAY:
+        return _IN_DOTNET[family.name]
+    return _IN_RUST[family.name] if fails_on_empty else family
 
 
 class Profile(NamedTuple):
@@ -250,7 +264,7 @@ def encode_turn(family: Family, item: TurnItem, *, streamed: bool = False) -> by
     past = item.past.frames(family.name, lambda event: encode_event(family, _PAST, event))
     known, start = past.upto(item.known)
     # Dapr has the history of callers at this number: who gave no trace is not given one.
-    trace = wire.frame(_TRACE, item.trace) if item.trace and family not in (DAPR, DAPR_DETACHING) else b""
+    trace = wire.frame(_TRACE, item.trace) if item.trace and family.name not in _WITHOUT_TRACE else b""
     parts: list[bytes | memoryview] = [
         wire.frame(1, item.instance_id.encode()),
         wire.frame(2, wire.frame(1, item.execution.encode())),

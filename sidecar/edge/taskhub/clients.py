@@ -11,6 +11,7 @@ from sidecar.core.operations import Start
 from sidecar.core.workflow.creation import Identity
 from sidecar.edge import dialects
 from sidecar.edge.dialects import inputs, wire
+from sidecar.edge.dialects.inputs import InputForm
 from sidecar.edge.left_out import fitted
 from sidecar.edge.rpc import Forwarded, Methods, address_of, caller_of, done, new_address, parse, parsed
 from sidecar.edge.taskhub import read_back
@@ -134,6 +135,7 @@ class Clients:
             raise Refused(StatusCode.NOT_FOUND, "no such instance exists")
         # A worker that reads what it has lost must find the events that it would have been sent.
         family = dialects.DAPR if self._streams.family(call.peer) is dialects.DAPR else dialects.DAPR_DETACHING
+        family = dialects.reading(family, InputForm.BARE, fails_on_empty=inputs.fails_on_empty(call.metadata))
         return b"".join(dialects.encode_event(family, 1, event) for event in read_back.shown(log_, self._me.app))
 
     async def stream_history(self, call: Call, body: bytes, out: Outflow) -> None:

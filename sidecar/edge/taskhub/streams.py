@@ -3,14 +3,13 @@
 import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import structlog
 
 from sidecar.core.work_items import EntityItem, TurnItem, WorkItem
 from sidecar.edge import dialects
 from sidecar.edge.dialects import Family, Profile, inputs
-from sidecar.edge.dialects.inputs import InputForm
 from sidecar.edge.rpc import hub_of
 from sidecar.edge.transport import processes
 from sidecar.edge.transport.ports import Call, Closed, Outflow, Refused, StatusCode
@@ -26,9 +25,10 @@ log = structlog.get_logger(__name__)
 class WorkerStream:
     """One open stream: turns items into the bytes that its worker reads."""
 
-    def __init__(self, profile: Profile, out: Outflow, *, input_form: InputForm) -> None:
+    def __init__(self, profile: Profile, out: Outflow, metadata: Mapping[str, str | bytes]) -> None:
         self.family = profile.family
-        self.input_form = input_form
+        self.input_form = inputs.form_of(metadata)
+        self.fails_on_empty = inputs.fails_on_empty(metadata)
         self.profile = profile
         self.filled = asyncio.Event()
         self.out = out
@@ -65,7 +65,7 @@ class WorkerStream:
             return self._turn(item)
         if isinstance(item, EntityItem):
             return dialects.encode_entity(item)
-        return dialects.encode_activity(self.family, item, self.input_form)
+        return dialects.encode_activity(self._reading, item, self.input_form)
 
     def _turn(self, item: TurnItem) -> bytes:
         """Return a turn; without its past, which is asked for later, when that does not fit and the worker can ask."""
@@ -77,8 +77,8 @@ class WorkerStream:
 
     @property
     def _reading(self) -> Family:
-        """The family that turns are written for."""
-        return dialects.reading(self.family, self.input_form)
+        """The family that turns and activities are written for."""
+        return dialects.reading(self.family, self.input_form, fails_on_empty=self.fails_on_empty)
 
     async def idle(self, closing: asyncio.Event) -> bool:
         """Wait until there is something to do: room to make, or a ping to send. False when closing."""
@@ -150,7 +150,7 @@ class Streams:
             MalformedError: the worker says of itself what cannot be.
         """
         profile = dialects.detect(call.metadata, request, self._limits)
-        stream = WorkerStream(profile, out, input_form=inputs.form_of(call.metadata))
+        stream = WorkerStream(profile, out, call.metadata)
         worker = _worker(f"worker {next(self._numbers)}", call, request, stream)
         stream.worker = worker
         returned = call.peer in self._parted

@@ -107,7 +107,7 @@ func Filling(ctx *workflow.WorkflowContext) (any, error) {
 
 func (c *caller) longHistory(s *stage.Stage) string {
 	id := c.schedule(s, "Filling")
-	s.Until("its history is long", func() bool { return c.state(s, id).CustomStatus.GetValue() == "filled" })
+	s.Eventually("its history is long", func() bool { return c.state(s, id).CustomStatus.GetValue() == "filled" })
 	c.restart()
 	c.raise(s, id, "end", nil)
 	s.Until("STALLED", func() bool { return c.state(s, id).RuntimeStatus == workflow.StatusStalled })

@@ -13,7 +13,7 @@ use dapr_durabletask::proto_public::history_event::EventType;
 use tonic::Code;
 
 use crate::client::Client;
-use crate::stage::{Checked, Failure, Outcome, Passed, check, environment, equal, fail, new_id, until};
+use crate::stage::{Checked, Failure, Outcome, Passed, check, environment, equal, fail, new_id, until, within};
 use crate::workflows::PATCH_DEPLOYED;
 
 /// That the call was refused with this code.
@@ -345,7 +345,7 @@ pub async fn remote_client(client: &mut Client) -> Outcome {
 
 pub async fn long_history(client: &mut Client) -> Outcome {
     let id = client.schedule("filling", ()).await?;
-    until("its history is long", async || {
+    within(25, "its history is long", async || {
         Ok(client.state(&id).await?.serialized_custom_status.as_deref() == Some("filled"))
     })
     .await?;

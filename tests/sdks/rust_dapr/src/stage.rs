@@ -50,10 +50,15 @@ fn short(value: &impl Debug) -> String {
 }
 
 /// Asks again and again until the condition holds.
-pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> Result<bool, Failure>) -> Checked {
-    let end = Instant::now() + Duration::from_secs(10);
+pub async fn until(what: &str, condition: impl AsyncFnMut() -> Result<bool, Failure>) -> Checked {
+    within(10, what, condition).await
+}
+
+/// As `until`, with its own limit in seconds.
+pub async fn within(seconds: u64, what: &str, mut condition: impl AsyncFnMut() -> Result<bool, Failure>) -> Checked {
+    let end = Instant::now() + Duration::from_secs(seconds);
     while !condition().await? {
-        check(Instant::now() < end, format!("not within 10 s: {what}"))?;
+        check(Instant::now() < end, format!("not within {seconds} s: {what}"))?;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())
