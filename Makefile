@@ -24,7 +24,7 @@ OR_NONE     := $(if $(PYTEST_ARGS),|| [ $$? -eq 5 ])
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test test-hard demo multi-app chaos lock \
-        lock-check image-lint sim soak mutants sdks sdks-pairs sdks-record sdks-idle sdks-stops sdks-newest reliability fuzz fuzz-sockets sbom audit \
+        lock-check image-lint sim soak mutants sdks sdks-pairs sdks-record sdks-idle sdks-stops sdks-newest reliability metrics fuzz fuzz-sockets sbom audit \
         clean
 
 help: ## print this list
@@ -131,6 +131,9 @@ chaos: $(SETUP) $(SETUP_SDKS) ## five apps of three SDK kinds under faults, for 
 
 reliability: $(SETUP) $(SETUP_SDKS) ## the tests of faults, with real processes; writes docs/reliability.md
 	$(BIN)/python -m tests.reliability $(RESULTS)
+
+metrics: $(SETUP) ## write docs/metrics.md from the code
+	$(BIN)/python -m tests.telemetry.reference
 
 sim: $(SETUP) ## simulate deployments until nothing new is found; SEED= shows one as a story, STEPS= cuts it short
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))

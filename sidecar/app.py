@@ -32,11 +32,12 @@ from sidecar.edge.security.certificates import dns_name
 from sidecar.edge.security.trust import Trust
 from sidecar.edge.taskhub.service import WORK
 from sidecar.edge.transport import descriptors, listening
-from sidecar.edge.transport.ports import Channel, Handlers
+from sidecar.edge.transport.ports import Channel, Handlers, merged
 from sidecar.store.protocol import Maintenance, Store
 from sidecar.store.sqlite import schema
 from sidecar.store.sqlite import store as sqlite
 from sidecar.store.sqlite.maintenance import SqliteMaintenance
+from sidecar.telemetry.telemetry import Telemetry
 from sidecar.wiring import assemble
 from sidecar.work.memory import limit_of_system, most_answer_bytes
 
@@ -66,12 +67,14 @@ class Sidecar:
         *,
         trust: Trust,
         policy: Watched[Policy] | None,
+        telemetry: Telemetry,
     ) -> None:
         self.settings = settings
         self.me = me
         self.store = store
         self.maintenance = maintenance
         self.trust = trust
+        self.telemetry = telemetry
         self._serving = False
         limit = settings.max_message_bytes
         self._policy = policy
@@ -82,6 +85,8 @@ class Sidecar:
         self.engine, self.dispatch, self.services = middle.engine, middle.dispatch, middle.services
         self.outbox, self.peers, self.taskhub = middle.outbox, middle.peers, middle.taskhub
         self.admin, self.retention, self.memory = middle.admin, middle.retention, middle.memory
+        telemetry.observe(self.dispatch, self.outbox, self.peers)
+        telemetry.look_at(self, self.memory, maintenance, trust)
         each = descriptors.connections_each(settings.max_connections, 2 * (len(settings.grpc_port) + 2))
         most = most_answer_bytes(limit, settings.memory_limit)
         self.app_server = GrpcServer(self._app_handlers(), max_receive_bytes=most, max_connections=each)
@@ -102,12 +107,12 @@ class Sidecar:
             most_workers=settings.max_workers,
         )
         guarded = admission.guarded(
-            _merged(taskhub.handlers(), self.admin.handlers(), copies.handlers()),
+            self.telemetry.measures.timed(merged(taskhub.handlers(), self.admin.handlers(), copies.handlers())),
             answers=taskhub.answers(),
             workers=[WORK],
         )
         asked_by_all = Health(self.ready, admission.shows_token).handlers()
-        return _merged(guarded, admission.limited(asked_by_all, streams=[health.WATCH]))
+        return merged(guarded, admission.limited(asked_by_all, streams=[health.WATCH]))
 
     def _connect(self, address: str, peer: PeerId) -> Channel:
         tls = None if self.trust.peer is None else self.trust.peer.pem()
@@ -145,6 +150,10 @@ class Sidecar:
             **self.dispatch.watch.shown(self.dispatch.pool),
             "largeHistories": self.dispatch.turns.large.shown(),
         }
+
+    def metrics(self) -> bytes:
+        """Return what `GET /metrics` shows."""
+        return self.telemetry.meters.shown()
 
     def _peers(self) -> list[dict[str, object]]:
         """Return how it goes with each other app: those that are known, and those that something waits for."""
@@ -186,6 +195,7 @@ class Sidecar:
                 group.create_task(self.dispatch.sweep(), name="sweep"),
                 group.create_task(self.retention.run(), name="retention"),
                 group.create_task(self.memory.watch(self.engine.clock), name="memory"),
+                group.create_task(self.telemetry.measures.watch_loop(), name="lag of the event loop"),
             ]
             if self.maintenance is not None:
                 tasks.append(group.create_task(self.maintenance.run(), name="upkeep"))
@@ -230,15 +240,6 @@ class Sidecar:
         await self.store.close()
 
 
-def _merged(*parts: Handlers) -> Handlers:
-    return Handlers(
-        unary={path: handler for part in parts for path, handler in part.unary.items()},
-        stream={path: handler for part in parts for path, handler in part.stream.items()},
-        duplex={path: handler for part in parts for path, handler in part.duplex.items()},
-        admit={path: admit for part in parts for path, admit in part.admit.items()},
-    )
-
-
 async def create(settings: Settings) -> Sidecar:
     """Open the store and build a sidecar over it.
 
@@ -255,12 +256,16 @@ async def create(settings: Settings) -> Sidecar:
     policy = None if settings.policy is None else policy_file.watched(settings.policy)
     _check_peer_file(settings)
     trusted = trust.read(settings)
+    clock = Clock()
+    telemetry = Telemetry(me, clock)
     try:
-        store = await sqlite.open_store(me, settings.data_dir, Clock().new_id())
+        store = await sqlite.open_store(me, settings.data_dir, clock.new_id(), telemetry.measures.commit)
     except schema.OpenError as error:
         raise StartError(str(error)) from error
     schema.log_version()
-    return Sidecar(settings, me, store, SqliteMaintenance(store.file), trust=trusted, policy=policy)
+    return Sidecar(
+        settings, me, store, SqliteMaintenance(store.file), trust=trusted, policy=policy, telemetry=telemetry
+    )
 
 
 def _check_peer_file(settings: Settings) -> None:

@@ -33,6 +33,7 @@ from sidecar.services.inspection import Inspection
 from sidecar.services.retention import Retention
 from sidecar.services.services import Services
 from sidecar.store.protocol import Store
+from sidecar.work import lifecycle
 from sidecar.work.dispatch import Dispatch, Timeouts
 from sidecar.work.memory import Memory
 from sidecar.work.pool import Pool
@@ -88,9 +89,10 @@ def assemble(
     links = _LateLinks()
     receives, unknown_app_fails = settings.max_message_bytes, settings.unknown_app == "fail"
     outbox = Outbox(engine, directory, links, unknown_app_fails=unknown_app_fails)
-    pool, trees = Pool(settings.limits), Trees(engine)
+    pool, trees = Pool(settings.limits, clock.now), Trees(engine)
     reminders = Reminders(engine, trees)
     dispatch = engine.effects = _dispatch(engine, pool, reminders, outbox, settings)
+    engine.observers = (lifecycle.tell,)
     served_by = services.build(dispatch, reminders, trees, policy)
     outbox.answered = served_by.messages.calls.answered
     served = Served(served_by.messages.dedup_keys.release)

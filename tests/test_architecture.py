@@ -24,6 +24,8 @@ ONLY_IN = {
     "cryptography": ["cli.dev_ca", "edge.security.certificates"],
     "grpc": ["app", "edge.grpc_aio.*"],
     "grpc_health": ["app", "edge.*"],
+    "opentelemetry": ["telemetry.exporting"],
+    "prometheus_client": ["telemetry.meters"],
     "random": ["actors.clock"],
     "secrets": ["actors.clock"],
     "sqlite3": ["store.sqlite.*"],
@@ -52,7 +54,7 @@ IMPURE |= {
 CLOCK_CALLS = {"datetime.now", "datetime.today", "datetime.utcnow", "date.today", "loop.time", "os.urandom"}
 
 DIALECTS = re.compile(r"dapr|microsoft", re.IGNORECASE)
-NAMES_DIALECTS = ["edge.*", "config.*", "cli.*"]
+NAMES_DIALECTS = ["edge.*", "config.*", "cli.*", "telemetry.*"]
 ACTOR_TYPE_PREFIX = "dapr.internal"
 
 

@@ -7,6 +7,7 @@ instance from memory; it is loaded again.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -20,6 +21,7 @@ from sidecar.core.model import Changes, Decision, Outcome, Reminder, Reply
 from sidecar.core.workflow import state as states
 from sidecar.store.protocol import DamagedError, Refusal, Store, UnavailableError
 
+Observer = Callable[[Changes], None]  # is shown what was committed, before it is acted on, and changes nothing
 _MOST_TRIES = 8
 _MOST_NOTED = 1_000
 log = structlog.get_logger(__name__)
@@ -61,6 +63,7 @@ class Engine:
         # What other sidecars know this store and this start of the sidecar by.
         self.identity, self.start_id = store.identity, clock.new_id()
         self.effects: Effects
+        self.observers: tuple[Observer, ...] = ()
         self.tasks = SideTasks()  # what must reach its end before the store is closed
         self.side = SideTasks()  # what is only a hint over the store
         self.closing = asyncio.Event()  # set when the sidecar ends: nobody waits for a store that fails any more
@@ -231,6 +234,8 @@ class Engine:
 
     def _act(self, changes: Changes, actor: Actor | None = None) -> None:
         """Do what follows from changes that are committed."""
+        for observe in self.observers:
+            observe(changes)
         for reminder_id in changes.dropped:
             self.effects.reminder_dropped(reminder_id)
         for reminder in changes.set:

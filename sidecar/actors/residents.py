@@ -54,6 +54,9 @@ class Residents:
         self._actors: OrderedDict[Address, Actor] = OrderedDict()
         self._forgotten = forgotten
 
+    def __len__(self) -> int:
+        return len(self._actors)
+
     def get(self, address: Address) -> Actor:
         """Return the actor of an address, in memory or fresh."""
         found = self._actors.get(address)

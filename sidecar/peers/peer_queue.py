@@ -38,6 +38,7 @@ class Queued(NamedTuple):
     name: str
     size: int
     is_call: bool
+    due: int
 
 
 @dataclass(slots=True)
@@ -75,6 +76,10 @@ class PeerQueue:
             self.unsent.pop(queued.call, None)
         return batch
 
+    def waits_since(self) -> int | None:
+        """Return since when the oldest waits, None if there is none."""
+        return self.pending[min(self.pending)].due if self.pending else None
+
     def why(self, reminder: Queued) -> Cause | None:
         """Say why a reminder that waits here does, None if it is on its way."""
         blocked = self.blocked.get((reminder.source, reminder.target))
@@ -104,6 +109,7 @@ class PeerQueue:
             reminder.name,
             size_of(reminder),
             undeliverable.is_call(reminder),
+            reminder.due,
         )
 
     def remove(self, reminder_id: int) -> None:

@@ -5,13 +5,15 @@ the change assumes, is said by `Changes`.
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from sidecar.core.attempts import NONE, DeliveryAttempts
 from sidecar.core.model import ActorId, CallId, Changes, Child, Instance, Kind, Lock, Position, Reminder, State, Status
 
+Timed = Callable[[int], AbstractContextManager[object]]  # is around each commit of so many changes
 PAGE_BYTES = 4 * 1024 * 1024  # of the payloads in a page of reminders; one may be larger by its last
 
 
@@ -246,6 +248,9 @@ class Maintenance(Protocol):
         Raises:
             CopyError: there is no copy: the name cannot be used, the store has faults, or it could not be written.
         """
+
+    def sizes(self) -> Mapping[str, int]:
+        """Return the bytes of what it keeps, by part."""
 
     async def run(self) -> None:
         """Do the upkeep that the store needs whenever there is time, until cancelled."""

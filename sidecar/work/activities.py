@@ -29,14 +29,30 @@ PAGE = 1_000
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ActivityLease:
-    """An activity that a worker has, since a monotonic time; `number` tells this delivery from others of it."""
+    """An activity that a worker has, since a monotonic time; `number` tells this delivery from others of it.
+
+    `span` is what it is traced by, `began` the wall time, and `answer` the event that it is being ended with.
+    """
 
     worker: Worker
     reminder: Reminder
     since: float
     number: int
+    span: str
+    began: int
+    answer: bytes = b""
+
+
+class Attempt(NamedTuple):
+    """A delivery of an activity that has ended, after so many seconds. `answer` is b"" if it came back without one."""
+
+    reminder: Reminder
+    span: str
+    began: int
+    seconds: float
+    answer: bytes
 
 
 class _Failure(NamedTuple):
@@ -69,6 +85,7 @@ class ActivityWork:
         self._reads = Reads()
         self.refusals: Refusals[int] = Refusals(engine.clock)
         self.leases: dict[int, ActivityLease] = {}
+        self.observers: tuple[Callable[[Attempt], None], ...] = ()
 
     def queue(self, reminder: Reminder) -> None:
         """Take an activity that was committed, or that came back from a worker."""
@@ -141,12 +158,12 @@ class ActivityWork:
             self.queue(reminder)
 
     def _send(self, worker: Worker, reminder: Reminder) -> None:
-        number = next(self._numbers)
-        self.leases[reminder.id] = ActivityLease(worker, reminder, self._clock.monotonic(), number)
+        number, span, clock = next(self._numbers), self._clock.new_id(), self._clock
         token = f"a.{reminder.id}.{number}.{self._store.identity}"
-        too_large = worker.send(ActivityItem(reminder.payload, token, self._clock.new_id()))
+        self.leases[reminder.id] = ActivityLease(worker, reminder, clock.monotonic(), number, span, clock.now())
+        too_large = worker.send(ActivityItem(reminder.payload, token, span))
         if too_large:
-            self._end(reminder.id)
+            self._end(reminder.id, attempted=False)
             self._too_large(reminder, too_large)
 
     def _too_large(self, reminder: Reminder, size: int) -> None:
@@ -175,7 +192,9 @@ class ActivityWork:
         Raises:
             UnavailableError: the store failed.
         """
-        engine = self._engine
+        engine, lease = self._engine, self.leases.get(reminder.id)
+        if lease is not None:
+            lease.answer = event
         if reminder.owner:
             reply = await engine.submit(
                 (reminder.source.hub, reminder.source.id),
@@ -275,11 +294,15 @@ class ActivityWork:
         if self.refusals.resume(self._pool.activities):
             self._pump()
 
-    def _end(self, reminder_id: int) -> None:
+    def _end(self, reminder_id: int, *, attempted: bool = True) -> None:
         lease = self.leases.pop(reminder_id, None)
-        if lease is not None:
-            lease.worker.activities.pop(reminder_id, None)
-            self._pump()
+        if lease is None:
+            return
+        lease.worker.activities.pop(reminder_id, None)
+        self._pump()
+        for observe in self.observers if attempted else ():
+            seconds = self._clock.monotonic() - lease.since
+            observe(Attempt(lease.reminder, lease.span, lease.began, seconds, lease.answer))
 
 
 def _crashed(reminder: Reminder, limit: DeliveryLimit) -> _Failure | None:

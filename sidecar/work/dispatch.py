@@ -16,7 +16,7 @@ from sidecar.core.attempts import DeliveryLimit
 from sidecar.core.causes import Cause
 from sidecar.core.model import ActorId, Changes, Instance, Kind, Reminder
 from sidecar.store.protocol import UnavailableError
-from sidecar.work import lifecycle, takers
+from sidecar.work import takers
 from sidecar.work.activities import ActivityWork
 from sidecar.work.departures import Departures
 from sidecar.work.entities import EntityLease, EntityWork
@@ -100,7 +100,6 @@ class Dispatch:
     def committed(self, actor: Actor, changes: Changes) -> None:
         """See `Effects`."""
         instance = changes.instance
-        lifecycle.tell(changes)
         idle = instance is not None and (instance.suspended or instance.status.terminal or instance.crashes.quarantined)
         self.turns.committed(actor, changes)
         if instance is None or changes.replaces or idle:

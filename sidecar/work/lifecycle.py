@@ -15,15 +15,27 @@ _logger = logging.getLogger(LOGGER)
 log = structlog.wrap_logger(_logger, wrapper_class=structlog.stdlib.BoundLogger)
 
 
-def tell(changes: Changes) -> None:
-    """Log what committed changes of an instance begin or end: at info, a failure at warning."""
+def began(changes: Changes) -> Instance | None:
+    """Return the workflow that changes create, or None."""
     instance = changes.instance
-    if instance is None or instance.entity:
-        return
-    if changes.expected == 0:
-        _started(instance)
-    elif changes.close_all and instance.status.terminal:
-        _ended(instance)
+    return None if instance is None or instance.entity or changes.expected else instance
+
+
+def ended(changes: Changes) -> Instance | None:
+    """Return the workflow that changes end, or None."""
+    instance = changes.instance
+    if instance is None or instance.entity or not changes.expected:
+        return None
+    return instance if changes.close_all and instance.status.terminal else None
+
+
+def tell(changes: Changes) -> None:
+    """Log what committed changes begin or end: at info, a failure at warning. See `engine.Observer`."""
+    new, old = began(changes), ended(changes)
+    if new is not None:
+        _started(new)
+    elif old is not None:
+        _ended(old)
 
 
 def _started(instance: Instance) -> None:

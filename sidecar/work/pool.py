@@ -58,15 +58,15 @@ _ENTITIES = _Kind(of_entities, lambda worker: worker.max_entities, lambda worker
 class Pool:
     """All workers of one sidecar, and their work."""
 
-    def __init__(self, limits: Mapping[str, int] = MappingProxyType({})) -> None:
+    def __init__(self, limits: Mapping[str, int] = MappingProxyType({}), now: Callable[[], int] = lambda: 0) -> None:
         self._turn_limits = limits_.of(limits_.WORKFLOWS, limits)
         self._activity_limits = limits_.of(limits_.ACTIVITIES, limits)
         self._turn_names, self._activity_names, self._entity_names = Names(), Names(), Names()
         self._served = itertools.count(1)
         self.workers: list[Worker] = []
-        self.turns: ReadyQueue[tuple[str, str]] = ReadyQueue(is_taken=self._turn_names.__contains__)
-        self.activities: ReadyQueue[int] = ReadyQueue(is_taken=self._activity_names.__contains__)
-        self.entities: ReadyQueue[tuple[str, str]] = ReadyQueue(is_taken=self._entity_names.__contains__)
+        self.turns: ReadyQueue[tuple[str, str]] = ReadyQueue(is_taken=self._turn_names.__contains__, now=now)
+        self.activities: ReadyQueue[int] = ReadyQueue(is_taken=self._activity_names.__contains__, now=now)
+        self.entities: ReadyQueue[tuple[str, str]] = ReadyQueue(is_taken=self._entity_names.__contains__, now=now)
         self.open = True
 
     def add(self, worker: Worker) -> None:

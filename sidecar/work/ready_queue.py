@@ -43,13 +43,20 @@ class ReadyQueue(Generic[K]):
     """Work of one kind that waits, in the order it came, by group.
 
     `is_taken` says whether a connected worker takes a lane. Lanes that nobody takes have what room the others leave.
+    `now` gives a time in microseconds, from which on an item waits.
     """
 
-    def __init__(self, limit: int = QUEUE_LIMIT, is_taken: Callable[[Lane], bool] = lambda _lane: True) -> None:
+    def __init__(
+        self,
+        limit: int = QUEUE_LIMIT,
+        is_taken: Callable[[Lane], bool] = lambda _lane: True,
+        now: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.limit = limit
         self._is_taken = is_taken
-        self._groups: dict[Group, dict[K, None]] = {}  # of lanes that are taken; the one served last comes last
-        self._idle: dict[Group, dict[K, None]] = {}  # of the others
+        self._now = now
+        self._groups: dict[Group, dict[K, int]] = {}  # of lanes that are taken; the one served last comes last
+        self._idle: dict[Group, dict[K, int]] = {}  # of the others
         self._where: dict[K, Group] = {}
         self._counts: Counter[Lane] = Counter()  # of lanes that are taken
         self._short: set[Lane] = set()  # lanes that are taken of which the store has more than is here
@@ -62,8 +69,8 @@ class ReadyQueue(Generic[K]):
     def __contains__(self, item: K) -> bool:
         return item in self._where
 
-    def offer(self, item: K, group: Group) -> None:
-        """Queue an item, unless it waits already or there is no room for its lane."""
+    def offer(self, item: K, group: Group, since: int | None = None) -> None:
+        """Queue an item, which waits from now or since a time, unless it does already or its lane has no room."""
         if item in self._where:
             return
         taken = self._is_taken(group.lane)
@@ -73,10 +80,10 @@ class ReadyQueue(Generic[K]):
             else:
                 self._idle_short = True
             return
-        self._put(item, group, taken)
+        self._put(item, group, self._now() if since is None else since, taken=taken)
 
-    def _put(self, item: K, group: Group, taken: bool) -> None:
-        (self._groups if taken else self._idle).setdefault(group, {})[item] = None
+    def _put(self, item: K, group: Group, since: int, *, taken: bool) -> None:
+        (self._groups if taken else self._idle).setdefault(group, {})[item] = since
         self._where[item] = group
         if taken:
             self._counts[group.lane] += 1
@@ -132,8 +139,9 @@ class ReadyQueue(Generic[K]):
         """Let an item that waits be kept from these workers only."""
         group = self._where.get(item)
         if group is not None and group.excluded_workers != excluded_workers:
+            since = self._items(group)[item]
             self.discard(item)
-            self.offer(item, group._replace(excluded_workers=excluded_workers))
+            self.offer(item, group._replace(excluded_workers=excluded_workers), since)
 
     def wanted(self) -> frozenset[Lane] | None:
         """Return the lanes of which the store has more, and of which less than half a fair share is left here.
@@ -169,11 +177,17 @@ class ReadyQueue(Generic[K]):
         """Return how many items of a group wait."""
         return len(self._items(group))
 
+    def waits_since(self) -> int | None:
+        """Return since when the oldest item waits, None if there is none."""
+        return min(
+            (next(iter(items.values())) for items in (*self._groups.values(), *self._idle.values())), default=None
+        )
+
     def first(self, group: Group) -> K | None:
         """Return the oldest item of a group, or None."""
         return next(iter(self._items(group)), None)
 
-    def _items(self, group: Group) -> dict[K, None]:
+    def _items(self, group: Group) -> dict[K, int]:
         return self._groups.get(group) or self._idle.get(group) or {}
 
     def take(self, group: Group) -> K | None:

@@ -29,6 +29,7 @@ from sidecar.services import services
 from sidecar.services.purge import Purge
 from sidecar.store.protocol import Refusal, Store, UnavailableError
 from sidecar.store.sqlite import store as sqlite
+from sidecar.work import lifecycle
 from sidecar.work.dispatch import Dispatch, Timeouts
 from sidecar.work.pool import Pool
 from sidecar.work.workers import Filter, Worker
@@ -212,7 +213,7 @@ class World:
         ids = Ids(store.next_key, store.next_order, clock.new_id)
         self.engine = Engine(ME, self.store, clock, ids)  # type: ignore[arg-type]
         self.outbox = Outbox()
-        pool, trees = Pool(limits), Trees(self.engine)
+        pool, trees = Pool(limits, clock.now), Trees(self.engine)
         self.reminders = Reminders(self.engine, trees)
         self.dispatch = Dispatch(
             self.engine,
@@ -223,6 +224,7 @@ class World:
             delivery_limit=DeliveryLimit(MOST),
         )
         self.engine.effects = self.dispatch
+        self.engine.observers = (lifecycle.tell,)
         self.services = services.build(self.dispatch, self.reminders, trees)
         self.clients, self.answers = self.services.clients, self.services.answers
         self.messages, self.entities = self.services.messages, self.services.entities

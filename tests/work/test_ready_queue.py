@@ -148,3 +148,19 @@ def test_the_name_that_was_served_is_last_the_next_time() -> None:
     for _ in range(6):
         taken.append(backlog.take(backlog.takeable()[0]))
     assert taken == [0, 10, 1, 11, 2, 12]
+
+
+def test_the_oldest_item_is_known_whichever_group_it_is_in() -> None:
+    times = iter(range(100, 200))
+    queue: ReadyQueue[int] = ReadyQueue(is_taken=lambda lane: lane != ("default", "idle"), now=lambda: next(times))
+    assert queue.waits_since() is None
+    queue.offer(1, Group("idle", ""))
+    queue.offer(2, Group("a", ""))
+    queue.offer(3, Group("b", ""))
+    assert queue.waits_since() == 100
+    queue.discard(1)
+    assert queue.waits_since() == 101
+    queue.regroup(2, frozenset({"worker"}))
+    assert queue.waits_since() == 101
+    queue.workers_changed()
+    assert queue.waits_since() == 101

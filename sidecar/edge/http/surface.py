@@ -1,4 +1,4 @@
-"""The HTTP surface of one app: health for probes, metadata for tools and SDKs that look for Dapr.
+"""The HTTP surface of one app: health for probes, metrics, metadata for tools and SDKs that look for Dapr.
 
 Owns the listening sockets, the routes and their JSON. Knows the sidecar only as a `View`. A browser on the machine
 reaches the port too, so a request from here must name a local host: that stops DNS rebinding.
@@ -29,6 +29,7 @@ _BACKLOG = 128
 MAX_CONNECTIONS = 256
 _STOP_SECONDS = 1.0
 _SHOWN_CHARACTERS = 200
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _log = structlog.get_logger()
 # aiohttp would log a traceback for each malformed request, and anyone on the machine can send those.
@@ -50,6 +51,9 @@ class SidecarStatus(Protocol):
 
     def metadata(self) -> dict[str, object]:
         """The reply of GET /v1.0/metadata; `metadata` of this module gives its form."""
+
+    def metrics(self) -> bytes:
+        """The reply of GET /metrics, in Prometheus's text format."""
 
 
 def metadata(
@@ -134,7 +138,8 @@ class HttpSurface:
         return [
             web.get("/v1.0/healthz", self._ready),
             web.get("/v1.0/healthz/outbound", self._outbound_ready),
-            web.get("/v1.0/metadata", self._metadata),
+            web.get("/v1.0/metadata", self._guarded(self._metadata)),
+            web.get("/metrics", self._guarded(self._metrics)),
             web.get("/healthz", self._ready),
             web.get("/readyz", self._ready),
             web.get("/livez", self._live),
@@ -155,13 +160,24 @@ class HttpSurface:
     async def _live(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(status=204)
 
-    async def _metadata(self, request: web.Request) -> web.StreamResponse:
-        wrong = self._refusal(request)
-        if wrong:
+    async def _metadata(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._view.metadata())
+
+    async def _metrics(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(body=self._view.metrics(), headers={"Content-Type": _METRICS_TYPE})
+
+    def _guarded(self, handler: _Handler) -> _Handler:
+        """Return a handler that asks for the token; all that is not about health has one."""
+
+        async def serve(request: web.Request) -> web.StreamResponse:
+            wrong = self._refusal(request)
+            if not wrong:
+                return await handler(request)
             response = _error(401, "ERR_UNAUTHENTICATED", wrong)
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
-        return web.json_response(self._view.metadata())
+
+        return serve
 
     def _refusal(self, request: web.Request) -> str | None:
         """Say why a request that is not about health is refused, or return None."""

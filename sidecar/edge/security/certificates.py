@@ -83,6 +83,10 @@ class Certificates:
         """Return what is in force; files that have just become wrong are left alone until they are right."""
         return self.files.look().pem
 
+    def ends(self) -> float:
+        """Return when it ends, in seconds of Unix time."""
+        return self.files.look().ends.timestamp()
+
     async def watch(self, clock: Clock) -> None:
         """Look at the files every minute, for ever, and log once when little of the certificate's life is left."""
         while True:

@@ -6,13 +6,14 @@ its page in one call. So no read sees half a transaction, and the races that nee
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import structlog
 
 from sidecar.core.identity import AppIdentity
 from sidecar.core.model import Changes
-from sidecar.store.protocol import FullError, Refusal, UnavailableError
+from sidecar.store.protocol import FullError, Refusal, Timed, UnavailableError
 from sidecar.store.sqlite import schema, writes
 from sidecar.store.sqlite.connection import File
 from sidecar.store.sqlite.reads import SqliteReads, fetch_all
@@ -24,9 +25,10 @@ log = structlog.get_logger(__name__)
 class Sqlite(SqliteReads):
     """A `Store` in one file. Use `open_store` to get one."""
 
-    def __init__(self, me: AppIdentity, file: File, opened: schema.Opened) -> None:
+    def __init__(self, me: AppIdentity, file: File, opened: schema.Opened, timed: Timed) -> None:
         super().__init__(file)
         self.me = me
+        self._timed = timed
         self.identity, self.next_key, self.next_order = opened
         self._waiting: list[_Waiting] = []
         self._committing: asyncio.Task[None] | None = None
@@ -60,7 +62,8 @@ class Sqlite(SqliteReads):
 
     async def _commit_together(self, batches: list[_Waiting]) -> None:
         try:
-            outcomes = await self.file.write(writes.commit, self.me, [batch for batch, _ in batches])
+            with self._timed(sum(len(batch) for batch, _ in batches)):
+                outcomes = await self.file.write(writes.commit, self.me, [batch for batch, _ in batches])
         except UnavailableError as error:
             if not self.trouble:  # else the file has said it
                 log.error("commit failed", changes=sum(len(batch) for batch, _ in batches), error=str(error))
@@ -97,14 +100,14 @@ def _only_removes(changes: Changes) -> bool:
     return changes.purged or not (changes.instance or changes.set or changes.received)
 
 
-async def open_store(me: AppIdentity, directory: Path, fresh: str) -> Sqlite:
+async def open_store(me: AppIdentity, directory: Path, fresh: str, timed: Timed = nullcontext) -> Sqlite:
     """Open, or make, the database of an app: `<namespace>.<app>.db` in the directory.
 
-    `fresh` becomes the identity of a store that is made anew.
+    `fresh` becomes the identity of a store that is made anew. `timed` measures commits.
 
     Raises:
         OpenError: the directory cannot be used, another sidecar has the database, or it cannot be read.
     """
     path = schema.path_of(me, directory)
     file = File(path, schema.lock(path, me), lambda connection: schema.prepare(connection, me, fresh))
-    return Sqlite(me, file, await file.open())
+    return Sqlite(me, file, await file.open(), timed)

@@ -42,6 +42,9 @@ class Shown:
             ready=self.is_ready,
         )
 
+    def metrics(self) -> bytes:
+        return b"up 1\n"
+
 
 class Reply:
     def __init__(self, raw: bytes) -> None:
