@@ -101,6 +101,9 @@ class Client:
         try:
             return kind.FromString(await self._channel.unary(method, body, self._shown, timeout=seconds))
         except Refused as refused:
+            named = "" if isinstance(request, bytes) else _instance_of(request)
+            if refused.status is StatusCode.NOT_FOUND and named:
+                raise self.missing(named) from refused
             raise Failure(_EXITS.get(refused.status, Exit.REFUSED), refused.message) from refused
 
     def _routed(self, request: Message) -> Message:
@@ -175,6 +178,12 @@ class Client:
     async def command(self, method: str, request: Message) -> None:
         """Give a command that has no answer."""
         await self.call(method, request, Empty)
+
+
+def _instance_of(request: Message) -> str:
+    """Return the workflow that a request is about."""
+    fields = request.DESCRIPTOR.fields_by_name
+    return next((str(getattr(request, one)) for one in ("instance_id", "source_instance_id") if one in fields), "")
 
 
 def _unreached(address: str, refused: Refused) -> Failure:
