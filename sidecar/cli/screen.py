@@ -14,14 +14,16 @@ from typing import IO, Any, Protocol
 import typer
 import yaml
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from sidecar.actors.clock import Clock
 from sidecar.cli.forms import Form
 from sidecar.cli.progress import Progress
 
 _ENDLESS = 100_000  # columns of what goes into a pipe
 _NARROWEST = 40
+_BAR_AFTER = 1.0  # seconds: what is done sooner shows none
 
 
 def width() -> int | None:
@@ -94,6 +96,16 @@ def progress(what: str) -> Iterator[Steps]:
             yield lambda done, total: lines.at(f"{what}: {done:,}" + ("" if total is None else f" of {total:,}"))
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console(sys.stderr, shutil.get_terminal_size().columns), transient=True) as bar:
-        task: TaskID = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    bar = Bar(*columns, console=console(sys.stderr, shutil.get_terminal_size().columns), transient=True)
+    task, clock = bar.add_task(what, total=None), Clock()
+    began = clock.monotonic()
+
+    def told(done: int, total: int | None) -> None:
+        bar.update(task, completed=done, total=total)
+        if clock.monotonic() - began >= _BAR_AFTER:
+            bar.start()
+
+    try:
+        yield told
+    finally:
+        bar.stop()

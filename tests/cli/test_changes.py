@@ -8,7 +8,7 @@ import pytest
 from sidecar.cli.operate import changes
 from tests.cli.live import Command
 from tests.inprocess.sidecars import Node, Start, get
-from tests.inprocess.world import COMPLETED, RUNNING, SUSPENDED, TERMINATED, end
+from tests.inprocess.world import COMPLETED, RUNNING, SUSPENDED, TERMINATED, child, end
 
 
 async def status(node: Node, instance_id: str) -> int:
@@ -120,7 +120,6 @@ async def test_purge_takes_one_several_or_all_that_have_ended(
 async def test_what_has_an_app_that_cannot_be_reached_is_kept_and_said(start: Start, run: Command) -> None:
     """The purge goes on with the others, and its exit code says that some are left."""
     run.node = node = await start("orders", peers={"gone": ("127.0.0.1:1",)})
-    from tests.inprocess.world import child
 
     def flow(events: list[object]) -> list[object]:
         return [end('"done"')] if len(events) > 4 else [child(1, "kid", "gone")]

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import yaml
 
+from sidecar.config.parsers import Secret
 from sidecar.edge.taskhub import bulk
 from tests.cli.live import Command, Ended
 from tests.inprocess.sidecars import Node, Start
@@ -30,7 +31,7 @@ ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 async def settled(read: Callable[[], Awaitable[Ended]], text: str) -> Ended:
     """What a command writes, once it has a text."""
     async with asyncio.timeout(20):
-        while text not in " ".join((ended := await read()).out.split()):
+        while text not in " ".join((ended := await read()).out.split()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return ended
 
@@ -146,7 +147,7 @@ async def test_a_tree_says_of_each_part_in_each_app_what_it_waits_for(shop: Node
     assert "waits for activity charge in app gone: not delivered, for " in ended.out
     assert "→ start the sidecar of that app, or correct its address" in ended.out
     data = (await run("workflow", "tree", "c", "-o", "json")).data
-    assert [wait["cause"] and wait["cause"]["reason"] for wait in data["waits"]][0] == "unreachable"
+    assert data["waits"][0]["cause"]["reason"] == "unreachable"
     [kid] = data["children"]
     assert (kid["appID"], kid["instanceID"], kid["runtimeStatus"]) == ("ml", "kid", "RUNNING")
     # Of an instance of another app that app is asked.
@@ -223,8 +224,6 @@ async def test_a_sidecar_that_is_not_there_is_exit_code_5_and_says_how_to_name_i
 async def test_a_token_is_taken_from_where_the_other_commands_take_it(
     start: Start, run: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sidecar.config.parsers import Secret
-
     run.node = await start("orders", api_token=Secret("canary"))
     ended = await run("workflow", "list")
     assert (ended.code, "asks for its token: give it by --api-token-file, or in SIDECAR_API_TOKEN" in ended.err) == (

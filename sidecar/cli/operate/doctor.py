@@ -185,8 +185,10 @@ async def _dial(address: str) -> str:
         writer.close()
     except TimeoutError:
         return f"no answer in {_DIAL_SECONDS:.0f} s"
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
+    except socket.gaierror as error:
+        return f"no such host ({error.strerror})"
+    except OSError as error:  # asyncio writes the address into its text
+        return (os.strerror(error.errno) if error.errno else str(error)).lower()
     return ""
 
 
