@@ -117,6 +117,7 @@ async def test_purge_takes_one_several_or_all_that_have_ended(
     assert (await run("workflow", "purge", "d")).code == 3
 
 
+@pytest.mark.slow
 async def test_what_has_an_app_that_cannot_be_reached_is_kept_and_said(start: Start, run: Command) -> None:
     """The purge goes on with the others, and its exit code says that some are left."""
     run.node = node = await start("orders", peers={"gone": ("127.0.0.1:1",)})

@@ -36,6 +36,7 @@ def at_terminal(arguments: list[str], columns: int, **variables: str) -> tuple[i
     return process.returncode, written.decode()
 
 
+@pytest.mark.slow
 async def test_a_real_terminal_has_its_width_and_colours(shop: Node, run: Command) -> None:
     arguments = ["workflow", "list", "--grpc-port", str(shop.ports.grpc[0])]
     code, wide = await asyncio.to_thread(at_terminal, arguments, 200)
@@ -45,6 +46,7 @@ async def test_a_real_terminal_has_its_width_and_colours(shop: Node, run: Comman
     assert max(map(len, narrow.split("\r\n"))) <= 40
 
 
+@pytest.mark.slow
 async def test_what_is_done_at_once_shows_no_bar(shop: Node, run: Command) -> None:
     arguments = ["workflow", "terminate", "--all", "--grpc-port", str(shop.ports.grpc[0]), "--yes"]
     code, written = await asyncio.to_thread(at_terminal, arguments, 80)
@@ -66,6 +68,7 @@ def test_what_takes_long_shows_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPat
     assert written.endswith("\x1b[2K")  # it is gone at the end
 
 
+@pytest.mark.slow
 def test_shells_complete_commands_and_options() -> None:
     def completed(line: str) -> str:
         environ = os.environ | {"_SIDECAR_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}

@@ -16,8 +16,7 @@ from sidecar.cli.operate.client import Client, asking
 from sidecar.cli.operate.filters import Filter, found
 from sidecar.cli.show import words
 from sidecar.core.model import Status
-from sidecar.edge.admin.inspection import SERVICE as ADMIN
-from sidecar.edge.taskhub.service import SERVICE
+from sidecar.edge import methods
 from sidecar.schema import admin_pb2 as admin
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -112,19 +111,19 @@ def raise_event(client: Client, chosen: Chosen, name: str, data: str | None) -> 
 
     def change(reached: Client, instance_id: str) -> Awaitable[None]:
         request = pb.RaiseEventRequest(instance_id=instance_id, name=name, input=_text(data))
-        return reached.command(f"{SERVICE}RaiseEvent", request)
+        return reached.command(f"{methods.TASKHUB}RaiseEvent", request)
 
     each(client, chosen, f"Send event '{name}' to", f"got event '{words.clean(name)}'", change)
 
 
 def suspend(client: Client, chosen: Chosen, reason: str | None) -> None:
     """Pause workflows."""
-    each(client, chosen, "Suspend", "suspended", _reasoned(f"{SERVICE}SuspendInstance", reason))
+    each(client, chosen, "Suspend", "suspended", _reasoned(f"{methods.TASKHUB}SuspendInstance", reason))
 
 
 def resume(client: Client, chosen: Chosen, reason: str | None) -> None:
     """Let paused workflows go on."""
-    each(client, chosen, "Resume", "resumed", _reasoned(f"{SERVICE}ResumeInstance", reason))
+    each(client, chosen, "Resume", "resumed", _reasoned(f"{methods.TASKHUB}ResumeInstance", reason))
 
 
 def _reasoned(method: str, reason: str | None) -> Change:
@@ -142,9 +141,9 @@ def terminate(client: Client, chosen: Chosen, output: str | None, *, recursive: 
             reached.own_only("a terminate by force")
             reason = output or "terminated by an operator"
             by_force = admin.TerminateRequest(instance_id=instance_id, reason=reason, recursive=recursive)
-            return reached.command(f"{ADMIN}Terminate", by_force)
+            return reached.command(f"{methods.ADMIN}Terminate", by_force)
         request = pb.TerminateRequest(instance_id=instance_id, output=_text(output), recursive=recursive)
-        return reached.command(f"{SERVICE}TerminateInstance", request)
+        return reached.command(f"{methods.TASKHUB}TerminateInstance", request)
 
     each(client, chosen, "Terminate", "terminated", change)
 
@@ -155,7 +154,7 @@ def rewind(client: Client, chosen: Chosen, reason: str | None) -> None:
     def change(reached: Client, instance_id: str) -> Awaitable[None]:
         reached.own_only("a rewind")
         return reached.command(
-            f"{SERVICE}RewindInstance", pb.RewindInstanceRequest(instance_id=instance_id, reason=_text(reason))
+            f"{methods.TASKHUB}RewindInstance", pb.RewindInstanceRequest(instance_id=instance_id, reason=_text(reason))
         )
 
     each(client, chosen, "Rewind", "rewound", change)
@@ -167,7 +166,7 @@ def restart(client: Client, chosen: Chosen, *, new_id: bool) -> None:
     async def change(reached: Client, instance_id: str) -> None:
         reached.own_only("a restart")
         request = pb.RestartInstanceRequest(instance_id=instance_id, with_new_instance_id=new_id)
-        made = await reached.call(f"{SERVICE}RestartInstance", request, pb.RestartInstanceResponse)
+        made = await reached.call(f"{methods.TASKHUB}RestartInstance", request, pb.RestartInstanceResponse)
         typer.echo(made.instance_id)
 
     each(client, chosen, "Restart", "restarted", change)
@@ -267,7 +266,9 @@ def rerun(client: Client, wanted: Rerun, form: Form) -> None:
         input=_text(wanted.data),
         overwrite_input=wanted.data is not None,
     )
-    made = asking(client, lambda reached: reached.call(f"{SERVICE}RerunWorkflowFromEvent", request, pb.RerunResponse))
+    made = asking(
+        client, lambda reached: reached.call(f"{methods.TASKHUB}RerunWorkflowFromEvent", request, pb.RerunResponse)
+    )
     screen.note(f"workflow '{wanted.instance_id}' runs again from event {wanted.event} under a new ID")
     if form.is_data:
         screen.write({"instanceID": made.new_instance_id, "appID": client.home.app}, form)

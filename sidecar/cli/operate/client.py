@@ -14,11 +14,8 @@ from sidecar.cli.exits import Exit, Failure
 from sidecar.cli.show.instances import Home
 from sidecar.config import settings as config
 from sidecar.config.own_address import reached
-from sidecar.edge.admin.inspection import SERVICE as ADMIN
-from sidecar.edge.admin.inspection import TREE
-from sidecar.edge.admin.status import STATUS
+from sidecar.edge import methods
 from sidecar.edge.dialects import wire
-from sidecar.edge.taskhub.service import SERVICE
 from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.schema import admin_pb2 as admin
 from sidecar.schema import taskhub_pb2 as pb
@@ -57,7 +54,7 @@ class Client:
         """Connect. Raises Failure: nobody answers, or what answers is none of these sidecars."""
         self._channel = dial.channel(*self._reach)
         try:
-            body = await self._channel.unary(STATUS, b"", self._shown, timeout=_HELLO_SECONDS)
+            body = await self._channel.unary(methods.STATUS, b"", self._shown, timeout=_HELLO_SECONDS)
         except Refused as refused:
             await self._channel.close()
             raise _unreached(self.address, refused) from refused
@@ -114,12 +111,12 @@ class Client:
 
     async def start(self, request: pb.CreateInstanceRequest) -> str:
         """Start a workflow; return its ID."""
-        return (await self.call(f"{SERVICE}StartInstance", request, pb.CreateInstanceResponse)).instance_id
+        return (await self.call(f"{methods.TASKHUB}StartInstance", request, pb.CreateInstanceResponse)).instance_id
 
     async def get(self, instance_id: str, *, payloads: bool = True) -> pb.InstanceState:
         """Return a workflow. Raises Failure: there is none of this ID."""
         request = pb.GetInstanceRequest(instance_id=instance_id, get_inputs_and_outputs=payloads)
-        answer = await self.call(f"{SERVICE}GetInstance", request, pb.GetInstanceResponse)
+        answer = await self.call(f"{methods.TASKHUB}GetInstance", request, pb.GetInstanceResponse)
         if not answer.exists:
             raise self.missing(instance_id)
         return answer.state
@@ -133,7 +130,7 @@ class Client:
         """Return a workflow once it has ended, or begun."""
         method = "WaitForInstanceCompletion" if ended else "WaitForInstanceStart"
         request = pb.GetInstanceRequest(instance_id=instance_id, get_inputs_and_outputs=True)
-        return (await self.call(SERVICE + method, request, pb.GetInstanceResponse, seconds)).state
+        return (await self.call(methods.TASKHUB + method, request, pb.GetInstanceResponse, seconds)).state
 
     async def pages(self, query: pb.InstanceQuery) -> AsyncIterator[Sequence[pb.InstanceState]]:
         """Yield the workflows that a query finds, in pages, the oldest first."""
@@ -141,7 +138,7 @@ class Client:
         query.max_instance_count = _PAGE
         while True:
             request = pb.QueryInstancesRequest(query=query)
-            answer = await self.call(f"{SERVICE}QueryInstances", request, pb.QueryInstancesResponse)
+            answer = await self.call(f"{methods.TASKHUB}QueryInstances", request, pb.QueryInstancesResponse)
             yield answer.states
             if not answer.continuation_token.value:
                 return
@@ -151,26 +148,26 @@ class Client:
         """Return the history of a workflow."""
         self.own_only("the history")
         request = pb.GetInstanceHistoryRequest(instance_id=instance_id)
-        return (await self.call(f"{SERVICE}GetInstanceHistory", request, pb.GetInstanceHistoryResponse)).events
+        return (await self.call(f"{methods.TASKHUB}GetInstanceHistory", request, pb.GetInstanceHistoryResponse)).events
 
     async def tree(self, instance_id: str, depth: int) -> admin.TreeNode:
         """Return a workflow with its children in all apps."""
         home = self.home if self.home != self.own else Home("", "")
         request = admin.GetTreeRequest(instance_id=instance_id, depth=depth, app_id=home.app, namespace=home.namespace)
-        return await self.call(ADMIN + TREE, request, admin.TreeNode)
+        return await self.call(methods.TREE, request, admin.TreeNode)
 
     async def purge(self, ids: Sequence[str], *, recursive: bool, force: bool) -> tuple[int, bool]:
         """Purge workflows; return how many went, in all apps, and whether every app that has a part was reached."""
         request = self._routed(pb.PurgeInstancesRequest(recursive=recursive, force=force))
         batch = wire.frame(_BATCH_FIELD, pb.InstanceBatch(instance_ids=ids).SerializeToString())
         body = request.SerializeToString() + batch
-        answer = await self.call(f"{SERVICE}PurgeInstances", body, pb.PurgeInstancesResponse, _PURGE_SECONDS)
+        answer = await self.call(f"{methods.TASKHUB}PurgeInstances", body, pb.PurgeInstancesResponse, _PURGE_SECONDS)
         return answer.deleted_instance_count, answer.is_complete.value
 
     async def purge_one(self, instance_id: str, *, recursive: bool, force: bool) -> int:
         """Purge a workflow; return how many went with it. Raises Failure, with the reason if it may not go."""
         request = pb.PurgeInstancesRequest(instance_id=instance_id, recursive=recursive, force=force)
-        answer = await self.call(f"{SERVICE}PurgeInstances", request, pb.PurgeInstancesResponse, _PURGE_SECONDS)
+        answer = await self.call(f"{methods.TASKHUB}PurgeInstances", request, pb.PurgeInstancesResponse, _PURGE_SECONDS)
         if not answer.deleted_instance_count:
             raise self.missing(instance_id)
         return answer.deleted_instance_count

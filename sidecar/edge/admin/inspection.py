@@ -14,7 +14,7 @@ from sidecar.core.errors import DeniedError
 from sidecar.core.ids import LARGEST_NUMBER
 from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome
 from sidecar.core.names import invalid_app_id
-from sidecar.edge import causes
+from sidecar.edge import causes, methods
 from sidecar.edge.left_out import as_many_as_fit, fitted
 from sidecar.edge.peer.forward import Forwarder
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, guarded, parsed
@@ -24,7 +24,6 @@ from sidecar.services.clients import Caller
 from sidecar.services.inspection import Inspection, TreeNode, Wait
 from sidecar.store.protocol import Waiting
 
-SERVICE = "/sidecar.admin.AdminService/"
 TREE = "GetTree"
 _PAGE, _LARGEST_PAGE = 100, 1_000
 _DEPTH, _DEEPEST = 16, 64
@@ -52,7 +51,7 @@ class Admin:
 
     def handlers(self) -> Handlers:
         """Return the handlers by path."""
-        return Handlers(unary={SERVICE + name: method for name, method in self.methods().items()})
+        return Handlers(unary={methods.ADMIN + name: method for name, method in self.methods().items()})
 
     def methods(self) -> Methods:
         """Return the handlers by RPC; `TREE` is also what a peer may ask."""

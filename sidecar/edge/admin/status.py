@@ -7,12 +7,10 @@ from sidecar.actors.clock import Clock
 from sidecar.config.settings import version
 from sidecar.core import events
 from sidecar.core.identity import AppIdentity
-from sidecar.edge.admin.inspection import SERVICE
+from sidecar.edge import methods
 from sidecar.edge.rpc import guarded, parsed
 from sidecar.edge.transport.ports import Call, Handlers
 from sidecar.schema import admin_pb2 as pb
-
-STATUS = f"{SERVICE}GetStatus"
 
 
 class StatusAdmin:
@@ -25,7 +23,7 @@ class StatusAdmin:
 
     def handlers(self) -> Handlers:
         """Return the handlers by path."""
-        return Handlers(unary={STATUS: guarded(parsed(pb.GetStatusRequest, self._status))})
+        return Handlers(unary={methods.STATUS: guarded(parsed(pb.GetStatusRequest, self._status))})
 
     async def _status(self, call: Call, request: pb.GetStatusRequest) -> bytes:
         return pb.GetStatusResponse(

@@ -7,8 +7,8 @@ import pytest
 from sidecar.actors.clock import Clock
 from sidecar.config.settings import version
 from sidecar.core import events
-from sidecar.edge.admin.inspection import SERVICE
-from sidecar.edge.admin.status import STATUS
+from sidecar.edge.methods import ADMIN as SERVICE
+from sidecar.edge.methods import STATUS
 from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.schema import admin_pb2 as pb
 from tests.inprocess.sidecars import Node, Start
