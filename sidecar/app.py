@@ -21,6 +21,7 @@ from sidecar.core.ids import PeerId
 from sidecar.core.policy import Policy
 from sidecar.edge.admin import health
 from sidecar.edge.admin.health import Health
+from sidecar.edge.admin.status import StatusAdmin
 from sidecar.edge.admin.store import StoreAdmin
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
@@ -100,6 +101,7 @@ class Sidecar:
     def _app_handlers(self) -> Handlers:
         settings, taskhub = self.settings, self.taskhub
         copies = StoreAdmin(self.me, self.maintenance, self.engine.clock)
+        status = StatusAdmin(self.me, self.engine.clock, self.metadata)
         admission = Admission(
             self.trust.tokens,
             most_bytes=settings.max_message_bytes,
@@ -107,7 +109,9 @@ class Sidecar:
             most_workers=settings.max_workers,
         )
         guarded = admission.guarded(
-            self.telemetry.measures.timed(merged(taskhub.handlers(), self.admin.handlers(), copies.handlers())),
+            self.telemetry.measures.timed(
+                merged(taskhub.handlers(), self.admin.handlers(), copies.handlers(), status.handlers())
+            ),
             answers=taskhub.answers(),
             workers=[WORK],
         )

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from sidecar import app
+from sidecar.cli import workflow
+from sidecar.cli.exits import Exit
 from sidecar.cli.main import main
 from sidecar.config import options, settings
 
@@ -53,3 +55,19 @@ def test_examples_in_python_are_python() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
         assert (ROOT / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_table_of_commands_has_all_that_look_and_steer() -> None:
+    (part,) = re.findall(r"## Look, and steer\n(.*?)\n## ", README, re.DOTALL)
+    table = " ".join(line.split("|")[1] for line in part.splitlines() if line.startswith("| `"))
+    names = {str(command.name) for command in workflow.app.registered_commands} | {
+        "peers",
+        "workers",
+        "doctor",
+        "version",
+    }
+    assert {word for word in re.findall(r"[a-z][a-z-]+", table) if word in names} == names
+
+
+def test_the_table_of_exit_codes_is_that_of_the_code() -> None:
+    assert [int(code) for code in re.findall(r"^\| (\d) \|", README, re.MULTILINE)] == [int(code) for code in Exit]

@@ -14,8 +14,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from sidecar.cli import health
-from sidecar.cli.flags import CONFIG_FILE, with_settings
+from sidecar.cli import health, workflow
+from sidecar.cli.exits import Failure
+from sidecar.cli.flags import CONFIG_FILE, with_reach, with_settings
+from sidecar.cli.forms import Form
 from sidecar.config import parsers
 from sidecar.config import settings as config
 from sidecar.config.settings import ConfigError, StartError
@@ -38,15 +40,17 @@ app = typer.Typer(
 
 _store = typer.Typer(help="Check the store of an app, make a backup of it, put one back.", rich_markup_mode=None)
 app.add_typer(_store, name="store", no_args_is_help=True)
+app.add_typer(workflow.app, name="workflow", no_args_is_help=True)
 
 T = TypeVar("T")
+_AnswerForm = Annotated[Form, typer.Option("--output", "-o", help="Form of the answer.")]
 _OutputForm = Annotated[_Output, typer.Option("--output", "-o", help="Form of the list.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command, by default that of this process, and returns its exit code.
 
-    0 is success; 2 a wrong option, setting or start, after one line on stderr.
+    0 is success; 2 a wrong option, setting or start, after one line on stderr. `exits.py` has the others.
     """
     # What goes wrong in gRPC comes as errors of calls too; its own lines are not in the form of the log.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -57,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, StartError) as error:
         typer.echo(f"sidecar: {error}", err=True)
         return 2
+    except Failure as failure:
+        if str(failure):
+            typer.echo(f"sidecar: {failure}", err=True)
+        return int(failure.code)
     return 0
 
 
@@ -105,6 +113,49 @@ def _health(
     if port == 0:
         raise typer.Exit(health.failed("the HTTP port is 0, any free one: name the real one with --http-port"))
     raise typer.Exit(health.ask(host, port))
+
+
+@app.command("peers")
+@with_reach
+def _peers(flags: dict[str, object], *, output: _AnswerForm = Form.SHORT) -> None:
+    """Show how it goes with the sidecars of other apps."""
+    from sidecar.cli.operate import client, sidecars  # noqa: PLC0415 - gRPC takes most of the import time
+
+    sidecars.peers(client.Client(flags, os.environ), output)
+
+
+@app.command("workers")
+@with_reach
+def _workers(flags: dict[str, object], *, output: _AnswerForm = Form.SHORT) -> None:
+    """Show who is connected, and what it takes.
+
+    And what each has, and the work that none of them takes.
+    """
+    from sidecar.cli.operate import client, sidecars  # noqa: PLC0415 - as above
+
+    sidecars.workers(client.Client(flags, os.environ), output)
+
+
+@app.command("version")
+@with_reach
+def _version(flags: dict[str, object], *, output: _AnswerForm = Form.SHORT) -> None:
+    """Print the versions of command and sidecar."""
+    from sidecar.cli.operate import client, sidecars  # noqa: PLC0415 - as above
+
+    sidecars.versions(client.Client(flags, os.environ), output)
+
+
+@app.command("doctor")
+@with_settings
+def _doctor(flags: dict[str, object], *, output: _AnswerForm = Form.SHORT) -> None:
+    """Check all that a sidecar needs.
+
+    Configuration, ports, peers, certificates and when they end, clock, disk, versions, workers: each finding says what
+    to do. Exit code 1 if something is wrong.
+    """
+    from sidecar.cli.operate import doctor  # noqa: PLC0415 - as above
+
+    doctor.check(flags, os.environ, output)
 
 
 @app.command("config")

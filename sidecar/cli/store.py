@@ -7,29 +7,23 @@ import asyncio
 from pathlib import Path
 
 from sidecar.actors.clock import Clock
+from sidecar.cli import dial
 from sidecar.cli.progress import Progress
-from sidecar.config import addresses
-from sidecar.config.own_address import reached
 from sidecar.config.settings import Settings, StartError
 from sidecar.core.identity import AppIdentity
 from sidecar.edge.admin.store import BACKUP, CHECK
-from sidecar.edge.grpc_aio.channel import GrpcChannel
-from sidecar.edge.security.api_tokens import HEADER, ApiTokens
-from sidecar.edge.transport.ports import Refused, StatusCode, Tls, in_address
+from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.schema import admin_pb2 as pb
 from sidecar.store.protocol import Copied, CopyError
 from sidecar.store.sqlite import restore as offline
 from sidecar.store.sqlite import schema
-
-_ANYBODY = Tls(b"", b"", None)  # no certificate of its own; the CAs of the system or of the variable are trusted
-_HOW = "--listen-host, --app-cert and its token; with TLS GRPC_DEFAULT_SSL_ROOTS_FILE_PATH may name the CA"
 
 
 def check(settings: Settings) -> list[str]:
     """Return what is wrong with the store. Raises CopyError: it could not be checked."""
     try:
         with Progress() as progress:
-            return offline.check(_path(settings), progress.at)
+            return offline.check(path(settings), progress.at)
     except offline.RunningError:
         request = pb.CheckStoreRequest(namespace=settings.namespace, app_id=settings.app_id)
         answer = _ask(settings, CHECK, request.SerializeToString())
@@ -40,7 +34,7 @@ def backup(settings: Settings, name: str) -> Copied:
     """Make a backup. Raises CopyError."""
     try:
         with Progress() as progress:
-            return offline.backup(_path(settings), name, Clock().now(), progress.at)
+            return offline.backup(path(settings), name, Clock().now(), progress.at)
     except offline.RunningError:
         request = pb.BackupStoreRequest(namespace=settings.namespace, app_id=settings.app_id, name=name)
         answer = _ask(settings, BACKUP, request.SerializeToString())
@@ -62,7 +56,13 @@ def _me(settings: Settings) -> AppIdentity:
     return AppIdentity(settings.namespace, settings.app_id)
 
 
-def _path(settings: Settings) -> Path:
+def sqlite_version() -> tuple[str, str]:
+    """Return the version of SQLite, and what is to be known of it, "" if nothing is."""
+    return schema.version_of_sqlite()
+
+
+def path(settings: Settings) -> Path:
+    """Return where the database of an app is."""
     return schema.path_of(_me(settings), settings.data_dir)
 
 
@@ -75,21 +75,15 @@ def _ask(settings: Settings, method: str, request: bytes) -> bytes:
     except Refused as refused:
         if refused.status is StatusCode.UNAVAILABLE:
             text = f"a sidecar has the store open and does not answer on port {settings.grpc_port[0]}"
-            hint = f"name its port with --grpc-port, and how it is reached with {_HOW} ({refused.message})"
+            hint = f"name its port with --grpc-port, and how it is reached with {dial.HOW} ({refused.message})"
             raise CopyError(f"{text}: {hint}") from refused
         raise CopyError(refused.message) from refused
 
 
 async def _call(settings: Settings, method: str, request: bytes) -> bytes:
-    token = ApiTokens(settings.api_token, settings.api_token_file).newest()
-    host = reached(settings.listen_host)
-    tls, name = (None, "") if settings.app_cert is None else (_ANYBODY, _tls_name(host))
-    channel = GrpcChannel(f"{in_address(host)}:{settings.grpc_port[0]}", tls=tls, name=name)
+    shown = dial.credentials(settings.api_token, settings.api_token_file)
+    channel = dial.channel(settings.listen_host, settings.grpc_port[0], settings.app_cert)
     try:
-        return await channel.unary(method, request, ((HEADER, token),) if token else ())
+        return await channel.unary(method, request, shown)
     finally:
         await channel.close()
-
-
-def _tls_name(host: str) -> str:
-    return "localhost" if addresses.is_loopback(host) else host

@@ -150,12 +150,17 @@ def read_peers(path: Path, stay_here: bool = False) -> Mapping[str, tuple[str, .
 
 def http_address(flags: Mapping[str, object], environ: Mapping[str, str]) -> tuple[str, int]:
     """Where this machine finds the HTTP port, so that a health check needs no other setting. Raises ConfigError."""
+    found = some(("listen_host", "http_port"), flags, environ)
+    return (reached(found["listen_host"]), found["http_port"])
+
+
+def some(names: Iterable[str], flags: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The values of some settings, by field name, when the others need be neither given nor right.
+
+    Raises ConfigError.
+    """
     given = _given(flags, environ)
-    host, port = (
-        _parsed(BY_FIELD[name], given[name]) if name in given else getattr(DEFAULTS, name)
-        for name in ("listen_host", "http_port")
-    )
-    return (reached(host), port)
+    return {name: _parsed(BY_FIELD[name], given[name]) if name in given else getattr(DEFAULTS, name) for name in names}
 
 
 def shown(value: object) -> str:

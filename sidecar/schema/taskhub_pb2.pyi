@@ -3031,6 +3031,26 @@ class GetInstanceHistoryRequest(_message.Message):
 Global___GetInstanceHistoryRequest: _TypeAlias = GetInstanceHistoryRequest  # noqa: Y015
 
 @_typing.final
+class GetInstanceHistoryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryEvent]: ...
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___HistoryEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetInstanceHistoryResponse: _TypeAlias = GetInstanceHistoryResponse  # noqa: Y015
+
+@_typing.final
 class InstanceQuery(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -208,7 +208,17 @@ class Watch:
         """Return for a person: the workers with the names that they take, why one is of no use, and what none takes."""
         left = untaken(pool)
         workers = [
-            {"peer": worker.peer, "hub": worker.hub, **names(worker), "error": useless(worker, left)}
+            {
+                "peer": worker.peer,
+                "hub": worker.hub,
+                **names(worker),
+                "has": {
+                    "workflows": len(worker.turns),
+                    "activities": len(worker.activities),
+                    "entities": len(worker.entities),
+                },
+                "error": useless(worker, left),
+            }
             for worker in pool.workers[:MOST_SHOWN]
         ]
         return {"workers": workers, "untaken": list(self._rows(left, pool))}

@@ -18,8 +18,9 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from sidecar.config.settings import Settings
 from sidecar.edge.dialects import DAPR, DAPR_DETACHING, MICROSOFT, completion
+from sidecar.edge.methods import TASKHUB as SERVICE
 from sidecar.edge.peer.forward import Forwarder
-from sidecar.edge.taskhub.service import SERVICE, TaskHub
+from sidecar.edge.taskhub.service import TaskHub
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.work.memory import Memory
 from tests.sdks import wire

@@ -4,8 +4,8 @@ import random
 from functools import cache
 from typing import Any
 
+from sidecar.edge.methods import TASKHUB as SERVICE
 from sidecar.edge.peer.forward import ROUTER_FIELDS
-from sidecar.edge.taskhub.service import SERVICE
 from sidecar.schema import admin_pb2, peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from tests.edge.test_corpus import MESSAGES, served

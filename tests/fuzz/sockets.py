@@ -22,8 +22,8 @@ from grpc_health.v1 import health_pb2
 
 from sidecar.core.model import Status as Life
 from sidecar.edge.grpc_aio.channel import GrpcChannel
+from sidecar.edge.methods import TASKHUB as SERVICE
 from sidecar.edge.peer import link
-from sidecar.edge.taskhub.service import SERVICE
 from sidecar.edge.transport.ports import Closed, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.blackbox.harness import Sidecar

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from sidecar.core.model import Changes
 from sidecar.core.model import Status as Life
 from sidecar.edge.dialects import wire
-from sidecar.edge.taskhub.service import SERVICE
+from sidecar.edge.methods import TASKHUB as SERVICE
 from sidecar.edge.transport.ports import NO_NAMES, Call, Closed, Refused
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb

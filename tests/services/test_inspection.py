@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sidecar.edge.admin import inspection as admin_module
-from sidecar.edge.admin.inspection import SERVICE
+from sidecar.edge.methods import ADMIN as SERVICE
 from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.schema import admin_pb2 as admin
 from sidecar.schema import taskhub_pb2 as pb

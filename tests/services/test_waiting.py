@@ -8,7 +8,7 @@ import pytest
 import structlog
 from google.protobuf.message import Message
 
-from sidecar.edge.admin.inspection import SERVICE
+from sidecar.edge.methods import ADMIN as SERVICE
 from sidecar.edge.peer import link, reports
 from sidecar.schema import admin_pb2 as admin
 from sidecar.schema import cause_pb2, peer_pb2

@@ -13,7 +13,8 @@ from sidecar.core.causes import Cause
 from sidecar.core.errors import DeniedError
 from sidecar.core.ids import LARGEST_NUMBER
 from sidecar.core.model import DEFAULT_HUB, ActorId, CallId, Kind, Outcome
-from sidecar.edge import causes
+from sidecar.core.names import invalid_app_id
+from sidecar.edge import causes, methods
 from sidecar.edge.left_out import as_many_as_fit, fitted
 from sidecar.edge.peer.forward import Forwarder
 from sidecar.edge.rpc import Methods, address_of, caller_of, done, guarded, parsed
@@ -23,7 +24,6 @@ from sidecar.services.clients import Caller
 from sidecar.services.inspection import Inspection, TreeNode, Wait
 from sidecar.store.protocol import Waiting
 
-SERVICE = "/sidecar.admin.AdminService/"
 TREE = "GetTree"
 _PAGE, _LARGEST_PAGE = 100, 1_000
 _DEPTH, _DEEPEST = 16, 64
@@ -51,7 +51,7 @@ class Admin:
 
     def handlers(self) -> Handlers:
         """Return the handlers by path."""
-        return Handlers(unary={SERVICE + name: method for name, method in self.methods().items()})
+        return Handlers(unary={methods.ADMIN + name: method for name, method in self.methods().items()})
 
     def methods(self) -> Methods:
         """Return the handlers by RPC; `TREE` is also what a peer may ask."""
@@ -97,15 +97,27 @@ class Admin:
         return pb.FailCallResponse().SerializeToString()
 
     async def _tree(self, call: Call, request: pb.GetTreeRequest) -> bytes:
+        tree = await self._root(call, request, min(request.depth or _DEPTH, _DEEPEST))
+        _prune(tree, _MOST_BYTES)
+        return tree.SerializeToString()
+
+    async def _root(self, call: Call, request: pb.GetTreeRequest, depth: int) -> pb.TreeNode:
+        """Return the tree of an instance of this app, or of the app that an own client names: another may name none."""
         address = address_of(call, request.instance_id)
+        app, namespace = request.app_id or self._me.app, request.namespace or self._me.namespace
         looks = _Looks(caller_of(call))
+        if (namespace, app) != (self._me.namespace, self._me.app):
+            wrong = invalid_app_id(app) or invalid_app_id(namespace)
+            if wrong or looks.caller.app:
+                raise Refused(StatusCode.INVALID_ARGUMENT, wrong or "an app is asked for its own instances only")
+            try:
+                return await self._elsewhere(ActorId(namespace, app, "workflow", "", address[1]), depth, looks)
+            except DecodeError as error:
+                raise Refused(StatusCode.UNAVAILABLE, f"the answer of app '{app}' cannot be read") from error
         branch = await self._inspection.branch(address, looks.caller)
         if branch is None:
             raise Refused(StatusCode.NOT_FOUND, "no such instance exists")
-        depth = min(request.depth or _DEPTH, _DEEPEST)
-        tree = await self._node(branch, depth, looks)
-        _prune(tree, _MOST_BYTES)
-        return tree.SerializeToString()
+        return await self._node(branch, depth, looks)
 
     async def _node(self, branch: TreeNode, depth: int, looks: _Looks) -> pb.TreeNode:
         instance = branch.view.instance

@@ -5,13 +5,13 @@ A client names a file, never a place: whoever reaches the app port must not writ
 
 from sidecar.actors.clock import Clock
 from sidecar.core.identity import AppIdentity
-from sidecar.edge.admin.inspection import SERVICE
+from sidecar.edge import methods
 from sidecar.edge.rpc import guarded, parsed
 from sidecar.edge.transport.ports import Call, Handlers, Refused, StatusCode
 from sidecar.schema import admin_pb2 as pb
 from sidecar.store.protocol import CopyError, Maintenance
 
-CHECK, BACKUP = f"{SERVICE}CheckStore", f"{SERVICE}BackupStore"
+CHECK, BACKUP = f"{methods.ADMIN}CheckStore", f"{methods.ADMIN}BackupStore"
 _Request = pb.CheckStoreRequest | pb.BackupStoreRequest
 
 

@@ -58,6 +58,17 @@ def proves(trust_domain: str, identity: PeerNames, namespace: str) -> frozenset[
     return frozenset(app for app in apps if not missing(names(trust_domain, namespace, app), identity))
 
 
+def ends(file: Path) -> datetime:
+    """Return when the first of the certificates in a file ends. Raises StartError."""
+    from cryptography import x509  # noqa: PLC0415 - slow to import, and only TLS needs it
+
+    try:
+        found = x509.load_pem_x509_certificates(_content(file))
+    except ValueError as error:
+        raise StartError(f"{file}: no certificate in PEM") from error
+    return min(one.not_valid_after_utc for one in found)
+
+
 class _Held(NamedTuple):
     pem: Tls
     begins: datetime

@@ -10,6 +10,7 @@ import structlog
 
 from sidecar.config.settings import Settings
 from sidecar.core.errors import MalformedError
+from sidecar.edge import methods
 from sidecar.edge.peer.forward import Forwarder
 from sidecar.edge.rpc import Methods, guarded
 from sidecar.edge.taskhub.bulk import Many
@@ -24,8 +25,7 @@ from sidecar.services.services import Services
 from sidecar.store.protocol import UnavailableError
 from sidecar.work.memory import Memory
 
-SERVICE = "/TaskHubSidecarService/"
-WORK = SERVICE + "GetWorkItems"
+WORK = f"{methods.TASKHUB}GetWorkItems"
 log = structlog.get_logger(__name__)
 _NEW_WORK = frozenset({"StartInstance", "RaiseEvent", "SignalEntity", "RestartInstance", "RerunWorkflowFromEvent"})
 
@@ -56,13 +56,16 @@ class TaskHub:
         unary |= {name: guarded(method) for name, method in {**entities, **self._answers.methods()}.items()}
         stream = {"GetWorkItems": self._answers.work_items, "StreamInstanceHistory": self._clients.stream_history}
         return Handlers(
-            unary={SERVICE + name: self._admitted(method) for name, method in unary.items()},
-            stream={SERVICE + name: self._admitted_stream(_guarded_stream(method)) for name, method in stream.items()},
+            unary={methods.TASKHUB + name: self._admitted(method) for name, method in unary.items()},
+            stream={
+                methods.TASKHUB + name: self._admitted_stream(_guarded_stream(method))
+                for name, method in stream.items()
+            },
         )
 
     def answers(self) -> frozenset[str]:
         """Return the paths by which workers answer."""
-        return frozenset(SERVICE + name for name in self._answers.methods())
+        return frozenset(methods.TASKHUB + name for name in self._answers.methods())
 
     def unread(self, call: Call, most_bytes: int) -> None:
         """Take note that the request of a call could not be received, which is of more than so many bytes or broke off.

@@ -175,10 +175,16 @@ def next_of(connection: sqlite3.Connection, table: str) -> int:
 
 def log_version() -> None:
     """Log the SQLite version, and whether it has the WAL-reset bug, for whoever looks closely."""
+    version, bug = version_of_sqlite()
+    log.debug("sqlite", version=version, **({"note": bug} if bug else {}))
+
+
+def version_of_sqlite() -> tuple[str, str]:
+    """Return the version of SQLite, and what is to be known of it, "" if nothing is."""
     version = sqlite3.sqlite_version_info
     fixed = version >= _FIXED[0] or any(version[:2] == minor[:2] and version >= minor for minor in _FIXED[1:])
     bug = "has the WAL-reset bug: do not open the database with another program while the sidecar runs"
-    log.debug("sqlite", version=sqlite3.sqlite_version, **({} if fixed else {"note": bug}))
+    return sqlite3.sqlite_version, "" if fixed else bug
 
 
 def path_of(me: AppIdentity, directory: Path) -> Path:

@@ -1,0 +1,23 @@
+"""How a command ends: its exit code, and the error that carries one."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """The exit codes. Scripts compare them: never change one."""
+
+    DONE = 0
+    NO = 1  # it was done, and the answer is no: a workflow has failed, a check has found something, a part was refused
+    WRONG = 2  # a wrong option, setting or file
+    MISSING = 3  # there is no such workflow
+    REFUSED = 4  # the sidecar does not do that, and says why
+    UNREACHED = 5  # no sidecar answers, or it asks for a token
+    TIME_OVER = 6  # what was waited for has not happened
+
+
+class Failure(Exception):  # noqa: N818 - it is how a command ends, and not always an error
+    """A command ends with an exit code other than 0. The text is one line, for stderr; "" if all has been said."""
+
+    def __init__(self, code: Exit, text: str = "") -> None:
+        super().__init__(text)
+        self.code = code

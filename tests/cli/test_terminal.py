@@ -1,0 +1,81 @@
+"""The command as a process at a real terminal, and the completion of shells."""
+
+import asyncio
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from sidecar.cli import screen
+from tests.cli.live import Command, Terminal
+from tests.inprocess.sidecars import Node
+
+
+def at_terminal(arguments: list[str], columns: int, **variables: str) -> tuple[int, str]:
+    """Exit code of a command, and what a terminal of so many columns got from it."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    command = [sys.executable, "-m", "sidecar", *arguments]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ | {"TERM": "xterm"} | variables
+    ) as process:
+        os.close(theirs)
+        written = b""
+        try:
+            while part := os.read(ours, 65536):
+                written += part
+        except OSError:  # so ends a terminal that nobody has open
+            pass
+        os.close(ours)
+    return process.returncode, written.decode()
+
+
+@pytest.mark.slow
+async def test_a_real_terminal_has_its_width_and_colours(shop: Node, run: Command) -> None:
+    arguments = ["workflow", "list", "--grpc-port", str(shop.ports.grpc[0])]
+    code, wide = await asyncio.to_thread(at_terminal, arguments, 200)
+    assert (code, "\x1b[31mFAILED" in wide, "NAME" in wide.splitlines()[0]) == (0, True, True)
+    code, narrow = await asyncio.to_thread(at_terminal, arguments, 40, NO_COLOR="1")
+    assert (code, "\x1b[3" in narrow) == (0, False)
+    assert max(map(len, narrow.split("\r\n"))) <= 40
+
+
+@pytest.mark.slow
+async def test_what_is_done_at_once_shows_no_bar(shop: Node, run: Command) -> None:
+    arguments = ["workflow", "terminate", "--all", "--grpc-port", str(shop.ports.grpc[0]), "--yes"]
+    code, written = await asyncio.to_thread(at_terminal, arguments, 80)
+    assert (code, written) == (0, "sidecar: 4 workflows terminated\r\n")
+
+
+def test_what_takes_long_shows_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal(is_terminal=True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(screen, "_BAR_AFTER", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with screen.progress("workflows purged") as told:
+        for done in range(0, 101, 25):
+            told(done, 100)
+    written = terminal.written()
+    assert "workflows purged" in written
+    assert "100/100" in written
+    assert written.endswith("\x1b[2K")  # it is gone at the end
+
+
+@pytest.mark.slow
+def test_shells_complete_commands_and_options() -> None:
+    def completed(line: str) -> str:
+        environ = os.environ | {"_SIDECAR_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
+        command = [sys.executable, "-m", "sidecar"]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=30).stdout
+
+    for verb in ("resume", "rerun", "restart", "rewind"):
+        assert f'"{verb}"' in completed("sidecar workflow re")
+    assert '"--filter-status"' in completed("sidecar workflow list --filter")
+    assert '"yaml"' in completed("sidecar workflow list -o ")
