@@ -133,6 +133,16 @@ class Handlers:
     admit: Mapping[str, Admit] = field(default_factory=dict)
 
 
+def merged(*parts: Handlers) -> Handlers:
+    """Return the handlers of all parts together."""
+    return Handlers(
+        unary={path: handler for part in parts for path, handler in part.unary.items()},
+        stream={path: handler for part in parts for path, handler in part.stream.items()},
+        duplex={path: handler for part in parts for path, handler in part.duplex.items()},
+        admit={path: admit for part in parts for path, admit in part.admit.items()},
+    )
+
+
 def in_address(host: str) -> str:
     """Return a host as it stands before a port."""
     return f"[{host}]" if ":" in host else host
