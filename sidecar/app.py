@@ -27,7 +27,7 @@ from sidecar.edge.client_api.workflows import Workflows
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.http import surface
-from sidecar.edge.http.client_routes import CALL_SECONDS, ClientRoutes
+from sidecar.edge.http.client_routes import BODY_SECONDS, CALL_SECONDS, ClientRoutes
 from sidecar.edge.peer import link, shown
 from sidecar.edge.security import trust
 from sidecar.edge.security.admission import Admission
@@ -93,7 +93,7 @@ class Sidecar:
             self,
             self.trust.tokens,
             calls=ClientRoutes(handlers, self.settings.max_message_bytes).routes(),
-            call_seconds=CALL_SECONDS,
+            call_seconds=BODY_SECONDS + CALL_SECONDS,
             open_to_all=self.settings.insecure_listen,
             max_connections=connections,
         )

@@ -6,20 +6,21 @@ a terminate and a purge take all that is below, payloads are bytes of a text, an
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Protocol
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
+from sidecar.core import operations
 from sidecar.core.model import Status
 from sidecar.core.names import MAX_ID_LENGTH, invalid_app_id, invalid_chosen_id, invalid_instance_id
 from sidecar.edge.client_api import refusals
 from sidecar.edge.client_api.refusals import InvalidRequest
 from sidecar.edge.rpc import Methods, parsed
 from sidecar.edge.taskhub.service import SERVICE as TASKHUB
-from sidecar.edge.transport.ports import Call, Handlers, UnaryHandler
+from sidecar.edge.transport.ports import Call, Handlers, Refused, StatusCode, UnaryHandler
 from sidecar.schema import dapr_pb2 as pb
 from sidecar.schema import taskhub_pb2 as hub
 
@@ -78,7 +79,7 @@ class Workflows:
             router=_router(request),
         )
         if START_TIME in request.options:
-            start.scheduled_start.FromDatetime(_time(request.options[START_TIME]))
+            start.scheduled_start.CopyFrom(_time(request.options[START_TIME]))
         answer = hub.CreateInstanceResponse.FromString(await self._ask(call, "StartInstance", start))
         return pb.StartWorkflowResponse(instance_id=answer.instance_id).SerializeToString()
 
@@ -107,7 +108,10 @@ class Workflows:
         return await self._ask(call, "RaiseEvent", event)
 
     async def _purge(self, call: Call, request: pb.PurgeWorkflowRequest) -> bytes:
-        await self._ask(call, "PurgeInstances", hub.PurgeInstancesRequest(recursive=True, **_target(request)))
+        purge = hub.PurgeInstancesRequest(recursive=True, **_target(request))
+        answer = hub.PurgeInstancesResponse.FromString(await self._ask(call, "PurgeInstances", purge))
+        if not answer.deleted_instance_count:
+            raise Refused(StatusCode.NOT_FOUND, operations.MISSING.text)
         return Empty().SerializeToString()
 
 
@@ -150,16 +154,14 @@ def _text(what: str, data: bytes) -> StringValue | None:
         raise InvalidRequest(refusals.MALFORMED, text) from None
 
 
-def _time(text: str) -> datetime:
+def _time(text: str) -> Timestamp:
     """Return the moment that an option names."""
+    moment = Timestamp()
     try:
-        moment = datetime.fromisoformat(text)
+        moment.FromJsonString(text)
     except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise InvalidRequest(
-            refusals.MALFORMED, f"{START_TIME} must be a time with its zone, such as 2030-01-31T12:00:00Z"
-        )
+        wrong = f"{START_TIME} must be a time with its zone, such as 2030-01-31T12:00:00Z"
+        raise InvalidRequest(refusals.MALFORMED, wrong) from None
     return moment
 
 

@@ -4,6 +4,7 @@ A call passes the checks that it passes over gRPC, and before its body is read. 
 taken as it is, any other is read past.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from sidecar.edge.transport.ports import NO_NAMES, Call, Handlers, Refused, Stat
 from sidecar.schema import dapr_pb2 as pb
 
 CALL_SECONDS = 60.0  # how long a call may take: as long as another app is tried
+BODY_SECONDS = 20.0  # aiohttp waits for ever for what comes behind a chunk that is malformed
 PREFIXES = ("/v1.0", "/v1.0-beta1", "/v1.0-alpha1")
 _AROUND = 16 * 1024  # bytes of a request beside its payload: IDs and names, which aiohttp bounds by half of that
 _BODY = "ERR_BODY_READ"
@@ -100,13 +102,15 @@ class ClientRoutes:
         size = 0
         parts: list[bytes] = []
         try:
-            async for part in request.content.iter_any():
-                size += len(part)
-                if size > self._most_bytes:
-                    raise _TooLargeError
-                parts.append(part)
-        except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
-            raise InvalidRequest(_BODY, "the body broke off, or is not encoded as its headers say") from error
+            async with asyncio.timeout(BODY_SECONDS):
+                async for part in request.content.iter_any():
+                    size += len(part)
+                    if size > self._most_bytes:
+                        raise _TooLargeError
+                    parts.append(part)
+        except (HttpProcessingError, web.RequestPayloadError, ConnectionError, TimeoutError) as error:
+            text = f"the body did not end within {BODY_SECONDS:.0f} s, or is not encoded as its headers say"
+            raise InvalidRequest(_BODY, text) from error
         return b"".join(parts)
 
 
