@@ -12,7 +12,7 @@ import uvloop
 
 from sidecar import log
 from sidecar.actors.clock import Clock
-from sidecar.config import policy_file
+from sidecar.config import addresses, policy_file
 from sidecar.config import settings as config
 from sidecar.config.settings import ConfigError, Settings, StartError
 from sidecar.config.watched import Watched
@@ -21,6 +21,7 @@ from sidecar.core.ids import PeerId
 from sidecar.core.policy import Policy
 from sidecar.edge.admin import health
 from sidecar.edge.admin.health import Health
+from sidecar.edge.admin.reflection import Reflection
 from sidecar.edge.admin.store import StoreAdmin
 from sidecar.edge.client_api.runtime import Extended, Runtime
 from sidecar.edge.client_api.workflows import Workflows
@@ -115,7 +116,11 @@ class Sidecar:
             workers=[WORK],
         )
         asked_by_all = Health(self.ready, admission.shows_token).handlers()
-        return merged(guarded, admission.limited(asked_by_all, streams=[health.WATCH]))
+        served = merged(guarded, admission.limited(asked_by_all, streams=[health.WATCH]))
+        if not addresses.is_loopback(settings.listen_host):
+            return served
+        shown = Reflection([*served.unary, *served.stream, *served.duplex]).handlers()
+        return merged(served, admission.guarded(shown, answers=(), workers=()))
 
     def _connect(self, address: str, peer: PeerId) -> Channel:
         tls = None if self.trust.peer is None else self.trust.peer.pem()

@@ -24,7 +24,7 @@ async def shown(node: Node, instance: str, version: str = "Beta1") -> pb.GetWork
 
 async def until_status(node: Node, instance: str, status: str) -> pb.GetWorkflowResponse:
     async with asyncio.timeout(10):
-        while (found := await shown(node, instance)).runtime_status != status:
+        while (found := await shown(node, instance)).runtime_status != status:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     return found
 
