@@ -2,9 +2,12 @@
 
 import asyncio
 import re
+from pathlib import Path
 
 import pytest
 
+from sidecar.edge.http.client_routes import ClientRoutes
+from sidecar.edge.transport.ports import Handlers
 from tests.edge.client_api.documented import Answer, HttpClient, waits_for_go
 from tests.inprocess.sidecars import Node, PlayedWorker, get
 
@@ -169,6 +172,13 @@ async def test_a_shutdown_is_answered_and_ends_the_sidecar(node: Node, client: H
     assert await client.send("POST", "shutdown") == Answer(204, None)
     async with asyncio.timeout(5):
         await asyncio.shield(node.serving)
+
+
+def test_the_page_of_documentation_has_every_request() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "client-api.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `([A-Z]+) (/v1\.0/[^`]+)`", page, re.MULTILINE))
+    routes = ClientRoutes(Handlers(), 0).routes()
+    assert told == {(route.method, route.path) for route in routes if route.path.startswith("/v1.0/")}
 
 
 async def test_both_apis_are_one_engine(node: Node, client: HttpClient) -> None:
