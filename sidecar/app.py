@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -21,11 +21,15 @@ from sidecar.core.ids import PeerId
 from sidecar.core.policy import Policy
 from sidecar.edge.admin import health
 from sidecar.edge.admin.health import Health
+from sidecar.edge.admin.reflection import Reflection
 from sidecar.edge.admin.status import StatusAdmin
 from sidecar.edge.admin.store import StoreAdmin
+from sidecar.edge.client_api.runtime import Extended, Runtime
+from sidecar.edge.client_api.workflows import Workflows
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.http import surface
+from sidecar.edge.http.client_routes import BODY_SECONDS, CALL_SECONDS, ClientRoutes
 from sidecar.edge.peer import link, shown
 from sidecar.edge.security import trust
 from sidecar.edge.security.admission import Admission
@@ -33,7 +37,8 @@ from sidecar.edge.security.certificates import dns_name
 from sidecar.edge.security.trust import Trust
 from sidecar.edge.taskhub.service import WORK
 from sidecar.edge.transport import descriptors, listening
-from sidecar.edge.transport.ports import Channel, Handlers, merged
+from sidecar.edge.transport.listening import Ports
+from sidecar.edge.transport.ports import Channel, Handlers, Refused, StatusCode, merged
 from sidecar.store.protocol import Maintenance, Store
 from sidecar.store.sqlite import schema
 from sidecar.store.sqlite import store as sqlite
@@ -45,15 +50,6 @@ from sidecar.work.memory import limit_of_system, most_answer_bytes
 _CLOSE_SECONDS = 1.0
 _SIGNALS = {signal.SIGTERM: "end", signal.SIGINT: "end", signal.SIGHUP: "read files"}
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Where a sidecar listens."""
-
-    grpc: list[int]
-    http: int
-    peer: int
 
 
 class Sidecar:
@@ -77,6 +73,8 @@ class Sidecar:
         self.trust = trust
         self.telemetry = telemetry
         self._serving = False
+        self._until: asyncio.Event | None = None
+        self.extended = Extended({"appNamespace": me.namespace})
         limit = settings.max_message_bytes
         self._policy = policy
         allowed = None if policy is None else policy.look()
@@ -90,16 +88,27 @@ class Sidecar:
         telemetry.look_at(self, self.memory, maintenance, trust)
         each = descriptors.connections_each(settings.max_connections, 2 * (len(settings.grpc_port) + 2))
         most = most_answer_bytes(limit, settings.memory_limit)
-        self.app_server = GrpcServer(self._app_handlers(), max_receive_bytes=most, max_connections=each)
+        handlers = self._app_handlers()
+        self.app_server = GrpcServer(handlers, max_receive_bytes=most, max_connections=each)
         self.app_server.unread = self.taskhub.unread
         at_peer = Handlers(duplex={link.METHOD: self.peers.accept})
         self.peer_server = GrpcServer(at_peer, max_receive_bytes=limit, max_connections=each)
-        self.http = surface.HttpSurface(
-            self, trust.tokens, open_to_all=settings.insecure_listen, max_connections=min(each, surface.MAX_CONNECTIONS)
+        self.http = self._http_surface(handlers, min(each, surface.MAX_CONNECTIONS))
+
+    def _http_surface(self, handlers: Handlers, connections: int) -> surface.HttpSurface:
+        return surface.HttpSurface(
+            self,
+            self.trust.tokens,
+            calls=ClientRoutes(handlers, self.settings.max_message_bytes).routes(),
+            call_seconds=BODY_SECONDS + CALL_SECONDS,
+            open_to_all=self.settings.insecure_listen,
+            max_connections=connections,
         )
 
     def _app_handlers(self) -> Handlers:
         settings, taskhub = self.settings, self.taskhub
+        hub = taskhub.handlers()
+        beside = merged(Workflows(hub.unary).handlers(), Runtime(self.extended, self.metadata, self.end).handlers())
         copies = StoreAdmin(self.me, self.maintenance, self.engine.clock)
         status = StatusAdmin(self.me, self.engine.clock, self.metadata)
         admission = Admission(
@@ -110,13 +119,17 @@ class Sidecar:
         )
         guarded = admission.guarded(
             self.telemetry.measures.timed(
-                merged(taskhub.handlers(), self.admin.handlers(), copies.handlers(), status.handlers())
+                merged(hub, beside, self.admin.handlers(), copies.handlers(), status.handlers())
             ),
             answers=taskhub.answers(),
             workers=[WORK],
         )
         asked_by_all = Health(self.ready, admission.shows_token).handlers()
-        return merged(guarded, admission.limited(asked_by_all, streams=[health.WATCH]))
+        served = merged(guarded, admission.limited(asked_by_all, streams=[health.WATCH]))
+        if not addresses.is_loopback(settings.listen_host):
+            return served
+        shown = Reflection([*served.unary, *served.stream, *served.duplex]).handlers()
+        return merged(served, admission.guarded(shown, answers=(), workers=()))
 
     def _connect(self, address: str, peer: PeerId) -> Channel:
         tls = None if self.trust.peer is None else self.trust.peer.pem()
@@ -150,6 +163,7 @@ class Sidecar:
             peers=self._peers(),
             ready=self.ready(),
         ) | {
+            "extended": self.extended.shown(),
             "files": [file.shown() for file in self._files],
             **self.dispatch.watch.shown(self.dispatch.pool),
             "largeHistories": self.dispatch.turns.large.shown(),
@@ -173,6 +187,12 @@ class Sidecar:
             self.services.access.policy = self._policy.look()
         _log.info("files read again: other settings need a restart")
 
+    def end(self) -> None:
+        """Have `serve` end, as on SIGTERM. Raises Refused while the sidecar starts."""
+        if self._until is None:
+            raise Refused(StatusCode.UNAVAILABLE, "the sidecar is starting: try again in a moment")
+        self._until.set()
+
     async def start(self) -> Ports:
         """Listen, take up stored work and serve.
 
@@ -193,6 +213,7 @@ class Sidecar:
 
     async def serve(self, until: asyncio.Event) -> None:
         """Do the work until the event is set; a side task that dies ends it loudly."""
+        self._until = until
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self.dispatch.timers.run(), name="timers"),
@@ -292,7 +313,7 @@ async def main(settings: Settings) -> None:
     reading = asyncio.create_task(_read_files(sidecar, again), name="files")
     try:
         ports = await sidecar.start()
-        _announce(settings, ports)
+        listening.announce(settings, ports)
         gc.freeze()
         await sidecar.serve(until)
     finally:
@@ -308,24 +329,6 @@ async def _read_files(sidecar: Sidecar, again: asyncio.Event) -> None:
         await again.wait()
         again.clear()
         sidecar.read_files()
-
-
-def _announce(settings: Settings, ports: Ports) -> None:
-    if settings.insecure_peers:
-        _log.warning("peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in")
-    if settings.insecure_listen and not (settings.api_token or settings.api_token_file):
-        _log.warning("callers are not authenticated: --insecure-listen lets anybody who reaches the app's ports in")
-    elif not addresses.is_loopback(settings.listen_host) and not (settings.api_token or settings.api_token_file):
-        _log.warning("TLS shows callers whom they reach, not who they are: give a token too, or anybody may call")
-    _log.info(
-        "ready",
-        namespace=settings.namespace,
-        listen_host=settings.listen_host,
-        grpc_ports=ports.grpc,
-        http_port=ports.http,
-        peer=f"{settings.peer_host}:{ports.peer}",
-        data_dir=str(settings.data_dir),
-    )
 
 
 def run(settings: Settings) -> int:

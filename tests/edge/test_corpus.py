@@ -51,16 +51,16 @@ def served() -> Mapping[str, Any]:
 def messages() -> dict[str, type[Message]]:
     """The message of each method, out of the sidecar's own handlers: what it serves tomorrow is tested tomorrow."""
     handlers = served()
-    found = {path.removeprefix(SERVICE): kind for path, handler in handlers.items() for kind in _kinds(handler)}
+    found = {path.removeprefix(SERVICE): kind for path, handler in handlers.items() for kind in kinds(handler)}
     return {**found, **STREAMS}
 
 
-def _kinds(handler: Any) -> Iterator[type[Message]]:
+def kinds(handler: Any) -> Iterator[type[Message]]:
     held = inspect.getclosurevars(handler).nonlocals
     if "kind" in held:
         yield held["kind"]
     elif "method" in held and inspect.isfunction(held["method"]):
-        yield from _kinds(held["method"])
+        yield from kinds(held["method"])
 
 
 FILES = sorted(CORPUS.glob("*.jsonl"))

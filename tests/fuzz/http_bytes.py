@@ -7,8 +7,13 @@ from typing import Any
 
 from aiohttp import web
 
+from sidecar.edge.client_api.runtime import Extended, Runtime
+from sidecar.edge.client_api.workflows import Workflows
 from sidecar.edge.http import surface as http
+from sidecar.edge.http.client_routes import ClientRoutes
+from sidecar.edge.security.admission import Admission
 from sidecar.edge.security.api_tokens import ApiTokens
+from sidecar.edge.transport.ports import Call, UnaryHandler, merged
 
 GET = b"GET /v1.0/healthz HTTP/1.1\r\nHost: localhost:3500\r\n\r\n"
 REQUESTS = (
@@ -19,6 +24,13 @@ REQUESTS = (
     b"GET /livez?a=%ff&b=/../ HTTP/1.0\r\nHost: localhost\r\n\r\n",
     b"GET http://localhost/healthz HTTP/1.1\r\nHost: evil.example\r\nUpgrade: websocket\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n",
+    b"POST /v1.0/workflows/dapr/flow/start?instanceID=i&appID=ml HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Length: 2\r\n\r\n{}",
+    b"POST /v1.0-beta1/workflows/dapr/i/raiseEvent/go?appID= HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
+    b"GET /v1.0-alpha1/workflows/dapr/%69 HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\n\r\n",
+    b"POST /v1.0/workflows/dapr/i/purge HTTP/1.1\r\nHost: localhost\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    b"PUT /v1.0/metadata/cliPID HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n42",
     b"POST /v1.0/healthz HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b",
 )
 WORDS = (
@@ -47,6 +59,7 @@ WORDS = (
         b"x" * 9000,
         b"FFFFFFFF\r\n",
     ),
+    *(b"workflows/", b"dapr/", b"/terminate", b"/start", b"%ED%A0%80", b"instanceID=", b"appID=", b"Origin: null\r\n"),
     *(
         b"Range: bytes=0-\r\n",
         b"Cookie: a=b;;=\r\n",
@@ -55,6 +68,7 @@ WORDS = (
         b"*",
     ),
 )
+_MOST_BYTES = 64 * 1024
 FOR_CALLERS = (501, 505)  # statuses of 500 and more that are the caller's mistake
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
@@ -70,6 +84,16 @@ class _View:
 
     def metadata(self) -> dict[str, object]:
         return {"id": "orders"}
+
+
+class _Hub(dict[str, UnaryHandler]):
+    """The service that calls become those of: it does nothing, and says so."""
+
+    def __missing__(self, path: str) -> UnaryHandler:
+        async def serve(call: Call, body: bytes) -> bytes:
+            return b""
+
+        return serve
 
 
 class _Transport(asyncio.Transport):
@@ -107,10 +131,15 @@ def _surface() -> tuple[asyncio.AbstractEventLoop, Any]:
     loop = asyncio.new_event_loop()
     loop.errors = []  # type: ignore[attr-defined]
     loop.set_exception_handler(lambda _, context: loop.errors.append(context))  # type: ignore[attr-defined]
-    surface = http.HttpSurface(_View(), ApiTokens(None, None))
+    tokens = ApiTokens(None, None)
+    admission = Admission(tokens, most_bytes=_MOST_BYTES, most_calls=9, most_workers=9)
+    runtime = Runtime(Extended({}), dict, lambda: None)
+    handlers = merged(Workflows(_Hub()).handlers(), runtime.handlers())
+    calls = ClientRoutes(admission.guarded(handlers, answers=(), workers=()), _MOST_BYTES).routes()
+    surface = http.HttpSurface(_View(), tokens, calls=calls)
     application = web.Application(middlewares=[surface._guard, http._json_errors])
     application.add_routes(surface._routes())
-    runner = web.AppRunner(application, access_log=None, logger=http._silent)
+    runner = web.AppRunner(application, access_log=None, logger=http._silent, auto_decompress=False)
     loop.run_until_complete(runner.setup())
     runner.server.request_handler = http._without_expectations(runner.server.request_handler)
     return loop, runner.server

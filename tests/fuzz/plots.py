@@ -4,11 +4,12 @@ import random
 from functools import cache
 from typing import Any
 
+from sidecar.edge.client_api.workflows import Workflows
 from sidecar.edge.methods import TASKHUB as SERVICE
 from sidecar.edge.peer.forward import ROUTER_FIELDS
 from sidecar.schema import admin_pb2, peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
-from tests.edge.test_corpus import MESSAGES, served
+from tests.edge.test_corpus import MESSAGES, kinds, served
 from tests.fuzz import mutate, seeds
 from tests.fuzz.seeds import INSTANCES, made
 from tests.fuzz.story import KINDS, MOST_STEPS, Step, named, place_of, read, written
@@ -19,7 +20,10 @@ ADMIN = {
     "FailCall": admin_pb2.FailCallRequest,
     "GetTree": admin_pb2.GetTreeRequest,
 }
+# Of the workflow API beside the SDKs', whose calls become those of the service.
+BESIDE = {path: kind for path, handler in Workflows({}).handlers().unary.items() for kind in kinds(handler)}
 TURNS = ("CompleteOrchestratorTask", "CompleteWorkflowTask")
+_BESIDE = {path.rpartition("/")[2]: kind for path, kind in BESIDE.items()}
 _PAYLOADS = (pb.HistoryEvent, pb.ActivityRequest)
 _MOST_KINDS = 16  # of messages between sidecars, and some that are none
 
@@ -27,12 +31,12 @@ _MOST_KINDS = 16  # of messages between sidecars, and some that are none
 @cache
 def paths() -> list[str]:
     """The unary methods of the app port."""
-    return sorted([*served(), *(f"/sidecar.admin.AdminService/{name}" for name in ADMIN)])
+    return sorted([*served(), *BESIDE, *(f"/sidecar.admin.AdminService/{name}" for name in ADMIN)])
 
 
 def kind_of(name: str) -> Any:
     """The message of a method."""
-    return pb.OrchestratorResponse if name in TURNS else {**MESSAGES, **ADMIN}[name]
+    return pb.OrchestratorResponse if name in TURNS else {**MESSAGES, **ADMIN, **_BESIDE}[name]
 
 
 def request(name: str, rng: random.Random) -> bytes:

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from sidecar.core.model import Changes
 from sidecar.core.model import Status as Life
+from sidecar.edge.client_api.workflows import Workflows
 from sidecar.edge.dialects import wire
 from sidecar.edge.methods import TASKHUB as SERVICE
 from sidecar.edge.transport.ports import NO_NAMES, Call, Closed, Refused
@@ -200,7 +201,8 @@ class Told:
         self.node.start()
         await asyncio.sleep(0.1)
         handlers = self.node.middle.taskhub.handlers()
-        self.unary = {**handlers.unary, **self.node.middle.admin.handlers().unary}
+        beside = Workflows(handlers.unary).handlers()
+        self.unary = {**handlers.unary, **beside.unary, **self.node.middle.admin.handlers().unary}
         self.stream = handlers.stream
         for step in steps:
             self._take(step)

@@ -1,4 +1,4 @@
-"""Owns the HTTP port of one app: its sockets and their limits, the routes, and their JSON.
+"""Owns the HTTP port of one app: its sockets and their limits, who may ask, the routes, and their JSON.
 
-It must not know workflows or gRPC: the sidecar is a view that it asks.
+It must not know what a call does, or gRPC: the sidecar is a view that it asks, and handlers by path.
 """

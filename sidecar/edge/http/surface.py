@@ -1,7 +1,8 @@
 """The HTTP surface of one app: health for probes, metrics, metadata for tools and SDKs that look for Dapr.
 
-Owns the listening sockets, the routes and their JSON. Knows the sidecar only as a `View`. A browser on the machine
-reaches the port too, so a request from here must name a local host: that stops DNS rebinding.
+Owns the listening sockets, who may ask, and the routes of health and metadata. Knows the sidecar only as a `View`. A
+browser on the machine reaches the port too, so a request from here must name a local host, which stops DNS rebinding,
+and one that changes anything must not come from another page.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ import structlog
 from aiohttp import web
 
 from sidecar.config.settings import StartError
+from sidecar.edge.http.answers import error, unauthenticated
 from sidecar.edge.http.connection_limit import Doors
 from sidecar.edge.security.api_tokens import ApiTokens
 from sidecar.edge.transport.listening import LOOPBACK, both_loopbacks
@@ -29,7 +31,9 @@ _BACKLOG = 128
 MAX_CONNECTIONS = 256
 _STOP_SECONDS = 1.0
 _SHOWN_CHARACTERS = 200
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_GIVE_UP_SECONDS = 5.0  # that a call is given to answer after its own time
 
 _log = structlog.get_logger()
 # aiohttp would log a traceback for each malformed request, and anyone on the machine can send those.
@@ -91,10 +95,18 @@ class HttpSurface:
         view: SidecarStatus,
         tokens: ApiTokens,
         *,
+        calls: Sequence[web.RouteDef] = (),
+        call_seconds: float = 0.0,
         open_to_all: bool = False,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        """Without a token only who is on this machine may ask more than health, unless it is open to all."""
+        """Without a token only who is on this machine may ask more than health, unless it is open to all.
+
+        `calls` may take `call_seconds`, and no more than half of the connections.
+        """
+        self._calls = calls
+        self._call_seconds = call_seconds + _GIVE_UP_SECONDS
+        self._free_calls = max(1, max_connections // 2)
         self._doors = Doors(max_connections)
         self._view = view
         self._tokens = tokens
@@ -116,7 +128,9 @@ class HttpSurface:
         bound: int = listening[0].getsockname()[1]
         application = web.Application(middlewares=[self._guard, _json_errors])
         application.add_routes(self._routes())
-        self._runner = web.AppRunner(application, access_log=None, logger=_silent, shutdown_timeout=_STOP_SECONDS)
+        self._runner = web.AppRunner(
+            application, access_log=None, logger=_silent, shutdown_timeout=_STOP_SECONDS, auto_decompress=False
+        )
         await self._runner.setup()
         server = self._runner.server
         assert server is not None  # noqa: S101 - there is one after the set-up
@@ -143,6 +157,7 @@ class HttpSurface:
             web.get("/healthz", self._ready),
             web.get("/readyz", self._ready),
             web.get("/livez", self._live),
+            *(web.route(one.method, one.path, self._guarded(self._called(one.handler))) for one in self._calls),
         ]
 
     async def _ready(self, _request: web.Request) -> web.StreamResponse:
@@ -155,7 +170,7 @@ class HttpSurface:
         if self._view.ready():
             return web.Response(status=204)
         reason = self._view.trouble() or "it is starting or stopping"
-        return _error(500, code, f"the sidecar is not ready: {reason}")
+        return error(500, code, f"the sidecar is not ready: {reason}")
 
     async def _live(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(status=204)
@@ -171,11 +186,22 @@ class HttpSurface:
 
         async def serve(request: web.Request) -> web.StreamResponse:
             wrong = self._refusal(request)
-            if not wrong:
+            return unauthenticated(wrong) if wrong else await handler(request)
+
+        return serve
+
+    def _called(self, handler: _Handler) -> _Handler:
+        """Return a handler of what may take long; it leaves connections to those who ask about health."""
+
+        async def serve(request: web.Request) -> web.StreamResponse:
+            if not self._free_calls:
+                return error(503, "ERR_TOO_MANY_CALLS", "as many calls are under way as may be: try again in a moment")
+            self._free_calls -= 1
+            self._doors.allow(request.transport, self._call_seconds)
+            try:
                 return await handler(request)
-            response = _error(401, "ERR_UNAUTHENTICATED", wrong)
-            response.headers["WWW-Authenticate"] = "Bearer"
-            return response
+            finally:
+                self._free_calls += 1
 
         return serve
 
@@ -188,10 +214,14 @@ class HttpSurface:
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         named = request.headers.getall("Host", [])
-        if not _is_local(request) or (len(named) == 1 and _host_of(named[0]) in self._hosts):
-            response = await handler(request)
+        if _is_local(request) and not (len(named) == 1 and _host_of(named[0]) in self._hosts):
+            response: web.StreamResponse = error(
+                403, "ERR_HOST_FORBIDDEN", "the Host header must be localhost, 127.0.0.1 or [::1]"
+            )
+        elif request.method not in _READS and _is_of_another_page(request):
+            response = error(403, "ERR_ORIGIN_FORBIDDEN", "a page that is not this server's may change nothing here")
         else:
-            response = _error(403, "ERR_HOST_FORBIDDEN", "the Host header must be localhost, 127.0.0.1 or [::1]")
+            response = await handler(request)
         response.force_close()  # so that a connection has one request, and its time is that of the request
         return response
 
@@ -201,7 +231,7 @@ def _without_expectations(handle: _Answer) -> _Answer:
 
     async def serve(request: web.BaseRequest) -> web.StreamResponse:
         if request.headers.get("Expect", "100-continue").lower() != "100-continue":
-            return _error(417, "ERR_EXPECTATION", "nothing can be expected of this server but 100-continue")
+            return error(417, "ERR_EXPECTATION", "nothing can be expected of this server but 100-continue")
         return await handle(request)
 
     return serve
@@ -213,18 +243,14 @@ async def _json_errors(request: web.Request, handler: _Handler) -> web.StreamRes
         return await handler(request)
     except web.HTTPNotFound:
         shown = request.path[:_SHOWN_CHARACTERS]
-        return _error(404, "ERR_NOT_FOUND", f"there is nothing at {shown}")
+        return error(404, "ERR_NOT_FOUND", f"there is nothing at {shown}")
     except web.HTTPMethodNotAllowed as refused:
-        response = _error(405, "ERR_METHOD_NOT_ALLOWED", f"{request.method[:_SHOWN_CHARACTERS]} is not allowed")
+        response = error(405, "ERR_METHOD_NOT_ALLOWED", f"{request.method[:_SHOWN_CHARACTERS]} is not allowed")
         response.headers["Allow"] = refused.headers["Allow"]
         return response
     except Exception:
         _log.exception("http_request_failed", path=request.path)
-        return _error(500, "ERR_INTERNAL", "the sidecar failed to answer; its log has the reason")
-
-
-def _error(status: int, code: str, message: str) -> web.Response:
-    return web.json_response({"errorCode": code, "message": message}, status=status)
+        return error(500, "ERR_INTERNAL", "the sidecar failed to answer; its log has the reason")
 
 
 def _is_local(request: web.Request) -> bool:
@@ -235,6 +261,12 @@ def _is_local(request: web.Request) -> bool:
         return True
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
+
+
+def _is_of_another_page(request: web.Request) -> bool:
+    """Whether a browser sends it for a page of another origin; who is no browser names none."""
+    own = {f"{scheme}://{request.host}".lower() for scheme in ("http", "https")}
+    return any(origin.lower() not in own for origin in request.headers.getall("Origin", []))
 
 
 def _host_of(header: str) -> str:

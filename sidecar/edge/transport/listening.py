@@ -1,17 +1,28 @@
-"""Where a sidecar listens: which addresses a host stands for, and how its ports are bound there."""
+"""Where a sidecar listens: which addresses a host stands for, how ports are bound there, and what is said of them."""
 
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
-from sidecar.config.settings import StartError
+from sidecar.config import addresses
+from sidecar.config.settings import Settings, StartError
 from sidecar.edge.transport.ports import AddressInUse, Server, Tls
 
 LOOPBACK = ("127.0.0.1", "::1")
 _NAMES_BOTH = ("localhost", "127.0.0.1")
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a sidecar listens."""
+
+    grpc: list[int]
+    http: int
+    peer: int
 
 
 def both_loopbacks(host: str) -> bool:
@@ -61,3 +72,22 @@ def _has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+def announce(settings: Settings, ports: Ports) -> None:
+    """Say in the log where the sidecar listens, and what is not guarded."""
+    if settings.insecure_peers:
+        log.warning("peers are not authenticated: --insecure-peers lets anybody who reaches the peer port in")
+    if settings.insecure_listen and not (settings.api_token or settings.api_token_file):
+        log.warning("callers are not authenticated: --insecure-listen lets anybody who reaches the app's ports in")
+    elif not addresses.is_loopback(settings.listen_host) and not (settings.api_token or settings.api_token_file):
+        log.warning("TLS shows callers whom they reach, not who they are: give a token too, or anybody may call")
+    log.info(
+        "ready",
+        namespace=settings.namespace,
+        listen_host=settings.listen_host,
+        grpc_ports=ports.grpc,
+        http_port=ports.http,
+        peer=f"{settings.peer_host}:{ports.peer}",
+        data_dir=str(settings.data_dir),
+    )
