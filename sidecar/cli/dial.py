@@ -23,7 +23,7 @@ def channel(listen_host: str, port: int, certificate: Path | None) -> GrpcChanne
 
 def credentials(token: Secret | None, file: Path | None) -> Metadata:
     """Return what a call shows. Raises StartError: the file cannot be used."""
-    newest = ApiTokens(token, file).newest()
+    newest = ApiTokens(token if file is None else None, file).newest()
     return ((HEADER, newest),) if newest else ()
 
 

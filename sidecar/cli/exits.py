@@ -16,8 +16,11 @@ class Exit(IntEnum):
 
 
 class Failure(Exception):  # noqa: N818 - it is how a command ends, and not always an error
-    """A command ends with an exit code other than 0. The text is one line, for stderr; "" if all has been said."""
+    """A command ends with an exit code other than 0: what is wrong, and what to do; both "" if all has been said.
 
-    def __init__(self, code: Exit, text: str = "") -> None:
-        super().__init__(text)
-        self.code = code
+    Together they are one line, for stderr.
+    """
+
+    def __init__(self, code: Exit, what: str = "", how: str = "") -> None:
+        super().__init__(f"{what}: {how}" if how else what)
+        self.code, self.what, self.how = code, what, how

@@ -115,7 +115,9 @@ _EVERY: Mapping[str, inspect.Parameter] = MappingProxyType(
     {
         "every": _flag(
             "every",
-            Annotated[bool | None, typer.Option("--all", help="All workflows, or those that the filters leave.")],
+            Annotated[
+                bool | None, typer.Option("--all", help="All to which it can be done, or those that the filters leave.")
+            ],
         ),
         "yes": _flag(
             "yes", Annotated[bool | None, typer.Option("--yes", "-y", help="Do not ask before many are changed.")]

@@ -41,8 +41,7 @@ def show(shown: RenderableType) -> None:
     to = console(sys.stdout, width())
     with to.capture() as written:
         to.print(shown)
-    for line in written.get().splitlines():
-        typer.echo(line.rstrip(" "), color=True)
+    typer.echo("\n".join(line.rstrip(" ") for line in written.get().splitlines()), color=True)
 
 
 def console(out: IO[str], columns: int | None) -> Console:

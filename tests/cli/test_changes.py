@@ -133,7 +133,7 @@ async def test_what_has_an_app_that_cannot_be_reached_is_kept_and_said(start: St
     ended = await run("workflow", "purge", "--all")
     assert ended.code == 1
     assert (
-        "some are kept: an app that has children of theirs could not be reached; `sidecar peers` shows which"
+        "some are kept: an app that has children of theirs could not be reached: `sidecar peers` shows which"
         in ended.err
     )
 

@@ -159,6 +159,21 @@ async def test_a_wrong_setting_is_an_error_with_its_source(run: Command) -> None
     assert (ended.code, error.startswith("--http-port: 'x' is not a port")) == (1, True)
 
 
+async def test_a_token_file_counts_alone_and_the_data_stay_data(
+    start: Start, run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("canary\n")
+    run.node = node = await start("orders", api_token_file=tokens)
+    monkeypatch.setenv("SIDECAR_API_TOKEN", "another")
+    monkeypatch.setenv("SIDECAR_API_TOKEN_FILE", str(tokens))
+    for view in (["peers"], ["doctor", *of(node)]):
+        assert isinstance((await run(*view, "-o", "json")).data, list), view
+    tokens.unlink()
+    ended = await run("doctor", *of(node), "-o", "json")
+    assert (ended.code, findings(ended)["error"]) == (1, [f"cannot read {tokens}: no such file or directory"])
+
+
 def test_certificates_are_looked_at_before_they_end(tmp_path: Path) -> None:
     dev_ca.issue(tmp_path, ["orders"], "default", "sidecar.local", 30)
     names = {"peer_cert": "orders.crt", "peer_key": "orders.key", "peer_ca": "ca.crt"}

@@ -197,7 +197,7 @@ async def test_wait_that_is_over_says_what_the_workflow_waits_for(shop: Node, ru
         (["run", "x", "--tag", "colour"], "--tag: 'colour' is no tag: give KEY=VALUE"),
         (["wait", "x", "--timeout", "soon"], "'soon' is no time"),
         (["raise-event", "x"], "'x' is not ID/EVENT"),
-        (["suspend"], "name the workflows by their IDs, or give --all"),
+        (["suspend"], "no workflow is named: give their IDs, or --all"),
         (["purge", "x", "--all"], "give IDs, or --all with filters, and not both"),
         (["resume", "x", "-w", "y"], "a filter goes with --all"),
         (["list", "--app-cert", "x.crt", "--grpc-port", "0"], "the gRPC port is 0"),
@@ -226,7 +226,7 @@ async def test_a_token_is_taken_from_where_the_other_commands_take_it(
 ) -> None:
     run.node = await start("orders", api_token=Secret("canary"))
     ended = await run("workflow", "list")
-    assert (ended.code, "asks for its token: give it by --api-token-file, or in SIDECAR_API_TOKEN" in ended.err) == (
+    assert (ended.code, "give it by --api-token-file, or in SIDECAR_API_TOKEN" in ended.err) == (
         5,
         True,
     )

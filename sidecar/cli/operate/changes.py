@@ -23,7 +23,8 @@ from sidecar.schema import taskhub_pb2 as pb
 _AT_ONCE = 20
 _MOST_TOLD = 20  # refusals that are written one by one
 _PURGED_AT_ONCE = 100
-ENDED = tuple(one.name for one in Status if one.terminal)
+_ENDED = tuple(one.name for one in Status if one.terminal)
+_ACTIVE = tuple(one.name for one in Status if not one.terminal)
 
 
 class Chosen(NamedTuple):
@@ -39,15 +40,23 @@ class Chosen(NamedTuple):
         if self.ids and self.every:
             raise Failure(Exit.WRONG, "give IDs, or --all with filters, and not both")
         if not self.ids and not self.every:
-            raise Failure(Exit.WRONG, "name the workflows by their IDs, or give --all, with filters for some of them")
+            raise Failure(Exit.WRONG, "no workflow is named", "give their IDs, or --all, with filters for some of them")
         if self.wanted != Filter() and not self.every:
             raise Failure(Exit.WRONG, "a filter goes with --all, and not with IDs")
+
+
+class Verb(NamedTuple):
+    """What is done: as a question asks it, as a report says it, and to workflows in which status, if none is named."""
+
+    asked: str
+    done: str
+    statuses: tuple[str, ...] = _ACTIVE
 
 
 Change = Callable[[Client, str], Awaitable[Any]]
 
 
-def each(client: Client, chosen: Chosen, verb: str, done: str, change: Change) -> None:
+def each(client: Client, chosen: Chosen, verb: Verb, change: Change) -> None:
     """Do something with each of the workflows, and say for how many it was done.
 
     Raises Failure: of one, what the sidecar has refused; of several, that some were refused, which are named on stderr.
@@ -57,18 +66,18 @@ def each(client: Client, chosen: Chosen, verb: str, done: str, change: Change) -
     async def ask(reached: Client) -> list[tuple[str, Failure]]:
         ids = await _ids(reached, chosen, verb)
         refused: list[tuple[str, Failure]] = []
-        with screen.progress(done) as told:
+        with screen.progress(f"workflows {verb.done}") as told:
             for start in range(0, len(ids), _AT_ONCE):
                 part = ids[start : start + _AT_ONCE]
                 ends = await asyncio.gather(*(_ended(change, reached, one) for one in part))
                 refused += [(one, end) for one, end in zip(part, ends, strict=True) if end is not None]
                 told(start + len(part), len(ids))
-        screen.note(f"{words.count(len(ids) - len(refused), 'workflow')} {done}")
+        screen.note(f"{words.count(len(ids) - len(refused), 'workflow')} {verb.done}")
         return refused
 
     if len(chosen.ids) == 1:
         asking(client, lambda reached: change(reached, chosen.ids[0]))
-        screen.note(f"workflow '{chosen.ids[0]}' of app '{client.home.app}' {done}")
+        screen.note(f"workflow '{chosen.ids[0]}' of app '{client.home.app}' {verb.done}")
         return
     _tell(asking(client, ask))
 
@@ -91,16 +100,17 @@ def _tell(refused: Sequence[tuple[str, Failure]]) -> None:
         )
 
 
-async def _ids(client: Client, chosen: Chosen, verb: str) -> Sequence[str]:
+async def _ids(client: Client, chosen: Chosen, verb: Verb) -> Sequence[str]:
     """Return the IDs of those that are meant; a person is asked first if they were not named."""
     if not chosen.every:
         return list(dict.fromkeys(chosen.ids))
+    wanted = chosen.wanted if chosen.wanted.statuses else chosen.wanted._replace(statuses=verb.statuses)
     ids: list[str] = []
     with screen.progress("workflows found") as told:
-        async for state in found(client, chosen.wanted, Clock().now()):
+        async for state in found(client, wanted, Clock().now()):
             ids.append(state.instance_id)
             told(len(ids), None)
-    question = f"{verb} {words.count(len(ids), 'workflow')} of app '{client.home.app}'?"
+    question = f"{verb.asked} {words.count(len(ids), 'workflow')} of app '{client.home.app}'?"
     if ids and not chosen.sure and screen.is_asked_by_a_person() and not typer.confirm(question, err=True):
         raise Failure(Exit.NO, "nothing was done")
     return ids
@@ -113,17 +123,17 @@ def raise_event(client: Client, chosen: Chosen, name: str, data: str | None) -> 
         request = pb.RaiseEventRequest(instance_id=instance_id, name=name, input=_text(data))
         return reached.command(f"{methods.TASKHUB}RaiseEvent", request)
 
-    each(client, chosen, f"Send event '{name}' to", f"got event '{words.clean(name)}'", change)
+    each(client, chosen, Verb(f"Send event '{name}' to", f"got event '{words.clean(name)}'"), change)
 
 
 def suspend(client: Client, chosen: Chosen, reason: str | None) -> None:
     """Pause workflows."""
-    each(client, chosen, "Suspend", "suspended", _reasoned(f"{methods.TASKHUB}SuspendInstance", reason))
+    each(client, chosen, Verb("Suspend", "suspended"), _reasoned(f"{methods.TASKHUB}SuspendInstance", reason))
 
 
 def resume(client: Client, chosen: Chosen, reason: str | None) -> None:
     """Let paused workflows go on."""
-    each(client, chosen, "Resume", "resumed", _reasoned(f"{methods.TASKHUB}ResumeInstance", reason))
+    each(client, chosen, Verb("Resume", "resumed"), _reasoned(f"{methods.TASKHUB}ResumeInstance", reason))
 
 
 def _reasoned(method: str, reason: str | None) -> Change:
@@ -145,7 +155,7 @@ def terminate(client: Client, chosen: Chosen, output: str | None, *, recursive: 
         request = pb.TerminateRequest(instance_id=instance_id, output=_text(output), recursive=recursive)
         return reached.command(f"{methods.TASKHUB}TerminateInstance", request)
 
-    each(client, chosen, "Terminate", "terminated", change)
+    each(client, chosen, Verb("Terminate", "terminated"), change)
 
 
 def rewind(client: Client, chosen: Chosen, reason: str | None) -> None:
@@ -157,7 +167,7 @@ def rewind(client: Client, chosen: Chosen, reason: str | None) -> None:
             f"{methods.TASKHUB}RewindInstance", pb.RewindInstanceRequest(instance_id=instance_id, reason=_text(reason))
         )
 
-    each(client, chosen, "Rewind", "rewound", change)
+    each(client, chosen, Verb("Rewind", "rewound", (Status.FAILED.name,)), change)
 
 
 def restart(client: Client, chosen: Chosen, *, new_id: bool) -> None:
@@ -169,7 +179,7 @@ def restart(client: Client, chosen: Chosen, *, new_id: bool) -> None:
         made = await reached.call(f"{methods.TASKHUB}RestartInstance", request, pb.RestartInstanceResponse)
         typer.echo(made.instance_id)
 
-    each(client, chosen, "Restart", "restarted", change)
+    each(client, chosen, Verb("Restart", "restarted", _ENDED), change)
 
 
 def purge(client: Client, chosen: Chosen, *, recursive: bool, force: bool) -> None:
@@ -178,11 +188,10 @@ def purge(client: Client, chosen: Chosen, *, recursive: bool, force: bool) -> No
     if not chosen.every:
         _purge_named(client, chosen, recursive=recursive, force=force)
         return
-    if not chosen.wanted.statuses and not force:
-        chosen = chosen._replace(wanted=chosen.wanted._replace(statuses=ENDED))
+    verb = Verb("Purge", "purged", () if force else _ENDED)
 
     async def ask(reached: Client) -> tuple[int, bool]:
-        ids = await _ids(reached, chosen, "Purge")
+        ids = await _ids(reached, chosen, verb)
         removed, complete = 0, True
         with screen.progress("workflows purged") as told:
             for start in range(0, len(ids), _PURGED_AT_ONCE):
@@ -196,14 +205,14 @@ def purge(client: Client, chosen: Chosen, *, recursive: bool, force: bool) -> No
     screen.note(f"{words.count(removed, 'workflow')} purged, children included")
     if not complete:
         text = "some are kept: an app that has children of theirs could not be reached"
-        raise Failure(Exit.NO, f"{text}; `sidecar peers` shows which, then purge once more")
+        raise Failure(Exit.NO, text, "`sidecar peers` shows which; purge once more when it can be")
 
 
 def _purge_named(client: Client, chosen: Chosen, *, recursive: bool, force: bool) -> None:
     def change(reached: Client, instance_id: str) -> Awaitable[int]:
         return reached.purge_one(instance_id, recursive=recursive, force=force)
 
-    each(client, chosen, "Purge", "purged", change)
+    each(client, chosen, Verb("Purge", "purged", _ENDED), change)
 
 
 class Start(NamedTuple):

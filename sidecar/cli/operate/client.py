@@ -43,7 +43,7 @@ class Client:
         found = config.some(_SETTINGS, given, environ)
         port = found["grpc_port"][0]
         if port == 0:
-            raise Failure(Exit.WRONG, "the gRPC port is 0, any free one: name the real one with --grpc-port")
+            raise Failure(Exit.WRONG, "the gRPC port is 0, any free one", "name the real one with --grpc-port")
         self.address = f"{reached(found['listen_host'])}:{port}"
         self._shown = dial.credentials(found["api_token"], found["api_token_file"])
         self._reach = (found["listen_host"], port, found["app_cert"])
@@ -88,7 +88,7 @@ class Client:
         if self.home != self.own:
             text = f"the sidecar at {self.address} is that of app '{self.own.app}', and {what} of another app's"
             hint = f"ask the sidecar of '{self.home.app}' itself: name its port with --grpc-port"
-            raise Failure(Exit.REFUSED, f"{text} workflows is not passed on: {hint}")
+            raise Failure(Exit.REFUSED, f"{text} workflows is not passed on", hint)
 
     # ------------------------------------------------------------ calls
 
@@ -124,7 +124,7 @@ class Client:
     def missing(self, instance_id: str) -> Failure:
         """Return the failure that there is no such workflow."""
         hint = "`sidecar workflow list` shows those of its own app" if self.home == self.own else "is the app ID right?"
-        return Failure(Exit.MISSING, f"app '{self.home.app}' has no workflow '{instance_id}': {hint}")
+        return Failure(Exit.MISSING, f"app '{self.home.app}' has no workflow '{instance_id}'", hint)
 
     async def wait(self, instance_id: str, *, ended: bool, seconds: float | None) -> pb.InstanceState:
         """Return a workflow once it has ended, or begun."""
@@ -186,14 +186,13 @@ def _instance_of(request: Message) -> str:
 def _unreached(address: str, refused: Refused) -> Failure:
     if refused.status is StatusCode.UNAUTHENTICATED:
         hint = "give it by --api-token-file, or in SIDECAR_API_TOKEN or DAPR_API_TOKEN"
-        return Failure(Exit.UNREACHED, f"the sidecar at {address} asks for its token: {hint} ({refused.message})")
+        return Failure(Exit.UNREACHED, f"the sidecar at {address} asks for its token ({refused.message})", hint)
     if refused.status is StatusCode.UNIMPLEMENTED:
-        return Failure(
-            Exit.UNREACHED, f"what answers at {address} is no sidecar of this kind, or one of an older version"
-        )
+        text = f"what answers at {address} is no sidecar of this kind, or one of an older version"
+        return Failure(Exit.UNREACHED, text, "name the port of the right one with --grpc-port, or take its own command")
     why = "no answer in 5 s" if refused.status is StatusCode.DEADLINE_EXCEEDED else refused.message
     hint = f"start it with `sidecar run`, or name its port with --grpc-port, and how it is reached with {dial.HOW}"
-    return Failure(Exit.UNREACHED, f"no sidecar answers at {address} ({why}): {hint}")
+    return Failure(Exit.UNREACHED, f"no sidecar answers at {address} ({why})", hint)
 
 
 def asking(client: Client, work: Callable[[Client], Awaitable[T]]) -> T:

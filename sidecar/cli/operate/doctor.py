@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,10 @@ def _all(flags: Mapping[str, object], environ: Mapping[str, str]) -> Iterator[Fi
     try:
         client = Client(flags, environ)
         answer = status(client)
-    except (Failure, StartError) as failure:
-        yield Finding("sidecar", ERROR, *_split(str(failure)))
+    except StartError:
+        return  # a token file that cannot be used: said already
+    except Failure as failure:
+        yield Finding("sidecar", ERROR, failure.what, failure.how)
         yield from ports(settings)
         yield from dialled(settings)
         return
@@ -68,12 +71,6 @@ def _all(flags: Mapping[str, object], environ: Mapping[str, str]) -> Iterator[Fi
     yield from clock(words.micros(answer.now), now)
     yield from http(settings)
     yield from told(client.metadata)
-
-
-def _split(text: str) -> tuple[str, str]:
-    """Return what is wrong and what to do about it, of a text that says both."""
-    what, _, how = text.rpartition("): ")
-    return (f"{what})", how) if what else (text, "")
 
 
 def versions() -> Iterator[Finding]:
@@ -87,7 +84,8 @@ def versions() -> Iterator[Finding]:
 def proofs(settings: Settings, now: int) -> Iterator[Finding]:
     """Look at the certificates and the token file: whether they can be used, and when they end."""
     try:
-        trust.read(settings)
+        # Of a token that a file replaces the reader would warn on stdout.
+        trust.read(settings if settings.api_token_file is None else replace(settings, api_token=None))
     except StartError as error:
         how = "mend the file, or the setting that names it: the sidecar does not start with it"
         yield Finding("certificates", ERROR, str(error), how)

@@ -45,7 +45,7 @@ def _status(word: str) -> Status:
         return Status[word.upper()]
     except KeyError:
         known = ", ".join(one.name for one in Status)
-        raise Failure(Exit.WRONG, f"--filter-status: {word[:80]!r} is no status: give one of {known}") from None
+        raise Failure(Exit.WRONG, f"--filter-status: {word[:80]!r} is no status", f"give one of {known}") from None
 
 
 async def found(client: Client, wanted: Filter, now: int, *, payloads: bool = False) -> AsyncIterator[pb.InstanceState]:

@@ -101,7 +101,7 @@ def wait(client: Client, instance_id: str, *, begun: bool, seconds: float | None
             hint = (
                 f"it waits because {why}" if why else f"`sidecar workflow tree {instance_id}` shows what it waits for"
             )
-            raise Failure(Exit.TIME_OVER, f"{text}: {hint}") from failure
+            raise Failure(Exit.TIME_OVER, text, hint) from failure
 
     state = asking(client, ask)
     _write(client, state, form)
