@@ -43,7 +43,7 @@ from sidecar.store.protocol import Maintenance, Store
 from sidecar.store.sqlite import schema
 from sidecar.store.sqlite import store as sqlite
 from sidecar.store.sqlite.maintenance import SqliteMaintenance
-from sidecar.telemetry.telemetry import Telemetry
+from sidecar.telemetry.telemetry import Telemetry, exporter
 from sidecar.wiring import assemble
 from sidecar.work.memory import limit_of_system, most_answer_bytes
 
@@ -263,13 +263,14 @@ class Sidecar:
         await self.http.stop()
         await self.engine.tasks.drain()
         await self.store.close()
+        await self.telemetry.stop()
 
 
 async def create(settings: Settings) -> Sidecar:
     """Open the store and build a sidecar over it.
 
     Raises:
-        StartError: the store cannot be opened, or a certificate or token file cannot be used.
+        StartError: the store cannot be opened, a certificate or token file cannot be used, or traces need an extra.
         ConfigError: the file of the access policy, or that of the peers, is wrong.
     """
     if settings.memory_limit is None:
@@ -277,12 +278,13 @@ async def create(settings: Settings) -> Sidecar:
     me = AppIdentity(
         *(settings.namespace, settings.app_id, settings.reuse == "terminal", settings.routes),
         cascade_suspend=settings.cascade_suspend,
+        traces=settings.traces,
     )
     policy = None if settings.policy is None else policy_file.watched(settings.policy)
     _check_peer_file(settings)
     trusted = trust.read(settings)
     clock = Clock()
-    telemetry = Telemetry(me, clock)
+    telemetry = Telemetry(me, clock, exporter(settings))
     try:
         store = await sqlite.open_store(me, settings.data_dir, clock.new_id(), telemetry.measures.commit)
     except schema.OpenError as error:

@@ -26,7 +26,7 @@ _OF_CALLERS = ("Invalid encoding", "ExecuteBatchError raised in core")
 _HIDDEN = re.compile(r"token|secret|password|authorization|input|output|payload", re.IGNORECASE)
 _REDACTED = "[redacted]"
 # At lower levels they tell of every statement (with its values, which are payloads), socket and lock.
-_LIBRARIES = ("aiohttp", "aiosqlite", "asyncio", "filelock", "grpc")
+_LIBRARIES = ("aiohttp", "aiosqlite", "asyncio", "filelock", "grpc", "opentelemetry", "urllib3")
 _OFF = logging.CRITICAL + 1
 Level = Literal["debug", "info", "warning", "error"]
 

@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from sidecar.config.parsers import app_id, items, quoted
 
@@ -40,6 +41,17 @@ def host(raw: object) -> str:
         if re.fullmatch(r"[0-9.]*", text) or not _HOST_NAME.fullmatch(text):
             hint = "give a name or an IP address, without a port"
             raise ValueError(f"{quoted(raw)} is not a host: {hint}") from None
+    return text
+
+
+def url(raw: object) -> str:
+    """The URL of an HTTP service."""
+    text = str(raw).strip()
+    parts = urlsplit(text)
+    if parts.username or parts.password:
+        raise ValueError("a URL is shown and logged: give what proves who calls in another way than in it")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not text.isprintable():
+        raise ValueError(f"{quoted(raw)} is no URL: write http://host:port/path, or https")
     return text
 
 

@@ -70,6 +70,8 @@ class Settings:
     log_format: Literal["console", "json"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     workflow_log_level: Literal["debug", "info", "warning", "error", "off"] = "info"
+    trace_otlp: str = ""
+    trace_zipkin: str = ""
     reuse: Literal["terminal", "never"] = "terminal"
     max_message_bytes: int = 64 * 2**20
     worker_receive_bytes: int = 4 * 2**20
@@ -88,6 +90,11 @@ class Settings:
     allow_hub_deletion: bool = False
     retention: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def traces(self) -> bool:
+        """Whether spans are exported."""
+        return bool(self.trace_otlp or self.trace_zipkin)
 
     @property
     def peers_stay_here(self) -> bool:

@@ -13,7 +13,8 @@ class AppIdentity:
 
     A route is a kind of call ("workflow" or "activity"), a pattern of its name and an app ID; the first route that
     fits decides. `reuse_ended`: the ID of an instance that has ended may be used again when the client gives no policy.
-    `cascade_suspend`: a client's pause reaches the children too.
+    `cascade_suspend`: a client's pause reaches the children too. `traces`: executions have spans of their own, below
+    which is what they call.
     """
 
     namespace: str
@@ -21,6 +22,7 @@ class AppIdentity:
     reuse_ended: bool = True
     routes: tuple[tuple[str, str, str], ...] = ()
     cascade_suspend: bool = False
+    traces: bool = False
 
     def routed(self, kind: str, name: str) -> str:
         """Return the app that a call goes to when it names none."""

@@ -273,6 +273,7 @@ class Changes:
     lost: tuple[Lost, ...] = ()
     crashed: tuple[Crash, ...] = ()
     generation: str = ""  # the store goes on as another one, of this generation
+    continues: Instance | None = None  # the execution that ends in a continue-as-new; not stored, for those who watch
 
 
 @dataclass(slots=True)

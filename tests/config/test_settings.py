@@ -145,6 +145,8 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         "log_format": "console",
         "log_level": "debug",
         "workflow_log_level": "off",
+        "trace_otlp": "http://collector:4318/v1/traces",
+        "trace_zipkin": "https://zipkin/api/v2/spans",
         "reuse": "never",
         "max_message_bytes": "1MiB",
         "worker_receive_bytes": "8MiB",
@@ -191,6 +193,8 @@ def test_every_setting_can_be_given_in_every_source(tmp_path: Path) -> None:
         log_format="console",
         log_level="debug",
         workflow_log_level="off",
+        trace_otlp="http://collector:4318/v1/traces",
+        trace_zipkin="https://zipkin/api/v2/spans",
         reuse="never",
         max_message_bytes=2**20,
         worker_receive_bytes=2**23,
@@ -850,3 +854,16 @@ def test_the_health_port_needs_no_app_id() -> None:
     assert config.http_address({"http_port": "8"}, {"SIDECAR_HTTP_PORT": "7"})[1] == 8
     with pytest.raises(ConfigError, match="--http-port: 'x' is not a port"):
         config.http_address({"http_port": "x"}, {})
+
+
+@pytest.mark.parametrize(
+    "bad", ["collector:4318", "ftp://host/x", "http://", "http:///v1/traces", "http://[::1/", "http://a\nb"]
+)
+def test_where_traces_go_is_a_url(bad: str) -> None:
+    assert refusal({**APP, "trace_otlp": bad}).startswith("--trace-otlp: ")
+
+
+def test_a_url_has_no_password_which_would_be_shown() -> None:
+    said = refusal({**APP, "trace_zipkin": "https://me:canary@zipkin/api/v2/spans"})
+    assert said.startswith("--trace-zipkin: ")
+    assert "canary" not in said

@@ -5,7 +5,7 @@ A new kind is one function, one row of `HANDLERS` and one test.
 
 from collections.abc import Callable, Mapping
 
-from sidecar.core import events
+from sidecar.core import events, traces
 from sidecar.core.errors import UnsupportedActionError
 from sidecar.core.model import ActorId, CallKind, Kind
 from sidecar.core.names import invalid_app_id, invalid_instance_id, invalid_name, invalid_new_id
@@ -57,6 +57,8 @@ def _trace(draft: Draft, wanted: pb.ScheduleTask | pb.CreateChild | pb.CreateDet
     """Return the trace context of a call: its own, else that of the workflow that makes it, else none."""
     if wanted.HasField("parent_trace_context"):
         return wanted.parent_trace_context
+    if draft.me.traces:
+        return traces.of_execution(draft.state.instance).context()
     trace = draft.state.instance.trace
     return pb.TraceContext.FromString(trace) if trace else None
 

@@ -2,27 +2,23 @@
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core import events
+from sidecar.core import events, traces
 from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import Ids
 from sidecar.core.model import Instance
 from sidecar.schema import taskhub_pb2 as pb
 
-_FLAGS_AT, _SPAN_DIGITS = 3, 16  # of a W3C trace parent: where its flags are; how long the ID of a span is
 
-
-def new_root(trace: bytes, ids: Ids) -> bytes:
-    """Return the trace context of a run after one with the context `trace`; none if that had none.
+def new_root(instance: Instance, ids: Ids) -> bytes:
+    """Return the trace context of an execution whose instance has that of the one before; none if that had none.
 
     It is the root of a trace of its own, sampled or not as before: an eternal workflow would make a trace without end.
     """
-    if not trace:
+    if not instance.trace:
         return b""
-    parts = pb.TraceContext.FromString(trace).trace_parent.split("-")
-    flags = parts[_FLAGS_AT] if len(parts) > _FLAGS_AT else "01"
-    trace_id, span_id = ids.new_id(), ids.new_id()[-_SPAN_DIGITS:]
-    root = pb.TraceContext(trace_parent=f"00-{trace_id}-{span_id}-{flags}", span_id=span_id)
-    return root.SerializeToString(deterministic=True)
+    flags = traces.flags_of(pb.TraceContext.FromString(instance.trace).trace_parent)
+    root = traces.new_root(ids.new_id(), instance.id, instance.execution, flags)
+    return root.context().SerializeToString(deterministic=True)
 
 
 def start_event(

@@ -268,7 +268,7 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         instance = replace(instance, version=complete_.new_version.value)
     carried = [events.stamped(events.encode(event), draft.now) for event in complete_.carryover_events]
     carried += [row.event for row in draft.waiting if events.belongs_to_no_call(row.event)]
-    trace = next_execution.new_root(instance.trace, draft.at.ids)
+    trace = next_execution.new_root(instance, draft.at.ids)
     new_input = complete_.result if complete_.HasField("result") else None
     begun = next_execution.start_event(draft.me, instance, new_input, draft.now, trace)
     rows = [Row(turn.number + 1, 1, begun)]
@@ -288,5 +288,6 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         append=tuple(rows),
         truncate=Position(0, 0),
         close_all=True,
+        continues=draft.state.instance,
         lineage=propagated_history.of_next(draft),
     )

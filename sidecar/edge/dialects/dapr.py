@@ -1,7 +1,6 @@
 """Neutral bytes to what Dapr's SDKs read. Pure."""
 
-import re
-
+from sidecar.core import traces
 from sidecar.edge.dialects import wire
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -9,8 +8,6 @@ from sidecar.schema import taskhub_pb2 as pb
 _ROUTER, _TASK_EXECUTION, _REQUEST_EXECUTION = b"\xb2\x40", b"\xf2\x3e", b"\x82\x3f"
 _RERUN_PARENT = b"\xfa\x3e"
 _REQUEST_LINEAGE = b"\x8a\x3f"
-# Go's clients send the ID of a trace alone where a whole context should be.
-_TRACE = re.compile(r"(?:[0-9a-f]{2}-)?([0-9a-f]{32})(?:-[0-9a-f]{16}-([0-9a-f]{2}).*)?\Z")
 _PROPAGATED = 8  # the number of the history of callers, of a turn and of an activity alike
 
 
@@ -44,14 +41,13 @@ def event(neutral: bytes) -> bytes:
 def traced(neutral: bytes, span: str) -> bytes:
     """Return a request to run an activity with a span of its own, in its workflow's trace, or else in a new one.
 
-    Dapr's runtime makes a span for each attempt, and .NET opens none of its own without it. What a trace has of it is
-    the ID alone: this sidecar exports no spans. Workers of the other family make the span themselves.
+    Dapr's runtime makes a span for each attempt, and .NET opens none of its own without it. It has the ID of the span
+    that this sidecar exports of the attempt, if it exports any. Workers of the other family make the span themselves.
     """
     message = pb.ActivityRequest.FromString(neutral)
-    context, own = message.parent_trace_context, span[16:]
-    found = _TRACE.match(context.trace_parent)
-    trace, flags = (found[1], found[2] or "01") if found else (span, "01")
-    context.trace_parent, context.span_id = f"00-{trace}-{own}-{flags}", own
+    context = message.parent_trace_context
+    own = traces.of_attempt(context.trace_parent, span).context()
+    context.trace_parent, context.span_id = own.trace_parent, own.span_id
     return message.SerializeToString(deterministic=True)
 
 
