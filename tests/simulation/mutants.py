@@ -324,7 +324,8 @@ MUTANTS = (
         "a-child-answers-once",
         "lost time",
         "core/delivery.py",
-        "    if arrival.record is None or not arrival.record.is_of(instance):\n        return Decision(None, rewind.MOVED)\n",
+        "    if arrival.record is None or not arrival.record.is_of(instance):\n"
+        "        return Decision(None, rewind.MOVED)\n",
         "    if instance:\n        return arrival.nothing(Reply(Outcome.DUPLICATE))\n",
     ),
     Mutant(
