@@ -157,7 +157,7 @@ def _resolve(at: Context, state: State, arrival: Arrival) -> Decision:
     call = _waits_for(state, reminder)
     if call is None or state.instance.status.terminal:
         return _unanswered(at, arrival, Reply(Outcome.DUPLICATE))
-    if not _answers(reminder.payload, call):
+    if not calls.answers(reminder.payload, call):
         return _unanswered(at, arrival, Reply(Outcome.INVALID, "the result is none of the call that it names"))
     if call.kind is CallKind.LOCK:
         event = entity_calls.granted(events.stamped(reminder.payload, at.now))
@@ -174,7 +174,7 @@ def _resolve(at: Context, state: State, arrival: Arrival) -> Decision:
         states.arrive(state, [event]),
         closed=(call.call.task,),
         opened=(entity_calls.held(call),) if call.kind is CallKind.LOCK else (),
-        ended=(call.call,) if call.kind is CallKind.CHILD else (),
+        ended=calls.child_of(state, call),
         dropped=(*arrival.consumed, call.reminder),
     )
     return Decision(changes, DONE)
@@ -183,24 +183,6 @@ def _resolve(at: Context, state: State, arrival: Arrival) -> Decision:
 def _apps(me: AppIdentity, call: OpenCall) -> tuple[str, str]:
     """Return source and target app as histories show them: of an activity the call's, of a child its answer's."""
     return (me.app, call.target.app) if call.kind is CallKind.ACTIVITY else (call.target.app, me.app)
-
-
-_ANSWERS = {
-    CallKind.ACTIVITY: {"task_completed": "task_scheduled_id", "task_failed": "task_scheduled_id"},
-    CallKind.CHILD: {"child_completed": "task_scheduled_id", "child_failed": "task_scheduled_id"},
-    CallKind.TIMER: {"timer_fired": "timer_id"},
-    CallKind.ENTITY: {"entity_completed": "request_id", "entity_failed": "request_id"},
-    CallKind.LOCK: {"entity_lock_granted": "critical_section_id"},
-}
-
-
-def _answers(payload: bytes, call: OpenCall) -> bool:
-    """Whether the event ends a call of this kind and names this very call. A peer may have sent any event."""
-    event = events.decode(payload)
-    kind = event.WhichOneof("kind") or ""
-    field = _ANSWERS[call.kind].get(kind)
-    expected = call.name if call.kind in (CallKind.ENTITY, CallKind.LOCK) else call.call.task
-    return field is not None and getattr(getattr(event, kind), field) == expected
 
 
 def _event(at: Context, state: State, arrival: Arrival) -> Decision:
@@ -254,7 +236,8 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
     if state is not None and (arrival.blocked or not (state.instance.status.terminal and at.me.reuse_ended)):
         return _occupied(at, state, arrival)
     actor = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
-    parent = Parent(actor, reminder.call, started.parent.name.value)
+    made = reminder.call._replace(execution=started.parent.instance.execution_id.value or reminder.call.execution)
+    parent = Parent(actor, made, started.parent.name.value).asking(reminder.call)
     event = creation.start_of_child(at, reminder)
     identity = creation.Identity(reminder.target.hub, reminder.target.id, started.instance.execution_id.value, parent)
     changes = creation.created(at, state, identity, started, event)
@@ -268,11 +251,13 @@ def _answer_again(at: Context, state: State, arrival: Arrival) -> Decision:
     """Answer a creation that has come before: a child that runs will answer, one that has ended answers again."""
     instance, reminder = state.instance, arrival.reminder
     if not instance.status.terminal:
-        return arrival.nothing(Reply(Outcome.DUPLICATE))
+        changes = calls.asked_by_another(at, state, reminder.call)
+        return _unless_answered(at, arrival, Decision(changes, Reply(Outcome.DUPLICATE)))
     if arrival.record is None or not arrival.record.is_of(instance):
         return Decision(None, rewind.MOVED)
     draft = Draft(at, state)
-    calls.answer_parent(draft, calls.answer_again(at.now, instance, reminder.call.task, arrival.record.output))
+    answer = calls.answer_again(at.now, instance, reminder.call.task, arrival.record.output)
+    calls.answer_parent(draft, answer, reminder.call)
     return _unless_answered(at, arrival, Decision(Changes(set=tuple(draft.reminders)), Reply(Outcome.DUPLICATE)))
 
 
@@ -327,7 +312,7 @@ def _rewind(at: Context, state: State | None, arrival: Arrival) -> Decision:
     order = arrival.reminder
     if events.decode(order.payload).WhichOneof("kind") != "execution_rewound":
         return arrival.nothing(Reply(Outcome.INVALID, "a rewind was expected"))
-    if state is None or not _may_command(at.me, state, order):
+    if state is None or not operations.is_child_of(state.instance, order.source, rewind.made_by(order)):
         arrival.may_create()
         return _create(at, state, replace(arrival, reminder=rewind.as_creation(at, order)))
     decision = rewind.of_child(at, state, order, arrival.record)

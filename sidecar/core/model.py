@@ -125,11 +125,21 @@ class Row(NamedTuple):
 
 
 class Parent(NamedTuple):
-    """The call that created an instance, and the name of the workflow that made it."""
+    """The call that created an instance, the name of its workflow, and the execution that has asked again since."""
 
     actor: ActorId
     call: CallId
     name: str = ""
+    asked_by: str = ""  # the parent was rewound, and waits under this execution ID
+
+    @property
+    def asked(self) -> CallId:
+        """The call that is to be answered. Commands of the parent name the one that created the instance."""
+        return self.call._replace(execution=self.asked_by) if self.asked_by else self.call
+
+    def asking(self, call: CallId) -> "Parent":
+        """Return the parent that waits for the answer to another call."""
+        return self._replace(asked_by="" if call.execution == self.call.execution else call.execution)
 
 
 class Child(NamedTuple):

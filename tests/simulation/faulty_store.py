@@ -184,7 +184,7 @@ class MemoryDisk:
 
     def children(self, call: OpenCall) -> list[Instance]:
         """See `Disk`."""
-        return [one for one in self.instances() if one.parent is not None and one.parent.call == call.call]
+        return [one for one in self.instances() if one.parent is not None and one.parent.asked == call.call]
 
 
 class FaultyStore:

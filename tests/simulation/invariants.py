@@ -8,7 +8,6 @@ from sidecar.core.entity import entity
 from sidecar.core.identity import AppIdentity
 from sidecar.core.model import (
     UNANSWERED,
-    CallId,
     CallKind,
     Changes,
     Instance,
@@ -45,7 +44,7 @@ class Watch:
         self._covered: dict[int, tuple[str, list[Row]]] = {}
         self._ended: dict[int, int] = {}
         self._pauses: dict[int, tuple[bool, int]] = {}
-        self._made: dict[int, dict[int, CallId]] = {}  # the children that each instance waits for
+        self._made: dict[int, dict[int, tuple[int, int]]] = {}  # turn and task of the children it waits for
         self._commits = 0
         self.ends: dict[str, tuple[int, str | None]] = {}  # status and output of the last end of each instance ID
 
@@ -71,11 +70,16 @@ class Watch:
             by_client = self._me.cascade_suspend and instance.suspended != suspended
             alone = instance.status.terminal and suspended and (self._me.cascade_suspend or last_order)
             if instance.last_order != last_order or by_client or alone:
-                told = {one.call for one in changes.set if one.kind in (Kind.PAUSE, Kind.TERMINATE)}
+                # A rewound parent waits under its new execution for what it commands by the call that made the child.
+                told = {
+                    (one.call.turn, one.call.task) for one in changes.set if one.kind in (Kind.PAUSE, Kind.TERMINATE)
+                }
                 _require(told >= set(made.values()), instance, f"was paused or goes on, and told {told} of {made}")
         for task in list(made) if changes.close_all else changes.closed:
             made.pop(task, None)
-        made.update((call.call.task, call.call) for call in changes.opened if call.kind is CallKind.CHILD)
+        made.update(
+            (call.call.task, (call.call.turn, call.call.task)) for call in changes.opened if call.kind is CallKind.CHILD
+        )
 
     def has_ended(self, key: int) -> bool:
         """Whether an instance, which may be gone, has ever ended."""

@@ -131,7 +131,7 @@ MUTANTS = (
         "rewound-child-is-not-told",
         "core",
         "core/workflow/rewind.py",
-        "    if instance.status is Status.FAILED:\n        rewound",
+        "    if instance.status is Status.FAILED and not followed:\n        rewound",
         "    if False:\n        rewound",
     ),
     Mutant(
@@ -324,9 +324,9 @@ MUTANTS = (
         "a-child-answers-once",
         "lost time",
         "core/delivery.py",
-        "    if not instance.status.terminal:\n        return arrival.nothing(Reply(Outcome.DUPLICATE))\n"
-        "    if arrival.record",
-        "    if instance:\n        return arrival.nothing(Reply(Outcome.DUPLICATE))\n    if arrival.record",
+        "    if arrival.record is None or not arrival.record.is_of(instance):\n"
+        "        return Decision(None, rewind.MOVED)\n",
+        "    if instance:\n        return arrival.nothing(Reply(Outcome.DUPLICATE))\n",
     ),
     Mutant(
         "calls-are-remembered-as-messages",

@@ -117,7 +117,8 @@ class SqlDisk:
 
     def children(self, call: OpenCall) -> list[Instance]:
         """See `Disk`."""
-        where = "instances WHERE parent_execution = ? AND parent_turn = ? AND parent_task = ?"
+        asked = "iif(parent_asked_by = '', parent_execution, parent_asked_by)"
+        where = f"instances WHERE {asked} = ? AND parent_turn = ? AND parent_task = ?"
         return [rows.to_instance(rows.InstanceRow._make(row)) for row in self._read(rows.INSTANCE, where, call.call)]
 
 

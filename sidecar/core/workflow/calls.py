@@ -11,6 +11,7 @@ from sidecar.core.model import (
     ActorId,
     CallId,
     CallKind,
+    Changes,
     Child,
     Decision,
     Instance,
@@ -21,6 +22,7 @@ from sidecar.core.model import (
     State,
     Status,
 )
+from sidecar.core.workflow import state as states
 from sidecar.schema import taskhub_pb2 as pb
 
 
@@ -166,11 +168,44 @@ def withdrawing(at: Context, state: State | None, reminder: Reminder, decision: 
     return replace(decision, changes=replace(changes, set=(*changes.set, *draft.reminders)))
 
 
-def answer_parent(draft: Draft, event: bytes) -> None:
-    """Send the result of an instance to the call that created it, if it has a parent."""
+def answer_parent(draft: Draft, event: bytes, call: CallId | None = None) -> None:
+    """Send the result of an instance to its parent, if it has one; to the call that was asked last if none is given."""
     parent = draft.state.instance.parent
     if parent is not None:
-        draft.remind(Kind.RESULT, parent.actor, event, call=parent.call)
+        draft.remind(Kind.RESULT, parent.actor, event, call=parent.asked if call is None else call)
+
+
+def asked_by_another(at: Context, state: State, call: CallId) -> Changes | None:
+    """Return what lets a child that runs answer another call than the one before; None if it is the same."""
+    parent, instance = state.instance.parent, state.instance
+    if parent is None or parent.asked == call:
+        return None
+    after = states.touched(state, at.now, 0, parent=parent.asking(call))
+    return Changes(key=instance.key, expected=instance.revision, instance=after)
+
+
+def child_of(state: State, call: OpenCall) -> tuple[CallId, ...]:
+    """Return the call that created the child whose answer this call waits for, if the child is known to run."""
+    wanted = state.children if call.kind is CallKind.CHILD else ()
+    return tuple(made for made in wanted if made._replace(execution=call.call.execution) == call.call)
+
+
+_ANSWERS = {
+    CallKind.ACTIVITY: {"task_completed": "task_scheduled_id", "task_failed": "task_scheduled_id"},
+    CallKind.CHILD: {"child_completed": "task_scheduled_id", "child_failed": "task_scheduled_id"},
+    CallKind.TIMER: {"timer_fired": "timer_id"},
+    CallKind.ENTITY: {"entity_completed": "request_id", "entity_failed": "request_id"},
+    CallKind.LOCK: {"entity_lock_granted": "critical_section_id"},
+}
+
+
+def answers(payload: bytes, call: OpenCall) -> bool:
+    """Whether the event ends a call of this kind and names this very call. A peer may have sent any event."""
+    event = events.decode(payload)
+    kind = event.WhichOneof("kind") or ""
+    field = _ANSWERS[call.kind].get(kind)
+    expected = call.name if call.kind in (CallKind.ENTITY, CallKind.LOCK) else call.call.task
+    return field is not None and getattr(getattr(event, kind), field) == expected
 
 
 def command_children(draft: Draft, kind: Kind, children: Sequence[Child], payload: bytes) -> None:

@@ -37,7 +37,7 @@ def start_event(
     if trace:
         started.parent_trace_context.MergeFromString(trace)
     if instance.parent is not None:
-        actor, call, name = instance.parent
+        actor, call, name = instance.parent.actor, instance.parent.asked, instance.parent.name
         started.parent.CopyFrom(
             pb.ParentInstance(
                 task_scheduled_id=call.task,

@@ -20,6 +20,7 @@ from sidecar.core.identity import Context
 from sidecar.core.model import (
     DONE,
     FIRST_ARRIVAL,
+    CallId,
     CallKind,
     Changes,
     Child,
@@ -80,22 +81,34 @@ def rewind(at: Context, state: State | None, reason: StringValue | None, record:
 def of_child(at: Context, state: State, order: Reminder, record: Record | None) -> Decision:
     """Decide what the rewind of its parent means for a child. The caller consumes the message.
 
-    A child that has failed is rewound. A child that runs will answer. A child that ended otherwise answers again.
+    A child that has failed is rewound. A child that runs will answer. A child that ended otherwise answers again, and
+    so does one that has followed this order before.
     """
     instance = state.instance
     if not instance.status.terminal:
-        return Decision(None, DONE)
+        return Decision(calls.asked_by_another(at, state, order.call), DONE)
     if record is None or not record.is_of(instance):
         return Decision(None, MOVED)
     draft = Draft(at, state)
     wanted = events.decode(order.payload).execution_rewound
-    if instance.status is Status.FAILED:
+    followed = instance.parent is not None and instance.parent.asked == order.call != made_by(order)
+    if instance.status is Status.FAILED and not followed:
         rewound = pb.ExecutionRewound(
             parent_execution_id=wanted.parent_execution_id, **events.given(wanted, "reason", "parent_trace_context")
         )
-        return Decision(_begin(draft, rewound, record), DONE)
-    calls.answer_parent(draft, calls.answer_again(at.now, instance, order.call.task, record.output))
+        changes = _begin(draft, rewound, record)
+        parent = instance.parent and instance.parent.asking(order.call)
+        again = None if changes.instance is None else replace(changes.instance, parent=parent)
+        return Decision(replace(changes, instance=again), DONE)
+    answer = calls.answer_again(at.now, instance, order.call.task, record.output)
+    calls.answer_parent(draft, answer, order.call)
     return Decision(Changes(set=tuple(draft.reminders)), DONE)
+
+
+def made_by(order: Reminder) -> CallId:
+    """Return the call that has created the child which is to be rewound; the order is a call of its own."""
+    made = events.decode(order.payload).execution_rewound.parent.instance.execution_id.value
+    return order.call._replace(execution=made or order.call.execution)
 
 
 def as_creation(at: Context, order: Reminder) -> Reminder:
@@ -203,15 +216,17 @@ def _rewind_child(draft: Draft, event: pb.HistoryEvent, child: Child, history: S
         parent=pb.ParentInstance(name=events.text(instance.name), version=events.text(instance.version)),
         tags=made.tags,
     )
+    order.parent.instance.execution_id.value = child.call.execution
+    call = child.call._replace(execution=instance.execution)  # the answers to the calls before count no more
     rewound = pb.HistoryEvent(event_id=-1, timestamp=events.timestamp(draft.now), execution_rewound=order)
     kept_until_result = not draft.me.owns(child.actor)
     reminder = draft.remind(
         Kind.REWIND,
         child.actor,
         events.encode(rewound),
-        call=child.call,
+        call=call,
         name=made.name,
         kept_until_result=kept_until_result,
     )
-    draft.open(child.call, CallKind.CHILD, made.name, child.actor, reminder.id)
+    draft.open(call, CallKind.CHILD, made.name, child.actor, reminder.id)
     draft.children.append(child)

@@ -111,7 +111,7 @@ class PeerLink:
         self._answers: dict[int, asyncio.Future[list[Reply]]] = {}
         self._calls: dict[str, asyncio.Future[pb.Response]] = {}
         self._sending = asyncio.Lock()  # a wire takes one message at a time
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # in the order in which they were started
         self._batches = 0  # that are being taken in
 
     async def deliver(self, batch: Sequence[Reminder], floor: int) -> list[Reply]:
@@ -166,7 +166,7 @@ class PeerLink:
                 await self._handle(pb.Frame.FromString(message))
         finally:
             beats.cancel()
-            for task in self._tasks:
+            for task in list(self._tasks):
                 task.cancel()
             waiting: list[asyncio.Future[Any]] = [*self._answers.values(), *self._calls.values()]
             for future in waiting:
@@ -219,8 +219,8 @@ class PeerLink:
 
     def _spawn(self, work: Coroutine[object, object, None], what: str) -> None:
         task = asyncio.create_task(work, name=f"{what}, app {self.peer[1]}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
         task.add_done_callback(log_failure)
 
     async def _serve(self, request: pb.Request) -> None:

@@ -171,7 +171,7 @@ class Peers:
 
     async def _look(self) -> None:
         while True:
-            for app in self._directory.apps():
+            for app in sorted(self._directory.apps()):
                 self._want((self._me.namespace, app))
             await self._messages.engine.clock.sleep(LOOK_SECONDS)
 

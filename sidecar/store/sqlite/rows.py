@@ -107,6 +107,7 @@ class InstanceRow(NamedTuple):
     parked: int
     orchestration_trace: bytes
     ended_by: int
+    parent_asked_by: str
 
 
 class EntityStateRow(NamedTuple):
@@ -220,7 +221,7 @@ def destination(me: AppIdentity, reminder: Reminder) -> int:
 
 def from_instance(instance: Instance) -> InstanceRow:
     """Return the row of an instance."""
-    parent, call, parent_name = instance.parent or _NO_PARENT
+    parent, call, parent_name, asked_by = instance.parent or _NO_PARENT
     lock = instance.lock or _NO_LOCK
     crashes = instance.crashes
     return InstanceRow(
@@ -237,6 +238,7 @@ def from_instance(instance: Instance) -> InstanceRow:
         lock_execution=lock.execution, lock_section=lock.section, lineage=instance.lineage,
         obeyed=instance.last_order, deliveries=crashes.times, last_error=crashes.error, parked=crashes.quarantined,
         orchestration_trace=instance.orchestration_trace, ended_by=instance.ended_by,
+        parent_asked_by=asked_by,
     )  # fmt: skip
 
 
@@ -260,7 +262,8 @@ def _parent(row: InstanceRow) -> Parent | None:
     if row.parent_app is None:
         return None
     actor = ActorId(row.parent_namespace, row.parent_app, "workflow", row.parent_hub, row.parent_id)
-    return Parent(actor, CallId(row.parent_execution, row.parent_turn, row.parent_task), row.parent_name)
+    call = CallId(row.parent_execution, row.parent_turn, row.parent_task)
+    return Parent(actor, call, row.parent_name, row.parent_asked_by)
 
 
 def _lock(row: InstanceRow | EntityStateRow) -> Lock | None:

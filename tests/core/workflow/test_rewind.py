@@ -217,7 +217,11 @@ def test_a_child_is_rewound_by_the_call_that_created_it() -> None:
     flow.rewind()
     order = of_child(flow)
     made = next(iter(flow.children.values()))
-    assert (order.target, order.call, order.kept_until_result) == (ME.workflow("default", "kid"), made.call, False)
+    assert (order.target, order.kept_until_result) == (ME.workflow("default", "kid"), False)
+    assert (order.call, rewind.made_by(order)) == (
+        made.call._replace(execution=flow.instance.execution),
+        made.call,
+    )
     wanted = events.decode(order.payload).execution_rewound
     assert (wanted.reason.value, wanted.parent_execution_id.value) == ("mended", flow.instance.execution)
     assert (wanted.name.value, wanted.instance_id.value) == ("ship", "kid")
@@ -233,7 +237,7 @@ def kid(status: Status | None, result_: str | None = None) -> Kept:
     there.order = order  # type: ignore[attr-defined]
     if status is None:
         return there
-    born = replace(rewind.as_creation(there.at, order), id=900)
+    born = replace(rewind.as_creation(there.at, order), id=900, call=rewind.made_by(order))
     there.take(delivery.arrive(there.at, None, Arrival(born, consumed=(900,))))
     if status is Status.TERMINATED:
         there.take(operations.terminate(there.at, there.live, None, recurse=False))
@@ -260,12 +264,68 @@ def test_a_child_that_has_failed_is_rewound() -> None:
     assert started.parent.instance.execution_id.value == rewound.parent_execution_id.value != ""
 
 
-def test_a_child_that_runs_is_left_alone() -> None:
+def test_a_child_that_runs_goes_on_and_answers_the_call_that_was_made_last() -> None:
     there = kid(Status.RUNNING)
+    order: Reminder = there.order  # type: ignore[attr-defined]
     before = there.instance
     assert tell(there).reply.outcome is Outcome.DONE
-    assert there.instance is before
-    assert there.last.dropped == (there.order.id,)  # type: ignore[attr-defined]
+    assert (there.last.append, there.last.dropped) == ((), (order.id,))
+    assert (there.instance.status, there.instance.execution) == (before.status, before.execution)
+    after = there.instance
+    assert tell(there).reply.outcome is Outcome.DONE
+    assert there.instance is after, "a copy"
+    there.turn(end(Status.FAILED))
+    assert one(there.last.set, Kind.RESULT).call == order.call
+
+
+def test_a_child_that_was_rewound_and_has_failed_again_answers_a_copy_of_the_order() -> None:
+    there = kid(Status.FAILED)
+    order: Reminder = there.order  # type: ignore[attr-defined]
+    tell(there)
+    there.turn(end(Status.FAILED))
+    tell(there)
+    assert there.instance.status is Status.FAILED
+    assert one(there.last.set, Kind.RESULT).call == order.call
+    assert there.last.unanswered == ()
+
+
+def test_a_child_that_is_asked_for_as_before_its_rewind_answers_that_call() -> None:
+    """A parent whose store went back waits for the answer to the first call again."""
+    there = kid(Status.FAILED)
+    order: Reminder = there.order  # type: ignore[attr-defined]
+    tell(there)
+    first = replace(rewind.as_creation(there.at, order), id=901, call=rewind.made_by(order))
+    there.take(delivery.arrive(there.at, there.live, Arrival(first, consumed=(901,))))
+    assert there.instance.parent is not None
+    assert there.instance.parent.asked == first.call
+    there.turn(end(Status.COMPLETED, "1"))
+    assert one(there.last.set, Kind.RESULT).call == first.call
+
+
+def test_an_answer_to_the_call_before_a_rewind_counts_no_more() -> None:
+    """Seed 1015: a copy came when the child's sidecar was started again, and the rewound workflow failed of it."""
+    flow = broken()
+    made = next(iter(flow.children))
+    flow.rewind()
+    order = of_child(flow)
+    failure = events.child_failed(NOW, made.task, events.failure("Boom", "no luck"))
+    old = replace(result(order, failure), call=made)
+    assert flow.arrive(old, message(9)).reply.outcome is Outcome.DUPLICATE
+    assert made.task in flow.open
+    assert flow.arrive(result(order, failure), message(10)).reply.outcome is Outcome.DONE
+    assert (made.task in flow.open, flow.last.ended) == (False, (made,))
+
+
+def test_an_order_to_rewind_that_is_known_by_the_call_that_created_the_child_is_followed() -> None:
+    """So do sidecars write it that do not tell the two calls apart."""
+    there = kid(Status.FAILED)
+    order: Reminder = there.order  # type: ignore[attr-defined]
+    wanted = events.decode(order.payload)
+    wanted.execution_rewound.parent.ClearField("instance")
+    tell(there, replace(order, call=rewind.made_by(order), payload=events.encode(wanted)))
+    assert there.instance.status is Status.RUNNING
+    there.turn(end(Status.COMPLETED, "1"))
+    assert one(there.last.set, Kind.RESULT).call == rewind.made_by(order)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +344,9 @@ def test_a_child_that_is_gone_is_created_again_by_its_old_call() -> None:
     there = kid(None)
     assert tell(there).reply.outcome is Outcome.DONE
     assert there.instance.parent is not None
-    assert (there.instance.name, there.instance.parent.call) == ("ship", there.order.call)  # type: ignore[attr-defined]
+    order: Reminder = there.order  # type: ignore[attr-defined]
+    assert (there.instance.name, there.instance.parent.call) == ("ship", rewind.made_by(order))
+    assert there.instance.parent.asked == order.call
     assert there.instance.execution != ""
 
 
