@@ -323,10 +323,9 @@ MUTANTS = (
     Mutant(
         "a-child-answers-once",
         "lost time",
-        "core/delivery.py",
-        "    if not instance.status.terminal:\n        return arrival.nothing(Reply(Outcome.DUPLICATE))\n"
-        "    if arrival.record",
-        "    if instance:\n        return arrival.nothing(Reply(Outcome.DUPLICATE))\n    if arrival.record",
+        "core/workflow/called_again.py",
+        "if record is not None and instance.status.terminal:",
+        "if record is not None and parent is None:",
     ),
     Mutant(
         "calls-are-remembered-as-messages",

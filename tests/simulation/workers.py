@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar.core import events
 from sidecar.core.model import DEFAULT_HUB, Outcome
 from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, WorkItem, fitting
 from sidecar.schema import taskhub_pb2 as pb
@@ -115,6 +116,7 @@ class SimWorker:
 
     def _check_past(self, item: TurnItem, past: list[bytes]) -> None:
         before = self._seen.get((self.node.name, item.instance_id, item.execution), [])
+        before, past = _without_stalls(before), _without_stalls(past)
         if past[: len(before)] != before:
             raise Violation(f"{item.instance_id}: the past is not what a completed turn covered")
 
@@ -272,6 +274,11 @@ class SimWorker:
                 self.node.note(f"activity {item.token}: unavailable")
                 continue
             self.node.note(f"activity {item.token}: {reply.outcome.name}")
+
+
+def _without_stalls(past: list[bytes]) -> list[bytes]:
+    """Leave out the notice of a stall: it may stand before a turn whose earlier worker answers late."""
+    return [event for event in past if not events.decode(event).HasField("execution_stalled")]
 
 
 def _check_form(item: ActivityItem) -> None:
