@@ -13,9 +13,10 @@ from sidecar.actors.engine import Engine
 from sidecar.actors.id_reuse import LOOK, running_child, unknown_children
 from sidecar.actors.residents import Address
 from sidecar.actors.trees import REACH_SECONDS, Branch, TreeOptions, Trees, UnreachableError
-from sidecar.core.delivery import Arrival, arrive, comes_again, must_look
+from sidecar.core.delivery import Arrival, arrive, must_look
 from sidecar.core.identity import Context
 from sidecar.core.model import Child, Decision, Kind, Outcome, Position, Reminder, Reply, State, Status
+from sidecar.core.workflow.called_again import is_same_call
 from sidecar.core.workflow.rewind import Record
 from sidecar.store.protocol import UnavailableError
 
@@ -143,7 +144,7 @@ class Reminders:
         if state is None:
             return arrival
         instance = state.instance
-        if comes_again(state, arrival.reminder):
+        if is_same_call(state, arrival.reminder):
             _, output = await self._engine.store.payloads(instance.key)
             return replace(arrival, record=Record(instance.last_completed_turn, instance.execution, output=output))
         running = await running_child(self._trees, instance, REACH_SECONDS, _REACH_SECONDS)

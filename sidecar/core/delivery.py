@@ -31,7 +31,7 @@ from sidecar.core.model import (
 )
 from sidecar.core.names import invalid_name
 from sidecar.core.receipts import Received
-from sidecar.core.workflow import calls, creation, entity_calls, pauses, propagated_history, rewind
+from sidecar.core.workflow import called_again, calls, creation, entity_calls, pauses, propagated_history, rewind
 from sidecar.core.workflow import state as states
 from sidecar.core.workflow.calls import Draft
 from sidecar.core.workflow.rewind import Record
@@ -95,16 +95,8 @@ def must_look(decision: Decision, state: State | None, arrival: Arrival) -> bool
     if state is None:
         return False
     if decision.reply is rewind.MOVED:
-        return comes_again(state, arrival.reminder)
+        return called_again.is_same_call(state, arrival.reminder)
     return _replaces(decision) and state.instance.key != arrival.looked
-
-
-def comes_again(state: State, reminder: Reminder) -> bool:
-    """Whether this is the creation of the instance that is there, sent again, or made anew after its caller went back.
-
-    Then the execution ID may be another, and the call is the same.
-    """
-    return reminder.kind is Kind.CREATE and operations.is_child_of(state.instance, reminder.source, reminder.call)
 
 
 def _using_up(arrival: Arrival, decision: Decision) -> Decision:
@@ -229,8 +221,10 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
     started = events.decode(reminder.payload).execution_started
     if not started.name or not started.instance.execution_id.value:
         return arrival.nothing(Reply(Outcome.INVALID, "a child needs a name and an execution ID"))
-    if state is not None and comes_again(state, reminder):
-        return _answer_again(at, state, arrival)
+    if state is not None and called_again.is_same_call(state, reminder):
+        return _settled(at, arrival, called_again.answered(at, state, reminder, arrival.record))
+    if state is not None and called_again.is_ahead(at.me, state, reminder):
+        return called_again.to_be_waited_for(state)
     if state is not None and state.instance.origin == started.instance.execution_id.value:
         return arrival.nothing(Reply(Outcome.DUPLICATE))
     if state is not None and (arrival.blocked or not (state.instance.status.terminal and at.me.reuse_ended)):
@@ -247,18 +241,9 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
     return _unless_answered(at, arrival, Decision(changes, DONE))
 
 
-def _answer_again(at: Context, state: State, arrival: Arrival) -> Decision:
-    """Answer a creation that has come before: a child that runs will answer, one that has ended answers again."""
-    instance, reminder = state.instance, arrival.reminder
-    if not instance.status.terminal:
-        changes = calls.asked_by_another(at, state, reminder.call)
-        return _unless_answered(at, arrival, Decision(changes, Reply(Outcome.DUPLICATE)))
-    if arrival.record is None or not arrival.record.is_of(instance):
-        return Decision(None, rewind.MOVED)
-    draft = Draft(at, state)
-    answer = calls.answer_again(at.now, instance, reminder.call.task, arrival.record.output)
-    calls.answer_parent(draft, answer, reminder.call)
-    return _unless_answered(at, arrival, Decision(Changes(set=tuple(draft.reminders)), Reply(Outcome.DUPLICATE)))
+def _settled(at: Context, arrival: Arrival, decision: Decision) -> Decision:
+    """Return a decision about a call, which is to be tried again, or uses the reminder up."""
+    return decision if decision.reply.outcome is Outcome.UNAVAILABLE else _unless_answered(at, arrival, decision)
 
 
 def _unless_answered(at: Context, arrival: Arrival, decision: Decision) -> Decision:
@@ -315,8 +300,7 @@ def _rewind(at: Context, state: State | None, arrival: Arrival) -> Decision:
     if state is None or not operations.is_child_of(state.instance, order.source, rewind.made_by(order)):
         arrival.may_create()
         return _create(at, state, replace(arrival, reminder=rewind.as_creation(at, order)))
-    decision = rewind.of_child(at, state, order, arrival.record)
-    return decision if decision.reply.outcome is Outcome.UNAVAILABLE else _unless_answered(at, arrival, decision)
+    return _settled(at, arrival, rewind.of_child(at, state, order, arrival.record))
 
 
 _BEGINNINGS: dict[Kind, Callable[[Context, State | None, Arrival], Decision]] = {

@@ -44,9 +44,13 @@ class Kill(NamedTuple):
 
 
 class Started(NamedTuple):
+    """A workflow that was accepted: when it was asked for, and when all that belongs to its start was acknowledged."""
+
     app: App
     id: str
     work: Work
+    asked: float
+    acknowledged: float
 
 
 def anywhere(chance: random.Random) -> Work:
@@ -86,7 +90,7 @@ class Load:
         self, app: App, choose: Callable[[random.Random], Work], seed: int, pause: float = _LOAD_PAUSE
     ) -> None:
         self.started: list[Started] = []
-        self._app = app
+        self.app = app
         self._choose = choose
         self._chance = random.Random(seed)
         self._pause = pause
@@ -102,20 +106,23 @@ class Load:
             raise self._error
         return self.started
 
+    def begin(self, work: Work, number: int) -> Started:
+        return begin(self.app, work, number)
+
     def _run(self) -> None:
         try:
             while not self._stopping.wait(self._pause):
-                self.started.append(begin(self._app, self._choose(self._chance), len(self.started)))
+                self.started.append(self.begin(self._choose(self._chance), len(self.started)))
         except Exception as error:
             self._error = error
 
 
 def begin(app: App, work: Work, number: int) -> Started:
-    id = f"{app.label}-{work.workflow}-{number}"
+    id, asked = f"{app.label}-{work.workflow}-{number}", time.time()
     attempt(app, "start", workflow=work.workflow, input=work.input, id=id)
     if work.workflow == "wait_events":
         attempt(app, "raise", id=id, name="go", value="went")
-    return Started(app, id, work)
+    return Started(app, id, work, asked, time.time())
 
 
 def kill_at_random(sidecars: list[Sidecar], chance: random.Random) -> list[Kill]:
@@ -144,7 +151,7 @@ def _kill(sidecar: Sidecar) -> Kill:
 
 def lived_through(started: list[Started], kills: list[Kill]) -> int:
     """How many workflows were neither before nor after the kills of their sidecar, but went on after one."""
-    answers = [(app, app.post("get", id=id)) for app, id, _ in started]
+    answers = [(one.app, one.app.post("get", id=one.id)) for one in started]
     states = [(app.label, answer.result(60)) for app, answer in answers]
     return sum(
         any(app == kill.app and state["created_at"] < kill.when < state["updated_at"] for kill in kills)
@@ -156,8 +163,8 @@ def wrong(started: list[Started], seconds: float) -> list[str]:
     """What has not come out as it must."""
     end = time.monotonic() + seconds
     found = []
-    for app, id, work in started:
-        state = _ended(app, id, end - time.monotonic())
+    for app, id, work, *_ in started:
+        state = ended(app, id, end - time.monotonic())
         if state is None:
             found.append(f"{id}: is gone")
         elif (state["status"], state["output"]) != ("COMPLETED", work.output):
@@ -165,7 +172,7 @@ def wrong(started: list[Started], seconds: float) -> list[str]:
     return found
 
 
-def _ended(app: App, id: str, seconds: float) -> dict[str, Any] | None:
+def ended(app: App, id: str, seconds: float) -> dict[str, Any] | None:
     """The state of an instance when it has ended, or when the time is over."""
     if seconds > 0:
         with suppress(CallError):
@@ -176,9 +183,9 @@ def _ended(app: App, id: str, seconds: float) -> dict[str, Any] | None:
 def miscounted(started: list[Started]) -> list[str]:
     """The histories in which a call is not answered exactly once, or a timer fired twice."""
     found = []
-    for port in {app.port for app, _, _ in started}:
+    for port in {one.app.port for one in started}:
         with Caller(port) as caller:
-            for id in (id for app, id, _ in started if app.port == port):
+            for id in (one.id for one in started if one.app.port == port):
                 calls, answers = counted(caller.call("GetInstanceHistory", {1: id})[1])
                 timers = {key for key in answers if key[0] == "timer"}
                 if answers.keys() - timers != calls.keys() or set(answers.values()) > {1}:

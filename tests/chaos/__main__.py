@@ -1,166 +1,107 @@
 """Five apps, three kinds of SDKs, and every few seconds a fault: `make chaos`, or `make chaos SECONDS=60`.
 
-One sidecar is killed with -9, stopped for 5 s, or cut off from one peer. Afterwards every workflow that was accepted
-must have ended with the right output, no reminder may be left behind, and no sidecar may have grown.
+One sidecar is killed with -9, stopped for 5 s, cut off from one peer, or given another certificate; or the stores of
+one or two apps are wiped, restored from a backup, rolled back to a snapshot, or lose their log. Afterwards every
+workflow that was accepted must have ended with the right output, but those that were accepted after the moment to
+which their store went back; in no app a workflow may run or a reminder be left, and no sidecar may have grown.
 """
 
 import argparse
 import random
-import signal
-import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from tests.blackbox.harness import Deployment, Sidecar, memory
-from tests.blackbox.proxy import Network, Proxy
-from tests.blackbox.test_crash import Load, Started, Work, anywhere, begin, wrong
+from tests.blackbox.harness import memory
+from tests.blackbox.test_crash import Load, Started, Work, anywhere, begin
+from tests.blackbox.test_crash import wrong as not_right
+from tests.chaos import stores
+from tests.chaos.clients import Client, Loss, latest, wrong
+from tests.chaos.faults import DAPR, GO, Chaos
 from tests.reliability import keep_figures
-from tests.sdks.programs import Beside, Program
-from tests.sdks.sdks import BUILDS, LOGS, builds
+from tests.sdks.sdks import BUILDS
 
-DAPR, MICROSOFT, GO = ("orders", "stock"), ("ml", "depot"), "ship"
-APPS = (*DAPR, *MICROSOFT, GO)
-GO_BUILD = "go-dapr"
-EVERY_SECONDS, FAULT_SECONDS, DRAIN_SECONDS = 5.0, 5.0, 120.0
+EVERY_SECONDS, DRAIN_SECONDS = 5.0, 120.0
+KEEP_EVERY = 2  # faults: a copy is some 10 s to a minute old when it is put back
 PAUSE = 0.4  # between two starts of one app: the machine has work besides
 MOST_GROWTH = 1.3
 FURTHER = 20
 
 
-class Fault(NamedTuple):
-    kind: str
-    app: str
-    peer: str = ""
-
-
-def across(chance: random.Random) -> Work:
+def across(me: str) -> Callable[[random.Random], Work]:
     """Work for an app that names others: chains and fans over apps, nested children, the Go app's activity."""
-    n = chance.randint(2, 6)
-    others = chance.sample(["stock", "ml", "depot"], 2)
-    return chance.choice(
-        [
-            Work("tour", [others[0], None, others[1]], [others[0], "orders", others[1]]),
-            Work("mixed_load", {"app": others[0], "width": n}, 2 * n * (n - 1)),
-            Work("remote_child", {"app": others[0], "name": "sum_up", "value": {"left": n}}, n * (n + 1)),
-            Work("remote_child", {"app": "stock", "name": "mixed_load", "value": {"app": "ml", "width": n}},
-                 2 * n * (n - 1)),
-            Work("remote_call", {"app": GO, "name": "Where", "value": None}, GO),
-            anywhere(chance),
-        ]
-    )  # fmt: skip
+    peers = [app for app in (*DAPR, "ml", "depot") if app != me]
+    (other,) = (app for app in DAPR if app != me)
+
+    def work(chance: random.Random) -> Work:
+        n = chance.randint(2, 6)
+        first, second = chance.sample(peers, 2)
+        rounds = {"app": me, "left": n // 2}
+        return chance.choice(
+            [
+                Work("tour", [first, None, second], [first, me, second]),
+                Work("mixed_load", {"app": first, "width": n}, 2 * n * (n - 1)),
+                Work("remote_child", {"app": first, "name": "sum_up", "value": {"left": n}}, n * (n + 1)),
+                Work("remote_child", {"app": other, "name": "mixed_load", "value": {"app": "ml", "width": n}},
+                     2 * n * (n - 1)),
+                Work("remote_child", {"app": other, "name": "remote_rounds", "value": rounds}, 4 * (n // 2)),
+                Work("remote_child", {"app": other, "name": "gathered", "value": {"app": me, "width": n}}, n * n),
+                Work("gathered", {"app": first, "width": n}, n * n),
+                Work("remote_rounds", {"app": first, "left": 2}, 8),
+                Work("nested", {"home": me, "route": [other, me]}, [[me, me], [other, me], [me, me]]),
+                Work("remote_call", {"app": GO, "name": "Where", "value": None}, GO),
+                anywhere(chance),
+            ]
+        )  # fmt: skip
+
+    return work
 
 
-class Chaos:
-    """The deployment with a proxy between each two sidecars, and the faults."""
-
-    def __init__(self, directory: Path, seed: int) -> None:
-        self.chance = random.Random(seed)
-        self.network = Network()
-        self.deployment = Deployment(directory, APPS)
-        self.sidecars = self.deployment.sidecars
-        self.proxies: dict[tuple[str, str], Proxy] = {}
-        self.programs: list[Program] = []
-        for app, sidecar in self.sidecars.items():
-            for other in self.sidecars.values():
-                if other is not sidecar:
-                    proxy = self.proxies[app, other.app] = Proxy(self.network, other.peer_port)
-                    sidecar.peers[other.app] = proxy.port
-        # The Microsoft SDK names no app: its sidecar routes.
-        self.sidecars["ml"].options += ["--route", "activity:double=depot"]
-
-    def start(self) -> None:
-        for sidecar in self.sidecars.values():
-            sidecar.start()
-        for name in DAPR:
-            self.deployment.app(name, "dapr").start_process()
-        for name in MICROSOFT:
-            self.deployment.app(name, "microsoft").start_process()
-        build = next(build for build in builds() if build.id == GO_BUILD)
-        build.prepared()
-        ship = self.sidecars[GO]
-        program = Program(build, Beside(GO, ship.port, ship.http_port), "chaos", LOGS / "chaos-go.log", ["serve"])
-        self.programs.append(program)
-        program.ready()
-
-    def one(self) -> Fault:
-        """Brings one fault about, and ends it."""
-        sidecar = self.chance.choice(list(self.sidecars.values()))
-        kind = self.chance.choice(["kill", "stop", "cut"])
-        began = time.monotonic()
-        if kind == "kill":
-            sidecar.kill9()
-            time.sleep(self.chance.uniform(0, 2))
-            sidecar.start()
-            return Fault(kind, sidecar.app)
-        if kind == "stop":
-            sidecar.signal(signal.SIGSTOP)
-            time.sleep(FAULT_SECONDS)
-            sidecar.signal(signal.SIGCONT)
-            return Fault(kind, sidecar.app)
-        peer = self.chance.choice([app for app in APPS if app != sidecar.app])
-        pair = [self.proxies[sidecar.app, peer], self.proxies[peer, sidecar.app]]
-        for proxy in pair:
-            proxy.cut()
-        time.sleep(max(0.0, FAULT_SECONDS - (time.monotonic() - began)))
-        for proxy in pair:
-            proxy.mend()
-        return Fault(kind, sidecar.app, peer)
-
-    def end(self) -> None:
-        for program in self.programs:
-            program.kill()
-        self.deployment.end()
-        self.network.end()
-
-
-def left_behind(sidecar: Sidecar) -> int:
-    """Reminders in the database of a sidecar that has ended."""
-    (file,) = sidecar.data.glob(f"*.{sidecar.app}.db")
-    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
-        found: int = connection.execute("SELECT count(*) FROM reminders").fetchone()[0]
-        return found
-
-
-def suffer(chaos: Chaos, seconds: float) -> tuple[list[Started], Counter[str]]:
-    """The load and the faults; returns what was accepted and how often each fault came about."""
+def suffer(chaos: Chaos, seconds: float) -> tuple[list[Started], Counter[str], list[Loss]]:
+    """The load and the faults; returns what was accepted, how often each fault came about, and what was lost."""
     apps = chaos.deployment.apps
-    loads = [Load(apps[app], across if app == "orders" else anywhere, n, PAUSE) for n, app in enumerate(apps)]
+    clients = [Client(apps[app], across(app) if app in DAPR else anywhere, n, PAUSE) for n, app in enumerate(apps)]
     faults: Counter[str] = Counter()
+    losses: list[Loss] = []
+    again = 0
     try:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             began = time.monotonic()
+            if sum(faults.values()) % KEEP_EVERY == 0:
+                chaos.keep()
             fault = chaos.one()
             faults[fault.kind] += 1
-            say(f"  {fault.kind} {fault.app} {fault.peer}")
+            losses += fault.losses
+            say(f"  {fault.kind} {fault.where}")
+            again += sum(client.start_again(loss) for loss in fault.losses for client in clients)
             time.sleep(max(0.0, EVERY_SECONDS - (time.monotonic() - began)))
     finally:
-        started = [each for load in loads for each in load.stop()]
-    return started, faults
+        started = [each for client in clients for each in client.stop()]
+    say(f"{again} workflows started again after a loss")
+    return started, faults, losses
 
 
-def verdict(chaos: Chaos, started: list[Started], before: dict[str, int]) -> list[str]:
+def verdict(chaos: Chaos, started: list[Started], losses: list[Loss], before: dict[str, int]) -> list[str]:
     """What is wrong after the faults."""
-    found = wrong(started, DRAIN_SECONDS)
+    found, gone = wrong(latest(started), losses, DRAIN_SECONDS)
+    say(f"{gone} are gone with the time that their store has lost")
     chance = random.Random(0)
     orders = chaos.deployment.apps["orders"]
-    further = [begin(orders, across(chance), 1_000_000 + n) for n in range(FURTHER)]
-    found += wrong(further, 30.0)
-    say(f"and then {FURTHER} further workflows finish: {'no' if found else 'yes'}")
+    further = not_right([begin(orders, across("orders")(chance), 1_000_000 + n) for n in range(FURTHER)], 30.0)
+    say(f"and then {FURTHER} further workflows finish: {'no' if further else 'yes'}")
+    found += further
     for app, sidecar in chaos.sidecars.items():
         grown = memory(sidecar) / before[app]
         if grown > MOST_GROWTH:
             found.append(f"{app} has grown to {grown:.2f} of what it was")
     chaos.deployment.end_apps()
-    for app, sidecar in chaos.sidecars.items():
+    for sidecar in chaos.sidecars.values():
         sidecar.stop()
-        if left_behind(sidecar):
-            found.append(f"{app} has {left_behind(sidecar)} reminders left")
+        found += stores.left_behind(sidecar)
     return found
 
 
@@ -173,26 +114,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--keep", type=Path, default=None, help="a new folder in which stores and logs stay")
     given = parser.parse_args()
     seed = random.randrange(10**6) if given.seed is None else given.seed
     say(f"chaos for {given.seconds:g} s, seed {seed}")
     BUILDS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-        chaos = Chaos(Path(name), seed)
+        directory = given.keep or Path(name)
+        directory.mkdir(exist_ok=True)
+        chaos = Chaos(directory, seed)
         try:
             chaos.start()
             warm = [Load(app, anywhere, 99 + n, PAUSE) for n, app in enumerate(chaos.deployment.apps.values())]
             time.sleep(10.0)
-            started = [each for load in warm for each in load.stop()]
-            found = wrong(started, 30.0)
+            found = not_right([each for load in warm for each in load.stop()], 30.0)
             before = {app: memory(sidecar) for app, sidecar in chaos.sidecars.items()}
-            more, faults = suffer(chaos, given.seconds)
-            say(f"faults {dict(faults)}; {len(more)} workflows accepted")
-            found += verdict(chaos, more, before)
+            started, faults, losses = suffer(chaos, given.seconds)
+            say(f"faults {dict(faults)}; {len(started)} workflows accepted")
+            found += verdict(chaos, started, losses, before)
         finally:
             chaos.end()
-    result = f"{sum(faults.values())} faults in {given.seconds:g} s, {len(more)} workflows accepted, {len(found)} wrong"
-    keep_figures("chaos", "make chaos", result)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(faults.items()))
+    result = f"{sum(faults.values())} faults in {given.seconds:g} s ({kinds}), {len(started)} workflows accepted"
+    keep_figures("chaos", "make chaos", f"{result}, {len(found)} wrong")
     for text in found:
         say(f"WRONG: {text}")
     say("nothing lost, doubled, stuck or left behind" if not found else f"{len(found)} things are wrong")

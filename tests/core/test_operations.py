@@ -8,6 +8,7 @@ from sidecar.core import events, operations
 from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.model import NO_CALL, CallId, Changes, Decision, Kind, Outcome, Parent, Reply, State, Status
 from sidecar.core.workflow import pauses
+from sidecar.core.workflow.next_execution import id_after
 from tests.core.builders import (
     ME,
     NOW,
@@ -142,11 +143,11 @@ def test_a_start_that_is_tried_again_is_the_same_start_under_every_policy(policy
 def test_a_start_that_is_tried_again_after_continue_as_new_is_still_the_same_start() -> None:
     flow = Flow().start()
     flow.turn(renew())
-    assert (flow.instance.origin, flow.instance.execution) == ("w-1", "id-1")
+    assert (flow.instance.origin, flow.instance.execution) == ("w-1", id_after("w-1"))
     for outcome in (Outcome.EXISTS, Outcome.DONE):
         again = operations.start(flow.at, flow.live, start_request(replaceable=ANY))
         assert again == Decision(None, Reply(Outcome.DUPLICATE))
-        assert operations.start(flow.at, flow.live, start_request(execution="id-1")).reply.outcome is outcome
+        assert operations.start(flow.at, flow.live, start_request(execution=id_after("w-1"))).reply.outcome is outcome
         if outcome is Outcome.EXISTS:
             flow.turn(end())
 

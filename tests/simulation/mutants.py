@@ -323,10 +323,9 @@ MUTANTS = (
     Mutant(
         "a-child-answers-once",
         "lost time",
-        "core/delivery.py",
-        "    if arrival.record is None or not arrival.record.is_of(instance):\n"
-        "        return Decision(None, rewind.MOVED)\n",
-        "    if instance:\n        return arrival.nothing(Reply(Outcome.DUPLICATE))\n",
+        "core/workflow/called_again.py",
+        "if record is not None and instance.status.terminal:",
+        "if record is not None and parent is None:",
     ),
     Mutant(
         "calls-are-remembered-as-messages",

@@ -6,6 +6,7 @@ Only what stands between the store and its file is replaced: a call takes simula
 import random
 import sqlite3
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -127,7 +128,7 @@ class SqlStore(store.Sqlite):
 
     def __init__(self, me: AppIdentity, identity: str, database: Failing, faults: Faults) -> None:
         numbers = (schema.next_of(database, table) for table in ("instances", "reminders"))
-        super().__init__(me, SimulatedFile(database, faults), schema.Opened(identity, *numbers))
+        super().__init__(me, SimulatedFile(database, faults), schema.Opened(identity, *numbers), nullcontext)
 
 
 class SimulatedFile(File):

@@ -1,5 +1,7 @@
 """How the execution after a continue-as-new begins."""
 
+from hashlib import sha256
+
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar.core import events, traces
@@ -7,6 +9,17 @@ from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import Ids
 from sidecar.core.model import Instance
 from sidecar.schema import taskhub_pb2 as pb
+
+_ID_DIGITS = 32
+
+
+def id_after(execution: str) -> str:
+    """Return the ID of the execution that follows one by continue-as-new.
+
+    It is made of the one before, so that a workflow whose store went back makes the calls of later executions under the
+    same IDs again, by which they are known where they were received.
+    """
+    return sha256(execution.encode()).hexdigest()[:_ID_DIGITS]
 
 
 def new_root(instance: Instance, ids: Ids) -> bytes:

@@ -263,7 +263,7 @@ def _answer(draft: Draft, complete_: pb.Complete) -> bytes:
 
 def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response: pb.OrchestratorResponse) -> Changes:
     calls.end_all(draft, withdraw=True)
-    instance = replace(draft.state.instance, execution=draft.at.ids.new_id())
+    instance = replace(draft.state.instance, execution=next_execution.id_after(draft.state.instance.execution))
     if complete_.HasField("new_version"):
         instance = replace(instance, version=complete_.new_version.value)
     carried = [events.stamped(events.encode(event), draft.now) for event in complete_.carryover_events]

@@ -80,6 +80,22 @@ def late_call(flow: Flow, call: dict[str, Any]) -> Steps:
     return (yield flow.activity(call["name"], call.get("value"), app=call["app"]))
 
 
+def gathered(flow: Flow, call: dict[str, Any]) -> Steps:
+    """Activities of another app, all at once, and then a child there: in which turn depends on how results come."""
+    numbers = yield flow.all([flow.activity("double", i, app=call["app"]) for i in range(call["width"])])
+    slept = yield flow.child("timers", [0.5 * i for i in range(call["width"])], app=call["app"])
+    return sum(numbers) + slept
+
+
+def remote_rounds(flow: Flow, state: dict[str, Any]) -> Steps:
+    """One child in another app a generation, under the same ID each time."""
+    total = state.get("total", 0) + (yield flow.child("timers", [0.3 * i for i in range(4)], app=state["app"]))
+    if state["left"] == 1:
+        return total
+    flow.continue_as_new({**state, "left": state["left"] - 1, "total": total})
+    return None
+
+
 def mixed_load(flow: Flow, call: dict[str, Any]) -> Steps:
     """Local and remote, activities and a child: the sum of all."""
     numbers = [flow.activity("double", i, app=call["app"] if i % 2 else None) for i in range(call["width"])]
@@ -89,4 +105,12 @@ def mixed_load(flow: Flow, call: dict[str, Any]) -> Steps:
 
 
 BY_ACTIVITY: tuple[Callable[..., Any], ...] = (remote_call, tour, remote_fan_out, remote_all, late_call)
-REMOTE_WORKFLOWS: tuple[Callable[..., Any], ...] = (*BY_ACTIVITY, remote_child, remote_children, nested, mixed_load)
+REMOTE_WORKFLOWS: tuple[Callable[..., Any], ...] = (
+    *BY_ACTIVITY,
+    remote_child,
+    remote_children,
+    nested,
+    gathered,
+    remote_rounds,
+    mixed_load,
+)

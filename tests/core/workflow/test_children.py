@@ -8,6 +8,7 @@ from sidecar.core import delivery, events
 from sidecar.core.delivery import Arrival
 from sidecar.core.identity import AppIdentity
 from sidecar.core.model import NO_CALL, ActorId, CallId, Changes, Child, Kind, Outcome, Parent, Status
+from sidecar.core.workflow.next_execution import id_after
 from sidecar.core.workflow.rewind import Record
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import (
@@ -77,12 +78,52 @@ def test_a_creation_that_is_repeated_after_the_child_continued_as_new_is_the_sam
     """M45"""
     flow = Flow().start(parent=PARENT)
     flow.turn(renew())
-    assert (flow.instance.origin, flow.instance.execution) == ("w-1", "id-1")
+    assert (flow.instance.origin, flow.instance.execution) == ("w-1", id_after("w-1"))
     assert effect(flow.arrive(creation(PARENT), message(8, "front"))) == "duplicate"
-    another = Parent(PARENT.actor, PARENT.call._replace(turn=8))
-    assert effect(flow.arrive(creation(another, execution="id-1"), message(7, "front"))) == "exists+answered"
+    another = Parent(PARENT.actor, PARENT.call._replace(execution="boss-2", turn=8))
+    assert effect(flow.arrive(creation(another, execution="w-2"), message(7, "front"))) == "exists+answered"
     flow.turn(end())
     assert effect(flow.arrive(creation(PARENT), message(9, "front"))) == "duplicate+answered"
+
+
+ANEW = PARENT._replace(call=PARENT.call._replace(turn=8))
+ORPHANED = Parent(PARENT.actor, PARENT.call._replace(execution="boss-0", turn=6))
+
+
+def test_a_call_that_a_parent_makes_anew_in_another_turn_is_answered_by_the_child_that_runs() -> None:
+    """A parent that went back gets its results in other portions, and so makes the call in another turn."""
+    flow = Flow().start(parent=PARENT)
+    assert effect(flow.arrive(creation(ANEW, execution="w-2"), message(7, "front"))) == "duplicate"
+    assert (flow.instance.parent, flow.instance.execution) == (ANEW, "w-1")
+    assert [each.call for each in flow.turn(end()).set if each.kind is Kind.RESULT] == [ANEW.call]
+
+
+def test_a_call_that_a_parent_makes_anew_is_answered_by_the_child_that_has_completed() -> None:
+    flow = Flow().start(parent=PARENT)
+    changes = flow.turn(end(result="out"))
+    record = Record(flow.instance.last_completed_turn, flow.instance.execution, output=changes.output)
+    decision = delivery.arrive(flow.at, flow.live, Arrival(creation(ANEW, execution="w-2"), record=record))
+    assert effect(decision) == "duplicate+ended"
+    assert decision.changes is not None
+    assert decision.changes.instance is not None
+    assert decision.changes.instance.parent == ANEW
+    assert [each.call for each in decision.changes.set] == [ANEW.call]
+
+
+def test_a_call_that_is_made_again_after_a_failure_is_a_new_one() -> None:
+    flow = Flow().start(parent=PARENT)
+    flow.turn(end(Status.FAILED, failure=ODD))
+    looked = Arrival(creation(ANEW, execution="w-2"), looked=flow.instance.key)
+    assert effect(delivery.arrive(flow.at, flow.live, looked)) == "done+created"
+
+
+def test_a_child_of_a_later_execution_of_a_parent_that_went_back_is_waited_for() -> None:
+    flow = Flow().start(parent=PARENT)
+    decision = flow.arrive(creation(ORPHANED, execution="w-2"), message(7, "front"))
+    assert (decision.changes, decision.reply.outcome) == (None, Outcome.UNAVAILABLE)
+    assert "'w'" in decision.reply.text
+    own = Flow().start(parent=OWN_PARENT)
+    assert effect(own.arrive(creation(ORPHANED._replace(actor=OWN_PARENT.actor), execution="w-2"))) == "exists+answered"
 
 
 ODD = pb.FailureDetails(error_type="Odd", error_message="odd", is_non_retriable=True)

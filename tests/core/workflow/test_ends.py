@@ -10,6 +10,7 @@ from sidecar.core import events, operations
 from sidecar.core.model import CallId, Changes, Child, Kind, Parent, Reminder, Status
 from sidecar.core.workflow import pauses
 from sidecar.core.workflow.creation import Identity
+from sidecar.core.workflow.next_execution import id_after
 from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import (
     ME,
@@ -34,6 +35,7 @@ from tests.core.builders import (
     timer,
 )
 
+SECOND_RUN = id_after("w-1")
 FAILURE = pb.FailureDetails(error_type="Broken", error_message="it broke", stack_trace=StringValue(value="at 1"))
 CALLS = (timer(0), task(1), task(2, app="ml"), child(3), child(4, app="ml"), send(5, "other"))
 
@@ -188,15 +190,30 @@ def test_a_continued_execution_is_a_new_one_of_the_same_instance(flow: Flow) -> 
     flow.now += SECOND
     changes = flow.turn(renew(), custom_status=StringValue(value='"gen 2"'))
     after = flow.instance
-    assert (after.execution, after.status, after.ready, after.last_completed_turn) == ("id-1", Status.RUNNING, True, 2)
+    assert (after.execution, after.status, after.ready, after.last_completed_turn) == (
+        SECOND_RUN,
+        Status.RUNNING,
+        True,
+        2,
+    )
     assert (after.key, after.id, after.name, after.tags) == (before.key, "w", "order", before.tags)
     assert after.origin == before.origin == "w-1"
     assert (after.created_at, after.started_at, after.completed_at) == (NOW, NOW, None)
     assert (after.custom_status, after.revision) == (None, before.revision + 2)  # E.15: it begins without one
     [begun] = [events.decode(row.event).execution_started for row in changes.append]
-    assert (begun.name, begun.instance.instance_id, begun.instance.execution_id.value) == ("order", "w", "id-1")
+    assert (begun.name, begun.instance.instance_id, begun.instance.execution_id.value) == ("order", "w", SECOND_RUN)
     assert (dict(begun.tags), begun.HasField("input"), begun.HasField("parent")) == ({"kind": "big"}, False, False)
-    assert flow.turn(task(1)).set[0].call == CallId("id-1", 3, 1)
+    assert flow.turn(task(1)).set[0].call == CallId(SECOND_RUN, 3, 1)
+
+
+def test_a_workflow_that_went_back_continues_as_the_same_execution_again() -> None:
+    runs = [Flow().start(), Flow().start()]
+    runs[1].turn(timer(0))
+    for flow in runs:
+        flow.turn(renew())
+        flow.turn(renew())
+    assert runs[0].instance.execution == runs[1].instance.execution
+    assert len({"w-1", id_after("w-1"), runs[0].instance.execution}) == 3
 
 
 def test_a_continued_child_is_told_its_parent_again_and_may_change_its_version() -> None:
@@ -238,7 +255,7 @@ def test_a_child_of_an_earlier_execution_is_still_a_child_and_is_told_the_call_t
     assert decision.changes is not None
     orders = [reminder for reminder in decision.changes.set if reminder.kind is Kind.TERMINATE]
     assert [(order.target, order.call) for order in orders] == [
-        (ML.workflow("", "d"), CallId("id-2", 3, 0)),
+        (ML.workflow("", "d"), CallId(SECOND_RUN, 3, 0)),
         (ML.workflow("", "c"), CallId("w-1", 1, 0)),
     ]
 
@@ -254,7 +271,7 @@ def test_of_several_ends_in_one_answer_the_first_counts(flow: Flow) -> None:
 
 def test_of_an_end_beside_a_continue_as_new_the_first_counts(flow: Flow) -> None:
     flow.turn(renew("1"), end())
-    assert (flow.instance.status, flow.instance.execution) == (Status.RUNNING, "id-1")
+    assert (flow.instance.status, flow.instance.execution) == (Status.RUNNING, SECOND_RUN)
 
 
 def test_the_end_remembers_the_action_that_made_it(flow: Flow) -> None:

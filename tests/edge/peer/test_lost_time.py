@@ -15,7 +15,7 @@ from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.sqlite import restore, schema
 from tests.edge.peer.test_two_sidecars import echo, flow_of
 from tests.inprocess.sidecars import Flow, Node, PlayedPeer, PlayedWorker, Run, get, hello
-from tests.inprocess.world import COMPLETED, call, child, end
+from tests.inprocess.world import COMPLETED, call, child, end, until
 from tests.peers.test_outbox import event_to
 from tests.ports import free_port
 
@@ -96,11 +96,23 @@ def hears(events: list[pb.HistoryEvent]) -> list[pb.Action]:
     return [end(heard[0])] if heard else []
 
 
+def patient(events: list[pb.HistoryEvent]) -> list[pb.Action]:
+    """Call a leaf at orders after two events, and end with its result."""
+    results = [event.child_completed.result.value for event in events if event.HasField("child_completed")]
+    failures = [event.child_failed.failure.error_message for event in events if event.HasField("child_failed")]
+    if results or failures:
+        return [end(*results, *failures)]
+    called = any(event.HasField("child_created") for event in events)
+    heard = sum(event.HasField("event_raised") for event in events)
+    return [sub(1, "leaf", "orders")] if heard == 2 and not called else []
+
+
 ORDERS = by_name(
     activity=flow_of(call(1, "score", "ml")),
     child=flow_of(sub(1, "kid", "ml")),
     broken=flow_of(sub(1, "odd", "ml")),
     chain=flow_of(sub(1, "middle", "ml")),
+    slow=flow_of(sub(1, "patient", "ml")),
     leaf=hears,
     tell=lambda _: [event_to("listener", 1, "ml"), end("told")],
 )
@@ -109,6 +121,7 @@ ML = by_name(
     kid=lambda _: [end("kid of ml")],
     odd=lambda _: [pb.Action(id=9, complete=pb.Complete(status=3, failure=ODD))],
     middle=flow_of(sub(1, "leaf", "orders")),
+    patient=patient,
     hears=hears,
 )
 OUTPUTS = {"activity": "score for orders", "child": "kid of ml", "broken": "odd failure", "chain": "go"}
@@ -228,6 +241,38 @@ async def test_the_middle_of_a_chain_loses_time(apps: tuple[App, App], how: str,
         await exists(ml, "middle")
         await tell(orders, "leaf", "go")
     assert await ends(orders, "a") == OUTPUTS["chain"]
+
+
+@pytest.mark.fault(43, "In such a chain the middle may come to its call in another turn: it is the same call")
+@pytest.mark.parametrize("how", ["rollback", "restore", "wipe"])
+@pytest.mark.parametrize("ended", [False, True], ids=["the leaf runs", "the leaf has ended"])
+async def test_the_middle_of_a_chain_makes_its_call_anew_in_another_turn(
+    apps: tuple[App, App], how: str, ended: bool
+) -> None:
+    orders, ml = apps
+    await ml.keep()
+    orders.work()
+    worker = ml.work()
+    await orders.node.begin("a", "slow")
+    for number in (1, 2):
+        await until(lambda number=number: len(worker.turns) == number)
+        await tell(ml, "patient", f"e{number}")
+    await exists(orders, "leaf")
+    await worker.stop()
+    if ended:
+        await tell(orders, "leaf", "go")
+        assert await ends(orders, "leaf") == "go"
+
+    await ml.loses(how)
+    await ml.up()
+    await exists(ml, "patient")
+    await tell(ml, "patient", "e1")
+    await tell(ml, "patient", "e2")
+    worker = ml.work()
+    if not ended:
+        await until(lambda: worker.turns and not ml.node.sidecar.outbox.queue(("default", "orders")).pending)
+        await tell(orders, "leaf", "go")
+    assert await ends(orders, "a") == "go"
 
 
 @pytest.mark.fault(43, "Messages that a store sends after it went back are no copies of those that it has forgotten")
