@@ -70,7 +70,7 @@ MUTANTS = (
         "edge/peer/links.py",
         "if app not in self._directory.apps() and peer not in self._waiting:",
         "if app not in self._directory.apps():",
-        LINKS,
+        FORWARD,
     ),
     Mutant(
         "kept-call-cancelled-under-a-waiter",
@@ -175,7 +175,7 @@ MUTANTS = (
         "actors/payloads.py",
         "        self._bytes -= 0 if reminder is None else _size(reminder)\n",
         "",
-        "tests/actors tests/peers",
+        "tests/actors/test_payloads.py",
     ),
     Mutant(
         "a-read-of-a-peer-is-not-made-again",
@@ -443,7 +443,7 @@ MUTANTS = (
         "work/activities.py",
         "if lease is not None and number in (None, lease.number):",
         "if lease is not None:",
-        ACTIVITIES,
+        "tests/inprocess/test_found_by_simulation.py",
     ),
     Mutant(
         "done-activity-comes-again-with-a-page",
@@ -471,7 +471,7 @@ MUTANTS = (
         "        if weight > PAGE_BYTES:\n            break\n",
         "        weight += len(row[source.payload]) if isinstance(row[source.payload], bytes) else 0\n"
         "        if weight > PAGE_BYTES:\n            break\n        found.append(row)\n",
-        "tests/store/sqlite/test_store.py tests/inprocess/test_damage.py",
+        "tests/store/test_contract.py",
     ),
     Mutant(
         "pages-of-any-size",
@@ -479,7 +479,7 @@ MUTANTS = (
         "store/sqlite/pages.py",
         "        if weight > PAGE_BYTES:\n",
         "        if weight < 0:\n",
-        "tests/store/sqlite/test_store.py tests/inprocess/test_damage.py",
+        "tests/store/test_contract.py",
     ),
     Mutant(
         "a-page-of-damage-is-the-end",
