@@ -2,17 +2,6 @@
 
 from tests.simulation.mutant import Mutant
 
-FORWARD, LINKS, BATCHES, OUTBOX, QUEUES, WORKERS, LEASES, ACTIVITIES = (
-    "tests/edge/peer/test_forward.py tests/edge/peer/test_peer_limits.py tests/edge/peer/test_peer_cheats.py",
-    "tests/edge/peer/test_peer_identity.py tests/edge/peer/test_unreachable.py tests/edge/peer/test_two_sidecars.py",
-    "tests/edge/peer/test_two_sidecars.py tests/edge/peer/test_forward.py tests/actors/test_order.py",
-    "tests/peers/test_outbox.py",
-    "tests/work/test_ready_queue.py tests/work/test_pool.py tests/work/test_queues.py tests/work/test_unknown_names.py",
-    "tests/work/test_departures.py tests/work/test_crashes.py",
-    "tests/work/test_turns.py tests/work/test_given_back.py tests/work/test_crashes.py",
-    "tests/work/test_queues.py tests/work/test_given_back.py tests/work/test_crashes.py tests/work/test_turns.py",
-)
-
 MUTANTS = (
     # ------------------------------------------------------------ links
     Mutant(
@@ -30,7 +19,7 @@ MUTANTS = (
         "edge/peer/link.py",
         "            lane = message.source.SerializeToString(), message.target.SerializeToString()\n",
         "            lane = str(message.id).encode(), message.target.SerializeToString()\n",
-        BATCHES,
+        "tests/actors/test_order.py",
     ),
     Mutant(
         "calls-wait-on-after-the-link",
@@ -54,7 +43,7 @@ MUTANTS = (
         "edge/peer/links.py",
         "            if links.get(link.peer) is link:\n                del links[link.peer]\n",
         "            links.pop(link.peer, None)\n",
-        FORWARD,
+        "tests/edge/peer/test_peer_limits.py",
     ),
     Mutant(
         "earlier-sidecar-goes-on",
@@ -62,7 +51,7 @@ MUTANTS = (
         "edge/peer/links.py",
         "        for link in others:\n",
         "        for link in ():\n",
-        LINKS,
+        "tests/edge/peer/test_two_sidecars.py -k started_later",
     ),
     Mutant(
         "dialler-gives-up-on-who-is-waited-for",
@@ -70,7 +59,7 @@ MUTANTS = (
         "edge/peer/links.py",
         "if app not in self._directory.apps() and peer not in self._waiting:",
         "if app not in self._directory.apps():",
-        FORWARD,
+        "tests/edge/peer/test_forward.py",
     ),
     Mutant(
         "kept-call-cancelled-under-a-waiter",
@@ -78,7 +67,7 @@ MUTANTS = (
         "edge/peer/forward.py",
         "            if not served.waiting and self._calls.get(key) is served:\n",
         "            if self._calls.get(key) is served:\n",
-        FORWARD,
+        "tests/edge/peer/test_peer_limits.py",
     ),
     Mutant(
         "kept-call-goes-with-an-earlier-link",
@@ -86,7 +75,7 @@ MUTANTS = (
         "edge/peer/forward.py",
         "        served.stay()\n        served.waiting += 1\n",
         "        served.waiting += 1\n",
-        FORWARD,
+        "tests/edge/peer/test_peer_limits.py",
     ),
     Mutant(
         "released-call-runs-on",
@@ -94,7 +83,7 @@ MUTANTS = (
         "edge/peer/forward.py",
         "        served.task.cancel()\n",
         "",
-        FORWARD,
+        "tests/edge/peer/test_forward.py",
     ),
     Mutant(
         "share-is-not-given-back",
@@ -102,7 +91,7 @@ MUTANTS = (
         "edge/peer/forward.py",
         "        self._shares.add(peer, -1, -served.size)\n",
         "        self._shares.add(peer, -1, 0)\n",
-        FORWARD,
+        "tests/edge/peer/test_peer_limits.py",
     ),
     Mutant(
         "bytes-of-replies-stay-in-the-share",
@@ -110,7 +99,7 @@ MUTANTS = (
         "edge/peer/forward.py",
         "            served.size += len(task.result().body)\n",
         "",
-        FORWARD,
+        "tests/edge/peer/test_peer_limits.py",
     ),
     Mutant(
         "one-app-takes-all-bytes",
@@ -118,7 +107,7 @@ MUTANTS = (
         "edge/peer/shares.py",
         "held.size + size <= self._free.size - size",
         "held.size + size <= self._free.size + held.size",
-        FORWARD,
+        "tests/edge/peer/test_peer_limits.py",
     ),
     # ------------------------------------------------------------ outbox
     Mutant(
@@ -127,7 +116,7 @@ MUTANTS = (
         "peers/outbox.py",
         "queue.complete = queue.complete and not more",
         "queue.complete = not more",
-        OUTBOX,
+        "tests/peers/test_outbox.py",
     ),
     Mutant(
         "a-short-page-of-messages-is-the-last",
@@ -135,7 +124,7 @@ MUTANTS = (
         "peers/outbox.py",
         "more = found and await self.engine.store.outbound(*queue.peer, found[-1].id, 1)",
         "more = len(found) == peer_queue.QUEUE_LIMIT",
-        OUTBOX,
+        "tests/peers/test_outbox.py",
     ),
     Mutant(
         "what-was-sent-counts-as-unsent",
@@ -143,7 +132,7 @@ MUTANTS = (
         "peers/peer_queue.py",
         "            self.unsent.pop(queued.call, None)\n",
         "",
-        OUTBOX,
+        "tests/peers/test_outbox.py",
     ),
     Mutant(
         "what-an-earlier-start-sent-counts-as-unsent",
@@ -151,7 +140,7 @@ MUTANTS = (
         "peers/outbox.py",
         "fresh=reminder.id >= self._first",
         "fresh=True",
-        OUTBOX,
+        "tests/peers/test_outbox.py",
     ),
     Mutant(
         "floor-above-what-waits",
@@ -159,7 +148,7 @@ MUTANTS = (
         "peers/outbox.py",
         "link.deliver(sent, min(queue.pending))",
         "link.deliver(sent, max(queue.pending) + 1)",
-        OUTBOX,
+        "tests/peers/test_outbox.py",
     ),
     Mutant(
         "places-of-messages-are-kept",
@@ -167,7 +156,7 @@ MUTANTS = (
         "peers/outbox.py",
         "        self._where.pop(reminder_id, None)\n",
         "",
-        OUTBOX,
+        "tests/peers/test_outbox.py",
     ),
     Mutant(
         "payloads-at-hand-only-grow",
@@ -183,7 +172,7 @@ MUTANTS = (
         "peers/outbox.py",
         "        queue.complete, queue.failures = False, 0\n        queue.note",
         "        queue.failures = 0\n        queue.note",
-        OUTBOX,
+        "tests/peers/test_outbox.py",
     ),
     # ------------------------------------------------------------ receipts
     Mutant(
@@ -233,7 +222,7 @@ MUTANTS = (
         "actors/reminders.py",
         "self._held = {address: [] for address in self._reading}",
         "self._held = {}",
-        "tests/actors",
+        "tests/actors/test_order.py",
     ),
     Mutant(
         "held-after-a-failure-for-ever",
@@ -241,7 +230,7 @@ MUTANTS = (
         "actors/reminders.py",
         "self._held = {address: [] for address in self._reading}",
         "self._held = {address: [] for address in self._held}",
-        "tests/actors",
+        "tests/actors/test_order.py",
     ),
     Mutant(
         "what-waits-behind-a-read-is-lost",
@@ -249,7 +238,7 @@ MUTANTS = (
         "actors/reminders.py",
         "        for reminder in self._held.pop(address, ()):\n            self.deliver(reminder)\n",
         "        self._held.pop(address, ())\n",
-        "tests/actors",
+        "tests/actors/test_order.py",
     ),
     Mutant(
         "what-was-submitted-before-a-failure-is-lost",
@@ -257,7 +246,7 @@ MUTANTS = (
         "actors/reminders.py",
         "        elif done.result() is _HELD:\n            self.deliver(reminder)\n",
         "        elif done.result() is _HELD:\n            pass\n",
-        "tests/actors",
+        "tests/actors/test_order.py",
     ),
     Mutant(
         "submitted-delivery-overtakes",
@@ -265,7 +254,7 @@ MUTANTS = (
         "actors/reminders.py",
         "        if _address(arrival.reminder) in self._held:\n            return Decision(None, _HELD)\n",
         "",
-        "tests/actors",
+        "tests/actors/test_order.py",
     ),
     Mutant(
         "a-short-page-of-timers-is-the-last",
@@ -273,7 +262,7 @@ MUTANTS = (
         "actors/timers.py",
         "                if not page:\n                    return\n",
         "                if len(page) < PAGE:\n                    return\n",
-        "tests/actors",
+        "tests/actors/test_timers.py",
     ),
     Mutant(
         "a-full-heap-knows-all",
@@ -281,7 +270,7 @@ MUTANTS = (
         "actors/timers.py",
         "            self._complete_until = min(self._complete_until, position.turn)\n",
         "",
-        "tests/actors",
+        "tests/actors/test_timers.py",
     ),
     Mutant(
         "a-trimmed-heap-knows-all",
@@ -289,7 +278,7 @@ MUTANTS = (
         "actors/timers.py",
         "        if len(live) > LIMIT:\n            self._complete_until = live[LIMIT][0]\n",
         "",
-        "tests/actors",
+        "tests/actors/test_timers.py",
     ),
     # ------------------------------------------------------------ queues
     Mutant(
@@ -298,7 +287,7 @@ MUTANTS = (
         "work/ready_queue.py",
         "                self._groups[group] = self._groups.pop(group)\n",
         "                pass\n",
-        QUEUES,
+        "tests/work/test_pool.py",
     ),
     Mutant(
         "what-nobody-took-is-not-read-again",
@@ -306,7 +295,7 @@ MUTANTS = (
         "work/ready_queue.py",
         "        self._read_all = self._read_all or self._idle_short\n",
         "",
-        QUEUES,
+        "tests/work/test_queues.py",
     ),
     Mutant(
         "share-of-many-names-is-none",
@@ -314,7 +303,7 @@ MUTANTS = (
         "work/ready_queue.py",
         "share = max(1, self.limit // len(self._short | self._counts.keys()))",
         "share = self.limit // len(self._short | self._counts.keys())",
-        QUEUES,
+        "tests/work/test_ready_queue.py",
     ),
     Mutant(
         "lanes-drive-each-other-out",
@@ -322,7 +311,7 @@ MUTANTS = (
         "work/ready_queue.py",
         "        if count <= self._counts[lane] + 1:\n",
         "        if count < self._counts[lane]:\n",
-        QUEUES,
+        "tests/work/test_ready_queue.py",
     ),
     Mutant(
         "who-was-passed-over-gets-nothing-more",
@@ -330,7 +319,7 @@ MUTANTS = (
         "work/free_workers.py",
         "        for entry in passed:\n            heapq.heappush(heap, entry)\n",
         "",
-        QUEUES,
+        "tests/work/test_pool.py",
     ),
     Mutant(
         "who-was-served-is-not-moved-back",
@@ -338,7 +327,7 @@ MUTANTS = (
         "work/free_workers.py",
         "            elif now[:2] != first[:2]:\n                heapq.heapreplace(heap, now)\n",
         "",
-        QUEUES,
+        "tests/work/test_pool.py",
     ),
     Mutant(
         "named-workers-come-first",
@@ -346,7 +335,7 @@ MUTANTS = (
         "work/free_workers.py",
         "return min(found)[-1] if found else None",
         "return found[0][-1] if found else None",
-        QUEUES,
+        "tests/work/test_pool.py",
     ),
     Mutant(
         "names-that-nobody-knows-are-not-asked-again",
@@ -354,7 +343,7 @@ MUTANTS = (
         "work/pool.py",
         "                self._ask_again(worker.hub, filter_of)\n",
         "                pass\n",
-        QUEUES,
+        "tests/work/test_unknown_names.py",
     ),
     Mutant(
         "a-stranger-makes-the-lost-one-lost-again",
@@ -362,7 +351,7 @@ MUTANTS = (
         "work/departures.py",
         "absence.back = absence.back or absence.worker.origin == worker.origin",
         "absence.back = absence.worker.origin == worker.origin",
-        WORKERS,
+        "tests/work/test_departures.py",
     ),
     Mutant(
         "what-was-meant-for-who-left-stays-his",
@@ -370,7 +359,7 @@ MUTANTS = (
         "work/departures.py",
         "        self._turns.away(worker)\n",
         "",
-        WORKERS,
+        "tests/work/test_departures.py",
     ),
     Mutant(
         "a-stop-counts-as-crash",
@@ -378,7 +367,7 @@ MUTANTS = (
         "work/departures.py",
         "        lost = lost and self._pool.open\n",
         "",
-        WORKERS,
+        "tests/work/test_crashes.py -k given_back",
     ),
     Mutant(
         "late-answer-keeps-the-slot-of-another",
@@ -402,7 +391,7 @@ MUTANTS = (
         "work/leases.py",
         "            if lease is None or lease.claimed:\n                continue\n",
         "            if lease is None:\n                continue\n",
-        LEASES,
+        "tests/work/test_turns.py",
     ),
     Mutant(
         "slot-is-lost-behind-a-claimed-lease",
@@ -410,7 +399,7 @@ MUTANTS = (
         "work/leases.py",
         "            self._held_by(worker).pop(address, None)\n            return\n",
         "            return\n",
-        LEASES,
+        "tests/work/test_turns.py",
     ),
     Mutant(
         "late-answers-fill-memory",
@@ -418,7 +407,7 @@ MUTANTS = (
         "work/leases.py",
         " or self._bytes > _OVERDUE_BYTES:",
         ":",
-        LEASES,
+        "tests/work/test_turns.py",
     ),
     Mutant(
         "activity-is-sent-to-who-has-left",
@@ -427,7 +416,7 @@ MUTANTS = (
         "        elif worker in self._pool.workers:\n            self._send(worker, reminder)\n"
         "        else:\n            self.queue(reminder)\n",
         "        else:\n            self._send(worker, reminder)\n",
-        ACTIVITIES,
+        "tests/work/test_queues.py",
     ),
     Mutant(
         "slot-is-lost-with-an-activity-that-is-gone",
@@ -435,7 +424,7 @@ MUTANTS = (
         "work/activities.py",
         "            worker.activities.pop(reminder_id, None)\n            self._pump()\n        elif",
         "            self._pump()\n        elif",
-        ACTIVITIES,
+        "tests/work/test_queues.py",
     ),
     Mutant(
         "earlier-delivery-gives-the-later-back",
@@ -443,7 +432,7 @@ MUTANTS = (
         "work/activities.py",
         "if lease is not None and number in (None, lease.number):",
         "if lease is not None:",
-        "tests/inprocess/test_found_by_simulation.py",
+        "tests/inprocess/test_found_by_simulation.py -k earlier_delivery",
     ),
     Mutant(
         "done-activity-comes-again-with-a-page",
@@ -451,7 +440,7 @@ MUTANTS = (
         "work/activities.py",
         "if not gone(reminder.id) and (lanes is None or",
         "if (lanes is None or",
-        ACTIVITIES,
+        "tests/work/test_queues.py",
     ),
     Mutant(
         "a-short-page-of-activities-is-the-last",
@@ -459,7 +448,7 @@ MUTANTS = (
         "work/activities.py",
         "                more = bool(page)\n",
         "                more = len(page) == PAGE\n",
-        ACTIVITIES,
+        "tests/work/test_queues.py",
     ),
     # ------------------------------------------------------------ store
     Mutant(
@@ -519,7 +508,7 @@ MUTANTS = (
         "store/sqlite/writes.py",
         "AND accepted_by NOT IN ('', ?)",
         "AND accepted_by NOT IN ('', ? || '.')",
-        OUTBOX,
+        "tests/peers/test_outbox.py",
     ),
     Mutant(
         "one-bad-batch-fails-the-others",
@@ -552,7 +541,7 @@ MUTANTS = (
         "core/workflow/cut.py",
         "            tasks.discard(-1 if task is None else task)\n",
         "",
-        "tests/core/workflow",
+        "tests/core/workflow/test_cut.py",
     ),
     Mutant(
         "failed-and-answered-activity-is-made-again",
@@ -560,7 +549,7 @@ MUTANTS = (
         "core/workflow/cut.py",
         "    failed -= {call_emission.ended_task(event) for event in arrivals}\n",
         "",
-        "tests/core/workflow",
+        "tests/core/workflow/test_cut.py",
     ),
     Mutant(
         "the-first-failure-that-fits-is-the-cause",
@@ -568,7 +557,7 @@ MUTANTS = (
         "core/workflow/cut.py",
         "(told or failed)[-1])",
         "(told or failed)[0])",
-        "tests/core/workflow",
+        "tests/core/workflow/test_cut.py",
     ),
     Mutant(
         "a-time-out-leaves-its-wait-open",
@@ -576,7 +565,7 @@ MUTANTS = (
         "core/workflow/waits.py",
         "            waiting[:] = [wait for wait in waiting if wait.task != fired.timer_id]\n",
         "            pass\n",
-        "tests/core/workflow",
+        "tests/core/workflow/test_waits.py",
     ),
     Mutant(
         "waits-in-the-order-of-a-dictionary",
@@ -584,7 +573,7 @@ MUTANTS = (
         "core/workflow/waits.py",
         "    for wait in sorted(waiting):\n",
         "    for wait in waiting:\n",
-        "tests/core/workflow",
+        "tests/core/workflow/test_waits.py",
     ),
     Mutant(
         "a-first-entry-that-is-too-large-hides-all",
