@@ -154,7 +154,7 @@ fuzz-sockets: $(SETUP) ## hostile input to a real sidecar, 5,000 for each method
 soak: $(SETUP) ## simulate deployments for an hour
 	$(BIN)/python -m tests.simulation --soak --seconds 3600 --first $(shell date +%s)
 
-mutants: $(SETUP) ## put deliberate bugs into copies of the code: the simulation must find each
+mutants: $(SETUP) ## put deliberate bugs into copies of the code: tests or the simulation must find each; MUTANTS= chooses
 	$(BIN)/python -m tests.simulation.mutants $(MUTANTS)
 
 image-lint: $(SETUP) ## check the container files as far as that goes without an engine

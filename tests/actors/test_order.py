@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sidecar.core.model import Changes, Kind, Position
+from sidecar.core.model import Changes, Child, Kind, Position
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal, UnavailableError
 from tests.inprocess.test_found_by_simulation import event, message
@@ -78,6 +78,32 @@ async def test_a_message_does_not_overtake_a_start_that_must_be_looked_at_first(
     await world.complete(await hand.turn(1), end())
     await world.start("from")
     await world.complete(await hand.turn(2), detach(1, "to"), send(2, "to", "first"))
+    await until(lambda: len(hand.turns) >= 3)
+    await world.quiet()
+    assert await log_of(world, "to") == ["first"]
+
+
+async def test_a_message_does_not_overtake_such_a_start_when_all_that_waits_is_read_again_meanwhile(
+    world: World, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure of the store drops what is in memory, but not that something is being read for the start."""
+    looking, over, read = asyncio.Event(), asyncio.Event(), world.store.real.children
+
+    async def children(key: int) -> list[Child]:
+        looking.set()
+        await over.wait()
+        return await read(key)
+
+    await world.start("to")
+    await world.complete(await hand.turn(1), end())
+    await world.start("from")
+    monkeypatch.setattr(world.store, "children", children, raising=False)
+    await world.complete(await hand.turn(2), detach(1, "to"), send(2, "to", "first"))
+    await looking.wait()
+    world.dispatch.store_failed()
+    await until(lambda: not world.dispatch._recovering)
+    await world.quiet()
+    over.set()
     await until(lambda: len(hand.turns) >= 3)
     await world.quiet()
     assert await log_of(world, "to") == ["first"]

@@ -230,6 +230,36 @@ async def test_more_than_is_held_at_once_is_read_page_by_page(bench: Bench, monk
     assert bench.delivered == list(range(1, 101))
 
 
+async def test_a_page_that_its_bytes_make_short_is_not_the_last(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.filled()
+    read = bench.shelf.due
+
+    async def two(before: int, after: Position, _limit: int) -> list[Reminder]:
+        return await read(before, after, 2)
+
+    monkeypatch.setattr(bench.shelf, "due", two)
+    for number in range(1, 8):
+        bench.shelf.stored[number] = reminder(number, number * SECOND)
+    bench.timers.reload()
+    await bench.look()
+    bench.clock.wall += 10 * SECOND
+    await bench.look()
+    assert bench.delivered == list(range(1, 8))
+
+
+async def test_what_is_let_go_since_too_many_wait_is_read_again_in_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LIMIT", 10)
+    await bench.filled()
+    bench.set(*(reminder(number, number * SECOND) for number in range(1, 26)))
+    assert len(bench.timers._known) < 25
+    for _ in range(6):
+        bench.clock.wall += 5 * SECOND
+        await bench.look()
+    assert bench.delivered == list(range(1, 26))
+
+
 @pytest.mark.parametrize("dropped", [False, True])
 async def test_a_full_heap_of_later_reminders_does_not_hold_up_an_earlier_one(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, dropped: bool

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import structlog
@@ -445,6 +446,47 @@ async def test_a_read_that_fails_is_repeated(net: Net) -> None:
         await again.router.stop()
 
 
+async def test_what_overflows_the_queue_while_it_is_read_is_not_forgotten(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The read began before the messages were stored, so that it has found nothing."""
+    monkeypatch.setattr(peer_queue, "QUEUE_LIMIT", 2)
+    gate, read = asyncio.Event(), net.world.store.outbound
+
+    async def slow(*args: Any) -> list[Reminder]:
+        found: list[Reminder] = await read(*args)
+        await gate.wait()
+        return found
+
+    monkeypatch.setattr(net.world.store, "outbound", slow, raising=False)
+    link = net.connect()
+    net.router.queue(ML)
+    await asyncio.sleep(0.01)
+    await net.run("a", *(event_to("there", number) for number in range(1, 6)), end())
+    await net.world.quiet()
+    gate.set()
+    await until(lambda: _numbers(link.messages, "there") == [1, 2, 3, 4, 5])
+
+
+async def test_a_page_that_its_bytes_make_short_is_not_the_last(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    await net.run("a", *(event_to("there", number) for number in range(1, 6)), end())
+    await net.router.stop()
+    read = net.world.store.outbound
+
+    async def two(namespace: str, app: str, after: int, limit: int) -> list[Reminder]:
+        found: list[Reminder] = await read(namespace, app, after, min(limit, 2))
+        return found
+
+    monkeypatch.setattr(net.world.store, "outbound", two, raising=False)
+    again = Net(net.world, net.hand)
+    link = again.connect()
+    await again.router.start()
+    try:
+        await until(lambda: _numbers(link.messages, "there") == [1, 2, 3, 4, 5])
+    finally:
+        await again.router.stop()
+
+
 async def test_an_acceptance_that_could_not_be_stored_is_asked_for_again(net: Net) -> None:
     link = net.connect()
     link.open.clear()
@@ -480,6 +522,24 @@ async def test_a_call_that_may_have_left_is_taken_back_behind_it(net: Net) -> No
     await until(lambda: any(message.kind is Kind.WITHDRAW for message in link.messages))
     await until(lambda: not net.router.queue(ML).pending)
     assert await net.undelivered() == []
+
+
+async def test_a_call_that_an_earlier_start_may_have_sent_is_taken_back_behind_it(net: Net) -> None:
+    net.connect().breaking = 1
+    await net.run("a", call(1, app="ml"))
+    await until(lambda: net.links.up[ML].batches)
+    await net.router.stop()
+    again = Net(net.world, net.hand)
+    await again.router.start()
+    await until(lambda: again.router.queue(ML).pending)
+    await net.world.clients.terminate(at("a"), None, False)
+    await net.world.quiet()
+    link = again.connect()
+    again.router.queue(ML).wake.set()
+    try:
+        await until(lambda: [message.kind for message in link.messages] == [Kind.ACTIVITY, Kind.WITHDRAW])
+    finally:
+        await again.router.stop()
 
 
 async def test_payloads_that_wait_for_an_app_take_no_more_memory_than_they_may(net: Net) -> None:

@@ -1,34 +1,31 @@
-"""Deliberate bugs, each put into a copy of the code, that the simulation must find: proof that it can.
+"""Deliberate bugs, each put into a copy of the code, that the tests or the simulation must find: proof that they can.
 
 python -m tests.simulation.mutants            all of them, as a table
 python -m tests.simulation.mutants lost-timer only those whose name begins so
+
+Those of `mutants_by_tests` name fast tests that must find them; what these miss, the simulation is asked for.
 """
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+
+import pytest
+
+from tests.simulation import mutants_by_tests
+from tests.simulation.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120
 
 
-class Mutant(NamedTuple):
-    """One bug: in this file, this text becomes that."""
-
-    name: str
-    layer: str
-    file: str
-    text: str
-    becomes: str
-
-
-MUTANTS = (
+BY_SIMULATION = (
     Mutant(
         "page-ends-one-too-far",
         "queries",
@@ -458,31 +455,51 @@ MUTANTS = (
 )
 
 
+MUTANTS = BY_SIMULATION + mutants_by_tests.MUTANTS
+
+
 def run(mutant: Mutant) -> tuple[str, float]:
-    """Run the simulation over a copy with the bug; return what it found and after how many seconds."""
+    """Look for the bug in a copy of the code; return what was found and after how many seconds."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder)
-        for part in ("sidecar", "tests/simulation"):
-            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("sidecar", "tests"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "sdks"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
         file = copy / "sidecar" / mutant.file
         source = file.read_text()
         if source.count(mutant.text) != 1:
             return "NOT APPLIED: the text is not there once", 0.0
         file.write_text(source.replace(mutant.text, mutant.becomes))
         began = time.monotonic()
-        command = [sys.executable, "-m", "tests.simulation", "--seconds", str(SECONDS), "--no-shrink"]
-        if mutant.layer == "store":
-            command += ["--first", "2", "--every", "2"]  # the others have another store
-        if mutant.layer == "lost time":
-            command += ["--losing"]
-        done = subprocess.run(
-            command, cwd=copy, env=os.environ | {"PYTHONPATH": folder}, text=True, capture_output=True, check=False
-        )
-        found = re.search(r"^(seed \d+): (.*)", done.stdout, re.MULTILINE)
-        seconds = time.monotonic() - began
-        if found is None:
-            return f"NOT FOUND (exit code {done.returncode}) {done.stderr[-200:]}", seconds
-        return f"{found[1]}: {found[2][:90]}", seconds
+        found = (mutant.tests and _by_tests(copy, mutant)) or _by_simulation(copy, mutant)
+        return found, time.monotonic() - began
+
+
+def _by_tests(copy: Path, mutant: Mutant) -> str:
+    """Return the test that fails on the bug, "" if none does."""
+    done = _python(copy, "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *shlex.split(mutant.tests))
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return found[1] if found and done.returncode == pytest.ExitCode.TESTS_FAILED else ""
+
+
+def _by_simulation(copy: Path, mutant: Mutant) -> str:
+    """Return the promise that the simulation sees broken, or that it sees none."""
+    options = ["--seconds", str(SECONDS), "--no-shrink"]
+    if mutant.layer == "store":
+        options += ["--first", "2", "--every", "2"]  # the others have another store
+    if mutant.layer == "lost time":
+        options += ["--losing"]
+    done = _python(copy, "tests.simulation", *options)
+    found = re.search(r"^(seed \d+): (.*)", done.stdout, re.MULTILINE)
+    if found is None:
+        return f"NOT FOUND (exit code {done.returncode}) {done.stderr[-200:]}"
+    return f"{found[1]}: {found[2][:90]}"
+
+
+def _python(copy: Path, *module: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"PYTHONPATH": str(copy)}
+    command = [sys.executable, "-m", *module]
+    return subprocess.run(command, cwd=copy, env=environment, text=True, capture_output=True, check=False)
 
 
 def main() -> int:

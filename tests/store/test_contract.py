@@ -696,6 +696,16 @@ async def test_a_page_of_reminders_is_bounded_in_bytes_too(store: Store) -> None
         assert len(found) == 10
 
 
+async def test_a_reminder_that_is_larger_than_a_page_comes_and_hides_nothing_behind_it(store: Store) -> None:
+    large = b"x" * (PAGE_BYTES + 1)
+    mine = [reminder(id_, payload=large) for id_ in (1, 2)]
+    work = [reminder(id_, Kind.ACTIVITY, target=activity(), payload=large) for id_ in (3, 4)]
+    await done(store, Changes(set=(*mine, *work)))
+    assert [one.id for one in await store.due(MANY, Position(0, 0), MANY)] == [1]
+    assert [one.id for one in await store.due(MANY, Position(mine[0].due, 1), MANY)] == [2]
+    assert [[one.id for one in await store.activities(after, MANY)] for after in (0, 3, 4)] == [[3], [4], []]
+
+
 async def test_activities_and_outbound_are_read_by_number_in_pages(store: Store) -> None:
     work = [reminder(id_, Kind.ACTIVITY, target=activity()) for id_ in (5, 1, 3)]
     far = [call_of_ml(id_) for id_ in (6, 2, 4)]

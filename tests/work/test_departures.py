@@ -1,12 +1,10 @@
 """Connections that break are no crashes, ends of processes are; and neither lets work run many times at once."""
 
-import asyncio
-
 import pytest
 
 from sidecar.core.attempts import NONE
 from sidecar.work.departures import RETURN_SECONDS, SHORTEST_PAUSE
-from tests.inprocess.world import COMPLETED, DONE, MOST, STALE, Hand, World, at, call, end
+from tests.inprocess.world import COMPLETED, DONE, MOST, STALE, Hand, World, at, call, end, until
 from tests.work.test_crashes import ask_for_work, crashes, failure_in
 
 
@@ -142,18 +140,32 @@ async def test_a_turn_is_answered_over_the_next_connection(world: World) -> None
     assert await world.status("a") == COMPLETED
 
 
-async def test_what_a_worker_was_only_to_get_goes_to_another_at_once(world: World) -> None:
-    machine = Machine(world, True)
-    world.store.gate.clear()
-    starting = asyncio.create_task(world.start("a"))
-    await asyncio.sleep(0.01)
-    world.store.gate.set()
-    await starting
-    actor = world.actor("a")
+async def test_a_worker_that_is_back_has_not_crashed_though_a_stranger_has_come_since(world: World) -> None:
+    await world.start("a")
+    machine = Machine(world, None)
     await machine.hand.turn(1)
-    assert actor.lease is not None
     await machine.cut()
-    await machine.passes(RETURN_SECONDS)
+    machine.connect()
+    world.dispatch.add_worker(Hand("stranger", turns=0, origin="elsewhere").worker)
+    await machine.passes(RETURN_SECONDS + 1)
+    assert await crashes(world) == 0
+
+
+async def test_what_a_worker_was_only_to_get_goes_to_another_at_once(world: World) -> None:
+    """The instance was between two commits when it was given the turn, and so was not asked for it yet."""
+    await world.start("a")
+    world.store.gate.clear()
+    raising = world.event("a", "e")
+    await until(lambda: world.actor("a").running)
+    machine = Machine(world, True)
+    await until(lambda: world.actor("a").lease)
+    world.dispatch.departures.lose(machine.hand.worker)
+    other = Hand("other")
+    world.dispatch.add_worker(other.worker)
+    world.store.gate.set()
+    await raising
+    assert (await world.complete(await other.turn(1), end())).outcome is DONE
+    assert machine.hand.turns == []
     instance = await world.clients.instance(at("a"))
     assert instance is not None
     assert instance.crashes == NONE

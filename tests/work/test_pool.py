@@ -70,6 +70,14 @@ def test_the_least_busy_worker_gets_the_next_item() -> None:
     assert (len(busy.turns), len(idle.turns)) == (4, 4)
 
 
+@pytest.mark.parametrize(("named", "all_", "gets"), [(1, 3, "all"), (3, 1, "named")])
+def test_it_does_whether_it_lists_the_name_or_takes_all(named: int, all_: int, gets: str) -> None:
+    listing = worker("named", max_turns=named, turn_filter=Filter({"x": frozenset()}))
+    pool = pool_of(listing, worker("all", max_turns=all_))
+    offer(pool, "x", 1)
+    assert given(pool) == [(gets, "x0")]
+
+
 def test_a_worker_gets_no_more_than_it_takes_of_each_kind() -> None:
     """E.6: the limits that a worker announces."""
     one = worker(max_turns=2, max_activities=3)

@@ -155,6 +155,53 @@ async def test_a_slot_whose_activity_is_gone_is_given_to_another_at_once(world: 
     assert len(asked) == 2
 
 
+async def test_an_activity_whose_worker_leaves_while_it_is_read_goes_to_another(world: World) -> None:
+    flows = Hand("flows", activity_filter=Filter({}))
+    world.dispatch.add_worker(flows.worker)
+    await world.start("a")
+    await world.complete(await flows.turn(1), call(1))
+    await world.quiet()
+    activities = world.dispatch.activities
+    activities.at_hand.clear()
+    read, asked, over = world.store.reminder, asyncio.Event(), asyncio.Event()
+
+    async def slow(number: int) -> Reminder | None:
+        asked.set()
+        await over.wait()
+        return await read(number)
+
+    activities._store.reminder = slow  # type: ignore[method-assign]
+    leaving, staying = (Hand(name, turn_filter=Filter({})) for name in ("leaving", "staying"))
+    world.dispatch.add_worker(leaving.worker)
+    await asked.wait()
+    world.dispatch.remove_worker(leaving.worker)
+    world.dispatch.add_worker(staying.worker)
+    over.set()
+    assert (await world.answer(await staying.activity(1))).outcome is DONE
+    assert leaving.activities == []
+
+
+async def test_a_page_of_activities_that_its_bytes_make_short_is_not_the_last(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flows = Hand("flows", activity_filter=Filter({}))
+    world.dispatch.add_worker(flows.worker)
+    await world.start("a")
+    await world.complete(await flows.turn(1), *(call(number) for number in range(5)))
+    await world.quiet()
+    activities, read = world.dispatch.activities, world.store.activities
+    for reminder in await read(0, 10):
+        activities.discard(reminder.id)
+
+    async def two(after: int, limit: int) -> list[Reminder]:
+        found: list[Reminder] = await read(after, min(limit, 2))
+        return found
+
+    monkeypatch.setattr(activities._store, "activities", two, raising=False)
+    await activities.refill()
+    assert len(world.dispatch.pool.activities) == 5
+
+
 async def test_activities_that_wait_take_no_more_memory_than_they_may(world: World) -> None:
     activities = world.dispatch.activities
     activities.at_hand = AtHand(200_000)

@@ -355,6 +355,37 @@ async def test_a_late_answer_that_something_contradicts_changes_nothing(world: W
     assert await world.status("a") == before
 
 
+async def two_that_have_a_turn(world: World) -> tuple[Hand, Hand]:
+    """One that takes too long with it, and one that has it since; they take one turn at a time."""
+    slow, other = Hand("slow", turns=1), Hand("other", turns=1)
+    world.dispatch.add_worker(slow.worker)
+    await world.start("a")
+    await slow.turn(1)
+    slow.worker.max_turns = 0
+    world.dispatch.add_worker(other.worker)
+    world.clock.steady += 121.0
+    await other.turn(1)
+    return slow, other
+
+
+async def test_a_late_answer_frees_the_worker_that_has_the_turn_by_now(world: World) -> None:
+    slow, other = await two_that_have_a_turn(world)
+    assert (await world.complete(slow.turns[0], end())).outcome is DONE
+    await world.start("b")
+    assert (await world.complete(await other.turn(2), end())).outcome is DONE
+
+
+async def test_a_late_answer_counts_not_while_another_is_being_stored(world: World) -> None:
+    slow, other = await two_that_have_a_turn(world)
+    turns = world.dispatch.turns
+    lease = turns.lease_of(world.actor("a"))
+    assert lease is not None
+    turns.claim(lease)
+    assert await turns.taken_up(slow.turns[0].token) is None
+    turns.settle(lease)
+    assert (await world.complete(await other.turn(2), end())).outcome is DONE
+
+
 async def test_a_turn_that_always_takes_too_long_stalls_until_it_is_answered(world: World, hand: Hand) -> None:
     await world.start("a")
     for number in range(1, 3 * MOST + 1):

@@ -224,6 +224,13 @@ class _Served:
     size: int  # bytes of the request, and of the reply once there is one
     is_read: bool
     waiting: int = 0
+    expiry: asyncio.TimerHandle | None = None  # since nobody waits
+
+    def stay(self) -> None:
+        """It expires no more, for now."""
+        if self.expiry is not None:
+            self.expiry.cancel()
+            self.expiry = None
 
 
 class Served:
@@ -252,15 +259,14 @@ class Served:
                 return _refusal(request.id, refused)
             self._calls[key] = served
             served.task.add_done_callback(partial(self._answered, key, served))
+        served.stay()
         served.waiting += 1
         try:
             return await asyncio.shield(served.task)
         finally:
             served.waiting -= 1
-            if not served.waiting and served.is_read:
-                self._expire(key)
-            elif not served.waiting:
-                asyncio.get_running_loop().call_later(KEPT_SECONDS, self._expire, key)
+            if not served.waiting and self._calls.get(key) is served:
+                self._leave(key, served)
 
     def _begin(self, peer: PeerId, key: Received, request: peer_pb2.Request) -> _Served:
         method = self.methods.get(request.method)
@@ -303,6 +309,7 @@ class Served:
         served = self._calls.pop(_Key(peer, call_id), None)
         if served is None:
             return
+        served.stay()
         served.task.cancel()
         self._shares.add(peer, -1, -served.size)
         if not served.is_read:
@@ -312,10 +319,12 @@ class Served:
             release.add_done_callback(self._releases.discard)
             release.add_done_callback(log_failure)
 
-    def _expire(self, key: _Key) -> None:
-        served = self._calls.get(key)
-        if served is not None and not served.waiting:
+    def _leave(self, key: _Key, served: _Served) -> None:
+        """Nobody waits for a call: one that may come again is kept for a while, from this moment on."""
+        if served.is_read:
             self.release(*key)
+        else:
+            served.expiry = asyncio.get_running_loop().call_later(KEPT_SECONDS, self.release, *key)
 
 
 def _refusal(call_id: str, refused: Refused) -> peer_pb2.Response:

@@ -3,7 +3,10 @@
 import pytest
 
 from sidecar.core import events
+from sidecar.core.events import decode
 from sidecar.core.model import Kind, Reminder, Status
+from sidecar.core.workflow import cut
+from sidecar.schema import taskhub_pb2 as pb
 from tests.core.builders import NOW, SECOND, end, kind_of, result, task, text, timer
 from tests.core.workflow.test_rewind import Kept
 
@@ -187,6 +190,18 @@ def test_a_result_of_a_call_that_was_made_behind_the_cut_is_dropped(run: Run) ->
     run.complete(turn, end(Status.FAILED, failure=events.failure("Failed", "no luck")))
     assert run.kept() == STARTED
     assert run.news() == []
+
+
+def test_a_call_that_has_several_ends_behind_the_cut_keeps_the_first_result_and_is_not_made_again() -> None:
+    started = pb.HistoryEvent(orchestrator_started=pb.OrchestratorStarted())
+    calls = [pb.HistoryEvent(event_id=number, task_scheduled=pb.TaskScheduled(name="work")) for number in (1, 2)]
+    failure = events.failure("Boom", "no luck")
+    failed = [decode(events.task_failed(NOW, number, failure)) for number in (1, 2)]
+    done = pb.HistoryEvent(task_completed=pb.TaskCompleted(task_scheduled_id=1))
+    begun = [started, pb.HistoryEvent(execution_started=pb.ExecutionStarted(name="flow"))]
+    found = cut.before_failure([*begun, *calls, started, *failed], [done, done], failure)
+    assert found.history == [*begun, calls[0]]
+    assert found.arrivals == [done]
 
 
 def test_a_workflow_that_failed_by_itself_keeps_all_of_its_log(run: Run) -> None:

@@ -151,11 +151,14 @@ async def test_a_caller_without_a_deadline_is_told_after_a_minute(
         )
 
 
-async def test_an_app_that_comes_up_in_time_gets_the_call(start: Start) -> None:
+@pytest.mark.parametrize("how", ["listed", "by a pattern"])
+async def test_an_app_that_comes_up_in_time_gets_the_call(start: Start, how: str) -> None:
     port = free_port()
-    orders = await start("orders", peers={"ml": (f"127.0.0.1:{port}",)})
+    address = f"127.0.0.1:{port}"
+    known = {"peers": {"ml": (address,)}} if how == "listed" else {"peer_pattern": address}
+    orders = await start("orders", **known)
     starting = asyncio.create_task(begin(orders))
-    await asyncio.sleep(0.2)
+    await until(lambda: any(state.error for state in orders.sidecar.peers.states()))
     ml = await start("ml", peer_port=port)
     await starting
     assert (await get(ml, "a")).exists

@@ -144,6 +144,54 @@ async def test_a_command_is_kept_until_the_sender_has_its_answer(numbers: Iterat
     assert served._shares.held(ML) == (0, 0)
 
 
+async def test_a_command_that_somebody_waits_for_again_is_kept(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The link broke, and the call came again over the next."""
+    monkeypatch.setattr(forward, "KEPT_SECONDS", 0.05)
+    served.reads = frozenset()
+    first, again = (waiting(served, ML, iter(["a"]), 1)[0] for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await asyncio.sleep(0.2)
+    assert not again.done()
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)
+    last = waiting(served, ML, iter(["a"]), 1)[0]
+    await asyncio.sleep(0.2)
+    assert not last.done()
+    last.cancel()
+    await until(lambda: not served._calls)
+
+
+async def test_a_command_is_kept_for_a_time_that_begins_when_the_last_has_left(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two links broke: a timer of the first must not end what the second has left."""
+    monkeypatch.setattr(forward, "KEPT_SECONDS", 0.3)
+    served.reads = frozenset()
+    for _ in range(2):
+        (task,) = waiting(served, ML, iter(["a"]), 1)
+        await asyncio.sleep(0.2)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await asyncio.sleep(0.2)
+    assert served._shares.held(ML)[0] == 1
+    await until(lambda: not served._calls)
+
+
+async def test_a_link_that_ends_leaves_the_later_one_of_its_app(start: Start) -> None:
+    ml = await start("ml")
+    earlier, later = PlayedPeer(ml), PlayedPeer(ml)
+    for peer in (earlier, later):
+        assert await peer.introduce(hello("orders")) == ""
+    found = ml.sidecar.peers.link("default", "orders")
+    await earlier.close()
+    await until(lambda: len(ml.sidecar.peers._since) == 1)
+    assert ml.sidecar.peers.link("default", "orders") is found is not None
+    await later.close()
+    await until(lambda: ml.sidecar.peers.link("default", "orders") is None)
+
+
 async def test_an_app_has_so_many_links_and_no_more(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links, "MOST_LINKS", 3)
     ml = await start("ml")

@@ -58,7 +58,7 @@ def disk(store: Sqlite) -> Disk:
     return Disk(store.file)
 
 
-@pytest.mark.parametrize("name", DISK)
+@pytest.mark.parametrize("name", [*DISK, "SQLITE_PROTOCOL"])  # of a read the last would be no error of the disk
 async def test_an_error_of_the_disk_fails_its_commit_and_the_file_is_opened_again(
     store: Sqlite, disk: Disk, name: str
 ) -> None:
