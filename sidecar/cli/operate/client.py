@@ -154,7 +154,7 @@ class Client:
         """Return a workflow with its children in all apps."""
         home = self.home if self.home != self.own else Home("", "")
         request = admin.GetTreeRequest(instance_id=instance_id, depth=depth, app_id=home.app, namespace=home.namespace)
-        return await self.call(methods.TREE, request, admin.TreeNode)
+        return await self.call(f"{methods.ADMIN}GetTree", request, admin.TreeNode)
 
     async def purge(self, ids: Sequence[str], *, recursive: bool, force: bool) -> tuple[int, bool]:
         """Purge workflows; return how many went, in all apps, and whether every app that has a part was reached."""

@@ -24,6 +24,7 @@ from sidecar.config import settings as config
 from sidecar.config.own_address import reached
 from sidecar.config.settings import ConfigError, Settings, StartError
 from sidecar.edge.security import certificates, trust
+from sidecar.edge.transport import listening
 
 _SECOND = 1_000_000
 _SKEW_WARNING, _SKEW_ERROR = 2 * _SECOND, 60 * _SECOND
@@ -140,23 +141,12 @@ def ports(settings: Settings) -> Iterator[Finding]:
     wanted += [("--http-port", settings.listen_host, settings.http_port)]
     wanted += [("--peer-port", settings.peer_host, settings.peer_port)]
     for flag, host, port in wanted:
-        error = _taken("127.0.0.1" if host == "localhost" else host, port) if port else ""
-        if error:
-            how = f"stop what listens there, or choose another port with {flag}"
-            yield Finding("ports", ERROR, f"port {port} of {host} cannot be had: {error}", how)
-        else:
+        try:
+            listening.probe(listening.LOOPBACK[0] if listening.both_loopbacks(host) else host, port)
             yield Finding("ports", OK, f"port {port} of {host} is free" if port else f"{flag} is any free one")
-
-
-def _taken(host: str, port: int) -> str:
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
-    return ""
+        except OSError as error:
+            how = f"stop what listens there, or choose another port with {flag}"
+            yield Finding("ports", ERROR, str(error), how)
 
 
 def dialled(settings: Settings) -> Iterator[Finding]:
