@@ -79,3 +79,20 @@ def test_shells_complete_commands_and_options() -> None:
         assert f'"{verb}"' in completed("sidecar workflow re")
     assert '"--filter-status"' in completed("sidecar workflow list --filter")
     assert '"yaml"' in completed("sidecar workflow list -o ")
+
+
+def process(*arguments: str | bytes, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "sidecar", *arguments]
+    return subprocess.run(command, env=os.environ | variables, capture_output=True, check=False, timeout=60)
+
+
+@pytest.mark.slow
+async def test_names_that_are_no_ascii_work_in_any_locale(shop: Node, run: Command) -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    port = ["--grpc-port", str(shop.ports.grpc[0])]
+    made = await asyncio.to_thread(process, "workflow", "run", "idle", "-i", "é-日本", *port, **plain)
+    assert (made.returncode, made.stdout.decode()) == (0, "é-日本\n")
+    shown = await asyncio.to_thread(process, "workflow", "history", "é-日本", *port, **plain)
+    assert (shown.returncode, "é-日本  idle" in shown.stdout.decode()) == (0, True)
+    wrong = await asyncio.to_thread(process, "workflow", "get", b"\xff", *port)
+    assert (wrong.returncode, wrong.stderr) == (2, b"sidecar: an argument is not UTF-8 text\n")
