@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -200,6 +201,10 @@ def asking(client: Client, work: Callable[[Client], Awaitable[T]]) -> T:
 
     async def run() -> T:
         async with client:
-            return await work(client)
+            try:
+                return await work(client)
+            except asyncio.CancelledError:  # so Ctrl-C ends it: one more must not cut the closing short
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                raise
 
     return asyncio.run(run())
