@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What goes wrong in gRPC comes as errors of calls too; its own lines are not in the form of the log.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        app(args=arguments, prog_name="sidecar")
+        app(args=_as_text(sys.argv[1:] if arguments is None else arguments), prog_name="sidecar")
     except SystemExit as ended:
         return int(ended.code or 0)
     except (ConfigError, StartError) as error:
@@ -66,6 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             typer.echo(f"sidecar: {failure}", err=True)
         return int(failure.code)
     return 0
+
+
+def _as_text(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments read as UTF-8, whatever the locale of the process. Raises ConfigError."""
+    try:
+        return [os.fsencode(one).decode() for one in arguments]
+    except UnicodeError as error:
+        raise ConfigError("an argument is not UTF-8 text") from error
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,4 +2,4 @@
 
 ADMIN = "/sidecar.admin.AdminService/"
 TASKHUB = "/TaskHubSidecarService/"
-TREE, STATUS = f"{ADMIN}GetTree", f"{ADMIN}GetStatus"
+STATUS = f"{ADMIN}GetStatus"

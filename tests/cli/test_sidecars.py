@@ -56,14 +56,12 @@ async def test_every_view_fits_its_terminal_and_a_pipe_has_no_colour(shop: Node,
 
 
 async def test_peers_are_shown_with_what_waits_for_them_and_why(shop: Node, run: Command) -> None:
-    rows = [{"since": None}]
+    expected = {"gone": ("connecting", 1), "ml": ("connected", 0)}
+    found: dict[str, tuple[str, int]] = {}
     async with asyncio.timeout(20):
-        while not all(row["since"] for row in rows):
+        while found != expected:
             rows = (await run("peers", "-o", "json")).data
-    assert [(row["appId"], row["state"], row["waiting"]) for row in rows] == [
-        ("gone", "connecting", 1),
-        ("ml", "connected", 0),
-    ]
+            found = {row["appId"]: (row["state"], row["waiting"]) for row in rows}
     lines = (await run("peers")).out.splitlines()
     assert lines[0].split() == ["APP", "ID", "STATE", "SINCE", "WAITING", "ADDRESSES", "ERROR"]
     assert "127.0.0.1:1: connection refused: nothing listens there" in lines[1]
@@ -75,7 +73,7 @@ async def test_no_peer_and_no_worker_are_said_with_what_to_do(start: Start, run:
     await run.node.begin("w", "flow")
     ended = await run("workers")
     assert "no worker is connected to the sidecar of app 'alone' at 127.0.0.1:" in ended.err
-    assert "1 times workflow flow: no worker is connected" in ended.out
+    assert ended.out.startswith("1 item of workflow 'flow' waiting: no worker is connected")
 
 
 async def test_workers_are_shown_with_what_each_takes_and_has(start: Start, run: Command) -> None:
@@ -129,7 +127,7 @@ async def test_what_the_sidecar_knows_of_peers_workers_and_files_is_found(
     assert "peers.yaml is wrong, and what it said before counts" in warnings
     assert "app 'gone': connecting" in warnings
     assert "0 workers connected" in warnings
-    assert "1 times workflow 'flow' waits: no worker is connected" in warnings
+    assert "1 item of workflow 'flow' waiting: no worker is connected" in warnings
 
 
 async def test_the_sidecar_of_another_app_on_the_port_is_an_error(start: Start, run: Command) -> None:
@@ -149,7 +147,7 @@ async def test_without_a_sidecar_its_ports_and_peers_are_looked_at(start: Start,
     found = findings(ended)
     assert ended.code == 1
     assert "no sidecar answers at 127.0.0.1" in found["error"][0]
-    assert found["error"][1] == f"port {taken} of localhost cannot be had: address already in use"
+    assert found["error"][1] == f"cannot listen on 127.0.0.1:{taken}: Address already in use"
     assert found["warning"] == ["app 'gone' at 127.0.0.1:1: connection refused"]
 
 
@@ -172,6 +170,26 @@ async def test_a_token_file_counts_alone_and_the_data_stay_data(
     tokens.unlink()
     ended = await run("doctor", *of(node), "-o", "json")
     assert (ended.code, findings(ended)["error"]) == (1, [f"cannot read {tokens}: no such file or directory"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "level"),
+    [
+        ("policy", None, "error"),
+        ("policy", "default: perhaps", "error"),
+        ("policy", "default: deny", ""),
+        ("peer_file", None, "warning"),
+        ("peer_file", "ml: [", "error"),
+        ("peer_file", "ml: 10.0.0.7:1", "error"),
+        ("peer_file", "ml: 127.0.0.1:1", ""),
+    ],
+)
+def test_files_of_policy_and_peers_are_looked_at(tmp_path: Path, setting: str, text: str | None, level: str) -> None:
+    file = tmp_path / "file.yaml"
+    if text is not None:
+        file.write_text(text)
+    found = list(doctor.files(config.load({"app_id": "orders", setting: str(file)}, {})))
+    assert [one.level.value for one in found if one.advice] == [level] * bool(level)
 
 
 def test_certificates_are_looked_at_before_they_end(tmp_path: Path) -> None:

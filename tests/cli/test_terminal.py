@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from sidecar.cli import screen
 from tests.cli.live import Command, Terminal
 from tests.inprocess.sidecars import Node
+from tests.inprocess.world import until
 
 
 def at_terminal(arguments: list[str], columns: int, **variables: str) -> tuple[int, str]:
@@ -79,3 +81,34 @@ def test_shells_complete_commands_and_options() -> None:
         assert f'"{verb}"' in completed("sidecar workflow re")
     assert '"--filter-status"' in completed("sidecar workflow list --filter")
     assert '"yaml"' in completed("sidecar workflow list -o ")
+
+
+def process(*arguments: str | bytes, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "sidecar", *arguments]
+    return subprocess.run(command, env=os.environ | variables, capture_output=True, check=False, timeout=60)
+
+
+@pytest.mark.slow
+async def test_names_that_are_no_ascii_work_in_any_locale(shop: Node, run: Command) -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    port = ["--grpc-port", str(shop.ports.grpc[0])]
+    made = await asyncio.to_thread(process, "workflow", "run", "idle", "-i", "é-日本", *port, **plain)
+    assert (made.returncode, made.stdout.decode()) == (0, "é-日本\n")
+    shown = await asyncio.to_thread(process, "workflow", "history", "é-日本", *port, **plain)
+    assert (shown.returncode, "é-日本  idle" in shown.stdout.decode()) == (0, True)
+    wrong = await asyncio.to_thread(process, "workflow", "get", b"\xff", *port)
+    assert (wrong.returncode, wrong.stderr) == (2, b"sidecar: an argument is not UTF-8 text\n")
+
+
+@pytest.mark.slow
+async def test_a_wait_ends_with_ctrl_c_and_without_a_traceback(shop: Node, run: Command) -> None:
+    """Also if it comes twice."""
+    command = [sys.executable, "-m", "sidecar", "workflow", "wait", "d", "--grpc-port", str(shop.ports.grpc[0])]
+    process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE)
+    watchers = shop.sidecar.engine.actor(("default", "d")).watchers
+    await until(lambda: watchers, 30)
+    process.send_signal(signal.SIGINT)
+    await until(lambda: not watchers, 30)
+    process.send_signal(signal.SIGINT)
+    _, written = await process.communicate()
+    assert (process.returncode, b"Traceback" in written) == (130, False)

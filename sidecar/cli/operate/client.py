@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -154,7 +155,7 @@ class Client:
         """Return a workflow with its children in all apps."""
         home = self.home if self.home != self.own else Home("", "")
         request = admin.GetTreeRequest(instance_id=instance_id, depth=depth, app_id=home.app, namespace=home.namespace)
-        return await self.call(methods.TREE, request, admin.TreeNode)
+        return await self.call(f"{methods.ADMIN}GetTree", request, admin.TreeNode)
 
     async def purge(self, ids: Sequence[str], *, recursive: bool, force: bool) -> tuple[int, bool]:
         """Purge workflows; return how many went, in all apps, and whether every app that has a part was reached."""
@@ -200,6 +201,10 @@ def asking(client: Client, work: Callable[[Client], Awaitable[T]]) -> T:
 
     async def run() -> T:
         async with client:
-            return await work(client)
+            try:
+                return await work(client)
+            except asyncio.CancelledError:  # so Ctrl-C ends it: one more must not cut the closing short
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                raise
 
     return asyncio.run(run())

@@ -19,11 +19,13 @@ from sidecar.cli.forms import Form
 from sidecar.cli.operate.client import Client
 from sidecar.cli.operate.sidecars import status
 from sidecar.cli.show import words
-from sidecar.cli.show.sidecars import Finding, Level, findings
+from sidecar.cli.show.sidecars import Finding, Level, findings, waiting
+from sidecar.config import policy_file
 from sidecar.config import settings as config
 from sidecar.config.own_address import reached
 from sidecar.config.settings import ConfigError, Settings, StartError
 from sidecar.edge.security import certificates, trust
+from sidecar.edge.transport import listening
 
 _SECOND = 1_000_000
 _SKEW_WARNING, _SKEW_ERROR = 2 * _SECOND, 60 * _SECOND
@@ -55,6 +57,7 @@ def _all(flags: Mapping[str, object], environ: Mapping[str, str]) -> Iterator[Fi
         return
     yield Finding("configuration", OK, f"app '{settings.app_id}' in namespace '{settings.namespace}'")
     now = Clock().now()
+    yield from files(settings)
     yield from proofs(settings, now)
     yield from disk(settings, now)
     try:
@@ -79,6 +82,24 @@ def versions() -> Iterator[Finding]:
     yield Finding("version", OK, f"sidecar {config.version()}")
     if known:
         yield Finding("version", NOTE, f"SQLite {version} {known}", "use `sidecar store` to check and to copy it")
+
+
+def files(settings: Settings) -> Iterator[Finding]:
+    """Look at the files of the access policy and of the peers."""
+    how = "mend the file, or the setting that names it: the sidecar does not start with it"
+    try:
+        if settings.policy is not None:
+            policy_file.watched(settings.policy)
+    except (ConfigError, ValueError) as error:
+        yield Finding("configuration", ERROR, str(error), how)
+    if settings.peer_file is not None and not settings.peer_file.exists():
+        text = f"{settings.peer_file} (--peer-file) is not there yet"
+        yield Finding("configuration", WARNING, text, "write it: it is read when it comes")
+    elif settings.peer_file is not None:
+        try:
+            config.read_peers(settings.peer_file, settings.peers_stay_here)
+        except ValueError as error:
+            yield Finding("configuration", ERROR, str(error), how)
 
 
 def proofs(settings: Settings, now: int) -> Iterator[Finding]:
@@ -140,23 +161,12 @@ def ports(settings: Settings) -> Iterator[Finding]:
     wanted += [("--http-port", settings.listen_host, settings.http_port)]
     wanted += [("--peer-port", settings.peer_host, settings.peer_port)]
     for flag, host, port in wanted:
-        error = _taken("127.0.0.1" if host == "localhost" else host, port) if port else ""
-        if error:
-            how = f"stop what listens there, or choose another port with {flag}"
-            yield Finding("ports", ERROR, f"port {port} of {host} cannot be had: {error}", how)
-        else:
+        try:
+            listening.probe(listening.LOOPBACK[0] if listening.both_loopbacks(host) else host, port)
             yield Finding("ports", OK, f"port {port} of {host} is free" if port else f"{flag} is any free one")
-
-
-def _taken(host: str, port: int) -> str:
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
-    return ""
+        except OSError as error:
+            how = f"stop what listens there, or choose another port with {flag}"
+            yield Finding("ports", ERROR, str(error), how)
 
 
 def dialled(settings: Settings) -> Iterator[Finding]:
@@ -242,8 +252,7 @@ def told(metadata: Mapping[str, Any]) -> Iterator[Finding]:
             text = f"worker at {worker['peer']} is of no use: {worker['error']}"
             yield Finding("workers", WARNING, text, "register in the app what its workflows call")
     for row in metadata["untaken"]:
-        text = f"{row['waiting']:,} times {row['kind']} '{row['name']}' waits: {row['why']}"
-        yield Finding("work", WARNING, text, row["advice"])
+        yield Finding("work", WARNING, waiting(row), row["advice"])
     for row in metadata["largeHistories"]:
         text = (
             f"the history of workflow '{row['instance']}' has {row['bytes']:,} of the {row['limit']:,} bytes that fit"

@@ -85,14 +85,18 @@ def workers(metadata: Mapping[str, Any], now: int, width: int | None) -> Rendera
     if rows:
         parts.append(table(columns, shown, width))
     for row in metadata["untaken"]:
-        waits = f"{row['waiting']:,} times {row['kind']} {words.clean(row['name'])}: {words.clean(row['why'])}"
         since = _since(row["since"], now)
         parts += [
-            Text(),
-            Text(f"waits: {waits}" + (f", for {since}" if since else ""), style="yellow"),
+            *([Text()] if parts else []),
+            Text(words.clean(waiting(row)) + (f", for {since}" if since else ""), style="yellow"),
             Text(f"→ {words.clean(row['advice'])}"),
         ]
     return Group(*parts)
+
+
+def waiting(row: Mapping[str, Any]) -> str:
+    """Return what waits that no worker takes, and why."""
+    return f"{words.count(row['waiting'], 'item')} of {row['kind']} '{row['name']}' waiting: {row['why']}"
 
 
 def _has(counts: Mapping[str, int]) -> str:

@@ -48,14 +48,18 @@ async def listen(server: Server, host: str, port: int, tls: Callable[[], Tls] | 
 
 async def _listen(server: Server, host: str, port: int, tls: Callable[[], Tls] | None) -> int:
     try:
-        _probe(host, port)
+        probe(host, port)
         return await server.listen(host, port, tls)
     except OSError as error:
         raise StartError(f"{error}: stop what listens there, or choose another port") from error
 
 
-def _probe(host: str, port: int) -> None:
-    """Find out that an address is taken before the transport does: it would say so in lines of its own."""
+def probe(host: str, port: int) -> None:
+    """Find out that an address is taken before the transport does: it would say so in lines of its own.
+
+    Raises:
+        AddressInUse: it cannot be had; the text says why.
+    """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
@@ -68,7 +72,7 @@ def _probe(host: str, port: int) -> None:
 
 def _has_ipv6() -> bool:
     try:
-        _probe(LOOPBACK[1], 0)
+        probe(LOOPBACK[1], 0)
     except OSError:
         return False
     return True
