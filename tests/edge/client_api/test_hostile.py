@@ -10,6 +10,7 @@ from sidecar.config.parsers import Secret
 from sidecar.edge.http import client_routes
 from sidecar.edge.http import surface as http
 from sidecar.edge.security.api_tokens import ApiTokens
+from sidecar.schema import taskhub_pb2 as pb
 from tests.edge.client_api.documented import HttpClient
 from tests.edge.http.test_surface import Shown, exchange
 from tests.inprocess.sidecars import Node, Start, get
@@ -163,6 +164,28 @@ async def test_a_payload_of_some_mib_arrives_whole(node: Node) -> None:
     assert (await HttpClient(node.ports.http).start("flow", body, instanceID="i")).status == 202
     shown = (await HttpClient(node.ports.http).get("i")).content
     assert shown["properties"]["dapr.workflow.input"].encode() == body
+
+
+async def test_the_limits_of_calls_and_memory_hold_for_http_too(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = await start("orders", max_calls=1)
+    waiting = asyncio.create_task(node.call("WaitForInstanceCompletion", pb.GetInstanceRequest(instance_id="i")))
+    await asyncio.sleep(0.2)
+    client = HttpClient(node.ports.http)
+    full = await client.start("flow")
+    assert (full.status, full.content["errorCode"]) == (429, "ERR_START_WORKFLOW")
+    assert "--max-calls" in full.content["message"]
+    waiting.cancel()
+    await asyncio.sleep(0.2)
+    monkeypatch.setattr(node.sidecar.memory, "refuses", lambda size: True)
+    short = await client.start("flow")
+    assert (short.status, "memory" in short.content["message"]) == (429, True)
+    assert (await client.get("nobody")).status == 404
+
+
+async def test_a_sidecar_that_stops_says_so(node: Node) -> None:
+    node.sidecar.taskhub.stopping.set()
+    answer = await HttpClient(node.ports.http).start("flow")
+    assert (answer.status, answer.content["errorCode"]) == (503, "ERR_START_WORKFLOW")
 
 
 async def test_calls_leave_connections_to_those_who_ask_about_health(node: Node) -> None:
