@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 import pytest
 from google.protobuf.message import Message
 
-from sidecar.edge.client_api.workflows import SERVICE, VERSIONS
+from sidecar.edge.client_api.workflows import VERSIONS
+from sidecar.edge.methods import CLIENT_API
 from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.schema import dapr_pb2 as pb
 from tests.edge.client_api.documented import waits_for_go
@@ -14,7 +15,7 @@ from tests.inprocess.sidecars import Node, Start, get
 
 
 async def ask(node: Node, method: str, request: Message) -> bytes:
-    return await node.channel.unary(SERVICE + method, request.SerializeToString(), node.metadata, timeout=10)
+    return await node.channel.unary(CLIENT_API + method, request.SerializeToString(), node.metadata, timeout=10)
 
 
 async def shown(node: Node, instance: str, version: str = "Beta1") -> pb.GetWorkflowResponse:

@@ -9,6 +9,7 @@ import pytest
 from sidecar.edge.http.client_routes import ClientRoutes
 from sidecar.edge.transport.ports import Handlers
 from tests.edge.client_api.documented import Answer, HttpClient, waits_for_go
+from tests.edge.http.test_surface import ask
 from tests.inprocess.sidecars import Node, PlayedWorker, get
 
 MISSING = {"errorCode": "ERR_INSTANCE_ID_NOT_FOUND", "message": "no such instance exists"}
@@ -183,3 +184,15 @@ async def test_both_apis_are_one_engine(node: Node, client: HttpClient) -> None:
     assert (await get(node, "i-1")).state.input.value == '"in"'
     await node.begin("i-2")
     assert (await client.get("i-2")).content["properties"]["dapr.workflow.input"] == '"in"'
+
+
+async def test_calls_are_counted_as_those_of_sdks(node: Node, client: HttpClient) -> None:
+    await client.start("flow", instanceID="i-1")
+    await client.get("i-1")
+    await client.terminate("i-1")
+    await client.purge("nobody")
+    shown = (await ask(node.ports.http, "/metrics")).body.decode()
+    for operation in ("create_workflow", "get_workflow", "add_event", "purge_workflow"):
+        found = re.search(rf"^dapr_runtime_workflow_operation_count{{.*{operation}.*success.*}} (\S+)$", shown, re.M)
+        assert found, operation
+        assert float(found[1]) == 1.0

@@ -9,8 +9,8 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from sidecar.config.parsers import Secret
-from sidecar.edge.admin import inspection
 from sidecar.edge.grpc_aio.channel import GrpcChannel
+from sidecar.edge.methods import ADMIN
 from sidecar.edge.security import admission
 from sidecar.edge.transport.ports import Closed, Metadata, Refused, StatusCode
 from sidecar.schema import taskhub_pb2 as pb
@@ -92,7 +92,7 @@ async def test_health_needs_no_token(guarded: Node, method: str) -> None:
         SERVICE + "CompleteActivityTask",
         SERVICE + "GetWorkItems",
         SERVICE + "StreamInstanceHistory",
-        inspection.SERVICE + "GetTree",
+        ADMIN + "GetTree",
         HEALTH + "Check",
         "/nobody/Knows",
     ],
