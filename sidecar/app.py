@@ -12,30 +12,25 @@ import uvloop
 
 from sidecar import log
 from sidecar.actors.clock import Clock
-from sidecar.config import addresses, policy_file
+from sidecar.config import policy_file
 from sidecar.config import settings as config
 from sidecar.config.settings import ConfigError, Settings, StartError
 from sidecar.config.watched import Watched
 from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import PeerId
 from sidecar.core.policy import Policy
-from sidecar.edge.admin import health
-from sidecar.edge.admin.health import Health
-from sidecar.edge.admin.reflection import Reflection
+from sidecar.edge import app_port
 from sidecar.edge.admin.status import StatusAdmin
 from sidecar.edge.admin.store import StoreAdmin
 from sidecar.edge.client_api.runtime import Extended, Runtime
-from sidecar.edge.client_api.workflows import Workflows
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.http import surface
 from sidecar.edge.http.client_routes import BODY_SECONDS, CALL_SECONDS, ClientRoutes
 from sidecar.edge.peer import link, shown
 from sidecar.edge.security import trust
-from sidecar.edge.security.admission import Admission
 from sidecar.edge.security.certificates import dns_name
 from sidecar.edge.security.trust import Trust
-from sidecar.edge.taskhub.service import WORK
 from sidecar.edge.transport import descriptors, listening
 from sidecar.edge.transport.listening import Ports
 from sidecar.edge.transport.ports import Channel, Handlers, Refused, StatusCode, merged
@@ -106,30 +101,12 @@ class Sidecar:
         )
 
     def _app_handlers(self) -> Handlers:
-        settings, taskhub = self.settings, self.taskhub
-        hub = taskhub.handlers()
-        beside = merged(Workflows(hub.unary).handlers(), Runtime(self.extended, self.metadata, self.end).handlers())
+        runtime = Runtime(self.extended, self.metadata, self.end)
         copies = StoreAdmin(self.me, self.maintenance, self.engine.clock)
         status = StatusAdmin(self.me, self.engine.clock, self.metadata)
-        admission = Admission(
-            self.trust.tokens,
-            most_bytes=settings.max_message_bytes,
-            most_calls=settings.max_calls,
-            most_workers=settings.max_workers,
-        )
-        guarded = admission.guarded(
-            self.telemetry.measures.timed(
-                merged(hub, beside, self.admin.handlers(), copies.handlers(), status.handlers())
-            ),
-            answers=taskhub.answers(),
-            workers=[WORK],
-        )
-        asked_by_all = Health(self.ready, admission.shows_token).handlers()
-        served = merged(guarded, admission.limited(asked_by_all, streams=[health.WATCH]))
-        if not addresses.is_loopback(settings.listen_host):
-            return served
-        shown = Reflection([*served.unary, *served.stream, *served.duplex]).handlers()
-        return merged(served, admission.guarded(shown, answers=(), workers=()))
+        others = merged(runtime.handlers(), self.admin.handlers(), copies.handlers(), status.handlers())
+        timed = self.telemetry.measures.timed
+        return app_port.handlers(self.settings, self.trust.tokens, self.taskhub, others, timed=timed, ready=self.ready)
 
     def _connect(self, address: str, peer: PeerId) -> Channel:
         tls = None if self.trust.peer is None else self.trust.peer.pem()

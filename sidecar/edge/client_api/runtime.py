@@ -8,12 +8,12 @@ from google.protobuf.empty_pb2 import Empty
 
 from sidecar.edge.client_api import refusals
 from sidecar.edge.client_api.refusals import InvalidRequest
-from sidecar.edge.client_api.workflows import SERVICE
+from sidecar.edge.methods import CLIENT_API
 from sidecar.edge.rpc import parsed
 from sidecar.edge.transport.ports import Call, Handlers, Refused, StatusCode
 from sidecar.schema import dapr_pb2 as pb
 
-GET, SET, SHUTDOWN = SERVICE + "GetMetadata", SERVICE + "SetMetadata", SERVICE + "Shutdown"
+GET, SET, SHUTDOWN = (CLIENT_API + name for name in ("GetMetadata", "SetMetadata", "Shutdown"))
 MOST_KEYS = 64
 LONGEST_KEY = 256  # characters
 LONGEST_VALUE = 16 * 1024  # bytes: Dapr's CLI keeps a command line here

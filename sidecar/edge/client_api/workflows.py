@@ -18,13 +18,12 @@ from sidecar.core.model import Status
 from sidecar.core.names import MAX_ID_LENGTH, invalid_app_id, invalid_chosen_id, invalid_instance_id
 from sidecar.edge.client_api import refusals
 from sidecar.edge.client_api.refusals import InvalidRequest
-from sidecar.edge.methods import TASKHUB
+from sidecar.edge.methods import CLIENT_API, TASKHUB
 from sidecar.edge.rpc import Methods, parsed
 from sidecar.edge.transport.ports import Call, Handlers, Refused, StatusCode, UnaryHandler
 from sidecar.schema import dapr_pb2 as pb
 from sidecar.schema import taskhub_pb2 as hub
 
-SERVICE = "/dapr.proto.runtime.v1.Dapr/"
 VERSIONS = ("Alpha1", "Beta1")
 START_TIME = "dapr.workflow.start_time"  # the one option of a start
 _PROPERTY = "dapr.workflow."
@@ -117,7 +116,7 @@ class Workflows:
 
 def path(verb: str, version: str = VERSIONS[-1]) -> str:
     """Return the path of a call of the workflow API."""
-    return f"{SERVICE}{verb}Workflow{version}"
+    return f"{CLIENT_API}{verb}Workflow{version}"
 
 
 def _target(request: _Named) -> dict[str, Any]:

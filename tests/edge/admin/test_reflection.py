@@ -11,8 +11,7 @@ from google.protobuf.message import Message
 
 from sidecar.config.parsers import Secret
 from sidecar.edge.admin import reflection
-from sidecar.edge.client_api.workflows import SERVICE as CLIENT_API
-from sidecar.edge.methods import TASKHUB
+from sidecar.edge.methods import CLIENT_API, TASKHUB
 from sidecar.edge.peer import link
 from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.schema import reflection_pb2 as pb

@@ -9,6 +9,7 @@ import pytest
 from sidecar.edge.http.client_routes import ClientRoutes
 from sidecar.edge.transport.ports import Handlers
 from tests.edge.client_api.documented import Answer, HttpClient, waits_for_go
+from tests.edge.http.test_surface import ask
 from tests.inprocess.sidecars import Node, PlayedWorker, get
 
 MISSING = {"errorCode": "ERR_INSTANCE_ID_NOT_FOUND", "message": "no such instance exists"}
@@ -95,9 +96,9 @@ async def test_a_get_says_why_the_workflow_waits(node: Node) -> None:
     assert "no worker" in shown["properties"]["sidecar.workflow.causes"]
 
 
-@pytest.mark.parametrize("verb", ["terminate", "pause", "resume", "purge", "raiseEvent/go"])
-async def test_what_there_is_not_is_said_to_be_missing(client: HttpClient, verb: str) -> None:
-    assert await client.send("POST", f"workflows/dapr/nobody/{verb}") == Answer(404, MISSING)
+async def test_what_there_is_not_is_said_to_be_missing(client: HttpClient) -> None:
+    for verb in ("terminate", "pause", "resume", "purge", "raiseEvent/go"):
+        assert await client.send("POST", f"workflows/dapr/nobody/{verb}") == Answer(404, MISSING), verb
 
 
 async def test_an_id_that_is_used_and_runs_is_a_conflict_and_so_is_the_purge_of_what_runs(
@@ -133,20 +134,17 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("what", WRONG)
-async def test_what_cannot_be_is_refused_under_a_code(client: HttpClient, what: str) -> None:
-    method, path, code = WRONG[what]
-    answer = await client.send(method, path)
-    assert answer.status in ((400,) if code else (400, 404))
-    assert answer.content["errorCode"] == code or (not code and answer.content["message"])
+async def test_what_cannot_be_is_refused_under_a_code(client: HttpClient) -> None:
+    for what, (method, path, code) in WRONG.items():
+        answer = await client.send(method, path)
+        assert answer.status in ((400,) if code else (400, 404)), what
+        assert answer.content["errorCode"] == code or (not code and answer.content["message"]), what
 
 
-@pytest.mark.parametrize(
-    ("method", "path"), [("PUT", "workflows/dapr/i/pause"), ("DELETE", "workflows/dapr/i"), ("GET", "shutdown")]
-)
-async def test_other_methods_are_not_allowed(client: HttpClient, method: str, path: str) -> None:
-    answer = await client.send(method, path)
-    assert (answer.status, answer.content["errorCode"]) == (405, "ERR_METHOD_NOT_ALLOWED")
+async def test_other_methods_are_not_allowed(client: HttpClient) -> None:
+    for method, path in (("PUT", "workflows/dapr/i/pause"), ("DELETE", "workflows/dapr/i"), ("GET", "shutdown")):
+        answer = await client.send(method, path)
+        assert (answer.status, answer.content["errorCode"]) == (405, "ERR_METHOD_NOT_ALLOWED"), path
 
 
 async def test_metadata_that_is_set_is_shown_under_extended_and_can_be_empty(node: Node, client: HttpClient) -> None:
@@ -186,3 +184,15 @@ async def test_both_apis_are_one_engine(node: Node, client: HttpClient) -> None:
     assert (await get(node, "i-1")).state.input.value == '"in"'
     await node.begin("i-2")
     assert (await client.get("i-2")).content["properties"]["dapr.workflow.input"] == '"in"'
+
+
+async def test_calls_are_counted_as_those_of_sdks(node: Node, client: HttpClient) -> None:
+    await client.start("flow", instanceID="i-1")
+    await client.get("i-1")
+    await client.terminate("i-1")
+    await client.purge("nobody")
+    shown = (await ask(node.ports.http, "/metrics")).body.decode()
+    for operation in ("create_workflow", "get_workflow", "add_event", "purge_workflow"):
+        found = re.search(rf"^dapr_runtime_workflow_operation_count{{.*{operation}.*success.*}} (\S+)$", shown, re.M)
+        assert found, operation
+        assert float(found[1]) == 1.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.edge.http import client_routes
+from sidecar.edge.http import client_routes, connection_limit, surface
 from tests.edge.client_api.documented import Answer, HttpClient, waits_for_go
 from tests.edge.client_api.test_http import until_status
 from tests.inprocess.sidecars import Node, Start, get
@@ -75,3 +75,10 @@ async def test_an_app_that_is_not_there_is_tried_for_as_long_as_a_call_may_take(
     answer = await HttpClient(orders.ports.http).start("flow", appID="ml")
     assert (answer.status, answer.content["errorCode"]) == (503, "ERR_START_WORKFLOW")
     assert "app 'ml' could not be reached" in answer.content["message"]
+
+
+async def test_a_call_may_take_longer_than_a_probe(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surface, "Doors", lambda most: connection_limit.Doors(most, seconds=0.3))
+    monkeypatch.setattr(client_routes, "CALL_SECONDS", 0.8)
+    orders = await start("orders", peers={"ml": (f"127.0.0.1:{free_port()}",)})
+    assert (await HttpClient(orders.ports.http).start("flow", appID="ml")).status == 503
