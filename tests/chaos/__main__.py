@@ -18,8 +18,8 @@ from pathlib import Path
 from tests.blackbox.harness import memory
 from tests.blackbox.test_crash import Load, Started, Work, anywhere, begin
 from tests.blackbox.test_crash import wrong as not_right
-from tests.chaos import stores
-from tests.chaos.clients import Client, Loss, latest, wrong
+from tests.chaos import clients, stores
+from tests.chaos.clients import Client, Loss
 from tests.chaos.faults import DAPR, GO, Chaos
 from tests.reliability import keep_figures
 from tests.sdks.sdks import BUILDS
@@ -63,7 +63,7 @@ def across(me: str) -> Callable[[random.Random], Work]:
 def suffer(chaos: Chaos, seconds: float) -> tuple[list[Started], Counter[str], list[Loss]]:
     """The load and the faults; returns what was accepted, how often each fault came about, and what was lost."""
     apps = chaos.deployment.apps
-    clients = [Client(apps[app], across(app) if app in DAPR else anywhere, n, PAUSE) for n, app in enumerate(apps)]
+    loads = [Client(apps[app], across(app) if app in DAPR else anywhere, n, PAUSE) for n, app in enumerate(apps)]
     faults: Counter[str] = Counter()
     losses: list[Loss] = []
     again = 0
@@ -77,18 +77,18 @@ def suffer(chaos: Chaos, seconds: float) -> tuple[list[Started], Counter[str], l
             faults[fault.kind] += 1
             losses += fault.losses
             say(f"  {fault.kind} {fault.where}")
-            again += sum(client.start_again(loss) for loss in fault.losses for client in clients)
+            again += sum(load.start_again(loss) for loss in fault.losses for load in loads)
             time.sleep(max(0.0, EVERY_SECONDS - (time.monotonic() - began)))
     finally:
-        started = [each for client in clients for each in client.stop()]
+        started = [each for load in loads for each in load.stop()]
     say(f"{again} workflows started again after a loss")
     return started, faults, losses
 
 
 def verdict(chaos: Chaos, started: list[Started], losses: list[Loss], before: dict[str, int]) -> list[str]:
     """What is wrong after the faults."""
-    found, gone = wrong(latest(started), losses, DRAIN_SECONDS)
-    say(f"{gone} are gone with the time that their store has lost")
+    found, gone, refused = clients.verdict(started, losses, DRAIN_SECONDS)
+    say(f"{gone} are gone with the time that their store has lost, {refused} could not be started again and say why")
     chance = random.Random(0)
     orders = chaos.deployment.apps["orders"]
     further = not_right([begin(orders, across("orders")(chance), 1_000_000 + n) for n in range(FURTHER)], 30.0)
