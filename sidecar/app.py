@@ -27,6 +27,7 @@ from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.grpc_aio.server import GrpcServer
 from sidecar.edge.http import surface
 from sidecar.edge.http.client_routes import BODY_SECONDS, CALL_SECONDS, ClientRoutes
+from sidecar.edge.http.logger_routes import LoggerRoutes
 from sidecar.edge.peer import link, shown
 from sidecar.edge.security import trust
 from sidecar.edge.security.certificates import dns_name
@@ -94,7 +95,7 @@ class Sidecar:
         return surface.HttpSurface(
             self,
             self.trust.tokens,
-            calls=ClientRoutes(handlers, self.settings.max_message_bytes).routes(),
+            calls=[*ClientRoutes(handlers, self.settings.max_message_bytes).routes(), *LoggerRoutes(log).routes()],
             call_seconds=BODY_SECONDS + CALL_SECONDS,
             open_to_all=self.settings.insecure_listen,
             max_connections=connections,

@@ -2,7 +2,7 @@
 
 Owns the look of a line and what may not be in one: values under secret names, and client texts that are long
 or could forge a line. Events are constant texts; what varies is a field. Lines about workflows have a level of
-their own.
+their own, and every logger can be given one while the sidecar runs.
 """
 
 import logging
@@ -27,7 +27,9 @@ _HIDDEN = re.compile(r"token|secret|password|authorization|input|output|payload"
 _REDACTED = "[redacted]"
 # At lower levels they tell of every statement (with its values, which are payloads), socket and lock.
 _LIBRARIES = ("aiohttp", "aiosqlite", "asyncio", "filelock", "grpc", "opentelemetry", "urllib3")
+_OWN = "sidecar"  # above all loggers of this package
 _OFF = logging.CRITICAL + 1
+_LEVELS = ("debug", "info", "warning", "error", "off", "default")
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -41,7 +43,7 @@ def configure(
     """Sends the log of this process to stderr in `format`, from `level` up. A second call replaces the first.
 
     Each line has `app_id`, if there is one. `workflows` is the level of the lines about starts and ends of workflows.
-    Times are UTC, ISO 8601. A logger that was already used keeps the level it had then.
+    Times are UTC, ISO 8601. `set_level` changes the level of single loggers later.
     """
     threshold = _number(level)
     shared: list[Processor] = [
@@ -52,8 +54,8 @@ def configure(
     if app_id:
         shared.append(lambda _logger, _method, event: {"app_id": app_id} | dict(event))
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
@@ -67,6 +69,34 @@ def configure(
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
     logging.getLogger(lifecycle.LOGGER).setLevel(_number(workflows))
     logging.getLogger("grpc._cython.cygrpc").addFilter(_not_of_callers)
+
+
+def levels() -> dict[str, str]:
+    """Return the level of the sidecar, and of each of its loggers that has one of its own."""
+    known = [_OWN, *sorted(name for name in logging.root.manager.loggerDict if name.startswith(f"{_OWN}."))]
+    own = {name: logging.getLogger(name) for name in known}
+    return {name: _name(one.getEffectiveLevel()) for name, one in own.items() if one.level or name == _OWN}
+
+
+def set_level(name: str, level: str) -> None:
+    """Change the level of one of the sidecar's loggers and of those below it; "default" is that of the one above it.
+
+    Loggers of libraries stay as they are: at lower levels they write payloads.
+
+    Raises:
+        ValueError: there is no such logger or level; the text says what there is.
+    """
+    if name != _OWN and not (name.startswith(f"{_OWN}.") and (name in sys.modules or name in levels())):
+        parts = f"{_OWN} is all of it, {_OWN}.FOLDER.MODULE a part, {lifecycle.LOGGER} what begins and ends"
+        raise ValueError(f"there is no such logger: {parts}")
+    if level not in _LEVELS:
+        raise ValueError(f"there is no such level: {', '.join(_LEVELS)}")
+    logging.getLogger(name).setLevel(logging.NOTSET if level == "default" else _number(level))
+    structlog.get_logger(__name__).warning("the level of a logger was changed", of=name, to=level)
+
+
+def _name(number: int) -> str:
+    return "off" if number == _OFF else logging.getLevelName(number).lower()
 
 
 def _number(level: str) -> int:

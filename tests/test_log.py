@@ -384,3 +384,60 @@ def test_all_that_a_sidecar_writes_is_json_to_the_last_byte(tmp_path: Path) -> N
     assert {line["app_id"] for line in lines} == {"orders"}
     told = [line["event"] for line in lines if line["level"] != "debug"]
     assert (told[0], told[-1]) == ("ready", "stopped")
+
+
+@pytest.fixture
+def _levels_as_before() -> Iterator[None]:
+    yield
+    for name in log.levels():
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("_levels_as_before")
+def test_a_logger_that_was_used_already_gets_another_level(lines: Lines) -> None:
+    one, other = structlog.get_logger("sidecar.work.pool"), structlog.get_logger("sidecar.work.turns")
+    one.debug("not yet")
+    other.debug("not yet")
+    log.set_level("sidecar.work.pool", "debug")
+    one.debug("seen")
+    other.debug("not this one")
+    log.set_level("sidecar.work.pool", "error")
+    one.warning("no more")
+    log.set_level("sidecar.work.pool", "default")
+    one.info("as before")
+    told = [line for line in lines.all() if line["event"] == "the level of a logger was changed"]
+    assert [line["to"] for line in told] == ["debug", "error", "default"]
+    assert all(line["of"] == "sidecar.work.pool" for line in told)
+    assert [line["event"] for line in lines.all() if line not in told] == ["seen", "as before"]
+
+
+@pytest.mark.usefixtures("_levels_as_before")
+def test_a_level_counts_for_all_that_is_below_a_logger_but_for_what_has_its_own(lines: Lines) -> None:
+    log.set_level("sidecar", "error")
+    structlog.get_logger("sidecar.work.pool").warning("too low")
+    log.set_level("sidecar.work", "off")
+    structlog.get_logger("sidecar.work.pool").error("off")
+    structlog.get_logger("sidecar.actors.engine").error("wrong")
+    logging.getLogger("sidecar.workflows").info("a workflow")
+    assert [line["event"] for line in lines.all()] == ["wrong", "a workflow"]
+    assert log.levels() == {"sidecar": "error", "sidecar.work": "off", "sidecar.workflows": "info"}
+
+
+@pytest.mark.parametrize("name", ["", "root", "grpc", "sidecar.", "sidecar.no_such", "sidecarx", "opentelemetry"])
+def test_only_own_loggers_can_be_given_a_level(name: str) -> None:
+    """At lower levels libraries write payloads."""
+    with pytest.raises(ValueError, match="there is no such logger"):
+        log.set_level(name, "debug")
+
+
+def test_a_level_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="debug, info, warning, error, off, default"):
+        log.set_level("sidecar", "loud")
+
+
+@pytest.mark.usefixtures("_levels_as_before")
+def test_no_level_shows_secrets_or_payloads(lines: Lines) -> None:
+    log.set_level("sidecar", "debug")
+    structlog.get_logger("sidecar.work.pool").debug("all of it", token="canary", input="canary", body=b"canary")
+    assert [line["event"] for line in lines.all()][-1] == "all of it"
+    assert "canary" not in json.dumps(lines.all())

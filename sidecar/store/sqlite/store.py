@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 class Sqlite(SqliteReads):
     """A `Store` in one file. Use `open_store` to get one."""
 
-    def __init__(self, me: AppIdentity, file: File, opened: schema.Opened, timed: Timed) -> None:
+    def __init__(self, me: AppIdentity, file: File, opened: schema.Opened, timed: Timed = nullcontext) -> None:
         super().__init__(file)
         self.me = me
         self._timed = timed
