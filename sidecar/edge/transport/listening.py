@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from sidecar import system
 from sidecar.config import addresses
 from sidecar.config.settings import Settings, StartError
 from sidecar.edge.transport.ports import AddressInUse, Server, Tls
@@ -54,6 +55,16 @@ async def _listen(server: Server, host: str, port: int, tls: Callable[[], Tls] |
         raise StartError(f"{error}: stop what listens there, or choose another port") from error
 
 
+def is_free(host: str, port: int) -> bool:
+    """Whether a port can be listened on at a host; of localhost, at both addresses."""
+    try:
+        for one in LOOPBACK if both_loopbacks(host) and _has_ipv6() else (host,):
+            probe(one, port)
+    except OSError:
+        return False
+    return True
+
+
 def probe(host: str, port: int) -> None:
     """Find out that an address is taken before the transport does: it would say so in lines of its own.
 
@@ -63,7 +74,7 @@ def probe(host: str, port: int) -> None:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            system.claim_address(probe)
             probe.bind(address)
     except OSError as error:
         reason = error.strerror or os.strerror(error.errno or 0)
