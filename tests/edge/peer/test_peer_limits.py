@@ -163,20 +163,23 @@ async def test_a_command_that_somebody_waits_for_again_is_kept(served: Served, m
     await until(lambda: not served._calls)
 
 
-async def test_a_command_is_kept_for_a_time_that_begins_when_the_last_has_left(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each of two links broke: a timer of the first must not end what the second has left."""
-    monkeypatch.setattr(forward, "KEPT_SECONDS", 0.3)
+async def test_a_command_is_kept_for_a_time_that_begins_when_the_last_has_left(served: Served) -> None:
+    """Each of two links broke: the time of the first must not end what the second has left."""
     served.reads = frozenset()
+    ends = []
     for _ in range(2):
         (task,) = waiting(served, ML, iter(["a"]), 1)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    await asyncio.sleep(0.2)
-    assert served._shares.held(ML)[0] == 1
-    await until(lambda: not served._calls)
+        (kept,) = served._calls.values()
+        ends.append(kept.expiry)
+    first, last = ends
+    assert first is not None
+    assert last is not None
+    assert (first.cancelled(), last.cancelled(), last.when() > first.when()) == (True, False, True)
+    served.release(ML, "a")
+    assert last.cancelled(), "a call under its ID would end with it"
 
 
 async def test_a_link_that_ends_leaves_the_later_one_of_its_app(start: Start) -> None:
