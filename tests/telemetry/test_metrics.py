@@ -52,6 +52,15 @@ async def test_a_call_that_is_refused_counts_as_failed(start: Start) -> None:
     assert value(shown, "sidecar_call_seconds_count", method="RaiseEvent", status="INVALID_ARGUMENT") == 1
 
 
+async def test_a_call_counts_by_whichever_way_it_comes(start: Start) -> None:
+    orders = await start("orders")
+    await ask(orders.ports.http, "/v1.0/workflows/dapr/flow/start?instanceID=w", method="POST")
+    await ask(orders.ports.http, "/v1.0/workflows/dapr/w")
+    shown = await scraped(orders)
+    for operation in ("create_workflow", "get_workflow"):
+        assert value(shown, RUNTIME + "operation_count", operation=operation, status="success") == 1, operation
+
+
 async def test_the_lag_of_the_event_loop_is_measured_while_it_serves(start: Start) -> None:
     orders = await start("orders")
     for _ in range(100):
