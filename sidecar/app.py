@@ -2,15 +2,13 @@
 
 import asyncio
 import gc
-import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import structlog
-import uvloop
 
-from sidecar import log
+from sidecar import log, system
 from sidecar.actors.clock import Clock
 from sidecar.config import policy_file
 from sidecar.config import settings as config
@@ -44,7 +42,6 @@ from sidecar.wiring import assemble
 from sidecar.work.memory import limit_of_system, most_answer_bytes
 
 _CLOSE_SECONDS = 1.0
-_SIGNALS = {signal.SIGTERM: "end", signal.SIGINT: "end", signal.SIGHUP: "read files"}
 _log = structlog.get_logger(__name__)
 
 
@@ -285,10 +282,8 @@ def _check_peer_file(settings: Settings) -> None:
 async def main(settings: Settings) -> None:
     """Run a sidecar until SIGTERM or SIGINT; SIGHUP has it read its files again."""
     until, again = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number, event in _SIGNALS.items():
-        told = until if event == "end" else again
-        signal.signal(number, lambda *_, told=told: loop.call_soon_threadsafe(told.set))
+    system.on_signals(system.END_SIGNALS, lambda _: until.set())
+    system.on_signals(system.HANGUP_SIGNALS, lambda _: again.set())
     sidecar = await create(settings)
     reading = asyncio.create_task(_read_files(sidecar, again), name="files")
     try:
@@ -299,8 +294,8 @@ async def main(settings: Settings) -> None:
     finally:
         reading.cancel()
         await sidecar.stop()
-        for number in _SIGNALS:  # one more must not cut the end short, and change the exit code
-            signal.signal(number, signal.SIG_IGN)
+        # One more must not cut the end short, and change the exit code.
+        system.ignore_signals((*system.END_SIGNALS, *system.HANGUP_SIGNALS))
     _log.info("stopped")
 
 
@@ -322,5 +317,5 @@ def run(settings: Settings) -> int:
     )
     log.own_stderr()
     descriptors.raise_limit()
-    uvloop.run(main(settings))
+    system.run(main(settings))
     return 0

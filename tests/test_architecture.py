@@ -24,15 +24,19 @@ ONLY_IN = {
     "cryptography": ["cli.dev_ca", "edge.security.certificates"],
     "grpc": ["app", "edge.grpc_aio.*"],
     "grpc_health": ["app", "edge.*"],
+    "ctypes": ["system"],
+    "fcntl": [],
     "opentelemetry": ["telemetry.exporting"],
     "prometheus_client": ["telemetry.meters"],
     "random": ["actors.clock"],
+    "resource": ["system"],
     "secrets": ["actors.clock"],
+    "signal": ["system"],
     "sqlite3": ["store.sqlite.*"],
     "time": ["actors.clock"],
     "typer": ["cli.*"],
     "uuid": ["actors.clock"],
-    "uvloop": ["app"],
+    "uvloop": ["system"],
 }
 
 # What the core may use of the standard library: nothing that waits, asks a clock, or leaves the process.

@@ -4,14 +4,12 @@ Above the high mark new work is refused and what can be read again is dropped, o
 low mark. What was begun goes on, and answers of workers are taken: they are what makes room.
 """
 
-import ctypes
-import resource
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
+from sidecar import system
 from sidecar.actors.clock import Clock
 
 HIGH, LOW = 0.85, 0.8
@@ -21,14 +19,6 @@ _ANSWER_TIMES, _ANSWER_SHARE = 4, 8
 _MIB = 1024 * 1024
 _UNLIMITED = 2**60  # what version 1 of cgroups says without a limit is near 2**63
 log = structlog.get_logger(__name__)
-
-
-def resident() -> int:
-    """Return the bytes that this process has in memory; 0 where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def limit_of_system(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
@@ -71,7 +61,9 @@ def most_answer_bytes(limit: int, memory: int | None) -> int:
 class Memory:
     """Whether memory is short. `relieve` drops what can be read again."""
 
-    def __init__(self, limit: int | None, relieve: Callable[[], None], used: Callable[[], int] = resident) -> None:
+    def __init__(
+        self, limit: int | None, relieve: Callable[[], None], used: Callable[[], int] = system.resident_bytes
+    ) -> None:
         self.short = False
         self._limit = limit
         self._relieve = relieve
@@ -105,10 +97,4 @@ class Memory:
             log.info("memory is no longer short", used_mib=used // _MIB, limit_mib=self._limit // _MIB)
         if self.short:
             self._relieve()
-            _give_back()
-
-
-def _give_back() -> None:
-    """Hand freed memory back to the system, where the C library has a call for it: else it would still count."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
+            system.give_back_memory()

@@ -2,14 +2,17 @@
 
 import json
 import re
+import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import grpc
 import pytest
 
-from tests.blackbox.harness import HOST, Sidecar, until
+from tests.blackbox.harness import HOST, App, Sidecar, until
 from tests.blackbox.wire import Caller, decode, encode
 from tests.ports import free_port
 
@@ -107,3 +110,17 @@ def test_two_sidecars_share_a_directory_for_different_apps(own_sidecar: Sidecar)
         other.stop()
     finally:
         other.kill9()
+
+
+def test_it_serves_where_only_what_all_platforms_have_is_there(
+    own_sidecar: Sidecar, start_app: Callable[..., App]
+) -> None:
+    own_sidecar.environment = {"PYTHONPATH": str(Path(__file__).parent / "elsewhere")}
+    own_sidecar.start()
+    app = start_app("microsoft", own_sidecar)
+    assert app.run("hello", "you") == "Hello, you!"
+    own_sidecar.restart()
+    app.reconnected()
+    assert app.run("hello", "you") == "Hello, you!"
+    own_sidecar.stop(signal.SIGINT)
+    assert "Error" not in own_sidecar.log.read_text()  # what hides has worked

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.work import memory
 from sidecar.work.memory import Memory, limit_of_system
 
 MIB = 2**20
@@ -43,10 +42,6 @@ def test_the_first_version_of_groups_is_known_too(tmp_path: Path) -> None:
 def test_without_a_limit_there_is_none(tmp_path: Path, own: str) -> None:
     group(tmp_path, "memory", "memory.limit_in_bytes", "9223372036854771712\n")
     assert found(tmp_path, own) is None
-
-
-def test_this_process_has_some_memory() -> None:
-    assert memory.resident() > MIB
 
 
 def test_memory_is_short_from_the_high_mark_until_below_the_low_one() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from sidecar import system
 from sidecar.config import addresses
 from sidecar.config.settings import Settings, StartError
 from sidecar.edge.transport.ports import AddressInUse, Server, Tls
@@ -63,7 +64,7 @@ def probe(host: str, port: int) -> None:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            system.claim_address(probe)
             probe.bind(address)
     except OSError as error:
         reason = error.strerror or os.strerror(error.errno or 0)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sidecar import system
 from sidecar.store.protocol import Copied, CopyError, UnavailableError
 from sidecar.store.sqlite.connection import File
 
@@ -45,18 +46,9 @@ def make(part: Path) -> None:
 
 def put(part: Path, target: Path) -> None:
     """Give a finished file its name, durably; one that has it already is not replaced. Raises OSError."""
-    sync(part)
+    system.sync(part)
     os.link(part, target)
-    sync(target.parent)
-
-
-def sync(path: Path) -> None:
-    """Let the disk have all of a file or directory. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    system.sync(target.parent)
 
 
 def faults(problems: list[str]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import structlog
 from filelock import FileLock
 
+from sidecar import system
 from sidecar.store.protocol import RejectedError, UnavailableError
 from sidecar.store.sqlite import rows, schema
 from sidecar.store.sqlite.schema import Opened, OpenError
@@ -210,7 +211,7 @@ def _reserve(path: Path, headroom: int = 0) -> bool:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            os.posix_fallocate(descriptor, 0, _RESERVE_BYTES + headroom)
+            system.allocate(descriptor, _RESERVE_BYTES + headroom)
             os.truncate(descriptor, _RESERVE_BYTES)
         finally:
             os.close(descriptor)

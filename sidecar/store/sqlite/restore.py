@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from sidecar import system
 from sidecar.core.identity import AppIdentity
 from sidecar.store.protocol import Copied, CopyError
 from sidecar.store.sqlite import backup as backups
@@ -73,7 +74,7 @@ def restore(
             _make_ours(me, source, part, now)
             kept = _put_aside(path, now) if path.exists() else None
             os.replace(part, path)
-            backups.sync(directory)
+            system.sync(directory)
         except OSError as error:
             raise CopyError(f"cannot write to {directory}: {error.strerror or error}") from error
         finally:
@@ -133,7 +134,7 @@ def _make_ours(me: AppIdentity, source: Path, part: Path, now: int) -> None:
             raise CopyError(f"{text}: give --app-id and --namespace as there")
         connection.execute("UPDATE meta SET value = ? WHERE name = 'generation'", (str(now),))
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    backups.sync(part)
+    system.sync(part)
 
 
 def _put_aside(path: Path, now: int) -> Path:
