@@ -31,7 +31,7 @@ ONLY_IN = {
     "random": ["actors.clock"],
     "resource": ["system"],
     "secrets": ["actors.clock"],
-    "signal": ["system"],
+    "signal": ["launch.*", "system"],
     "sqlite3": ["store.sqlite.*"],
     "time": ["actors.clock"],
     "typer": ["cli.*"],

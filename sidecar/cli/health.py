@@ -35,14 +35,20 @@ def ask(host: str, port: int) -> int:
 
     Container engines reserve 2 as the exit code of a health check.
     """
+    why = why_not(host, port)
+    if why:
+        return failed(why)
+    print("sidecar: ready")  # noqa: T201 - typer's way costs more than the question
+    return 0
+
+
+def why_not(host: str, port: int) -> str:
+    """Return why the sidecar there is not ready, "" if it is."""
     try:
         status, body = _answer(host, port)
     except OSError as error:
-        return failed(f"no answer on {host}:{port}: {error.strerror or str(error) or type(error).__name__}")
-    if status != _READY:
-        return failed(f"not ready: {_reason(body) or f'HTTP status {status}'}")
-    print("sidecar: ready")  # noqa: T201 - typer's way costs more than the question
-    return 0
+        return f"no answer on {host}:{port}: {error.strerror or str(error) or type(error).__name__}"
+    return "" if status == _READY else f"not ready: {_reason(body) or f'HTTP status {status}'}"
 
 
 def failed(text: str) -> int:

@@ -20,6 +20,7 @@ from sidecar.cli.flags import CONFIG_FILE, with_reach, with_settings
 from sidecar.cli.forms import Form
 from sidecar.config import parsers
 from sidecar.config import settings as config
+from sidecar.config.run_file import Restart
 from sidecar.config.settings import ConfigError, StartError
 
 _PLAIN_WIDTH = 160
@@ -91,14 +92,36 @@ def _root(
     pass
 
 
-@app.command("run")
+@app.command("run", context_settings={"allow_interspersed_args": False})
 @with_settings
-def _run(flags: dict[str, object]) -> None:
-    """Run one sidecar in the foreground, until SIGTERM or Ctrl-C.
+def _run(
+    flags: dict[str, object],
+    *,
+    run_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--run-file", "-f", metavar="FILE", help="Run the apps of a file such as dapr.yaml, or of a folder."
+        ),
+    ] = None,
+    restart: Annotated[
+        Restart, typer.Option("--restart", help="Whether COMMAND and its sidecar are started again when they end.")
+    ] = Restart.NO,
+    command: Annotated[list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="The app to run.")] = None,
+) -> None:
+    """Run one sidecar in the foreground, until SIGTERM or Ctrl-C; with COMMAND, the app beside it too.
+
+    With COMMAND or a file, ports that nobody named are free ones, the output has the name of whom it is from, and the
+    exit code is the app's.
 
     Each option is also an environment variable (--app-id: SIDECAR_APP_ID) and a key of the config file
     (app_id; for --peer: peers). A flag beats a variable, and a variable beats the file.
     """
+    if command or run_file is not None:
+        from sidecar.cli import launch  # noqa: PLC0415 - as below
+
+        raise typer.Exit(
+            launch.several(run_file, flags, command) if run_file else launch.one(flags, command or [], restart)
+        )
     settings = config.load(flags, os.environ)
     import sidecar.app as sidecar_app  # noqa: PLC0415 - the servers take most of the import time
 

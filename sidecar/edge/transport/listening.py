@@ -55,6 +55,16 @@ async def _listen(server: Server, host: str, port: int, tls: Callable[[], Tls] |
         raise StartError(f"{error}: stop what listens there, or choose another port") from error
 
 
+def is_free(host: str, port: int) -> bool:
+    """Whether a port can be listened on at a host; of localhost, at both addresses."""
+    try:
+        for one in LOOPBACK if both_loopbacks(host) and _has_ipv6() else (host,):
+            probe(one, port)
+    except OSError:
+        return False
+    return True
+
+
 def probe(host: str, port: int) -> None:
     """Find out that an address is taken before the transport does: it would say so in lines of its own.
 
