@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from sidecar.config import addresses
-from sidecar.config.own_address import reached
+from sidecar.config.own_address import in_address, reached
 from sidecar.config.parsers import Secret
 from sidecar.edge.grpc_aio.channel import GrpcChannel
 from sidecar.edge.security.api_tokens import HEADER, ApiTokens
-from sidecar.edge.transport.ports import Metadata, Tls, in_address
+from sidecar.edge.transport.ports import Metadata, Tls
 
 HOW = "--listen-host, --app-cert and its token; with TLS GRPC_DEFAULT_SSL_ROOTS_FILE_PATH may name the CA"
 _ANYBODY = Tls(b"", b"", None)  # no certificate of its own; the CAs of the system or of the variable are trusted

@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Mapping
 
-from sidecar.config.own_address import HTTP_PORT, reached
+from sidecar.config.own_address import HTTP_PORT, in_address, reached
 
 TIMEOUT_SECONDS = 3.0
 _MOST_BYTES = 8192
@@ -59,10 +59,11 @@ def failed(text: str) -> int:
 
 def _answer(host: str, port: int) -> tuple[str, bytes]:
     """Return status and body. Raises OSError, also for what is no HTTP."""
-    name = f"[{host}]" if ":" in host else host
     # In bytes: with a text the tables of IDNA are loaded.
     with socket.create_connection((host.encode(), port), TIMEOUT_SECONDS) as connection:  # type: ignore[arg-type]
-        connection.sendall(f"GET /v1.0/healthz HTTP/1.1\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(
+            f"GET /v1.0/healthz HTTP/1.1\r\nHost: {in_address(host)}:{port}\r\nConnection: close\r\n\r\n".encode()
+        )
         received = b""
         while len(received) < _MOST_BYTES and (more := connection.recv(_MOST_BYTES)):
             received += more

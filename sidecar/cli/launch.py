@@ -1,9 +1,7 @@
 """`sidecar run -- COMMAND` and `sidecar run -f FILE`: puts apps and their sidecars on a terminal."""
 
 import asyncio
-import io
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from sidecar.cli import health
 from sidecar.config import run_file
 from sidecar.config import settings as config
 from sidecar.config.options import BY_FIELD
+from sidecar.config.own_address import in_address
 from sidecar.config.run_file import Restart, RunApp
 from sidecar.config.settings import ConfigError, Settings
 from sidecar.edge.security.api_tokens import ApiTokens
@@ -23,7 +22,6 @@ from sidecar.launch.plan import Unit, Wishes
 from sidecar.launch.together import Pair, Together
 
 _ONE_EACH = ("app_id", "grpc_port", "http_port", "peer_port")
-_WIDTH = 160
 
 
 def one(flags: Mapping[str, object], command: Sequence[str], restart: Restart) -> int:
@@ -85,24 +83,18 @@ def _run(units: Sequence[Unit], notes: Sequence[str], *, reads_terminal: bool = 
 
 
 def _banner(pairs: Sequence[Pair]) -> list[str]:
-    from rich import box, console, table, text  # noqa: PLC0415 - takes a while, and is needed once all is up
-
-    grid = table.Table("app", "SDK (gRPC)", "HTTP", "peers", "command", box=box.SIMPLE_HEAD, pad_edge=False)
-    for pair in pairs:
-        settings, app = pair.unit.settings, pair.unit.app
-        ports = ", ".join(f"{settings.listen_host}:{port}" for port in settings.grpc_port)
-        cells = [
-            *(settings.app_id, ports, f"http://{settings.listen_host}:{settings.http_port}/v1.0/metadata"),
-            *(f"{settings.peer_host}:{settings.peer_port}", shlex.join(app.arguments) if app else "(none)"),
-        ]
-        grid.add_row(*(text.Text(cell) for cell in cells))
-    drawn = io.StringIO()
-    console.Console(file=drawn, width=_WIDTH).print(grid)
+    """Return what a person needs to find all of it."""
     folders = dict.fromkeys(str(pair.unit.settings.data_dir.resolve()) for pair in pairs)
     logs = [f"output of {pair.unit.name}: {file}" for pair in pairs for file in pair.log_files.values()]
     return [
-        *(line.rstrip() for line in drawn.getvalue().splitlines() if line.strip()),
+        *(f"{pair.unit.name}: {_addresses(pair.unit.settings)}" for pair in pairs),
         f"data: {', '.join(folders)}",
         *logs,
         "Ctrl-C ends the apps, then the sidecars; a second one ends all at once",
     ]
+
+
+def _addresses(settings: Settings) -> str:
+    host, peers = in_address(settings.listen_host), f"{in_address(settings.peer_host)}:{settings.peer_port}"
+    ports = " and ".join(str(port) for port in settings.grpc_port)
+    return f"SDKs at {host}:{ports}, http://{host}:{settings.http_port}, other sidecars at {peers}"

@@ -106,9 +106,9 @@ def _run(
     restart: Annotated[
         Restart, typer.Option("--restart", help="Whether COMMAND and its sidecar are started again when they end.")
     ] = Restart.NO,
-    command: Annotated[list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="The app to run.")] = None,
+    command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="The app to run.")] = None,
 ) -> None:
-    """Run one sidecar in the foreground, until SIGTERM or Ctrl-C; with COMMAND, the app beside it too.
+    """Run one sidecar in the foreground, until SIGTERM or Ctrl-C; with COMMAND (behind `--`), the app beside it too.
 
     With COMMAND or a file, ports that nobody named are free ones, the output has the name of whom it is from, and the
     exit code is the app's.

@@ -1,6 +1,6 @@
 """The variables by which an app finds the sidecar beside it, under the names that SDKs look for."""
 
-from sidecar.config.own_address import reached
+from sidecar.config.own_address import in_address, reached
 from sidecar.config.settings import Settings
 
 
@@ -10,8 +10,7 @@ def variables(settings: Settings, *, token: str, app_port: int | None = None) ->
     Dapr's SDKs read the endpoints first, then the ports; older ones know only ports. `token` is what callers show, ""
     for none. `app_port` is where the app itself listens, for apps that are told so.
     """
-    host = reached(settings.listen_host)
-    at = f"[{host}]" if ":" in host else host
+    at = in_address(reached(settings.listen_host))
     scheme = "http" if settings.app_cert is None else "https"
     found = {
         "APP_ID": settings.app_id,

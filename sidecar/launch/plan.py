@@ -154,8 +154,7 @@ def _with_peers(resolved: Resolved, placed: Iterable[Resolved]) -> Resolved:
 
 
 def _peer_address(settings: Settings) -> str:
-    host = own_address.reached(settings.peer_host)
-    return f"[{host}]:{settings.peer_port}" if ":" in host else f"{host}:{settings.peer_port}"
+    return f"{own_address.in_address(own_address.reached(settings.peer_host))}:{settings.peer_port}"
 
 
 def _unit(app: RunApp, resolved: Resolved, wishes: Wishes) -> Unit:

@@ -10,6 +10,7 @@ import grpc
 import structlog
 
 from sidecar.actors.tasks import kept_up
+from sidecar.config.own_address import in_address
 from sidecar.edge.grpc_aio.common import (
     COMMON_OPTIONS,
     EOF,
@@ -101,7 +102,7 @@ class GrpcServer:
         self._watching: asyncio.Task[None] | None = None
 
     async def listen(self, host: str, port: int, tls: Callable[[], Tls] | None = None) -> int:
-        name = ports.in_address(host)
+        name = in_address(host)
         bound = _bind(self._current, f"{name}:{port}", tls)
         self._addresses.append((f"{name}:{bound}", tls))
         return bound

@@ -143,11 +143,6 @@ def merged(*parts: Handlers) -> Handlers:
     )
 
 
-def in_address(host: str) -> str:
-    """Return a host as it stands before a port."""
-    return f"[{host}]" if ":" in host else host
-
-
 class Tls(NamedTuple):
     """What one side of a connection proves and trusts: a certificate chain, its private key, and CAs, all in PEM.
 
