@@ -100,6 +100,8 @@ class Together:
             asked.cancel()
             await self._end()
             await asyncio.wait({work})
+            # One more must not cut the end short, and change the exit code.
+            system.ignore_signals((*system.END_SIGNALS, *system.HANGUP_SIGNALS))
         if not work.cancelled() and (error := work.exception()) is not None:
             raise error
         return self._exit_code()

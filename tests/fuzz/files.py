@@ -1,11 +1,11 @@
-"""The files that a sidecar reads at its start and while it runs: settings, access policy, peers."""
+"""The files that a sidecar reads, and that of `sidecar run -f`: settings, access policy, peers, apps."""
 
 import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from sidecar.config import policy_file
+from sidecar.config import policy_file, run_file
 from sidecar.config import settings as config
 from sidecar.config.settings import ConfigError
 
@@ -58,6 +58,25 @@ allow:
 """
 PEERS = b"""ml: 10.0.0.7:50002
 logistics: [10.0.0.8:50002, "[::1]:50003"]
+"""
+APPS = b"""version: 1
+common:
+  env: {LOG: debug}
+  sidecar: {retention: {completed: 7d}}
+apps:
+  - appID: orders
+    appDirPath: ./orders
+    appPort: 8000
+    daprGRPCPort: 50001
+    command: [python, app.py, 1]
+    env: {A: 1, B: true, C: }
+    restart: on-failure
+    peers: {ml: 10.0.0.7:50002}
+    sidecar: {policy: policy.yaml, grpc_port: [1, 2]}
+    appLogDestination: file
+  - appDirPath: ml
+    command: "go run ."
+    logLevel: warn
 """
 WORDS = (
     *(
@@ -134,6 +153,11 @@ def settings(data: bytes, suffix: str) -> None:
 def policy(data: bytes) -> None:
     """A file of an access policy."""
     _read(data, "policy.yaml", policy_file.read)
+
+
+def apps(data: bytes) -> None:
+    """A file of apps that run together."""
+    _read(data, "dapr.yaml", run_file.read)
 
 
 def peers(data: bytes) -> None:
