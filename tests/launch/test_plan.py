@@ -57,6 +57,8 @@ VALUES = {
     "allow_hub_deletion": True,
     "retention": {"completed": "7d", "any": "90d"},
     "limits": {"activities": 50, "activity": {"gpu-*": 1}},
+    "trace_otlp": "http://127.0.0.1:4318",
+    "trace_zipkin": "http://127.0.0.1:9411/api/v2/spans",
 }
 
 
