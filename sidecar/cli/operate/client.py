@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, Self, TypeVar
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
+from sidecar import system
 from sidecar.cli import dial
 from sidecar.cli.exits import Exit, Failure
 from sidecar.cli.show.instances import Home
@@ -204,7 +204,7 @@ def asking(client: Client, work: Callable[[Client], Awaitable[T]]) -> T:
             try:
                 return await work(client)
             except asyncio.CancelledError:  # so Ctrl-C ends it: one more must not cut the closing short
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                system.ignore_signals(system.INTERRUPT_SIGNALS)
                 raise
 
     return asyncio.run(run())
