@@ -25,6 +25,9 @@ def _that_exist(*names: str) -> tuple[signal.Signals, ...]:
 END_SIGNALS = _that_exist("SIGTERM", "SIGINT", "SIGBREAK")
 """Signals that ask a process to end: SIGBREAK is what a process of another group can send on Windows."""
 
+INTERRUPT_SIGNALS = _that_exist("SIGINT")
+"""The signal of Ctrl-C."""
+
 HANGUP_SIGNALS = _that_exist("SIGHUP")
 """The signal of a terminal that goes away, which also has daemons read their files again. Windows has none."""
 

@@ -204,7 +204,7 @@ def asking(client: Client, work: Callable[[Client], Awaitable[T]]) -> T:
             try:
                 return await work(client)
             except asyncio.CancelledError:  # so Ctrl-C ends it: one more must not cut the closing short
-                system.ignore_signals(system.END_SIGNALS)
+                system.ignore_signals(system.INTERRUPT_SIGNALS)
                 raise
 
     return asyncio.run(run())
