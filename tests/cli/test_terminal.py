@@ -104,11 +104,20 @@ async def test_names_that_are_no_ascii_work_in_any_locale(shop: Node, run: Comma
 async def test_a_wait_ends_with_ctrl_c_and_without_a_traceback(shop: Node, run: Command) -> None:
     """Also if it comes twice."""
     command = [sys.executable, "-m", "sidecar", "workflow", "wait", "d", "--grpc-port", str(shop.ports.grpc[0])]
-    process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )
     watchers = shop.sidecar.engine.actor(("default", "d")).watchers
-    await until(lambda: watchers, 30)
-    process.send_signal(signal.SIGINT)
-    await until(lambda: not watchers, 30)
-    process.send_signal(signal.SIGINT)
-    _, written = await process.communicate()
+    try:
+        await until(lambda: watchers, 30)
+        process.send_signal(signal.SIGINT)
+        await until(lambda: not watchers, 30)
+        process.send_signal(signal.SIGINT)
+        _, written = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
     assert (process.returncode, b"Traceback" in written) == (130, False)
