@@ -96,6 +96,7 @@ class Departures:
         for one, verdict in decided:
             if verdict is not Verdict.OPEN:
                 log.info("worker is gone", worker=one.worker.name, peer=one.worker.peer, why=verdict.value)
+                one.worker.broken_off = verdict is Verdict.BROKEN_OFF
                 self._left(one.worker, lost=verdict is Verdict.CRASHED)
 
     async def _look_soon(self) -> None:

@@ -35,7 +35,8 @@ class Lease(ABC):
     """What a worker has of an actor, or is to get.
 
     `deadline` is the monotonic time at which it is handed out again. A lease that is claimed belongs to the answer that
-    is being decided: nobody takes it back. One that is void counts no more, and its answer changes nothing.
+    is being decided: nobody takes it back. One that is void counts no more, and its answer changes nothing. One is
+    forsaken whose worker has said goodbye or crashed.
     """
 
     actor: Actor
@@ -43,6 +44,7 @@ class Lease(ABC):
     deadline: float = 0.0
     claimed: bool = False
     void: bool = False
+    forsaken: bool = False
 
     @property
     @abstractmethod
@@ -189,7 +191,8 @@ class ActorLeases(ActorQueue, Generic[L]):
     async def taken_up(self, token: str) -> L | None:
         """Return the lease that a late answer is for, in force again, in the place of the one that is out by now.
 
-        None if there is none, or if something contradicts the answer: another one has come, or a person has decided.
+        None if there is none, or if something contradicts the answer: another one has come, a person has decided, or
+        its worker has left and another has the work by now (M47).
 
         Raises:
             UnavailableError: the store failed.
@@ -202,7 +205,8 @@ class ActorLeases(ActorQueue, Generic[L]):
         actor = self._engine.actor(address)
         other = self.lease_of(actor)
         self._overdue.pop(token)
-        if actor.state is None or (other is not None and other.claimed) or not lease.fits(actor.state):
+        taken = other is not None and (other.claimed or (lease.forsaken and other.is_out))
+        if actor.state is None or taken or not lease.fits(actor.state):
             return None
         self.recall(actor)
         self._waiting.discard(address)
@@ -233,6 +237,7 @@ class ActorLeases(ActorQueue, Generic[L]):
             else:
                 self.settle(lease)
                 self._came_back(lease)
+            lease.forsaken = not worker.broken_off
             self._overdue.keep(lease)
 
     def away(self, worker: Worker) -> None:

@@ -84,6 +84,7 @@ class Worker:
     on_probation: set[Key] = field(default_factory=set)
     assigned: int = 0  # how many items it has been given since it connected
     served: int = 0  # when it was given its last one: a number that grows with each that is given to any worker
+    broken_off: bool = False  # its connection is gone, and its process lives
     trouble: str = ""  # what may have cost it
     origin: str = ""  # where it runs and what it is, the same when it connects once more
     is_alive: Callable[[], bool | None] = lambda: None  # whether its process lives; None: that is not known

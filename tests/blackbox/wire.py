@@ -103,10 +103,10 @@ class Caller:
         """The call under way, as grpc's future."""
         return self._channel.unary_unary(SERVICE + method).future(encode(request), timeout=timeout)
 
-    def status(self, method: str, request: bytes | Message) -> tuple[str, str]:
+    def status(self, method: str, request: bytes | Message, timeout: float = 10.0) -> tuple[str, str]:
         """Name and text of the status of a call, whatever it is."""
         try:
-            self.call(method, request)
+            self.call(method, request, timeout)
         except grpc.RpcError as error:
             return error.code().name, error.details() or ""
         return "OK", ""
