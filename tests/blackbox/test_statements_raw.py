@@ -220,12 +220,16 @@ def test_a_stale_answer_to_a_turn_has_no_effect_anywhere(orders: Caller, ml: Cal
 
 @pytest.mark.parametrize("trace", [TRACE, None], ids=["traced", "untraced"])
 def test_continue_as_new_ends_the_trace_of_its_caller(orders: Caller, id: str, trace: Message | None) -> None:
-    """M94: the first execution is told the caller's trace, the next is told none and begins its own."""
+    """M94: the first execution is told the caller's trace, each later one begins its own; untraced stays untraced."""
     start(orders, id, **({} if trace is None else {"f9": trace}))
+    contexts: list[bytes] = []
     with orders.work() as worker:
         for generation in range(3):
             item = worker.turn_of(id)
             (started,) = new_events(item, 3)
-            assert started.get(7, []) == ([encode(trace)] if trace is not None and not generation else [])
+            contexts += started.get(7, [])
             answer(orders, item, end("1", CONTINUED_AS_NEW if generation < 2 else COMPLETED))
     assert output_of(orders, id) == "1"
+    traces = [decode(context)[1][0].split(b"-")[1] for context in contexts]
+    assert contexts[:1] == ([] if trace is None else [encode(trace)])
+    assert len(set(traces)) == len(traces) == (0 if trace is None else 3)
