@@ -38,6 +38,7 @@ class Gate:
 
 def test_all_workers_get_work(sidecar: Sidecar, dialect: str, start_app: Starter) -> None:
     apps = [start_app(dialect, sidecar) for _ in range(3)]
+    until(lambda: sidecar.metadata()["workflows"]["connectedWorkers"] == 3)
     results = apps[0].run("spread", {"width": 90, "seconds": 0.05})
     assert len(results) == 90
     assert {label for label, _ in results} == {app.label for app in apps}
