@@ -27,6 +27,7 @@ from sidecar.work.turns import as_shown
 log = structlog.get_logger(__name__)
 _EVERYTHING = 1 << 60  # behind every turn
 _FIRST_TURN_SECONDS = 1.0  # no command waits longer for a worker: what a worker does is never needed to end something
+_START_SECONDS = 0.25  # the same for who waits for a start: what the first turn sets is seen with it
 _LONGEST_NUMBER = 18  # digits of an order number: any such number fits a column
 
 
@@ -146,6 +147,8 @@ class ClientService:
                 instance = await self.instance(address)
                 missing = missing and instance is None
                 if not missing if instance is None else _reached(instance, ended):
+                    if not ended:  # its custom status is looked at next
+                        await self._first_turn_answered(address, _START_SECONDS)
                     return await self.view(address, payloads, caller)
                 await changed
             finally:
@@ -167,19 +170,19 @@ class ClientService:
 
     async def terminate(self, address: Address, output: str | None, recurse: bool, caller: Caller = OWN) -> Reply:
         """End an instance; its first turn, if a worker has it, is taken to its end before (a second long at most)."""
-        await self._first_turn_answered(address)
+        await self._first_turn_answered(address, _FIRST_TURN_SECONDS)
         return await self._command(
             caller, Operation.TERMINATE, address, partial(operations.terminate, output=output, recurse=recurse)
         )
 
-    async def _first_turn_answered(self, address: Address) -> None:
+    async def _first_turn_answered(self, address: Address, seconds: float) -> None:
         """Wait, not for long, while a worker has the first turn of an instance.
 
         SDKs' users expect that a terminate right after a start comes behind that turn: what it calls is called, and a
         recursive terminate finds its children.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_TURN_SECONDS):
+            async with asyncio.timeout(seconds):
                 while _has_first_turn_out(self.engine.actor(address)):
                     changed = self.engine.watch(address)
                     try:
