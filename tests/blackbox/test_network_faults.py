@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.hard]
 
 NAMES = ("orders", "ml", "logistics")
 NOTICED_SECONDS = 15.0
+PAUSE_SECONDS = 15.0  # in which a worker whose process lives may be at work still, and be back
 FURTHER = 20
 
 
@@ -120,7 +121,7 @@ def test_a_link_that_is_dead_without_having_been_closed(wired: Wired, orders: Ap
     injected(2, "connections fell silent")
 
 
-@pytest.mark.fault(19, "The work of a worker whose connection is dead goes to another within 15 s")
+@pytest.mark.fault(19, "The work of a worker whose connection is dead goes to another within 30 s")
 def test_a_worker_whose_connection_is_dead(wired: Wired, tmp_path: Path, injected: Injected) -> None:
     sidecar = Sidecar("solo", tmp_path).start()
     proxy = Proxy(wired.network, sidecar.port)
@@ -136,7 +137,7 @@ def test_a_worker_whose_connection_is_dead(wired: Wired, tmp_path: Path, injecte
         proxy.silence()
         client.call("connect")
         (tmp_path / "open").touch()
-        until(lambda: len(lines(started)) == 2, NOTICED_SECONDS, "the other worker has it")
+        until(lambda: len(lines(started)) == 2, NOTICED_SECONDS + PAUSE_SECONDS, "the other worker has it")
         assert client.output(id) == "through"
         injected(1, "connection fell silent")
     finally:
