@@ -214,8 +214,8 @@ BY_SIMULATION = (
         "lease-forgotten",
         "engine",
         "work/leases.py",
-        "                self.settle(lease)\n                self._came_back(lease)\n            self._overdue",
-        "                pass\n            self._overdue",
+        "                self.settle(lease)\n                self._came_back(lease)\n            lease.forsaken",
+        "                pass\n            lease.forsaken",
     ),
     Mutant(
         "a-turn-is-not-closed-again",
