@@ -192,8 +192,9 @@ class Outbox:
                 raise
             queue.complete = queue.complete and not more
             for reminder in (one for one in found if not gone(one.id)):
-                self._where[reminder.id] = queue.peer
                 queue.put(reminder, fresh=reminder.id >= self._first)
+                self._where[reminder.id] = queue.peer
+                self._at_hand.keep(reminder)  # else each is read once more when it leaves
 
     async def _nobody(self, queue: PeerQueue) -> float:
         cause = self.links.why(*queue.peer)

@@ -48,6 +48,7 @@ class PeerQueue:
     peer: PeerId
     pending: dict[int, Queued] = field(default_factory=dict)
     unsent: dict[CallId, int] = field(default_factory=dict)  # activities that have surely not left this sidecar
+    last_out: int = 0  # the last message that may have left
     complete: bool = True
     met: bool = False  # there was a link: it is known, whether it has an address or not
     failures: int = 0
@@ -74,6 +75,7 @@ class PeerQueue:
                 break
             batch.append(queued)
             self.unsent.pop(queued.call, None)
+            self.last_out = max(self.last_out, reminder_id)
         return batch
 
     def waits_since(self) -> int | None:
@@ -98,7 +100,7 @@ class PeerQueue:
         """Queue a reminder that the store holds; a `fresh` one was set since this sidecar was started."""
         if reminder.id in self.pending:
             return
-        if fresh and reminder.kind is Kind.ACTIVITY:
+        if fresh and reminder.kind is Kind.ACTIVITY and reminder.id > self.last_out:
             self.unsent[reminder.call] = reminder.id
         self.pending[reminder.id] = Queued(
             reminder.id,

@@ -542,6 +542,21 @@ async def test_a_call_that_an_earlier_start_may_have_sent_is_taken_back_behind_i
         await again.router.stop()
 
 
+async def test_a_call_that_an_earlier_session_had_is_taken_back_though_it_waits_again(net: Net) -> None:
+    """It is on the other side perhaps, and would run there for nobody."""
+    link = net.connect()
+    await net.run("a", call(1, app="ml"))
+    await until(lambda: link.messages and not net.router.queue(ML).pending)
+    link.session = "another start of one of the two"
+    net.links.up.clear()
+    await net.router.link_up(link)
+    await until(lambda: net.router.queue(ML).pending)
+    await net.world.clients.terminate(at("a"), None, False)
+    net.links.up[ML] = link
+    net.router.queue(ML).wake.set()
+    await until(lambda: any(message.kind is Kind.WITHDRAW for message in link.messages))
+
+
 async def test_payloads_that_wait_for_an_app_take_no_more_memory_than_they_may(net: Net) -> None:
     net.router._at_hand = AtHand(5_000)
     for number in range(10):
