@@ -10,6 +10,7 @@ import structlog
 from sidecar.actors.engine import Engine
 from sidecar.core.ids import LARGEST_NUMBER, PeerId
 from sidecar.core.model import Changes
+from sidecar.store.protocol import store_id
 
 _LARGEST_BELIEVED = LARGEST_NUMBER >> 2  # above, there would be no room for those that follow
 _ONCE_SECONDS = 60.0  # an app that tells what is not true costs little
@@ -55,5 +56,5 @@ async def _begin_generation(engine: Engine, above: int) -> None:
     generation = str(above + 1)
     await engine.commit(Changes(generation=generation))
     engine.ids.next_order = max(engine.ids.next_order, above + 1)
-    engine.identity = f"{engine.store.identity.rpartition('.')[0]}.{generation}"
+    engine.identity = f"{store_id(engine.store.identity)}.{generation}"
     engine.start_id = engine.clock.new_id()

@@ -231,7 +231,7 @@ def _create(at: Context, state: State | None, arrival: Arrival) -> Decision:
         return _occupied(at, state, arrival)
     actor = ActorId(*reminder.source[:2], "workflow", *reminder.source[3:])
     made = reminder.call._replace(execution=started.parent.instance.execution_id.value or reminder.call.execution)
-    parent = Parent(actor, made, started.parent.name.value).asking(reminder.call)
+    parent = calls.asking(Parent(actor, made, started.parent.name.value), reminder.call)
     event = creation.start_of_child(at, reminder)
     identity = creation.Identity(reminder.target.hub, reminder.target.id, started.instance.execution_id.value, parent)
     changes = creation.created(at, state, identity, started, event)

@@ -137,10 +137,6 @@ class Parent(NamedTuple):
         """The call that is to be answered. Commands of the parent name the one that created the instance."""
         return self.call._replace(execution=self.asked_by) if self.asked_by else self.call
 
-    def asking(self, call: CallId) -> "Parent":
-        """Return the parent that waits for the answer to another call."""
-        return self._replace(asked_by="" if call.execution == self.call.execution else call.execution)
-
 
 class Child(NamedTuple):
     """A child workflow, and the call of its parent that created it: it takes commands of that call alone."""

@@ -246,7 +246,7 @@ class ActivityWork:
         if lease is not None and number == lease.number:
             self.refusals.refuse(reminder_id, lease.worker.name)
             self._end(reminder_id)
-            self._again(lease.reminder, _returned(lease.reminder, self.refusals, self._delivery_limit))
+            self._again(lease.reminder)
 
     def left(self, worker: Worker, *, lost: bool) -> None:
         """Queue all that a worker had which is gone; if it was lost, count that against what was out."""
@@ -260,7 +260,7 @@ class ActivityWork:
             self._spawn(self._crashed(out, worker.loss()), "count crashes")
         else:
             for reminder in out:
-                self._again(reminder, _returned(reminder, self.refusals, self._delivery_limit))
+                self._again(reminder)
 
     async def _crashed(self, out: list[Reminder], error: str) -> None:
         """Count the loss of a worker in the store, and only then hand out again what it had."""
@@ -274,10 +274,12 @@ class ActivityWork:
             for reminder in out:
                 if not gone(reminder.id):
                     counted = replace(reminder, crashes=reminder.crashes.another(error))
-                    self._again(counted, _crashed(counted, self._delivery_limit))
+                    self._again(counted, crashed=True)
 
-    def _again(self, reminder: Reminder, failure: _Failure | None) -> None:
-        """Queue an activity, or let it fail if there is a reason not to hand it out again."""
+    def _again(self, reminder: Reminder, *, crashed: bool = False) -> None:
+        """Queue an activity that its worker lost or gave back, or let it fail if that happens again and again."""
+        limit = self._delivery_limit
+        failure = _crashed(reminder, limit) if crashed else _returned(reminder, self.refusals, limit)
         if failure is None:
             self.queue(reminder)
             return
@@ -290,7 +292,7 @@ class ActivityWork:
         for lease in late:
             log.warning("activity timed out", activity=lease.reminder.name, seconds=limit)
             self._end(lease.reminder.id)
-            self._again(lease.reminder, _returned(lease.reminder, self.refusals, self._delivery_limit))
+            self._again(lease.reminder)
         if self.refusals.resume(self._pool.activities):
             self._pump()
 

@@ -7,6 +7,7 @@ from sidecar.actors.engine import Engine
 from sidecar.actors.residents import Actor, Address
 from sidecar.core.attempts import DeliveryLimit
 from sidecar.core.model import Instance
+from sidecar.store.protocol import Ready
 from sidecar.work.backoff import Refusals
 from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import Group, Lane, ReadyQueue
@@ -52,8 +53,11 @@ class ActorQueue(ABC):
 
     def group_of(self, instance: Instance, size: int = 0) -> Group:
         """Return what workers must be able to take to have the work of an instance; `size` in bytes, 0 for any."""
-        on_probation = self._delivery_limit.on_probation(instance.crashes.times)
-        return Group(instance.name, instance.version or "", size, hub=instance.hub, on_probation=on_probation)
+        return self._group(instance, instance.crashes.times, size)
+
+    def _group(self, found: Instance | Ready, crashes: int, size: int = 0) -> Group:
+        on_probation = self._delivery_limit.on_probation(crashes)
+        return Group(found.name, found.version or "", size, hub=found.hub, on_probation=on_probation)
 
     async def refill(self, lanes: frozenset[Lane] | None = None) -> None:
         """Queue what is ready in the store, of these lanes (None: of all), as far as it fits.
@@ -70,8 +74,6 @@ class ActorQueue(ABC):
             for found in page:
                 address = (found.hub, found.id)
                 if address not in held and (lanes is None or (found.hub, found.name) in lanes):
-                    on_probation = self._delivery_limit.on_probation(found.crashes)
-                    group = Group(found.name, found.version or "", hub=found.hub, on_probation=on_probation)
-                    self._offer(address, group)
+                    self._offer(address, self._group(found, found.crashes))
             more = len(page) == PAGE
             after = page[-1].key if page else after

@@ -82,7 +82,7 @@ class Pool:
         ):
             names.count(worker.hub, accepted, by)
         for queue in (self.turns, self.activities, self.entities):
-            queue.workers_changed()
+            queue.workers_changed(more=by > 0)
 
     def assign(self) -> list[Assignment]:
         """Give waiting work to free workers within the limits: one of each name in turn, to the least busy worker."""

@@ -117,8 +117,8 @@ class ReadyQueue(Generic[K]):
             if not self._counts[group.lane]:
                 del self._counts[group.lane]
 
-    def workers_changed(self) -> None:
-        """Sort the lanes anew by whether a worker takes them."""
+    def workers_changed(self, *, more: bool) -> None:
+        """Sort the lanes anew by whether a worker takes them. `more`: one came, which may take what was left out."""
         before = [*self._groups.items(), *self._idle.items()]
         self._groups, self._idle, self._counts = {}, {}, Counter()
         for group, items in before:
@@ -128,7 +128,7 @@ class ReadyQueue(Generic[K]):
                 self._counts[group.lane] += len(items)
         idle = {lane for lane in self._short if not self._is_taken(lane)}
         self._short -= idle
-        self._read_all = self._read_all or self._idle_short
+        self._read_all = self._read_all or (more and self._idle_short)
         self._idle_short = self._idle_short or bool(idle)
 
     def group(self, item: K) -> Group | None:

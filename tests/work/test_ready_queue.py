@@ -121,7 +121,7 @@ def test_work_that_was_left_out_is_asked_for_when_a_worker_for_it_comes() -> Non
     backlog.offer(99, Group("late", ""))
     assert (99 in backlog, backlog.wanted()) == (False, frozenset())
     taken.add(("default", "late"))
-    backlog.workers_changed()
+    backlog.workers_changed(more=True)
     assert backlog.wanted() is None
     backlog.refilling(None)
     backlog.offer(99, Group("late", ""))
@@ -134,7 +134,7 @@ def test_what_waited_for_a_worker_that_came_keeps_its_order() -> None:
     assert backlog.takeable() == []
     assert [backlog.count(group) for group in backlog.groups()] == [3]
     taken.add(("default", "late"))
-    backlog.workers_changed()
+    backlog.workers_changed(more=True)
     [group] = backlog.takeable()
     assert [backlog.take(group) for _ in range(4)] == [0, 1, 2, None]
     assert len(backlog) == 0
@@ -162,5 +162,5 @@ def test_the_oldest_item_is_known_whichever_group_it_is_in() -> None:
     assert queue.waits_since() == 101
     queue.regroup(2, frozenset({"worker"}))
     assert queue.waits_since() == 101
-    queue.workers_changed()
+    queue.workers_changed(more=True)
     assert queue.waits_since() == 101

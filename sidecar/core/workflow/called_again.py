@@ -9,7 +9,6 @@ from dataclasses import replace
 from sidecar.core.identity import AppIdentity, Context
 from sidecar.core.model import Changes, Decision, Kind, Outcome, Parent, Reminder, Reply, State, Status
 from sidecar.core.workflow import calls, rewind
-from sidecar.core.workflow import state as states
 from sidecar.core.workflow.calls import Draft
 from sidecar.core.workflow.rewind import Record
 
@@ -48,19 +47,16 @@ def answered(at: Context, state: State, reminder: Reminder, record: Record | Non
 
     Either way it is the child of this call from now on.
     """
-    instance, parent = state.instance, state.instance.parent
+    instance = state.instance
     if instance.status.terminal and (record is None or not record.is_of(instance)):
         return Decision(None, rewind.MOVED)
-    changes = Changes()
-    if parent is not None and parent.asked != reminder.call:
-        instance = states.touched(state, at.now, 0, parent=parent._replace(call=reminder.call, asked_by=""))
-        changes = Changes(key=instance.key, expected=state.instance.revision, instance=instance)
+    changes = calls.asked_by_another(at, state, reminder.call)
     if record is not None and instance.status.terminal:
-        draft = Draft(at, replace(state, instance=instance))
+        draft = Draft(at, state)
         answer = calls.answer_again(at.now, instance, reminder.call.task, record.output)
         calls.answer_parent(draft, answer, reminder.call)
-        changes = replace(changes, set=tuple(draft.reminders))
-    return Decision(None if changes == Changes() else changes, Reply(Outcome.DUPLICATE))
+        changes = replace(changes or Changes(), set=tuple(draft.reminders))
+    return Decision(changes, Reply(Outcome.DUPLICATE))
 
 
 def _parent_of_same_name(state: State, reminder: Reminder) -> Parent | None:

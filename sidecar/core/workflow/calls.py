@@ -17,6 +17,7 @@ from sidecar.core.model import (
     Instance,
     Kind,
     OpenCall,
+    Parent,
     Reminder,
     Row,
     State,
@@ -175,12 +176,22 @@ def answer_parent(draft: Draft, event: bytes, call: CallId | None = None) -> Non
         draft.remind(Kind.RESULT, parent.actor, event, call=parent.asked if call is None else call)
 
 
+def asking(parent: Parent, call: CallId) -> Parent:
+    """Return the parent that waits for the answer to another call.
+
+    One of the same execution is the call that created the instance, made anew perhaps in another turn.
+    """
+    if call.execution == parent.call.execution:
+        return parent._replace(call=call, asked_by="")
+    return parent._replace(asked_by=call.execution)
+
+
 def asked_by_another(at: Context, state: State, call: CallId) -> Changes | None:
-    """Return what lets a child that runs answer another call than the one before; None if it is the same."""
+    """Return what lets a child answer another call than the one before; None if it is the same."""
     parent, instance = state.instance.parent, state.instance
     if parent is None or parent.asked == call:
         return None
-    after = states.touched(state, at.now, 0, parent=parent.asking(call))
+    after = states.touched(state, at.now, 0, parent=asking(parent, call))
     return Changes(key=instance.key, expected=instance.revision, instance=after)
 
 
