@@ -293,7 +293,7 @@ MUTANTS = (
         "what-nobody-took-is-not-read-again",
         "queues",
         "work/ready_queue.py",
-        "        self._read_all = self._read_all or self._idle_short\n",
+        "        self._read_all = self._read_all or (more and self._idle_short)\n",
         "",
         "tests/work/test_queues.py",
     ),
