@@ -11,6 +11,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 
+from sidecar.core.work_items import fitting
+
 M = TypeVar("M", bound=Message)
 
 
@@ -68,9 +70,4 @@ def _attribute(message: Message, name: str) -> Callable[[str], None]:
 
 def as_many_as_fit(sizes: Sequence[int], most_bytes: int) -> int:
     """Return how many entries of these sizes, from the first, make an answer of so many bytes: at least one."""
-    room = most_bytes
-    for count, size in enumerate(sizes):
-        room -= size
-        if count and room < 0:
-            return count
-    return len(sizes)
+    return min(len(sizes), max(1, fitting(sizes, most_bytes)))
