@@ -194,7 +194,7 @@ class Attack:
         answer = await frames.http(self.sidecar.http_port, data)
         for status in http_bytes.statuses(answer):
             tally.statuses[str(status)] += 1
-            if status >= 500 and status not in http_bytes.FOR_CALLERS:
+            if http_bytes.is_wrong(status, data):
                 tally.findings.setdefault(f"HTTP {status}", data.hex())
 
     # ------------------------------------------------------------ honest work
