@@ -120,14 +120,18 @@ class ClientService:
         await self.engine.submit(address, look)
         return seen[0] if seen else None
 
+    async def _shown(self, address: Address, caller: Caller) -> State | None:
+        """Return the state of an instance, or None. Raises DeniedError: the caller may not see it."""
+        state = await self.state(address)
+        self.access.check(caller.app, Operation.GET, None if state is None else state.instance.name)
+        return state
+
     async def view(self, address: Address, payloads: bool, caller: Caller = OWN) -> InstanceView | None:
         """Return an instance, with its input and output if asked for, or None."""
-        state = await self.state(address)
-        instance = None if state is None else as_shown(self.engine, state.instance)
-        self.access.check(caller.app, Operation.GET, None if instance is None else instance.name)
-        if state is None or instance is None:
+        state = await self._shown(address, caller)
+        if state is None:
             return None
-        causes = self.waiting.of_state(state)
+        instance, causes = as_shown(self.engine, state.instance), self.waiting.of_state(state)
         if not payloads:
             return InstanceView(instance, None, None, causes)
         started, output = await self.engine.store.payloads(instance.key)
@@ -140,7 +144,7 @@ class ClientService:
 
         None at once when there is none, unless `missing` says to wait for one that is not there yet.
         """
-        await self.view(address, False, caller)
+        await self._shown(address, caller)
         while True:
             changed = self.engine.watch(address)
             try:
