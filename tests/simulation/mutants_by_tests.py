@@ -587,8 +587,8 @@ MUTANTS = (
         "a-first-entry-that-is-too-large-hides-all",
         "core",
         "edge/left_out.py",
-        "        if count and room < 0:\n",
-        "        if room < 0:\n",
+        "max(1, fitting(sizes, most_bytes))",
+        "fitting(sizes, most_bytes)",
         "tests/edge/test_left_out.py",
     ),
 )
