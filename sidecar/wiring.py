@@ -94,7 +94,7 @@ def assemble(
     dispatch = engine.effects = _dispatch(engine, pool, reminders, outbox, settings)
     engine.observers = (lifecycle.tell,)
     served_by = services.build(dispatch, reminders, trees, policy)
-    outbox.answered = served_by.messages.calls.answered
+    outbox.calls = served_by.messages.calls
     served = Served(served_by.messages.dedup_keys.release)
     reports = served_by.waiting.reports = PeerReports(outbox, served_by.waiting)
     links.peers = Peers(

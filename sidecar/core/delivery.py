@@ -106,9 +106,14 @@ def _using_up(arrival: Arrival, decision: Decision) -> Decision:
 
 
 def _unanswered(at: Context, arrival: Arrival, reply: Reply) -> Decision:
-    """Return the decision for an answer that nobody waits for. Locks that it grants are released again."""
-    if arrival.reminder.kind is not Kind.RESULT or not at.me.owns(arrival.reminder.source):
+    """Return the decision for an answer that nobody waits for. Locks that it grants are released again.
+
+    One of another app is not remembered: it counts if it comes again after the call was made, as after a loss of time.
+    """
+    if arrival.reminder.kind is not Kind.RESULT:
         return arrival.nothing(reply)
+    if not at.me.owns(arrival.reminder.source):
+        return replace(arrival, received=()).nothing(reply)
     unlocks = entity_calls.hand_back(at, arrival.reminder)
     return _using_up(arrival, Decision(Changes(set=unlocks) if unlocks else None, reply))
 
@@ -150,7 +155,7 @@ def _resolve(at: Context, state: State, arrival: Arrival) -> Decision:
     if call is None or state.instance.status.terminal:
         return _unanswered(at, arrival, Reply(Outcome.DUPLICATE))
     if not calls.answers(reminder.payload, call):
-        return _unanswered(at, arrival, Reply(Outcome.INVALID, "the result is none of the call that it names"))
+        return arrival.nothing(Reply(Outcome.INVALID, "the result is none of the call that it names"))
     if call.kind is CallKind.LOCK:
         event = entity_calls.granted(events.stamped(reminder.payload, at.now))
     elif at.me.owns(reminder.source):

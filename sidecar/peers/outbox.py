@@ -15,9 +15,10 @@ from sidecar.actors.payloads import AtHand
 from sidecar.core import causes, undeliverable
 from sidecar.core.causes import Cause, Reason
 from sidecar.core.ids import PeerId
-from sidecar.core.model import ActorId, CallId, Changes, Kind, Outcome, Reminder, Reply
+from sidecar.core.model import ActorId, Changes, Kind, Outcome, Reminder, Reply
 from sidecar.core.receipts import Delivered, Lost
 from sidecar.peers import peer_queue, refusals
+from sidecar.peers.calls_under_way import CallsUnderWay
 from sidecar.peers.directory import Directory
 from sidecar.peers.peer_queue import Blocked, PeerQueue, Queued
 from sidecar.peers.ports import Link, LinkBrokenError, LinkFinder
@@ -47,7 +48,7 @@ class Outbox:
         self.directory = directory
         self.links = links
         self.queues: dict[PeerId, PeerQueue] = {}
-        self.answered: Callable[[PeerId, CallId], None] = lambda peer, call: None  # told which app has which answer
+        self.calls = CallsUnderWay()  # of other apps
         self._unknown_app_fails = unknown_app_fails
         self._where: dict[int, PeerId] = {}
         self._at_hand = AtHand()
@@ -226,24 +227,21 @@ class Outbox:
                 sent.append(message)
         if not sent:
             return
-        answers = await link.deliver(sent, min(queue.pending))
-        queue.failures = 0
-        await self._settle(queue, link, list(zip(stored, answers, strict=True)))
+        with self.calls.leaving(queue.peer, stored):
+            answers = await link.deliver(sent, min(queue.pending))
+            queue.failures = 0
+            await self._settle(queue, link, list(zip(stored, answers, strict=True)))
 
     async def _settle(self, queue: PeerQueue, link: Link, answered: list[tuple[Reminder, Reply]]) -> None:
         """Act on the answers: those accepted are marked in one commit."""
         accepted: list[Delivered] = []
         now = self.engine.clock.monotonic()
         for reminder, reply in answered:
-            lane = (reminder.source, reminder.target)
             if reply.outcome is Outcome.UNAVAILABLE:
-                queue.blocked[lane] = Blocked(now + self.engine.clock.jitter(1.0), reply.text)
-            elif reply.outcome in _FINAL_FAILURES:
-                await self._end(queue, reminder, reply)
-            else:
+                why = Blocked(now + self.engine.clock.jitter(1.0), reply.text)
+                queue.blocked[reminder.source, reminder.target] = why
+            elif reply.outcome not in _FINAL_FAILURES and not self.calls.goes_again(queue.peer, reminder, reply):
                 accepted.append(Delivered(reminder.id, link.session))
-                if reminder.kind is Kind.RESULT:
-                    self.answered(queue.peer, reminder.call)
         if accepted:
             await self.engine.commit(Changes(delivered=tuple(accepted)))
             for delivered in accepted:
@@ -251,6 +249,9 @@ class Outbox:
                 if queued is not None:
                     queue.asked.add(queued.kind, queued.name)
                 self._done(queue, delivered.reminder)
+        for reminder, reply in answered:
+            if reply.outcome in _FINAL_FAILURES and not self.calls.goes_again(queue.peer, reminder, reply):
+                await self._end(queue, reminder, reply)
         queue.blocked = {lane: one for lane, one in queue.blocked.items() if one.until > now}
         refused = [reply.text for _, reply in answered if reply.outcome is Outcome.UNAVAILABLE]
         still = queue.cause if queue.blocked else None

@@ -199,8 +199,9 @@ def start_request(
 def effect(decision: Decision) -> str:
     """Name what a decision does to the instance, and where that has signs that must agree, see that they do."""
     changes = decision.changes
-    assert changes is not None
     name = decision.reply.outcome.name.lower()
+    if changes is None:
+        return f"{name}+forgotten"
     if changes.key == 0:
         assert (changes.instance, changes.append, changes.closed) == (None, (), ())
         return f"{name}+answered" if changes.set else name

@@ -78,7 +78,7 @@ class Net:
         self.links = PlayedLinks()
         directory = Directory("default", {"ml": ("127.0.0.1:1",), "pay": ("127.0.0.1:2",)})
         self.router = Outbox(world.engine, directory, self.links, unknown_app_fails=unknown_app_fails)
-        self.router.answered = world.messages.calls.answered
+        self.router.calls = world.messages.calls
         world.dispatch.outbox = self.router
 
     def connect(self, app: str = "ml") -> PlayedLink:
@@ -286,6 +286,37 @@ async def test_a_result_that_is_refused_for_good_fails_the_call_that_waits_for_i
     assert (sent.kind, sent.target, sent.call) == (Kind.RESULT, refused.target, refused.call)
     assert pb.HistoryEvent.FromString(sent.payload).task_failed.failure.error_message == "no way"
     assert await net.undelivered() == []
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DUPLICATE, Outcome.MISSING])
+async def test_a_result_that_came_before_its_caller_made_the_call_anew_is_sent_again(
+    net: Net, outcome: Outcome
+) -> None:
+    link = net.connect()
+    link.rule = lambda message: Reply(outcome)
+    link.open.clear()
+    await answered(net, "ml")
+    await until(lambda: link.messages)
+    again = net.world.messages.calls.arrived(ML, link.messages[0].call)  # its caller has gone back
+    assert (await net.world.messages.deliver(asked_by("ml"), Received(*ML, "s", 8), again)).outcome is DONE
+    link.open.set()
+    await until(lambda: len(link.messages) >= 2 and not net.router.queue(ML).pending)
+    assert [message.id for message in link.messages] == [link.messages[0].id] * 2
+    assert await net.undelivered() == []
+
+
+async def test_a_result_that_came_too_early_counts_when_it_comes_again(net: Net) -> None:
+    await net.world.start("a")
+    await until(lambda: net.hand.turns)
+    turn, source = net.hand.turns[0], ActorId(*ML, "activity", "default", "a::1::1")
+    result = pb.HistoryEvent(task_completed=pb.TaskCompleted(task_scheduled_id=1)).SerializeToString()
+    target, made = ActorId("default", ME.app, "workflow", "default", "a"), CallId(turn.execution, 1, 1)
+    early = Reminder(9, Kind.RESULT, 0, target, source, made, 0, "", result)
+    received = Received(*ML, "session", 9)
+    assert (await net.world.messages.deliver(early, received)).outcome is Outcome.DUPLICATE
+    assert (await net.world.complete(turn, call(1, app="ml"))).outcome is DONE
+    assert (await net.world.messages.deliver(early, received)).outcome is DONE
+    assert (await net.world.messages.deliver(early, received)).outcome is Outcome.DUPLICATE
 
 
 @pytest.mark.parametrize("kind", [Kind.TERMINATE, Kind.PAUSE])
