@@ -230,6 +230,9 @@ class Outbox:
         with self.calls.leaving(queue.peer, stored):
             answers = await link.deliver(sent, min(queue.pending))
             queue.failures = 0
+            there = self.links.link(*queue.peer)
+            if there is not None and there.session != link.session:
+                return  # what was taken in another session may be lost
             await self._settle(queue, link, list(zip(stored, answers, strict=True)))
 
     async def _settle(self, queue: PeerQueue, link: Link, answered: list[tuple[Reminder, Reply]]) -> None:

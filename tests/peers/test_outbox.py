@@ -412,6 +412,19 @@ async def test_in_another_session_the_accepted_calls_are_sent_again(net: Net) ->
     assert [message.kind for message in link.messages[3:]] == [Kind.ACTIVITY, Kind.CREATE]
 
 
+async def test_what_an_app_has_accepted_in_a_session_that_is_over_is_sent_again(net: Net) -> None:
+    before = net.connect()
+    before.open.clear()
+    await net.run("a", call(1, app="ml"))
+    await until(lambda: before.messages)
+    after = net.connect()
+    after.session = "another start of one of the two"
+    await net.router.link_up(after)
+    before.open.set()
+    await until(lambda: after.messages)
+    assert [message.call.task for message in after.messages] == [1]
+
+
 async def test_an_app_without_an_address_is_waited_for(net: Net) -> None:
     await net.run("a", call(1, app="nowhere"))
     queue = net.router.queue(("default", "nowhere"))

@@ -542,6 +542,30 @@ MUTANTS = (
         "            pass\n",
         "tests/store/sqlite/test_disk_errors.py",
     ),
+    Mutant(
+        "an-answer-that-was-passed-over-is-believed",
+        "outbox",
+        "peers/calls_under_way.py",
+        "            return True\n",
+        "            pass\n",
+        "tests/peers/test_outbox.py",
+    ),
+    Mutant(
+        "an-answer-that-nobody-waits-for-is-remembered",
+        "core",
+        "core/delivery.py",
+        "        return replace(arrival, received=()).nothing(reply)\n",
+        "        return arrival.nothing(reply)\n",
+        "tests/peers/test_outbox.py",
+    ),
+    Mutant(
+        "a-session-that-is-over-is-believed",
+        "outbox",
+        "peers/outbox.py",
+        "                return  # what was taken in another session may be lost\n",
+        "                pass\n",
+        "tests/peers/test_outbox.py",
+    ),
     # ------------------------------------------------------------ core
     Mutant(
         "two-results-for-one-call-behind-a-cut",

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,8 @@ from sidecar import wiring
 from sidecar.actors.clock import Clock
 from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import LARGEST_NUMBER, Ids
+from sidecar.core.model import Reminder, Reply
+from sidecar.edge.peer.link import PeerLink
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.sqlite import restore, schema
 from tests.edge.peer.test_two_sidecars import echo, flow_of
@@ -127,8 +129,19 @@ ML = by_name(
 OUTPUTS = {"activity": "score for orders", "child": "kid of ml", "broken": "odd failure", "chain": "go"}
 
 
-@pytest.fixture
-async def apps(tmp_path: Path) -> AsyncIterator[tuple[App, App]]:
+@pytest.fixture(params=[0.0, 0.1], ids=["", "acknowledged late"])
+async def apps(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[App, App]]:
+    """Two apps; each hears a while after the other has acted on a message that it was taken, as on a busy machine."""
+    deliver = PeerLink.deliver
+
+    async def late(link: PeerLink, batch: Sequence[Reminder], floor: int) -> list[Reply]:
+        replies = await deliver(link, batch, floor)
+        await asyncio.sleep(request.param)
+        return replies
+
+    monkeypatch.setattr(PeerLink, "deliver", late)
     ports = {"orders": free_port(), "ml": free_port()}
     pair = App("orders", "ml", tmp_path, ports, ORDERS), App("ml", "orders", tmp_path, ports, ML)
     await asyncio.gather(*(app.up() for app in pair))
