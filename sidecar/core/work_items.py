@@ -1,6 +1,7 @@
 """What is handed to workers, in the form that is the same for every SDK."""
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -25,6 +26,10 @@ class Frames:
     def upto(self, events: int) -> tuple[int, int]:
         """Return how many of the first `events` events the profile reads, and how many bytes these take."""
         return self._counts[events], self._ends[events]
+
+    def within(self, size: int) -> int:
+        """Return how many of the first events take at most `size` bytes."""
+        return bisect_right(self._ends, size) - 1
 
 
 class Past:
@@ -55,8 +60,9 @@ class Past:
 class TurnItem:
     """A turn for a worker: the events that were seen of the instance before, and the new ones.
 
-    `known` is the number of past events that the worker has kept; they are not sent again. `trace` is what a worker
-    gave earlier to trace the execution by.
+    `known` is the number of past events that the worker has kept; they are not sent again. `shown` is the number of
+    those that it is told of with this item, None for all. `trace` is what a worker gave earlier to trace the execution
+    by.
     """
 
     instance_id: str
@@ -66,6 +72,7 @@ class TurnItem:
     token: str
     known: int = 0
     trace: bytes = b""
+    shown: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,9 @@ class WorkerAnswers:
         lease = lease or await _late(self._engine, self._turns, token)
         if lease is None:
             return _answers_nothing("turn", peer, token)
+        if lease.tells:
+            self._turns.told(lease)
+            return STALE
         whole = self._joined(lease, response)
         if whole is None or self._handed_on(self._turns, lease, unknown, workers.of_turns):
             return STALE

@@ -13,23 +13,17 @@ from sidecar.work.workers import Worker
 
 _NEAR = 0.75  # of what a worker receives: from here on it is said
 _COMING = "history is about to become larger than its workers receive: continue as new, or let them receive more"
-_OVER = "history is larger than its workers could receive anew: without the one that has it the workflow stalls"
 MOST_KEPT = 1_000
 _MOST_SHOWN = 100
 log = structlog.get_logger(__name__)
 
 
 class _Large(NamedTuple):
-    """A history of so many bytes, of which the workers of its workflow receive `limit` anew."""
+    """A history of so many bytes, of which the workers of its workflow receive `limit`."""
 
     execution: str
     bytes: int
     limit: int
-
-    @property
-    def over(self) -> bool:
-        """Whether only a worker that has kept the history can go on."""
-        return self.bytes > self.limit
 
 
 class LargeHistories:
@@ -40,22 +34,22 @@ class LargeHistories:
         self._found: OrderedDict[Address, _Large] = OrderedDict()
 
     def look(self, address: Address, execution: str, size: int, worker: Worker, group: Group) -> None:
-        """Take note of a history of so many bytes that goes to a worker, and warn once when it is near, and above."""
+        """Take note of a history of so many bytes that goes to a worker, and warn once when it is near its limit."""
         before = self._found.pop(address, None)
         limit = self._limit(worker, group) if _is_near(size, worker.max_bytes) else None
         if limit is None or not _is_near(size, limit):
             return
-        now = self._found[address] = _Large(execution, size, limit)
+        self._found[address] = _Large(execution, size, limit)
         if len(self._found) > MOST_KEPT:
             self._found.popitem(last=False)
-        if before is None or before.execution != execution or now.over > before.over:
-            text = _OVER if now.over else _COMING
-            log.warning(text, instance=address[1], hub=address[0], bytes=size, limit=limit)
+        if before is None or before.execution != execution:
+            log.warning(_COMING, instance=address[1], hub=address[0], bytes=size, limit=limit)
 
     def _limit(self, worker: Worker, group: Group) -> int | None:
-        """Return how much a worker for such workflows receives, None if one need not receive a history at once."""
+        """Return how much a worker for such workflows receives, None if one receives a history in portions."""
         takers = [worker, *self._pool.turn_takers(group)]
-        return None if any(one.streams_history for one in takers) else max(one.max_bytes for one in takers)
+        in_portions = any(one.streams_history or one.keeps_history for one in takers)
+        return None if in_portions else max(one.max_bytes for one in takers)
 
     def committed(self, address: Address, changes: Changes) -> None:
         """Forget the history of an execution that is over."""

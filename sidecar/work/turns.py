@@ -35,12 +35,14 @@ log = structlog.get_logger(__name__)
 class TurnLease(Lease):
     """A turn that a worker has; `sent` is how many events of the past it stands on, `withheld` if not all were sent.
 
-    `stored` says that the answer which has claimed it is committed.
+    `tells` if it only tells a worker that keeps the past a portion of it: its answer means nothing. `stored` says that
+    the answer which has claimed it is committed.
     """
 
     turn: Turn | None = None
     sent: int = 0
     withheld: bool = False
+    tells: bool = False
     stored: bool = False
 
     @property
@@ -159,6 +161,12 @@ class TurnWork(ActorLeases[TurnLease]):
         if lease.worker.keeps_history and lease.turn is not None and not ends:
             lease.worker.seen.keep(lease.actor.address, lease.turn.execution, lease.sent)
 
+    def told(self, lease: TurnLease) -> None:
+        """A worker keeps one more portion of a past that it does not receive at once; the next follows."""
+        if lease.turn is not None:
+            lease.worker.seen.keep(lease.actor.address, lease.turn.execution, lease.sent)
+        self.settle(lease)
+
     def refuse_for_good(self, lease: TurnLease) -> bool:
         """Keep an instance from the worker that cannot run it; return whether another one is left to try."""
         address, state = lease.actor.address, lease.actor.state
@@ -232,7 +240,10 @@ class TurnWork(ActorLeases[TurnLease]):
 
 
 def _begin(lease: TurnLease, state: State, past: Past, clock: Clock) -> TurnItem:
-    """Begin the turn of a lease, with as many of the new events as its worker can receive, and close it."""
+    """Begin the turn of a lease, with as many of the new events as its worker can receive, and close it.
+
+    A worker that keeps the past and has no room for a new event beside what it lacks of it is told of that first.
+    """
     instance, worker, now = state.instance, lease.worker, clock.now()
     known = worker.seen.take(lease.actor.address, instance.execution)
     lease.sent, lease.withheld = len(past.events), known > 0
@@ -240,6 +251,9 @@ def _begin(lease: TurnLease, state: State, past: Past, clock: Clock) -> TurnItem
     of, trace = (instance.id, instance.execution), instance.orchestration_trace
     item = TurnItem(*of, past, turn.events, lease.token, known, trace)
     fits = worker.fits(item)
+    if fits < min(2, len(item.new)) and worker.keeps_history and (shown := worker.shows(item)) > known:
+        lease.sent, lease.tells = shown, True
+        return replace(item, new=item.new[:1], shown=shown)
     if fits < len(item.new):
         turn = lease.turn = turns.begin(state, now, turn.token, fits - 1)
         item = replace(item, new=turn.events)

@@ -59,7 +59,8 @@ class Worker:
     """One `GetWorkItems` stream: what it takes, how much at once, and what it has. It takes work of one hub.
 
     `send` returns 0, or the size of an item that is too large for it, which then was not sent. `fits` returns how many
-    of the new events of a turn it can receive. No two have one name.
+    of the new events of a turn it can receive, `shows` of how many of the past ones it can be told at once. No two have
+    one name.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Worker:
     is_full: Callable[[], bool]
     send: Callable[[WorkItem], int]
     fits: Callable[[TurnItem], int]
+    shows: Callable[[TurnItem], int]
     hub: str = DEFAULT_HUB
     keeps_history: bool = False
     streams_history: bool = False  # it fetches the past of a turn that is too large for one message

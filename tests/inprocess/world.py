@@ -156,11 +156,16 @@ class Hand:
             "activity_filter": Filter(),
             "is_full": lambda: False,
             "fits": self._fits,
+            "shows": self._shows,
         }
         self.worker = Worker(name=name, max_turns=turns, max_activities=activities, send=self._take, **fields | more)
 
     def _fits(self, item: TurnItem) -> int:
         return fitting(map(len, item.new), self.worker.max_bytes - sum(map(len, item.past.events[item.known :])))
+
+    def _shows(self, item: TurnItem) -> int:
+        unknown = map(len, item.past.events[item.known :])
+        return item.known + fitting(unknown, self.worker.max_bytes - sum(map(len, item.new[:1])))
 
     def _take(self, item: WorkItem) -> int:
         size = _size(item)
@@ -191,7 +196,7 @@ class Hand:
 
 def _size(item: WorkItem) -> int:
     if isinstance(item, TurnItem):
-        return sum(map(len, (*item.past.events[item.known :], *item.new)))
+        return sum(map(len, (*item.past.events[item.known : item.shown], *item.new)))
     if isinstance(item, EntityItem):
         return len(item.state or "") + sum(map(len, item.operations))
     return len(item.request)

@@ -36,12 +36,12 @@ class Habits:
     def past_of(self, item: TurnItem, rng: random.Random) -> list[bytes] | None:
         """Return the past as it puts it together from what it kept and what it was sent; None when it lacks some."""
         if not item.known:
-            return list(item.past.events)
+            return list(item.past.events[: item.shown])
         kept = self.kept.get(item.instance_id, [])
         if len(kept) != item.known or rng.random() < self.forgets:
             return None
-        past = kept + item.past.events[item.known :]
-        if past != item.past.events:
+        past = kept + item.past.events[item.known : item.shown]
+        if past != item.past.events[: item.shown]:
             raise Violation(f"{item.instance_id}: what was kept and what was sent are not the past")
         return past
 

@@ -19,6 +19,7 @@ RARE = {
     "the answer to an activity comes too late": r"activity .*: STALE",
     "a turn is taken from a worker that does not answer": r"turn timed out",
     "a turn goes out with as many events as fit": r"can receive only",
+    "a past is told in portions": r"can be told of",
     "a worker hangs up": r"worker \d+ leaves",
     "a link breaks": r"link .* breaks",
     "frames are lost": r"frame lost",

@@ -50,6 +50,7 @@ class SimWorker:
         self.costs: list[str] = []  # the workers that poison has cost, shared with all of them
         self.detached: dict[str, tuple[str, Any]] = {}
         self.room = 0  # bytes of new events that it receives at once
+        self.portion = 0  # events of a past that it can be told of at once if it keeps them; 0 for any number
         self.worker: Worker
 
     def join(self) -> None:
@@ -57,6 +58,7 @@ class SimWorker:
         size = self.rng.choice([1, 3, 20])
         self.room = self.rng.choice([1 << 20, 1 << 20, 400])
         self.habits = Habits.draw(self.rng, calm=self.full)
+        self.portion = self.rng.choice([0, 0, 9, 25])
         self.worker = Worker(
             name=f"worker {self._number}",
             peer=f"peer {self._number}",
@@ -68,6 +70,7 @@ class SimWorker:
             is_full=lambda: False,
             send=self._got,
             fits=self._fits,
+            shows=self._shows,
             keeps_history=self.habits.keeps,
             max_entities=size,
         )
@@ -86,7 +89,16 @@ class SimWorker:
                 if any(lease.worker is self.worker for lease in self.node.middle.dispatch.turns.out.values()):
                     self.node.violations.append(Violation(f"{self.worker.name} has left and still has a turn"))
 
+    def _shows(self, item: TurnItem) -> int:
+        if not self.portion:
+            return len(item.past.events)
+        shown = min(item.known + self.portion, len(item.past.events))
+        self.node.note(f"{self.worker.name} can be told of {shown} of {len(item.past.events)} events at once")
+        return shown
+
     def _fits(self, item: TurnItem) -> int:
+        if self.habits.keeps and self.portion and len(item.past.events) - item.known > self.portion:
+            return 1
         count = fitting(map(len, item.new), self.room)
         if count < len(item.new):
             self.node.note(
@@ -97,9 +109,9 @@ class SimWorker:
     def _got(self, item: WorkItem) -> int:
         try:
             if isinstance(item, TurnItem):
-                past, new = list(item.past.events), list(item.new)
+                past, new = list(item.past.events[: item.shown]), list(item.new)
                 self.node.note(f"{self.worker.name} gets turn of {item.instance_id} ({len(past)} + {len(new)} events)")
-                self._check_past(item, past)
+                self._check_past(item, list(item.past.events))
                 self._check_room(item, new)
                 self.node.run(self._turn(item, self.habits.past_of(item, self.rng), new), "worker")
             elif isinstance(item, EntityItem):
@@ -193,10 +205,10 @@ class SimWorker:
         except UnavailableError:
             whole = None
         self.node.note(f"{self.worker.name} has lost the past of {item.instance_id} and reads it")
-        if whole != item.past.events:
+        if whole[: item.shown] != item.past.events[: item.shown]:
             self.leave()
             return None
-        return whole
+        return whole[: item.shown]
 
     def _replay(self, instance_id: str, past: list[bytes], new: list[bytes]) -> pb.OrchestratorResponse:
         if self.habits.lacks(past):

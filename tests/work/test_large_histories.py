@@ -36,22 +36,28 @@ def warnings(logged: list[Any]) -> list[str]:
     return [entry["event"].split(":")[0] for entry in logged if entry["event"].startswith("history is")]
 
 
-@pytest.mark.parametrize("keeps", [True, False])
-async def test_it_is_said_once_before_and_once_when_only_the_worker_that_has_it_can_go_on(
-    world: World, keeps: bool
-) -> None:
-    hand = Hand(keeps_history=keeps, max_bytes=LIMIT)
+async def test_it_is_said_once_before(world: World) -> None:
+    hand = Hand(max_bytes=LIMIT)
     world.dispatch.add_worker(hand.worker)
     await world.start("a")
     with structlog.testing.capture_logs() as logged:
-        number = await grown(world, hand)
+        await grown(world, hand)
         assert warnings(logged) == ["history is about to become larger than its workers receive"]
         (shown,) = world.dispatch.turns.large.shown()
         assert (shown["instance"], shown["limit"]) == ("a", LIMIT)
         assert LIMIT * 0.75 < int(str(shown["bytes"])) <= LIMIT
-        for later in range(number + 1, number + 6 if keeps else 0):
-            await step(world, hand, later)
-    assert warnings(logged)[1:] == (["history is larger than its workers could receive anew"] if keeps else [])
+    assert len(warnings(logged)) == 1
+
+
+async def test_what_a_worker_that_keeps_the_past_is_told_of_in_portions_is_nothing_to_warn_of(world: World) -> None:
+    hand = Hand(keeps_history=True, max_bytes=LIMIT)
+    world.dispatch.add_worker(hand.worker)
+    await world.start("a")
+    with structlog.testing.capture_logs() as logged:
+        for number in range(1, 21):
+            await step(world, hand, number)
+        assert (await hand.turn(21)).past.size > LIMIT
+    assert (warnings(logged), world.dispatch.turns.large.shown()) == ([], [])
 
 
 async def test_what_another_worker_could_receive_is_nothing_to_warn_of(world: World) -> None:

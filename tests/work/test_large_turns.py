@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import structlog
 
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.world import COMPLETED, FakeClock, Hand, World, at, call, end, kinds, raised, until
@@ -149,19 +148,46 @@ async def test_a_worker_that_receives_more_gets_more_at_once(world: World) -> No
     assert len(next(iter(world.dispatch.turns.out.values())).turn.rows) == COUNT + 1  # type: ignore[union-attr]
 
 
-async def test_a_history_that_its_worker_could_not_receive_anew_is_warned_of_once(world: World) -> None:
-    """What the worker keeps is sent to nobody: when it goes, the workflow stalls."""
+async def test_a_worker_that_keeps_the_past_and_comes_anew_is_told_of_it_in_portions(world: World) -> None:
+    before = Hand("before", keeps_history=True, max_bytes=2_000)
+    world.dispatch.add_worker(before.worker)
+    await world.start("a")
+    for number in range(1, 12):
+        await world.complete(await before.turn(number), peer=before.worker.peer)
+        await world.event("a", f"e{number}", "x" * 400)
+    await before.turn(12)
+    world.dispatch.remove_worker(before.worker, farewell=True)
+
     hand = Hand(keeps_history=True, max_bytes=2_000)
     world.dispatch.add_worker(hand.worker)
-    await world.start("a")
-    with structlog.testing.capture_logs() as logs:
-        for number in range(1, 8):
-            await world.complete(await hand.turn(number))
-            await world.event("a", f"e{number}", "x" * 400)
-        await hand.turn(8)
-    told = [line for line in logs if "could receive anew" in line["event"]]
-    assert [(line["instance"], line["limit"]) for line in told] == [("a", 2_000)]
-    assert 2_000 < told[0]["bytes"] < 2_600
+    told, number = 0, 1
+    while (item := await hand.turn(number)).shown is not None:
+        assert (item.known, kinds(item.new)) == (told, ["orchestrator_started"])
+        assert item.shown > told
+        told, number = item.shown, number + 1
+        await world.complete(item, call(99), end(), peer=hand.worker.peer)  # what it makes of a part means nothing
+    assert number > 2
+    assert (item.known, raised(item.new)) == (told, ["e11"])
+    assert hand.activities == []
+    await world.complete(item, end(), peer=hand.worker.peer)
+    assert await world.status("a") == COMPLETED
+
+
+async def test_after_a_turn_that_filled_a_worker_that_keeps_the_past_the_next_event_finds_room(world: World) -> None:
+    """It has kept what was past at that turn, so that the events of this turn come once more before the next ones."""
+    await with_events(world)
+    hand = Hand(keeps_history=True, max_bytes=1_500)
+    world.dispatch.add_worker(hand.worker)
+    seen: list[str] = []
+    number = 1
+    while len(seen) < COUNT:
+        item = await hand.turn(number)
+        seen += raised(item.new)
+        await world.complete(item, *([end()] if len(seen) == COUNT else []), peer=hand.worker.peer)
+        number += 1
+    assert seen == [f"e{number}" for number in range(COUNT)]
+    assert any(item.shown is not None for item in hand.turns)
+    assert await world.status("a") == COMPLETED
 
 
 async def test_a_part_that_comes_to_nothing_goes_out_again_with_what_fits(world: World) -> None:

@@ -21,6 +21,7 @@ def worker(name: str = "w", **more: Any) -> Worker:
         "is_full": lambda: False,
         "send": _nothing,
         "fits": lambda item: len(item.new),
+        "shows": lambda item: len(item.past.events),
     }
     return Worker(name=name, **fields | more)
 

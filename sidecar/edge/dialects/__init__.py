@@ -263,13 +263,14 @@ def encode_turn(family: Family, item: TurnItem, *, streamed: bool = False) -> by
     """
     past = item.past.frames(family.name, lambda event: encode_event(family, _PAST, event))
     known, start = past.upto(item.known)
+    end = None if item.shown is None else past.upto(item.shown)[1]
     # Dapr has the history of callers at this number: who gave no trace is not given one.
     trace = wire.frame(_TRACE, item.trace) if item.trace and family.name not in _WITHOUT_TRACE else b""
     parts: list[bytes | memoryview] = [
         wire.frame(1, item.instance_id.encode()),
         wire.frame(2, wire.frame(1, item.execution.encode())),
         family.extra,
-        _STREAMED if streamed else memoryview(past.joined)[start:],
+        _STREAMED if streamed else memoryview(past.joined)[start:end],
         *(encode_event(family, _NEW, event) for event in item.new),
         family.lineage(item.past.lineage),
         trace,
@@ -291,6 +292,16 @@ def fitting_events(family: Family, item: TurnItem, most_bytes: int, *, streams: 
     around = len(encode_turn(family, replace(item, new=[]), streamed=True)) + _LENGTHS
     sizes = (len(encode_event(family, _NEW, event)) for event in item.new)
     return fitting(sizes, most_bytes - beside - around)
+
+
+def fitting_past(family: Family, item: TurnItem, most_bytes: int) -> int:
+    """Return of how many events of its past a turn can tell a worker of this family beside the first of the new ones.
+
+    Those that the worker has kept count among them and need no room.
+    """
+    past = item.past.frames(family.name, lambda event: encode_event(family, _PAST, event))
+    around = len(encode_turn(family, replace(item, new=item.new[:1]), streamed=True)) + _LENGTHS
+    return max(item.known, past.within(past.upto(item.known)[1] + most_bytes - around))
 
 
 def encode_event(family: Family, number: int, event: bytes) -> bytes:

@@ -13,6 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from sidecar.core.operations import MISSING
 from sidecar.edge.client_api import refusals, runtime
 from sidecar.edge.client_api.refusals import InvalidRequest
 from sidecar.edge.client_api.workflows import path
@@ -29,7 +30,7 @@ _ACCEPTED, _NO_CONTENT = 202, 204
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Fields = Mapping[str, str]  # of the path and the query, by name
 _Build = Callable[[_Fields, bytes], Message]
-_Show = Callable[[bytes], web.Response]
+_Show = Callable[[_Fields, bytes], web.Response]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class ClientRoutes:
         async def serve(request: web.Request) -> web.StreamResponse:
             fields = {**request.query, **request.match_info}
             try:
-                return operation.show(await self._call(operation, request, fields))
+                return operation.show(fields, await self._call(operation, request, fields))
             except _TooLargeError:
                 text = f"the body has more than {self._most_bytes} bytes: send less, or raise --max-message-bytes"
                 return answers.error(413, _BODY, text)
@@ -77,6 +78,8 @@ class ClientRoutes:
                 return answers.refusal(refused, refused.code)
             except Refused as refused:
                 missing = refused.status is StatusCode.NOT_FOUND
+                if missing and refused.message == MISSING.text:
+                    return _missing(fields)
                 return answers.refusal(refused, refusals.ID_NOT_FOUND if missing else operation.code)
 
         return serve
@@ -145,22 +148,28 @@ def _event(fields: _Fields, body: bytes) -> Message:
     )
 
 
-def _started(answer: bytes) -> web.Response:
+def _missing(fields: _Fields) -> web.Response:
+    """Return what Dapr's runtime says of an ID that no instance has; its own tests compare the text."""
+    text = f"unable to find workflow with the provided instance ID: {fields['instance']}"
+    return answers.error(404, refusals.ID_NOT_FOUND, text)
+
+
+def _started(_fields: _Fields, answer: bytes) -> web.Response:
     return web.json_response(json_format.MessageToDict(pb.StartWorkflowResponse.FromString(answer)), status=_ACCEPTED)
 
 
-def _found(answer: bytes) -> web.Response:
+def _found(fields: _Fields, answer: bytes) -> web.Response:
     found = pb.GetWorkflowResponse.FromString(answer)
     if not found.runtime_status:
-        return answers.error(404, refusals.ID_NOT_FOUND, "no such instance exists")
+        return _missing(fields)
     return web.json_response(json_format.MessageToDict(found))
 
 
-def _accepted(_answer: bytes) -> web.Response:
+def _accepted(_fields: _Fields, _answer: bytes) -> web.Response:
     return web.json_response({}, status=_ACCEPTED)
 
 
-def _done(_answer: bytes) -> web.Response:
+def _done(_fields: _Fields, _answer: bytes) -> web.Response:
     return web.Response(status=_NO_CONTENT)
 
 

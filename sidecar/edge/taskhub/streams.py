@@ -60,6 +60,10 @@ class WorkerStream:
         profile = self.profile
         return dialects.fitting_events(self._reading, item, profile.max_bytes, streams=profile.streams_history)
 
+    def shows(self, item: TurnItem) -> int:
+        """Return of how many events of its past a turn can tell the worker at once."""
+        return dialects.fitting_past(self._reading, item, self.profile.max_bytes)
+
     def _written(self, item: WorkItem) -> bytes:
         if isinstance(item, TurnItem):
             return self._turn(item)
@@ -232,6 +236,7 @@ def _worker(name: str, call: Call, request: pb.GetWorkItemsRequest, stream: Work
         is_full=lambda: stream.out.full,
         send=stream.send,
         fits=stream.fits,
+        shows=stream.shows,
         keeps_history=stream.profile.keeps_history,
         streams_history=stream.profile.streams_history,
         max_entities=dialects.entities_at_once(call.metadata, request, stream.profile),

@@ -12,7 +12,13 @@ from tests.edge.client_api.documented import Answer, HttpClient, waits_for_go
 from tests.edge.http.test_surface import ask
 from tests.inprocess.sidecars import Node, PlayedWorker, get
 
-MISSING = {"errorCode": "ERR_INSTANCE_ID_NOT_FOUND", "message": "no such instance exists"}
+
+def missing(instance_id: str) -> Answer:
+    """What Dapr's runtime says, word by word."""
+    text = f"unable to find workflow with the provided instance ID: {instance_id}"
+    return Answer(404, {"errorCode": "ERR_INSTANCE_ID_NOT_FOUND", "message": text})
+
+
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
@@ -57,7 +63,7 @@ async def test_a_workflow_from_its_start_to_its_purge(node: Node, version: str) 
     shown = await until_status(client, "i-1", "COMPLETED")
     assert shown["properties"] == {"dapr.workflow.input": '{"a": 1}', "dapr.workflow.output": '"yes"'}
     assert await client.purge("i-1") == Answer(202, {})
-    assert await client.get("i-1") == Answer(404, MISSING)
+    assert await client.get("i-1") == missing("i-1")
 
 
 async def test_without_an_id_one_is_made_and_without_a_body_there_is_no_input(
@@ -98,7 +104,7 @@ async def test_a_get_says_why_the_workflow_waits(node: Node) -> None:
 
 async def test_what_there_is_not_is_said_to_be_missing(client: HttpClient) -> None:
     for verb in ("terminate", "pause", "resume", "purge", "raiseEvent/go"):
-        assert await client.send("POST", f"workflows/dapr/nobody/{verb}") == Answer(404, MISSING), verb
+        assert await client.send("POST", f"workflows/dapr/nobody/{verb}") == missing("nobody"), verb
 
 
 async def test_an_id_that_is_used_and_runs_is_a_conflict_and_so_is_the_purge_of_what_runs(

@@ -455,6 +455,15 @@ def test_the_family_of_a_client_is_told_from_its_call(metadata: dict[str, str | 
     assert client_family(metadata) == family
 
 
+@pytest.mark.parametrize(("asked", "shown"), [(None, "v1"), ("v0", "v0")])
+def test_an_instance_that_was_started_without_a_version_shows_the_one_that_its_worker_took(
+    asked: str | None, shown: str
+) -> None:
+    recorded = pb.WorkflowVersion(name="v1", patches=["p"]).SerializeToString()
+    view = InstanceView(instance(1, version=asked, recorded=recorded), None, None)
+    assert views.state_of(view, DAPR).version.value == shown
+
+
 def test_only_one_family_is_shown_that_an_instance_is_stalled() -> None:
     """D.4: others fail on status 8."""
     view = InstanceView(instance(1, status=model.Status.STALLED), None, None)
