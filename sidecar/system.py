@@ -16,6 +16,7 @@ from typing import Any
 
 _STATM = Path("/proc/self/statm")
 _BLOCK = bytes(64 * 1024)
+_PR_SET_NAME = 15  # of prctl(2)
 
 
 def _that_exist(*names: str) -> tuple[signal.Signals, ...]:
@@ -128,6 +129,15 @@ def claim_address(listening: socket.socket) -> None:
     """
     if os.name != "nt":
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
+def name_process(name: str) -> None:
+    """Give this process a name in the list of processes; where that cannot be done, it stays as it is.
+
+    Linux has 15 bytes for it, and the name counts that the main thread has. The command line is not changed.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 # --- groups of processes --------------------------------------------------------------------------------------------
