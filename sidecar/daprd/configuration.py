@@ -9,6 +9,7 @@ import structlog
 
 from sidecar.config import formats
 from sidecar.config.durations import duration
+from sidecar.config.parsers import quoted
 from sidecar.config.settings import ConfigError
 from sidecar.daprd.documents import Document, expanded, mapping, read_text
 
@@ -67,19 +68,19 @@ def _wishes(document: Document) -> Iterator[tuple[str, Wish]]:
         return
     if zipkin := mapping(tracing.get("zipkin"), at).get("endpointAddress"):
         yield "trace_zipkin", Wish(zipkin, f"{at}: zipkin")
-    if otlp := _otlp(mapping(tracing.get("otel"), at)):
+    if otlp := _otlp(mapping(tracing.get("otel"), at), at):
         yield "trace_otlp", Wish(otlp, f"{at}: otel")
 
 
 def _retention(given: Mapping[str, Any], at: str) -> dict[str, float]:
     found = {}
     for key, value in given.items():
+        if key not in _ENDS:
+            raise ConfigError(f"{at}: {quoted(key)} is not known: there are {', '.join(_ENDS)}")
         try:
             seconds = duration(str(value)) / 1e6
         except ValueError as error:
             raise ConfigError(f"{at}: {key}: {error}") from error
-        if key not in _ENDS:
-            raise ConfigError(f"{at}: {key!r} is not known: there are {', '.join(_ENDS)}")
         found[_ENDS[key]] = max(_SHORTEST, seconds)
     return found
 
@@ -97,8 +98,12 @@ def _is_off(raw: object) -> bool:
         return False
 
 
-def _otlp(given: Mapping[str, Any]) -> str:
-    """Return the URL of a collector, "" for none; an address without a path gets the usual one."""
+def _otlp(given: Mapping[str, Any], at: str) -> str:
+    """Return the URL of a collector, "" for none; an address without a path gets the usual one.
+
+    Raises:
+        ConfigError: the address is none.
+    """
     address = str(given.get("endpointAddress") or "")
     if not address:
         return ""
@@ -107,4 +112,8 @@ def _otlp(given: Mapping[str, Any]) -> str:
         return ""
     if "://" not in address:
         address = f"{'http' if given.get('isSecure') is False else 'https'}://{address}"
-    return address if urlsplit(address).path.strip("/") else address.rstrip("/") + _OTLP_PATH
+    try:
+        path = urlsplit(address).path.strip("/")
+    except ValueError as error:
+        raise ConfigError(f"{at}: otel: {quoted(address)} is no address of a collector") from error
+    return address if path else address.rstrip("/") + _OTLP_PATH
