@@ -53,6 +53,16 @@ def on_signals(signals: Iterable[signal.Signals], do: Callable[[signal.Signals],
         signal.signal(number, lambda number, _: loop.call_soon_threadsafe(do, signal.Signals(number)))
 
 
+def outlives_terminal() -> bool:
+    """Whether whoever started this process has it pass over the end of its terminal, as nohup does."""
+    return all(signal.getsignal(number) is signal.SIG_IGN for number in HANGUP_SIGNALS)
+
+
+def end_with_terminal() -> None:
+    """Have the running loop take the end of the terminal for SIGTERM."""
+    on_signals(HANGUP_SIGNALS, lambda _: signal.raise_signal(signal.SIGTERM))
+
+
 def ignore_signals(signals: Iterable[signal.Signals]) -> None:
     """Pass over these signals from here on."""
     for number in signals:

@@ -119,3 +119,14 @@ def test_a_process_keeps_its_name_where_it_cannot_be_changed(monkeypatch: pytest
 
     monkeypatch.setattr("ctypes.CDLL", none)
     system.name_process("named")
+
+
+def test_who_is_started_by_nohup_outlives_its_terminal() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert not system.outlives_terminal()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        assert system.outlives_terminal()
+    finally:
+        signal.signal(signal.SIGHUP, before)

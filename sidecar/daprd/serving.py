@@ -94,12 +94,14 @@ class _Beside:
         self._settings = settings
         self._unknown = given.unknown
         self._metrics_port = translation.metrics_port(given)
+        self._stays = system.outlives_terminal()
 
     @asynccontextmanager
     async def serving(self, sidecar: Sidecar, ports: Ports) -> AsyncIterator[None]:
         """Be found by other sidecars and by tools while it serves."""
         # A terminal that goes away takes the app with it; its sidecar would hold the store against the next one.
-        system.on_signals(system.HANGUP_SIGNALS, lambda _: sidecar.end())
+        if not self._stays:
+            system.end_with_terminal()
         if self._unknown:
             _logger.warning("flags that are not known here are read past", flags=list(self._unknown))
         async with self._metrics(sidecar), self._entry(ports):

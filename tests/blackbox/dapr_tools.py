@@ -41,6 +41,7 @@ class Daprd(Process):
         self.folder = home
         self.port, self.http_port, self.metrics_port, self.peer_port = (free_port() for _ in range(4))
         self.options: list[str] = []
+        self.prefix: list[str] = []  # a program that runs it
         self.environment: dict[str, str] = {}
 
     def arguments(self) -> list[str]:
@@ -60,7 +61,7 @@ class Daprd(Process):
 
     def launch(self, arguments: list[str] | None = None) -> Self:
         """Start it and wait for nothing."""
-        command = [*DAPRD, *(self.arguments() if arguments is None else arguments)]
+        command = [*self.prefix, *DAPRD, *(self.arguments() if arguments is None else arguments)]
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 command,
@@ -154,11 +155,15 @@ def _row(pid: int) -> list[Listed]:
         return []
     if name.lower() != "daprd":
         return []
+    # A command line of another form is that of some other test.
     flags = {word: after for word, after in zip(words, [*words[1:], ""], strict=True) if not after.startswith("--")}
+    if not {"--app-id", "--dapr-http-port", "--dapr-grpc-port"} <= flags.keys():
+        return []
     http_port, grpc_port = int(flags["--dapr-http-port"]), int(flags["--dapr-grpc-port"])
-    with closing(http.client.HTTPConnection(HOST, http_port, timeout=30)) as connection, suppress(OSError):
+    connection = http.client.HTTPConnection(HOST, http_port, timeout=30)
+    with closing(connection), suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/v1.0/metadata")
-        says = json.loads(connection.getresponse().read())["extended"]
+        says = json.loads(connection.getresponse().read()).get("extended", {})
         cli = int(says.get("cliPID") or 0)
         command, file = says.get("appCommand", ""), says.get("runTemplatePath", "")
         return [Listed(flags["--app-id"], http_port, grpc_port, pid, cli, command, file)]

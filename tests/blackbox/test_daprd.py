@@ -101,6 +101,21 @@ def test_it_ends_when_its_terminal_goes_away(daprd: Start) -> None:
     assert one.code() == 0
 
 
+def test_it_stays_where_its_terminal_is_not_to_matter(daprd: Start) -> None:
+    one = daprd()
+    # What nohup does.
+    one.prefix = [
+        sys.executable,
+        "-c",
+        "import os, signal, sys; signal.signal(1, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])",
+    ]
+    one.start().ready()
+    one.send(signal.SIGHUP)
+    until(lambda: "files read again" in one.log.read_text(), what="it has passed over the signal")
+    one.send(signal.SIGTERM)
+    assert one.code() == 0
+
+
 def test_metrics_have_the_port_of_the_flag(daprd: Start) -> None:
     one = daprd().start().ready()
     status, body = one.http("GET", "/metrics", port=one.metrics_port)
@@ -108,7 +123,7 @@ def test_metrics_have_the_port_of_the_flag(daprd: Start) -> None:
     assert one.http("POST", "/v1.0/workflows/dapr/x/start", port=one.metrics_port)[0] == 404
 
 
-def test_metadata_is_set_by_this_machine_alone(daprd: Start) -> None:
+def test_metadata_is_set_and_read_with_the_token_alone(daprd: Start) -> None:
     one = daprd()
     one.environment = {"DAPR_API_TOKEN": "secret"}
     one.start().ready()
