@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar import log, system
 from sidecar.config import settings
 from sidecar.daprd.main import main
 
@@ -60,6 +61,9 @@ def test_a_start_that_cannot_be_says_why_in_the_last_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    # These are for the whole process, which goes on with other tests.
+    monkeypatch.setattr(system, "name_process", lambda name: None)
+    monkeypatch.setattr(log, "configure", lambda *args, **options: None)
     assert main(arguments) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("daprd: ")
