@@ -56,12 +56,12 @@ def _home() -> Path:
 
 def _log_early(by_flags: translation.Wishes, weaker: translation.Wishes, environ: Mapping[str, str]) -> None:
     """Let what is said while files are read look as the rest will."""
-    names = ("log_format", "log_level")
+    names = ("app_id", "log_format", "log_level")
     flags = {name: by_flags[name].raw for name in names if name in by_flags}
     if "SIDECAR_LOG_FORMAT" not in environ:
         flags.setdefault("log_format", weaker["log_format"].raw)
     found = config.some(names, flags, environ)
-    log.configure(found["log_format"], found["log_level"])
+    log.configure(found["log_format"], found["log_level"], app_id=found["app_id"])
 
 
 def _sendable(wishes: translation.Wishes) -> dict[str, Wish]:

@@ -84,6 +84,7 @@ def test_the_cli_runs_lists_and_stops_it(daprd: Start, tmp_path: Path) -> None:
     assert one.code() == 0
     assert peers_of(tmp_path) == {}
     assert "flags that are not known" not in one.log.read_text()
+    assert all("app_id=orders" in line for line in one.log.read_text().splitlines())
 
 
 def test_what_it_does_not_know_is_named_in_one_line(daprd: Start) -> None:
