@@ -37,6 +37,7 @@ COPY --from=environment /opt/sidecar /opt/sidecar
 ENV PATH=/opt/sidecar/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    HOME=/data \
     SIDECAR_DATA_DIR=/data \
     SIDECAR_LOG_FORMAT=json
 USER 65532:65532

@@ -24,7 +24,7 @@ OR_NONE     := $(if $(PYTEST_ARGS),|| [ $$? -eq 5 ])
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test test-hard demo multi-app chaos lock \
-        lock-check image-lint sim soak mutants sdks sdks-pairs sdks-record sdks-idle sdks-stops sdks-newest reliability metrics fuzz fuzz-sockets sbom audit \
+        lock-check image-lint sim soak mutants sdks sdks-pairs sdks-daprd sdks-record sdks-idle sdks-stops sdks-newest reliability metrics fuzz fuzz-sockets sbom audit \
         clean
 
 help: ## print this list
@@ -107,6 +107,9 @@ sdks: $(SETUP) ## run the SDKs of all languages against real sidecars; SDKS= and
 
 sdks-pairs: $(SETUP) ## what an activity is given by a workflow of each other language
 	$(MATRIX) --pairs
+
+sdks-daprd: $(SETUP) ## a Go and a Python app, or those of SDKS=, each beside a daprd that tools have started
+	$(BIN)/python -m tests.sdks.matrix --sdks "$(or $(SDKS),go-dapr python-dapr-1.19)" --daprds
 
 sdks-record: $(SETUP) ## the same, and keep what the SDKs send for the tests of the decoding
 	$(MATRIX) --record

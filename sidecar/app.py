@@ -2,7 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -241,8 +242,12 @@ class Sidecar:
         await self.telemetry.stop()
 
 
-async def create(settings: Settings) -> Sidecar:
-    """Open the store and build a sidecar over it.
+Beside = Callable[[Sidecar, Ports], AbstractAsyncContextManager[object]]
+"""What goes on beside a sidecar while it serves: entered once store and ports are held, left before they are not."""
+
+
+async def create(settings: Settings, policy: Watched[Policy] | None = None) -> Sidecar:
+    """Open the store and build a sidecar over it. `policy` is for settings that name no file of one.
 
     Raises:
         StartError: the store cannot be opened, a certificate or token file cannot be used, or traces need an extra.
@@ -255,7 +260,7 @@ async def create(settings: Settings) -> Sidecar:
         cascade_suspend=settings.cascade_suspend,
         traces=settings.traces,
     )
-    policy = None if settings.policy is None else policy_file.watched(settings.policy)
+    policy = policy if settings.policy is None else policy_file.watched(settings.policy)
     _check_peer_file(settings)
     trusted = trust.read(settings)
     clock = Clock()
@@ -279,18 +284,23 @@ def _check_peer_file(settings: Settings) -> None:
         raise ConfigError(str(error)) from error
 
 
-async def main(settings: Settings) -> None:
+def _alone(_sidecar: Sidecar, _ports: Ports) -> AbstractAsyncContextManager[object]:
+    return nullcontext()
+
+
+async def main(settings: Settings, policy: Watched[Policy] | None = None, beside: Beside = _alone) -> None:
     """Run a sidecar until SIGTERM or SIGINT; SIGHUP has it read its files again."""
     until, again = asyncio.Event(), asyncio.Event()
     system.on_signals(system.END_SIGNALS, lambda _: until.set())
     system.on_signals(system.HANGUP_SIGNALS, lambda _: again.set())
-    sidecar = await create(settings)
+    sidecar = await create(settings, policy)
     reading = asyncio.create_task(_read_files(sidecar, again), name="files")
     try:
         ports = await sidecar.start()
         listening.announce(settings, ports)
         gc.freeze()
-        await sidecar.serve(until)
+        async with beside(sidecar, ports):
+            await sidecar.serve(until)
     finally:
         reading.cancel()
         await sidecar.stop()
@@ -306,8 +316,10 @@ async def _read_files(sidecar: Sidecar, again: asyncio.Event) -> None:
         sidecar.read_files()
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, policy: Watched[Policy] | None = None, beside: Beside = _alone) -> int:
     """Run a sidecar in the foreground until SIGTERM or SIGINT; return the exit code.
+
+    `policy` is for settings that name no file of one.
 
     Raises:
         StartError: it could not start; the text says why.
@@ -317,5 +329,5 @@ def run(settings: Settings) -> int:
     )
     log.own_stderr()
     descriptors.raise_limit()
-    system.run(main(settings))
+    system.run(main(settings, policy, beside))
     return 0

@@ -16,6 +16,7 @@ from typing import Any
 
 _STATM = Path("/proc/self/statm")
 _BLOCK = bytes(64 * 1024)
+_PR_SET_NAME = 15  # of prctl(2)
 
 
 def _that_exist(*names: str) -> tuple[signal.Signals, ...]:
@@ -50,6 +51,16 @@ def on_signals(signals: Iterable[signal.Signals], do: Callable[[signal.Signals],
     loop = asyncio.get_running_loop()
     for number in signals:
         signal.signal(number, lambda number, _: loop.call_soon_threadsafe(do, signal.Signals(number)))
+
+
+def outlives_terminal() -> bool:
+    """Whether whoever started this process has it pass over the end of its terminal, as nohup does."""
+    return all(signal.getsignal(number) is signal.SIG_IGN for number in HANGUP_SIGNALS)
+
+
+def end_with_terminal() -> None:
+    """Have the running loop take the end of the terminal for SIGTERM."""
+    on_signals(HANGUP_SIGNALS, lambda _: signal.raise_signal(signal.SIGTERM))
 
 
 def ignore_signals(signals: Iterable[signal.Signals]) -> None:
@@ -128,6 +139,15 @@ def claim_address(listening: socket.socket) -> None:
     """
     if os.name != "nt":
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
+def name_process(name: str) -> None:
+    """Give this process a name in the list of processes; where that cannot be done, it stays as it is.
+
+    Linux has 15 bytes for it, and the name counts that the main thread has. The command line is not changed.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 # --- groups of processes --------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ IMPURE |= {
 CLOCK_CALLS = {"datetime.now", "datetime.today", "datetime.utcnow", "date.today", "loop.time", "os.urandom"}
 
 DIALECTS = re.compile(r"dapr|microsoft", re.IGNORECASE)
-NAMES_DIALECTS = ["edge.*", "config.*", "cli.*", "telemetry.*"]
+NAMES_DIALECTS = ["edge.*", "config.*", "cli.*", "daprd.*", "telemetry.*"]
 ACTOR_TYPE_PREFIX = "dapr.internal"
 
 

@@ -105,3 +105,28 @@ def test_a_group_ends_with_what_its_first_has_started() -> None:
     end = time.monotonic() + 5
     while system.group_lives(first.pid) and time.monotonic() < end:
         time.sleep(0.01)
+
+
+def test_a_process_has_the_name_that_it_gives_itself() -> None:
+    ask = "from sidecar import system; system.name_process('named'); print(open('/proc/self/stat').read())"
+    asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=60)
+    assert " (named) " in asked.stdout
+
+
+def test_a_process_keeps_its_name_where_it_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_name: None) -> None:
+        raise OSError
+
+    monkeypatch.setattr("ctypes.CDLL", none)
+    system.name_process("named")
+
+
+def test_who_is_started_by_nohup_outlives_its_terminal() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert not system.outlives_terminal()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        assert system.outlives_terminal()
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -341,9 +341,9 @@ def _chosen(flags: Mapping[str, object], ids: list[str] | None) -> "Chosen":
 
 
 def _seconds(text: str) -> float | None:
-    from sidecar.cli import when  # noqa: PLC0415 - as above
+    from sidecar.config import durations  # noqa: PLC0415 - as above
 
     try:
-        return when.duration(text) / 1e6 if text else None
+        return durations.duration(text) / 1e6 if text else None
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--timeout") from error

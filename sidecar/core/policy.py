@@ -59,8 +59,8 @@ def no_past() -> Iterable[Happened]:
 class Rule:
     """Callers whose app ID fits a pattern may do these operations on what has a name that fits a pattern.
 
-    `kind` is "workflow" or "activity". All of `requires` must have happened in the caller's history, in this order;
-    other things may have happened in between.
+    `kind` is "workflow" or "activity". All of `requires` must have happened in the caller's history, in this order
+    unless `in_order` is false; other things may have happened in between.
     """
 
     caller: str
@@ -68,6 +68,7 @@ class Rule:
     name: str
     operations: frozenset[Operation]
     requires: tuple[Required, ...] = ()
+    in_order: bool = True
 
     def fits(self, caller: str, kind: str, name: str | None, operation: Operation) -> bool:
         """Whether the rule is about an operation. `name` None, no such instance: only a rule about all names fits."""
@@ -75,10 +76,11 @@ class Rule:
         return self.kind == kind and named and operation in self.operations and fnmatchcase(caller, self.caller)
 
     def met_by(self, past: CallerHistory) -> bool:
-        """Whether all that the rule requires has happened, in its order."""
+        """Whether all that the rule requires has happened."""
         if not self.requires:
             return True
-        happened = iter(past())
+        # In order: what follows must be found behind what was found before it, so all look at one iterator.
+        happened = iter(past()) if self.in_order else list(past())
         return all(any(required.met_by(one) for one in happened) for required in self.requires)
 
 

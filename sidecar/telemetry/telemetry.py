@@ -1,5 +1,6 @@
 """What is measured and traced of one sidecar, put together: who watches is handed to those who are watched."""
 
+from importlib.util import find_spec
 from typing import Protocol
 
 from sidecar.actors.clock import Clock
@@ -57,6 +58,11 @@ class Telemetry:
         """Send the last spans."""
         if self._exporter is not None:
             await self._exporter.stop()
+
+
+def can_export() -> bool:
+    """Whether what an export of spans takes is installed."""
+    return find_spec("opentelemetry") is not None and find_spec("opentelemetry.sdk") is not None
 
 
 def exporter(settings: Settings) -> Exporter | None:

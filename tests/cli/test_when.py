@@ -5,6 +5,7 @@ from datetime import UTC
 import pytest
 
 from sidecar.cli import when
+from sidecar.config import durations
 
 NOW = 1_700_000_000_000_000
 SECOND = 1_000_000
@@ -23,7 +24,7 @@ SECOND = 1_000_000
     ],
 )
 def test_a_time_may_be_in_go_s_form_with_days_beside_it(text: str, micros: int) -> None:
-    assert when.duration(text) == micros
+    assert durations.duration(text) == micros
     assert when.moment(text, NOW, -1) == NOW - micros
     assert when.moment(text, NOW, 1) == NOW + micros
 

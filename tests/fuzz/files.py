@@ -8,6 +8,9 @@ from pathlib import Path
 from sidecar.config import policy_file, run_file
 from sidecar.config import settings as config
 from sidecar.config.settings import ConfigError
+from sidecar.daprd import configuration as dapr_configuration
+from sidecar.daprd import policies, translation
+from sidecar.daprd.configuration import Wish
 
 YAML = b"""app_id: orders
 namespace: default
@@ -77,6 +80,33 @@ apps:
   - appDirPath: ml
     command: "go run ."
     logLevel: warn
+"""
+RESOURCES = b"""apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: statestore}
+spec: {type: state.redis, metadata: [{name: redisHost, value: "redis:6379"}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: WorkflowAccessPolicy
+metadata: {name: policy, namespace: default}
+scopes: [orders]
+spec:
+  rules:
+    - callers: [{appID: shop}]
+      workflows: [{name: "ship[^0-9]*", operations: [schedule, get]}]
+      activities:
+        - name: charge
+          requires: [{eventType: activity, status: Completed, name: validate, appID: shop}]
+"""
+CONFIGURATION = b"""kind: Configuration
+spec:
+  workflow:
+    maxConcurrentWorkflowInvocations: 10
+    stateRetentionPolicy: {anyTerminal: 360h, completed: 1m}
+  tracing:
+    samplingRate: "1"
+    zipkin: {endpointAddress: "http://${HOST}:9411/api/v2/spans"}
+    otel: {endpointAddress: "collector:4318", protocol: http, isSecure: false}
 """
 WORDS = (
     *(
@@ -153,6 +183,21 @@ def settings(data: bytes, suffix: str) -> None:
 def policy(data: bytes) -> None:
     """A file of an access policy."""
     _read(data, "policy.yaml", policy_file.read)
+
+
+def resources(data: bytes) -> None:
+    """A file of Dapr's resources, with an access policy."""
+    _read(data, "resources.yaml", lambda path: policies.watched([path], "orders", "default"))
+
+
+def configuration(data: bytes) -> None:
+    """A file of Dapr's configuration, and what comes of it."""
+    _read(data, "configuration.yaml", _configured)
+
+
+def _configured(path: Path) -> object:
+    wishes = dapr_configuration.read([str(path)], {"HOST": "zipkin"})
+    return translation.settings({"app_id": Wish("orders", "--app-id")}, wishes, {}, path.parent)
 
 
 def apps(data: bytes) -> None:

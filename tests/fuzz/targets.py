@@ -80,6 +80,8 @@ TARGETS: tuple[Target, ...] = (
     _texts("settings-yaml", [files.YAML], files.WORDS, _SETTINGS_YAML),
     _texts("settings-toml", [files.TOML], files.WORDS, _SETTINGS_TOML),
     _texts("policy", [files.POLICY], files.WORDS, files.policy),
+    _texts("resources", [files.RESOURCES], files.WORDS, files.resources),
+    _texts("configuration", [files.CONFIGURATION], files.WORDS, files.configuration),
     _texts("apps", [files.APPS], files.WORDS, files.apps),
     _texts("peers", [files.PEERS], files.WORDS, files.peers),
     _texts("http", http_bytes.REQUESTS, http_bytes.WORDS, http_bytes.connection),

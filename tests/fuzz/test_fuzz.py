@@ -11,7 +11,13 @@ from tests.fuzz.targets import TARGETS, Target
 
 _CALLS = {"calls": 2_000, "peer": 2_000}  # messages in stories; the others take single inputs
 _OTHERS = 3_000
-_SLOW_ONES = {"settings-yaml": 300, "policy": 300, "peers": 300}  # PyYAML takes milliseconds
+_SLOW_ONES = {
+    "settings-yaml": 300,
+    "policy": 300,
+    "peers": 300,
+    "resources": 300,
+    "configuration": 300,
+}  # PyYAML takes milliseconds
 
 
 @pytest.mark.slow

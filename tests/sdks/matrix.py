@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.blackbox.harness import Sidecar
-from tests.sdks import idle, pairs, ready, report, stops
+from tests.sdks import daprds, idle, pairs, ready, report, stops
 from tests.sdks.programs import OTHER, Beside, Line, ProgramError, play, running
 from tests.sdks.record import Recorder, Recording
 from tests.sdks.report import Column, say
@@ -67,6 +67,8 @@ def main() -> int:
         return stops.main(chosen, options.stops)
     if options.pairs:
         return pairs.main(chosen)
+    if options.daprds:
+        return daprds.main(chosen)
     scenarios = [name for name in SCENARIOS if not options.scenarios or name in options.scenarios]
     _known(options.scenarios, scenarios, "scenario")
     columns = []
@@ -112,6 +114,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scenarios", type=str.split, default=[], help="the same for scenarios")
     parser.add_argument("--ready", type=Path, metavar="DIR", help="ready builds for languages whose tools are missing")
     parser.add_argument("--pairs", action="store_true", help="instead: `inputs` between all pairs of languages")
+    parser.add_argument("--daprds", action="store_true", help="instead: each beside each other, with a `daprd` each")
     parser.add_argument("--record", action="store_true", help="keep what the SDKs send, in tests/edge/corpus")
     parser.add_argument(
         "--idle",

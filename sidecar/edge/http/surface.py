@@ -115,16 +115,16 @@ class HttpSurface:
         self._runner: web.AppRunner | None = None
         self._servers: list[asyncio.Server] = []
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, flag: str = "--http-port") -> int:
         """Listens and returns the port, a free one for port 0. On localhost that is on 127.0.0.1 and ::1.
 
-        Raises StartError, naming the port, when it cannot listen there.
+        Raises StartError, naming the port and the flag that it was given by, when it cannot listen there.
         """
         self._hosts = _LOCAL_HOSTS | {host.lower()}
         try:
             listening = _listen(host, port)
         except OSError as error:
-            raise StartError(_refusal(host, port, error)) from error
+            raise StartError(_refusal(host, port, error, flag)) from error
         bound: int = listening[0].getsockname()[1]
         application = web.Application(middlewares=[self._guard, _json_errors])
         application.add_routes(self._routes())
@@ -300,8 +300,8 @@ def _bound(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _refusal(host: str, port: int, error: OSError) -> str:
+def _refusal(host: str, port: int, error: OSError, flag: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is taken: stop what listens there, or choose another with --http-port"
+        return f"port {port} on {host} is taken: stop what listens there, or choose another with {flag}"
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return f"cannot listen on {host}, port {port} (--http-port): {reason.lower()}"
+    return f"cannot listen on {host}, port {port} ({flag}): {reason.lower()}"
