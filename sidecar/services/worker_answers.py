@@ -70,7 +70,8 @@ class WorkerAnswers:
         if lease is None:
             return _answers_nothing("turn", peer, token)
         if lease.tells:
-            self._turns.told(lease)
+            lease.was_seen()
+            self._turns.settle(lease)
             return STALE
         whole = self._joined(lease, response)
         if whole is None or self._handed_on(self._turns, lease, unknown, workers.of_turns):

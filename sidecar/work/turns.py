@@ -64,6 +64,11 @@ class TurnLease(Lease):
         """See `Lease`."""
         return self.turn is not None and turns.close_again(state, self.turn)
 
+    def was_seen(self) -> None:
+        """The worker has the past that this stands on; it may keep it."""
+        if self.worker.keeps_history and self.turn is not None:
+            self.worker.seen.keep(self.actor.address, self.turn.execution, self.sent)
+
     def completed_by(self, changes: Changes) -> Turn | None:
         """Return the turn if these committed changes complete it, None if not or if others did before."""
         if self.turn is None or not self.claimed or self.stored or changes.instance is None:
@@ -158,14 +163,8 @@ class TurnWork(ActorLeases[TurnLease]):
         """Claim the turn for its answer. A worker forgets the past of an execution when it ends it."""
         self.claim(lease)
         ends = any(action.HasField("complete") for action in answer.actions)
-        if lease.worker.keeps_history and lease.turn is not None and not ends:
-            lease.worker.seen.keep(lease.actor.address, lease.turn.execution, lease.sent)
-
-    def told(self, lease: TurnLease) -> None:
-        """A worker keeps one more portion of a past that it does not receive at once; the next follows."""
-        if lease.turn is not None:
-            lease.worker.seen.keep(lease.actor.address, lease.turn.execution, lease.sent)
-        self.settle(lease)
+        if not ends:
+            lease.was_seen()
 
     def refuse_for_good(self, lease: TurnLease) -> bool:
         """Keep an instance from the worker that cannot run it; return whether another one is left to try."""

@@ -45,10 +45,6 @@ class Family(NamedTuple):
     entities: bool = True
 
 
-def _same(message: bytes) -> bytes:
-    return message
-
-
 _TAGS = {
     "execution_stalled": wire.tag(31),
     "detached_created": wire.tag(32),
@@ -72,7 +68,9 @@ _COMMON = _without("detached_created", "execution_rewound", "execution_stalled")
 _OF_MICROSOFT = _without("detached_created", "execution_stalled")
 _OF_READERS = _without("detached_created")
 _OF_DAPR, _NOT_REWOUND = _without("detached_created", "execution_rewound"), _without("execution_rewound")
-NEUTRAL = Family("neutral", _COMMON, _same)
+# Only callers of Dapr's family pass their history on, and whom they call is hardly ever of the other one: a worker that
+# cannot be told yet is given it with its first item, as Go's before 0.13.
+NEUTRAL = Family("neutral", _COMMON, dapr.with_lineage, b"", dapr.lineage)
 MICROSOFT = Family("microsoft", lambda event: microsoft.event(_OF_MICROSOFT(event)), microsoft.activity, microsoft.TURN)
 DAPR = Family("dapr", lambda event: dapr.event(_OF_DAPR(event)), dapr.activity, b"", dapr.lineage, dapr.traced, False)
 # One that starts detached workflows knows their event; others of its family may not, and need not: a worker that does
@@ -265,14 +263,16 @@ def encode_turn(family: Family, item: TurnItem, *, streamed: bool = False) -> by
     known, start = past.upto(item.known)
     end = None if item.shown is None else past.upto(item.shown)[1]
     # Dapr has the history of callers at this number: who gave no trace is not given one.
-    trace = wire.frame(_TRACE, item.trace) if item.trace and family.name not in _WITHOUT_TRACE else b""
+    lineage = family.lineage(item.past.lineage)
+    traced = item.trace and not lineage and family.name not in _WITHOUT_TRACE
+    trace = wire.frame(_TRACE, item.trace) if traced else b""
     parts: list[bytes | memoryview] = [
         wire.frame(1, item.instance_id.encode()),
         wire.frame(2, wire.frame(1, item.execution.encode())),
         family.extra,
         _STREAMED if streamed else memoryview(past.joined)[start:end],
         *(encode_event(family, _NEW, event) for event in item.new),
-        family.lineage(item.past.lineage),
+        lineage,
         trace,
     ]
     if known:

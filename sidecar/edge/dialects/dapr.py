@@ -53,12 +53,20 @@ def traced(neutral: bytes, span: str) -> bytes:
 
 def activity(neutral: bytes) -> bytes:
     """Return a request to run an activity with the ID of the task execution where this family looks for it."""
-    if _REQUEST_EXECUTION not in neutral and _REQUEST_LINEAGE not in neutral:
+    if _REQUEST_EXECUTION not in neutral:
+        return with_lineage(neutral)
+    message = pb.ActivityRequest.FromString(neutral)
+    if message.task_execution_id:
+        message.slot_7[:] = [message.task_execution_id.encode()]
+        message.task_execution_id = ""
+    return with_lineage(message.SerializeToString(deterministic=True))
+
+
+def with_lineage(neutral: bytes) -> bytes:
+    """Return a request to run an activity with the history of its callers where this family looks for it."""
+    if _REQUEST_LINEAGE not in neutral:
         return neutral
     message = pb.ActivityRequest.FromString(neutral)
     given = lineage(message.lineage)
     message.lineage = b""
-    if message.task_execution_id:
-        message.slot_7[:] = [message.task_execution_id.encode()]
-        message.task_execution_id = ""
     return message.SerializeToString(deterministic=True) + given
