@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -46,12 +46,22 @@ def host(raw: object) -> str:
 
 def url(raw: object) -> str:
     """The URL of an HTTP service."""
+    return _url(raw, ("http", "https"), "http://host:port/path, or https")
+
+
+def otlp_url(raw: object) -> str:
+    """The URL of a collector of OTLP, over HTTP or gRPC."""
+    schemes = ("http", "https", "grpc", "grpcs")
+    return _url(raw, schemes, "http://host:port/path or https for OTLP over HTTP, grpc://host:port or grpcs over gRPC")
+
+
+def _url(raw: object, schemes: Collection[str], form: str) -> str:
     text = str(raw).strip()
     parts = urlsplit(text)
     if parts.username or parts.password:
         raise ValueError("a URL is shown and logged: give what proves who calls in another way than in it")
-    if parts.scheme not in ("http", "https") or not parts.hostname or not text.isprintable():
-        raise ValueError(f"{quoted(raw)} is no URL: write http://host:port/path, or https")
+    if parts.scheme not in schemes or not parts.hostname or not text.isprintable():
+        raise ValueError(f"{quoted(raw)} is no URL: write {form}")
     return text
 
 

@@ -104,7 +104,12 @@ OPTIONS: tuple[Option, ...] = (
         "LEVEL",
         "The same for lines about workflows: starts and ends are info, failures warning; off for none.",
     ),
-    Option("trace_otlp", addresses.url, "URL", "Collector of traces, OTLP over HTTP: http://host:4318/v1/traces."),
+    Option(
+        "trace_otlp",
+        addresses.otlp_url,
+        "URL",
+        "Collector of traces: http://host:4318/v1/traces for OTLP over HTTP, grpc://host:4317 over gRPC.",
+    ),
     Option("trace_zipkin", addresses.url, "URL", "Collector of traces, Zipkin v2: http://host:9411/api/v2/spans."),
     Option(
         "reuse",

@@ -99,7 +99,7 @@ def _is_off(raw: object) -> bool:
 
 
 def _otlp(given: Mapping[str, Any], at: str) -> str:
-    """Return the URL of a collector, "" for none; an address without a path gets the usual one.
+    """Return the URL of a collector, "" for none; an address over HTTP without a path gets the usual one.
 
     Raises:
         ConfigError: the address is none.
@@ -107,11 +107,11 @@ def _otlp(given: Mapping[str, Any], at: str) -> str:
     address = str(given.get("endpointAddress") or "")
     if not address:
         return ""
-    if str(given.get("protocol") or "http").lower() != "http":
-        log.warning("traces are not sent: of OTLP only the form over HTTP is spoken here", collector=address)
-        return ""
+    secure = given.get("isSecure") is not False
+    if str(given.get("protocol") or "http").lower() == "grpc":
+        return f"{'grpcs' if secure else 'grpc'}://{address.rpartition('://')[2]}"
     if "://" not in address:
-        address = f"{'http' if given.get('isSecure') is False else 'https'}://{address}"
+        address = f"{'https' if secure else 'http'}://{address}"
     try:
         path = urlsplit(address).path.strip("/")
     except ValueError as error:

@@ -33,6 +33,11 @@ class Neighbours:
         self._file = file
         self._app = app
 
+    def make(self) -> None:
+        """Make the file if there is none, so that it can be watched. Raises StartError as `enter` does."""
+        with self._changed():
+            pass
+
     def enter(self, address: str) -> None:
         """Say that the app's sidecar is at an address, "host:port", which is held, as is its store.
 
@@ -64,7 +69,7 @@ class Neighbours:
                 before = dict(settings.read_peers(file)) if file.exists() else {}
                 after = dict(before)
                 yield after
-                if after != before:
+                if after != before or not file.exists():
                     _write(file, after)
         except Timeout:
             raise StartError(f"{file}: another process has had the lock of it for long: look who it is") from None

@@ -44,7 +44,13 @@ def run(given: Given, environ: Mapping[str, str]) -> int:
     _log_early(by_flags, weaker, environ)
     weaker |= _sendable(configuration.read(given.texts("config"), environ))
     settings = translation.with_message_size(given, translation.settings(by_flags, weaker, environ, home))
+    _neighbours(settings).make()
     return app.run(settings, _policy(given, settings), _Beside(settings, given).serving)
+
+
+def _neighbours(settings: Settings) -> Neighbours:
+    assert settings.peer_file is not None  # noqa: S101 - a daprd always has one
+    return Neighbours(settings.peer_file, settings.app_id)
 
 
 def _home() -> Path:
@@ -122,10 +128,8 @@ class _Beside:
     @asynccontextmanager
     async def _entry(self, ports: Ports) -> AsyncIterator[None]:
         """Be in the list of peers."""
-        file = self._settings.peer_file
-        assert file is not None  # noqa: S101 - a daprd always has one
         address = f"{in_address(reached(self._settings.peer_host))}:{ports.peer}"
-        neighbours = Neighbours(file, self._settings.app_id)
+        neighbours = _neighbours(self._settings)
         await asyncio.to_thread(neighbours.enter, address)
         # Containers of tests wait for these words.
         _logger.info("Internal gRPC server is running", address=address)

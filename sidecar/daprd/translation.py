@@ -121,6 +121,8 @@ def metrics_port(given: Given) -> int | None:
 def with_message_size(given: Given, found: Settings) -> Settings:
     """Let messages be as large as the flags say, if that is more: 4Mi is what Dapr's tools give unasked.
 
+    It holds for what workers receive too: Dapr's runtime sends them all that it has.
+
     Raises:
         ConfigError: a size is none.
     """
@@ -129,7 +131,8 @@ def with_message_size(given: Given, found: Settings) -> Settings:
         sizes.append(_bytes(text, "--max-body-size"))
     if text := given.text("dapr-http-max-request-size"):
         sizes.append(_bytes(text if text.startswith("-") else f"{text}Mi", "--dapr-http-max-request-size"))
-    return replace(found, max_message_bytes=max(sizes))
+    received = max(found.worker_receive_bytes, *sizes[1:], 0)
+    return replace(found, max_message_bytes=max(sizes), worker_receive_bytes=received)
 
 
 def _bytes(text: str, flag: str) -> int:

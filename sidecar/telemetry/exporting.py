@@ -1,4 +1,4 @@
-"""Hands spans to collectors, OTLP over HTTP and Zipkin v2, through OpenTelemetry: in batches, on threads of its own.
+"""Hands spans to collectors, OTLP over HTTP or gRPC and Zipkin v2, by OpenTelemetry: in batches, on threads of its own.
 
 What a collector does not take is dropped after a while: nothing waits for it. Only this module knows OpenTelemetry,
 which comes with an extra of the package.
@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OtlpOverGrpc
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OtlpOverHttp
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -32,7 +33,7 @@ class Exporting:
 
     def __init__(self, resource: Mapping[str, str], otlp: str, zipkin: str) -> None:
         self._resource = Resource(dict(resource))
-        exporters: list[SpanExporter] = [OTLPSpanExporter(otlp, timeout=_SECONDS)] if otlp else []
+        exporters: list[SpanExporter] = [_otlp(otlp)] if otlp else []
         exporters += [_Zipkin(zipkin)] if zipkin else []
         self._processors = [BatchSpanProcessor(exporter) for exporter in exporters]
 
@@ -49,6 +50,13 @@ class Exporting:
             await asyncio.wait_for(asyncio.gather(*stopping), _SECONDS)
         except TimeoutError:
             log.warning("the last spans were not taken in time: they are lost")
+
+
+def _otlp(url: str) -> SpanExporter:
+    scheme, _, address = url.partition("://")
+    if scheme in ("grpc", "grpcs"):
+        return OtlpOverGrpc(address, insecure=scheme == "grpc", timeout=_SECONDS)
+    return OtlpOverHttp(url, timeout=_SECONDS)
 
 
 def _context(at: traces.Span, span_id: str, *, is_remote: bool) -> SpanContext:

@@ -69,7 +69,12 @@ def test_of_several_files_the_last_one_counts(tmp_path: Path) -> None:
         ("{otel: {endpointAddress: 'c:4318', protocol: http}}", {"trace_otlp": "https://c:4318/v1/traces"}),
         ("{otel: {endpointAddress: 'http://c:4318/'}}", {"trace_otlp": "http://c:4318/v1/traces"}),
         ("{otel: {endpointAddress: 'http://c:4318/own'}}", {"trace_otlp": "http://c:4318/own"}),
-        ("{otel: {endpointAddress: 'c:4317', protocol: grpc}}", {}),
+        ("{otel: {endpointAddress: 'c:4317', protocol: grpc}}", {"trace_otlp": "grpcs://c:4317"}),
+        ("{otel: {endpointAddress: 'c:4317', protocol: grpc, isSecure: false}}", {"trace_otlp": "grpc://c:4317"}),
+        (
+            "{otel: {endpointAddress: 'http://c:4317', protocol: grpc, isSecure: false}}",
+            {"trace_otlp": "grpc://c:4317"},
+        ),
     ],
 )
 def test_collectors_of_traces(tmp_path: Path, tracing: str, expected: dict[str, object]) -> None:

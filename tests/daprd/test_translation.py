@@ -21,6 +21,13 @@ def settings(*arguments: str, configured: dict[str, object] | None = None, **env
     return translation.with_message_size(given, found)
 
 
+@pytest.mark.parametrize(
+    ("size", "received"), [("", 4 * MIB), ("2Mi", 4 * MIB), ("4Mi", 4 * MIB), ("10Mi", 10 * MIB), ("100Mi", 100 * MIB)]
+)
+def test_who_asks_for_larger_messages_means_those_that_workers_receive_too(size: str, received: int) -> None:
+    assert settings(*(["--max-body-size", size] if size else [])).worker_receive_bytes == received
+
+
 def test_a_daprd_has_one_port_for_sdks_and_its_data_in_a_fixed_place() -> None:
     found = settings()
     assert (found.app_id, found.namespace) == ("orders", "default")

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import grpc
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Sent
@@ -27,16 +28,30 @@ class Collector:
         port = free_port()
         await web.TCPSite(self._runner, "127.0.0.1", port).start()
         self.address = f"http://127.0.0.1:{port}"
+        self._over_grpc = grpc.aio.server()
+        export = grpc.unary_unary_rpc_method_handler(self._otlp_over_grpc)
+        service = "opentelemetry.proto.collector.trace.v1.TraceService"
+        self._over_grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": export}),))
+        self.grpc_address = f"grpc://127.0.0.1:{self._over_grpc.add_insecure_port('127.0.0.1:0')}"
+        await self._over_grpc.start()
 
     async def stop(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
+            await self._over_grpc.stop(None)
 
     async def _otlp(self, request: web.Request) -> web.Response:
-        for group in ExportTraceServiceRequest.FromString(await request.read()).resource_spans:
+        self._take(await request.read())
+        return web.Response()
+
+    async def _otlp_over_grpc(self, request: bytes, _context: object) -> bytes:
+        self._take(request)
+        return b""
+
+    def _take(self, request: bytes) -> None:
+        for group in ExportTraceServiceRequest.FromString(request).resource_spans:
             (app,) = (one.value.string_value for one in group.resource.attributes if one.key == "service.name")
             self.spans += [(app, span) for scope in group.scope_spans for span in scope.spans]
-        return web.Response()
 
     async def _zipkin(self, request: web.Request) -> web.Response:
         self.zipkin += json.loads(await request.read())

@@ -201,6 +201,15 @@ async def test_zipkin_gets_the_same_spans(start: Start, collector: Collector) ->
     assert work["tags"]["durabletask.task.task_id"] == "1"
 
 
+async def test_a_collector_is_reached_over_grpc_too(start: Start, collector: Collector) -> None:
+    orders = await start("orders", trace_otlp=collector.grpc_address)
+    orders.worker(lambda events: [end()])
+    await orders.begin("w")
+    await orders.outcome("w")
+    await stopped(orders)
+    assert collector.one("orchestration||flow").parent_span_id == collector.one("create_orchestration||flow").span_id
+
+
 async def test_a_collector_that_is_not_there_holds_nothing_up(start: Start) -> None:
     orders = await start("orders", trace_otlp="http://127.0.0.1:1/v1/traces", trace_zipkin="http://127.0.0.1:1/spans")
     orders.worker(lambda events: [end()])
