@@ -59,8 +59,7 @@ def rerun(at: Context, state: State | None, of: Source, identity: Identity, requ
     past = [events.decode(event) for event in of.log]
     index = next((index for index, event in enumerate(past) if event.event_id == request.event_id), None)
     if index is None or request.event_id < 0:
-        text = f"does not have history event with ID '{request.event_id}'"
-        return Decision(None, Reply(Outcome.MISSING, text))
+        return Decision(None, _missing(source, request.event_id))
     refusal = _refuse_target(past[index], request, identity)
     if refusal is not None:
         return Decision(None, refusal)
@@ -73,13 +72,24 @@ def _refused(text: str) -> Decision:
     return Decision(None, Reply(Outcome.INVALID, text))
 
 
+def _missing(source: Instance, number: int) -> Reply:
+    if number == source.ended_by and number >= 0:  # the event of the end is made only when a history is shown
+        return _no_target("execution_completed", number)
+    return Reply(Outcome.MISSING, f"does not have history event with ID '{number}'")
+
+
+def _no_target(kind: str, number: int) -> Reply:
+    name = kind.title().replace("_", "")  # as Dapr's runtime names it, whose own tests compare the text
+    text = f"target event '*protos.HistoryEvent_{name}' with ID '{number}' is not an event that can be rerun"
+    return Reply(Outcome.MISSING, text)
+
+
 def _refuse_target(event: pb.HistoryEvent, request: RerunRequest, identity: Identity) -> Reply | None:
     kind, number = event.WhichOneof("kind") or "nothing", request.event_id
     if kind == "detached_created":
         return Reply(Outcome.INVALID, f"cannot rerun from the start of a detached workflow, event '{number}'")
     if kind not in _TARGETS:
-        text = f"target event '{kind}' with ID '{number}' is not an event that can be rerun"
-        return Reply(Outcome.MISSING, text)
+        return _no_target(kind, number)
     if kind == "timer_created" and request.overwrite:
         return Reply(Outcome.INVALID, f"cannot write input to timer event '{number}'")
     if kind != "child_created" and request.child_id is not None:
