@@ -19,7 +19,7 @@ from tests.simulation.world import simulate
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("seed", [5, 51])
+@pytest.mark.parametrize("seed", [5, 51, 1047])
 def test_a_deployment_keeps_all_promises(seed: int) -> None:
     result = simulate(plans.make(seed))
     assert not result.violation
