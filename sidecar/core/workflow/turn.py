@@ -1,5 +1,6 @@
 """A turn: what is handed to a worker (`begin`), and what its answer changes (`complete`)."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -124,7 +125,7 @@ def _processed(turn: Turn, response: pb.OrchestratorResponse) -> Turn:
 def _behind(state: State, turn: Turn) -> tuple[Row, ...]:
     """Return what waits that is no part of a turn."""
     end = turn.rows[-1].position if turn.rows else Position(turn.number, FIRST_ARRIVAL - 1)
-    return tuple(row for row in state.inbox if row.position > end)
+    return tuple(state.inbox[bisect_right(state.inbox, end, key=states.POSITION) :])
 
 
 def _check_current(instance: Instance, turn: Turn) -> None:
@@ -266,7 +267,7 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
     instance = replace(draft.state.instance, execution=next_execution.id_after(draft.state.instance.execution))
     if complete_.HasField("new_version"):
         instance = replace(instance, version=complete_.new_version.value)
-    carried = [events.stamped(events.encode(event), draft.now) for event in complete_.carryover_events]
+    carried = list(events.carried_over(complete_.carryover_events, draft.now))
     carried += [row.event for row in draft.waiting if events.belongs_to_no_call(row.event)]
     trace = next_execution.new_root(instance, draft.at.ids)
     new_input = complete_.result if complete_.HasField("result") else None
