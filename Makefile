@@ -25,7 +25,7 @@ OR_NONE     := $(if $(PYTEST_ARGS),|| [ $$? -eq 5 ])
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test test-hard demo multi-app chaos lock \
         lock-check image-lint sim soak mutants sdks sdks-pairs sdks-daprd sdks-record sdks-idle sdks-stops sdks-newest reliability metrics fuzz fuzz-sockets sbom audit \
-        clean
+        bench-memory bench-timers clean
 
 help: ## print this list
 	@echo "usage: make TARGET"; echo
@@ -159,6 +159,12 @@ soak: $(SETUP) ## simulate deployments for an hour
 
 mutants: $(SETUP) ## put deliberate bugs into copies of the code: tests or the simulation must find each; MUTANTS= chooses
 	$(BIN)/python -m tests.simulation.mutants $(MUTANTS)
+
+bench-memory: $(SETUP) ## memory of a sidecar while 100,000 activities of 100 kB wait (10 GB of disk); COUNT=, BYTES=, TAKEN=
+	$(BIN)/python -m tests.bench.memory $(or $(COUNT),100000) $(or $(BYTES),100000) $(or $(TAKEN),5000)
+
+bench-timers: $(SETUP) ## how fast a sidecar delivers 1,000,000 timers that are due at once, and its memory; COUNT=
+	$(BIN)/python -m tests.bench.timers $(or $(COUNT),1000000)
 
 image-lint: $(SETUP) ## check the container files as far as that goes without an engine
 	$(BIN)/pytest tests/test_containers.py

@@ -24,6 +24,7 @@ from sidecar.edge.peer.reports import PeerReports
 from sidecar.edge.peer.trees import LOOK, PeerTrees
 from sidecar.edge.taskhub.service import TaskHub
 from sidecar.edge.taskhub.streams import Streams
+from sidecar.edge.transport import processes
 from sidecar.edge.transport.ports import Channel
 from sidecar.peers.directory import Directory
 from sidecar.peers.outbox import Outbox
@@ -130,6 +131,7 @@ def _dispatch(engine: Engine, pool: Pool, reminders: Reminders, outbox: Outbox, 
         outbox,
         timeouts=Timeouts(settings.turn_timeout, settings.activity_timeout, settings.entity_timeout),
         delivery_limit=DeliveryLimit(settings.max_deliveries),
+        living=processes.living,
     )
 
 

@@ -10,8 +10,9 @@ _OVERHEAD = 1_000  # of a reminder without its payload, about
 class AtHand:
     """Reminders by ID. One that is not here must be read from the store."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most_bytes: int = MOST_BYTES, largest: int = LARGEST) -> None:
         self._most = most_bytes
+        self._largest = largest
         self._bytes = 0
         self._found: dict[int, Reminder] = {}
 
@@ -22,7 +23,7 @@ class AtHand:
         """Keep a reminder, if there is room."""
         self.discard(reminder.id)
         size = _size(reminder)
-        if len(reminder.payload) <= LARGEST and self._bytes + size <= self._most:
+        if len(reminder.payload) <= self._largest and self._bytes + size <= self._most:
             self._found[reminder.id] = reminder
             self._bytes += size
 

@@ -1,6 +1,6 @@
 """Building history events and reading what is in them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -263,6 +263,19 @@ def stamped(event: bytes, now: int, source_app: str = "", target_app: str = "") 
     if source_app:
         message.router.CopyFrom(pb.Router(source_app_id=source_app, target_app_id=target_app))
     return encode(message)
+
+
+def carried_over(found: Iterable[pb.HistoryEvent], now: int) -> Iterator[bytes]:
+    """Yield the events that an execution leaves to the next one, with the time of their arrival there.
+
+    There may be thousands, again in each execution of a workflow that takes one at a time.
+    """
+    time = timestamp(now)
+    for event in found:
+        message = pb.HistoryEvent()
+        message.CopyFrom(event)
+        message.timestamp.CopyFrom(time)
+        yield encode(message)
 
 
 def belongs_to_no_call(event: bytes) -> bool:

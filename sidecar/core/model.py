@@ -268,6 +268,7 @@ class Changes:
     close_all: bool = False  # all calls that were open before are closed
     children: tuple[Child, ...] = ()
     ended: tuple[CallId, ...] = ()  # the calls whose children have ended
+    forgets_before: int = 0  # children that have ended and were called in a turn before this one are known no more
     set: tuple[Reminder, ...] = ()
     dropped: tuple[int, ...] = ()  # reminders that are deleted
     released: tuple[int, ...] = ()  # reminders that are not kept until their result: deleted once delivered

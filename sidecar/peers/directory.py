@@ -47,6 +47,10 @@ class Directory:
         """Return the app IDs that are listed; a pattern lists none."""
         return {*self._static, *self._listed()}
 
+    def lists(self, app: str) -> bool:
+        """Whether an app has an entry of its own."""
+        return app in self._static or app in self._listed()
+
     def _listed(self) -> Addresses:
         """Return what the file says now; one that cannot be read leaves what it said before."""
         return {} if self.file is None else self.file.look()

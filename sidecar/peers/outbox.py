@@ -5,9 +5,6 @@ one actor to one actor go in order. A reminder leaves the queue when the peer ha
 else it is tried again, for ever.
 """
 
-import asyncio
-from collections.abc import Callable
-
 import structlog
 
 from sidecar.actors.engine import Engine
@@ -22,11 +19,12 @@ from sidecar.peers.calls_under_way import CallsUnderWay
 from sidecar.peers.directory import Directory
 from sidecar.peers.peer_queue import Blocked, PeerQueue, Queued
 from sidecar.peers.ports import Link, LinkBrokenError, LinkFinder
-from sidecar.store.protocol import UnavailableError
+from sidecar.peers.rounds import Rounds
+from sidecar.peers.unmet import Unmet
+from sidecar.store.protocol import PAGE_BYTES, UnavailableError
 from sidecar.store.reads import Reads
 
 REMEMBERED = 1_000  # calls that others were given before a start, whose names they are asked about
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 _FINAL_FAILURES = {Outcome.DENIED, Outcome.INVALID, Outcome.MISSING}
 NOWHERE: PeerId = ("", "")
 log = structlog.get_logger(__name__)
@@ -42,7 +40,6 @@ class Outbox:
         links: LinkFinder,
         *,
         unknown_app_fails: bool,
-        spawn: Callable[[PeerQueue], asyncio.Task[None]] | None = None,
     ) -> None:
         self.engine = engine
         self.directory = directory
@@ -51,15 +48,19 @@ class Outbox:
         self.calls = CallsUnderWay()  # of other apps
         self._unknown_app_fails = unknown_app_fails
         self._where: dict[int, PeerId] = {}
-        self._at_hand = AtHand()
+        self._at_hand = AtHand(largest=PAGE_BYTES)
         self._first = engine.ids.next_order  # of the messages that are set from this start on
         self._reads = Reads()
-        self._spawn = spawn or (lambda queue: asyncio.create_task(self._run(queue), name=f"outbox {queue.peer[1]}"))
+        self._unmet = Unmet(engine, directory, self.queues)
+        self._rounds = Rounds(links.link, self._look)
+        self.wake = self._rounds.wake
 
     # ------------------------------------------------------------ Outgoing
 
     def offer(self, reminder: Reminder) -> None:
         """See `Outgoing`."""
+        if self._unmet.refuses(reminder):
+            return
         queue = self.queue((reminder.target.namespace, reminder.target.app))
         unsent = queue.unsent.get(reminder.call) if reminder.kind is Kind.WITHDRAW else None
         if unsent is not None:
@@ -67,9 +68,12 @@ class Outbox:
             self.engine.side.spawn(
                 refusals.annul(self.engine, unsent, reminder.id), "take back a call that has not left"
             )
-        elif queue.add(reminder):
+            return
+        if queue.add(reminder, queue.room(len(self._where))):
             self._where[reminder.id] = queue.peer
-            self._at_hand.keep(reminder)
+            if queue.linked:
+                self._at_hand.keep(reminder)
+        self.wake(queue)
 
     def discard(self, reminder_id: int) -> None:
         """See `Outgoing`."""
@@ -81,23 +85,20 @@ class Outbox:
     def why(self, target: ActorId, reminder_id: int) -> Cause | None:
         """See `Outgoing`."""
         queue = self.queues.get((target.namespace, target.app))
-        reminder = None if queue is None else queue.pending.get(reminder_id)
-        return None if queue is None or reminder is None else queue.why(reminder)
+        return None if queue is None else queue.why(reminder_id)
 
     async def reload(self) -> None:
         """See `Outgoing`."""
         await self.start()
         for queue in self.queues.values():
-            queue.complete = False
-            queue.wake.set()
+            self._begin_anew(queue)
 
     def queue(self, peer: PeerId) -> PeerQueue:
-        """Return the queue of a peer, made and started when it is the first time."""
+        """Return the queue of a peer, made when it is the first time."""
         found = self.queues.get(peer)
         if found is None:
-            found = self.queues[peer] = PeerQueue(peer, complete=False)
-            found.wake.set()
-            found.task = self._spawn(found)
+            found = self.queues[peer] = PeerQueue(peer)
+            self.wake(found)
         return found
 
     def retry(self, app: str) -> list[str]:
@@ -106,7 +107,7 @@ class Outbox:
         for queue in wanted:
             queue.failures = 0
             queue.blocked.clear()
-            queue.wake.set()
+            self.wake(queue)
             self.links.knock(*queue.peer)
         return sorted(queue.peer[1] for queue in wanted if queue.pending or not queue.complete)
 
@@ -124,51 +125,49 @@ class Outbox:
 
     async def stop(self) -> None:
         """Send nothing more."""
-        tasks = [queue.task for queue in self.queues.values() if queue.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._rounds.stop()
 
     async def link_up(self, link: Link) -> None:
         """Take note that a peer is there: what it had accepted in another session is sent again."""
         queue = self.queue(link.peer)
         queue.met = True
         await self.engine.commit(Changes(lost=(Lost(*link.peer, link.store, link.session),)))
-        queue.complete, queue.failures = False, 0
+        queue.failures = 0
         queue.note(None, self.engine.clock.now())
-        queue.wake.set()
+        self._begin_anew(queue)
 
-    async def _run(self, queue: PeerQueue) -> None:
-        while True:
-            queue.wake.clear()  # what comes while a batch is under way wakes the next round
-            try:
-                pause = await self._once(queue)
-            except UnavailableError:  # of the own store, which says so itself
-                pause = self._failed(queue, None)
-            except LinkBrokenError as error:
-                pause = self._failed(queue, causes.unanswered(queue.peer[1], str(error)))
-            except Exception:  # whatever it is: what waits for an app must not wait unseen, for ever
-                log.exception("sending to an app failed", app=queue.peer[1])
-                pause = self._failed(queue, causes.unanswered(queue.peer[1], "internal error"))
-            if pause is None and queue.is_over():
-                del self.queues[queue.peer]
-                return
-            await _wait(queue.wake, pause)
+    def _begin_anew(self, queue: PeerQueue) -> None:
+        for reminder_id in queue.begin_anew():
+            self._done(queue, reminder_id)
+        self.wake(queue)
 
-    async def _once(self, queue: PeerQueue) -> float | None:
-        """Send one batch; return how long to wait before the next, None for "until something comes"."""
-        if not queue.complete and len(queue.pending) < peer_queue.QUEUE_LIMIT // 2:
-            await self._fill(queue)
-        if not queue.pending:
-            return None
-        link = self.links.link(*queue.peer)
-        if link is None:
-            return await self._nobody(queue)
+    async def _look(self, queue: PeerQueue, link: Link | None) -> float | None:
+        """Do what can be done for a peer; return how long to wait before the next try, None: until something comes."""
+        queue.linked = link is not None
+        try:
+            pause = await (self._alone(queue) if link is None else self._once(queue, link))
+        except UnavailableError:  # of the own store, which says so itself
+            pause = queue.failed(None, self.engine.clock)
+        except LinkBrokenError as error:
+            pause = queue.failed(causes.unanswered(queue.peer[1], str(error)), self.engine.clock)
+        except Exception:  # whatever it is: what waits for an app must not wait unseen, for ever
+            log.exception("sending to an app failed", app=queue.peer[1])
+            pause = queue.failed(causes.unanswered(queue.peer[1], "internal error"), self.engine.clock)
+        if pause is None and queue.is_over():
+            del self.queues[queue.peer]
+        return pause
+
+    async def _once(self, queue: PeerQueue, link: Link) -> float | None:
+        """Send one batch."""
         queue.met = True
-        batch = queue.next_batch(self.engine.clock.monotonic(), min(peer_queue.BATCH_BYTES, link.limit.room))
-        if not batch:
-            return SHORTEST_PAUSE
-        await self._send(queue, link, await self._read(queue, batch))
+        most = min(peer_queue.BATCH_BYTES, link.limit.room)
+        while not (batch := queue.next_batch(self.engine.clock.monotonic(), most)).full:
+            if queue.complete or len(queue.pending) >= peer_queue.QUEUE_LIMIT:
+                break
+            await self._fill(queue)
+        if not batch.queued:
+            return peer_queue.SHORTEST_PAUSE if queue.pending else None
+        await self._send(queue, link, await self._read(queue, batch.queued))
         return 0.0
 
     async def _read(self, queue: PeerQueue, batch: list[Queued]) -> list[Reminder]:
@@ -183,35 +182,30 @@ class Outbox:
         return found
 
     async def _fill(self, queue: PeerQueue) -> None:
-        queue.complete = True  # what is committed from now on is added by its committer
+        """Read a page of what is stored behind what is here."""
+        after, the_pass = queue.begin_read()
         with self._reads.reading() as gone:
-            try:
-                found = await self.engine.store.outbound(*queue.peer, 0, peer_queue.QUEUE_LIMIT)
-                more = found and await self.engine.store.outbound(*queue.peer, found[-1].id, 1)
-            except UnavailableError:
-                queue.complete = False
-                raise
-            queue.complete = queue.complete and not more
+            found = await self.engine.store.outbound(*queue.peer, after, queue.room(len(self._where)))
+            if not queue.end_read(found[-1].id if found else peer_queue.EVERYTHING, the_pass):
+                return
             for reminder in (one for one in found if not gone(one.id)):
                 queue.put(reminder, fresh=reminder.id >= self._first)
                 self._where[reminder.id] = queue.peer
-                self._at_hand.keep(reminder)  # else each is read once more when it leaves
+                if queue.linked:
+                    self._at_hand.keep(reminder)  # else each is read once more when it leaves
 
-    async def _nobody(self, queue: PeerQueue) -> float:
+    async def _alone(self, queue: PeerQueue) -> float | None:
+        """Look at what waits for a peer that there is no link to."""
+        if not queue.complete and len(queue.pending) < queue.room(len(self._where)) // 2:
+            await self._fill(queue)
+        if not queue.pending:
+            return None if queue.complete else 0.0
         cause = self.links.why(*queue.peer)
         if cause.reason is Reason.NO_ADDRESS and not queue.met and self._unknown_app_fails:
             # Calls alone: an app that calls this one and has no address here is merely away, and gets the rest later.
             for reminder in await self._read(queue, [one for one in queue.pending.values() if one.is_call]):
                 await self._end(queue, reminder, Reply(Outcome.MISSING, cause.text))
-        return self._failed(queue, cause) if queue.pending else 0.0
-
-    def _failed(self, queue: PeerQueue, cause: Cause | None) -> float:
-        """Return the pause until the next try."""
-        if cause is not None:
-            queue.note(cause, self.engine.clock.now())
-        queue.failures += 1
-        pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(queue.failures, 10))
-        return self.engine.clock.jitter(pause)
+        return queue.failed(cause, self.engine.clock) if queue.pending else 0.0
 
     # ------------------------------------------------------------ sending
 
@@ -228,7 +222,7 @@ class Outbox:
         if not sent:
             return
         with self.calls.leaving(queue.peer, stored):
-            answers = await link.deliver(sent, min(queue.pending))
+            answers = await link.deliver(sent, queue.floor)
             queue.failures = 0
             there = self.links.link(*queue.peer)
             if there is not None and there.session != link.session:
@@ -269,11 +263,3 @@ class Outbox:
     async def _end(self, queue: PeerQueue, reminder: Reminder, reply: Reply, failure: str = "") -> None:
         await refusals.end(self.engine, reminder, reply, failure)
         self._done(queue, reminder.id)
-
-
-async def _wait(event: asyncio.Event, seconds: float | None) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass

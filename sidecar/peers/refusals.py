@@ -40,6 +40,17 @@ async def annul(engine: Engine, call: int, withdrawal: int) -> None:
         engine.effects.store_failed()  # both are read again
 
 
+async def one_too_many(engine: Engine, reminder: Reminder, most: int) -> None:
+    """End a message to an app that was never met, since what has been named waits for as many as may be."""
+    app = reminder.target.app
+    text = f"'{app}' is one app too many: messages wait for {most} apps already that this sidecar has never met"
+    advice = "see which with `sidecar peers`; is an app ID made of data? `--unknown-app fail` refuses those not listed"
+    try:
+        await end(engine, reminder, Reply(Outcome.INVALID, f"{text}: {advice}"), "TooManyApps")
+    except UnavailableError:
+        engine.effects.store_failed()  # it is read again
+
+
 async def end(engine: Engine, reminder: Reminder, reply: Reply, failure: str = "") -> None:
     """Take a refusal that will not change; `failure` is the type of the error with which a call fails.
 

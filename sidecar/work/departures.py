@@ -7,7 +7,9 @@ may have been lost with the connection.
 """
 
 import enum
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -22,6 +24,7 @@ RETURN_SECONDS = 10.0  # in which a worker whose process cannot be seen must be 
 SHORTEST_PAUSE, LONGEST_PAUSE = 10.0, 120.0  # seconds until work of a living process is handed out again
 _DYING_SECONDS = 0.2  # in which a process that lets go of its connections has ended
 TRUSTED = 3  # times that an item may come back from processes that cannot be seen: from then on it counts
+Living = Callable[[Sequence[Any]], Sequence[bool | None]]  # says of processes whether they live; None: not known
 log = structlog.get_logger(__name__)
 
 
@@ -41,9 +44,12 @@ class Absence:
     since: float
     back: bool = False
 
-    def verdict(self, now: float, returns: int) -> Verdict:
-        """Return what became of it; `returns`: how often what it has came back already without an answer."""
-        alive = self.worker.is_alive()
+    def verdict(self, now: float, returns: int, alive: bool | None) -> Verdict:
+        """Return what became of it.
+
+        `returns`: how often what it has came back already without an answer; `alive`: whether its process lives, None
+        if that cannot be told.
+        """
         unseen = alive is None
         if alive is False or (unseen and self.back and returns >= TRUSTED):
             return Verdict.CRASHED
@@ -57,14 +63,24 @@ class Departures:
     """Lets workers go, with what they had."""
 
     def __init__(
-        self, engine: Engine, pool: Pool, turns: TurnWork, entities: EntityWork, activities: ActivityWork
+        self,
+        engine: Engine,
+        pool: Pool,
+        turns: TurnWork,
+        entities: EntityWork,
+        activities: ActivityWork,
+        *,
+        living: Living,
     ) -> None:
         self._engine = engine
         self._pool = pool
         self._turns = turns
         self._entities = entities
         self._activities = activities
+        self._living = living
         self._away: list[Absence] = []
+        self._lost = 0
+        self._looking = False
 
     def remove(self, worker: Worker, *, farewell: bool) -> None:
         """Let a worker go of which it is known whether it has said goodbye or is lost."""
@@ -81,7 +97,10 @@ class Departures:
         self._entities.away(worker)
         if worker.has_anything():
             self._away.append(Absence(worker, self._engine.clock.monotonic()))
-            self._engine.side.spawn(self._look_soon(), "look for the process of a worker")
+            self._lost += 1
+            if not self._looking:
+                self._looking = True
+                self._engine.side.spawn(self._look_soon(), "look for the processes of workers")
 
     def came(self, worker: Worker) -> None:
         """A worker has connected: of those that are away one that is like it may be back."""
@@ -91,7 +110,12 @@ class Departures:
     def decide(self) -> None:
         """Take back what those had of which it is known by now what became of them."""
         now = self._engine.clock.monotonic()
-        decided = [(one, one.verdict(now, self._returns(one.worker))) for one in self._away]
+        known = [one.worker.process for one in self._away if one.worker.process is not None]
+        alive = iter(self._living(known) if known else ())
+        decided = [
+            (one, one.verdict(now, self._returns(one.worker), None if one.worker.process is None else next(alive)))
+            for one in self._away
+        ]
         self._away = [one for one, verdict in decided if verdict is Verdict.OPEN]
         for one, verdict in decided:
             if verdict is not Verdict.OPEN:
@@ -100,8 +124,14 @@ class Departures:
                 self._left(one.worker, lost=verdict is Verdict.CRASHED)
 
     async def _look_soon(self) -> None:
-        await self._engine.clock.sleep(_DYING_SECONDS)
-        self.decide()
+        seen = 0
+        try:
+            while seen != self._lost:  # of workers that are lost together
+                seen = self._lost
+                await self._engine.clock.sleep(_DYING_SECONDS)
+                self.decide()
+        finally:
+            self._looking = False
 
     def _returns(self, worker: Worker) -> int:
         """Return how often what a worker has came back before, at most."""

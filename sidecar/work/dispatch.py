@@ -18,7 +18,7 @@ from sidecar.core.model import ActorId, Changes, Instance, Kind, Reminder
 from sidecar.store.protocol import UnavailableError
 from sidecar.work import takers
 from sidecar.work.activities import ActivityWork
-from sidecar.work.departures import Departures
+from sidecar.work.departures import Departures, Living
 from sidecar.work.entities import EntityLease, EntityWork
 from sidecar.work.pool import Pool
 from sidecar.work.ready_queue import Lane
@@ -65,6 +65,7 @@ class Dispatch:
         *,
         timeouts: Timeouts,
         delivery_limit: DeliveryLimit,
+        living: Living,
     ) -> None:
         self.engine = engine
         self.pool = pool
@@ -75,7 +76,7 @@ class Dispatch:
         self.entities = EntityWork(engine, pool, timeout=timeouts.entity, delivery_limit=delivery_limit, pump=self.pump)
         self.activities = ActivityWork(engine, pool, delivery_limit=delivery_limit, pump=self.pump)
         self._activity_timeout = timeouts.activity
-        self.departures = Departures(engine, pool, self.turns, self.entities, self.activities)
+        self.departures = Departures(engine, pool, self.turns, self.entities, self.activities, living=living)
         self.watch = takers.Watch(engine.clock.now)
         self._pumping = False
         self._recovering = False

@@ -89,7 +89,7 @@ class Worker:
     broken_off: bool = False  # its connection is gone, and its process lives
     trouble: str = ""  # what may have cost it
     origin: str = ""  # where it runs and what it is, the same when it connects once more
-    is_alive: Callable[[], bool | None] = lambda: None  # whether its process lives; None: that is not known
+    process: object | None = None  # who is at the other end of its connection, if that can be told
 
     def loss(self) -> str:
         """Return what is to be said of items that it had when it was lost."""

@@ -37,7 +37,7 @@ from sidecar.work.workers import Filter, Worker
 ME = AppIdentity("default", "orders")
 START = 1_700_000_000_000_000
 TERMINATED, SUSPENDED, RUNNING, COMPLETED, CONTINUED_AS_NEW = 5, 7, 0, 1, 2
-SOON = 2.0
+SOON = 30.0  # seconds that a wait may take on a machine that has much else to do; one that succeeds takes none of it
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 MOST = 4  # deliveries that may end with the loss of the worker
 
@@ -227,6 +227,7 @@ class World:
             self.outbox,
             timeouts=Timeouts(turn_timeout, None, entity_timeout),
             delivery_limit=DeliveryLimit(MOST),
+            living=lambda processes: [alive() for alive in processes],
         )
         self.engine.effects = self.dispatch
         self.engine.observers = (lifecycle.tell,)

@@ -15,14 +15,16 @@ from sidecar.core import causes
 from sidecar.core.causes import Cause
 from sidecar.core.model import ActorId, CallId, Kind, Outcome, Reminder, Reply, State
 from sidecar.core.receipts import Received
-from sidecar.peers import outbox as routers
 from sidecar.peers import peer_queue
+from sidecar.peers import unmet as apps_unmet
 from sidecar.peers.directory import Directory
 from sidecar.peers.limits import Limit
 from sidecar.peers.outbox import Outbox
+from sidecar.peers.peer_queue import PeerQueue
 from sidecar.peers.ports import LinkBrokenError
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import DamagedError
+from sidecar.store.sqlite import pages
 from tests.inprocess.world import DONE, ME, Hand, World, at, call, child, end, until
 
 OK = Reply(Outcome.DONE)
@@ -147,7 +149,7 @@ async def test_messages_travel_in_batches_of_bounded_number_and_size(net: Net, m
         action.send_event.data.value = "x" * 1_000
     await net.run("a", *actions, end())
     link = net.connect()
-    net.router.queue(ML).wake.set()
+    net.router.wake(net.router.queue(ML))
     await until(lambda: len(link.messages) >= 40)
     assert _numbers(link.messages, "there") == list(range(1, 41))
     assert max(len(batch) for batch in link.batches) == 10
@@ -158,22 +160,22 @@ async def test_messages_travel_in_batches_of_bounded_number_and_size(net: Net, m
 async def test_a_broken_link_is_tried_again_with_growing_pauses_and_the_same_messages(
     net: Net, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pauses: list[float | None] = []
+    pauses: list[float] = []
+    failed = PeerQueue.failed
 
-    async def wait(_event: asyncio.Event, seconds: float | None) -> None:
-        pauses.append(seconds)
-        await asyncio.sleep(0.001)
+    def quick(queue: PeerQueue, *args: Any) -> float:
+        pauses.append(failed(queue, *args))
+        return 0.001
 
-    monkeypatch.setattr(routers, "_wait", wait)
+    monkeypatch.setattr(PeerQueue, "failed", quick)
     link = net.connect()
     link.breaking = 9
     await net.run("a", event_to("there", 1), event_to("there", 2), end())
     await until(lambda: len(link.batches) >= 10)
     assert {tuple(_numbers(batch, "there")) for batch in link.batches} == {(1, 2)}
-    growing = [pause for pause in pauses if pause]
-    assert growing == sorted(growing)
-    assert growing[0] < 1.0
-    assert growing[-1] == routers.LONGEST_PAUSE
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 1.0
+    assert pauses[-1] == peer_queue.LONGEST_PAUSE
 
 
 async def test_an_unavailable_answer_blocks_only_its_lane(net: Net) -> None:
@@ -552,7 +554,7 @@ async def test_a_call_that_is_taken_back_before_it_left_is_not_sent(net: Net) ->
     await net.world.quiet()
     assert [one.kind for one in await net.undelivered()] == [Kind.EVENT]
     link = net.connect()
-    net.router.queue(ML).wake.set()
+    net.router.wake(net.router.queue(ML))
     await until(lambda: link.messages and not net.router.queue(ML).pending)
     assert [message.kind for message in link.messages] == [Kind.EVENT]
 
@@ -579,7 +581,7 @@ async def test_a_call_that_an_earlier_start_may_have_sent_is_taken_back_behind_i
     await net.world.clients.terminate(at("a"), None, False)
     await net.world.quiet()
     link = again.connect()
-    again.router.queue(ML).wake.set()
+    again.router.wake(again.router.queue(ML))
     try:
         await until(lambda: [message.kind for message in link.messages] == [Kind.ACTIVITY, Kind.WITHDRAW])
     finally:
@@ -597,33 +599,218 @@ async def test_a_call_that_an_earlier_session_had_is_taken_back_though_it_waits_
     await until(lambda: net.router.queue(ML).pending)
     await net.world.clients.terminate(at("a"), None, False)
     net.links.up[ML] = link
-    net.router.queue(ML).wake.set()
+    net.router.wake(net.router.queue(ML))
     await until(lambda: any(message.kind is Kind.WITHDRAW for message in link.messages))
 
 
 async def test_payloads_that_wait_for_an_app_take_no_more_memory_than_they_may(net: Net) -> None:
     net.router._at_hand = AtHand(5_000)
+    link = net.connect()
+    link.open.clear()
     for number in range(10):
         action = event_to("there", number + 1)
         action.send_event.data.value = "x" * 1_000
         await net.run(f"a{number}", action, end())
     await net.world.quiet()
     assert (len(net.router.queue(ML).pending), len(net.router._at_hand)) == (10, 2)
-    link = net.connect()
-    net.router.queue(ML).wake.set()
+    link.open.set()
     await until(lambda: len(link.messages) == 10)
     assert all(len(message.payload) > 1_000 for message in link.messages)
     await until(lambda: not net.router.queue(ML).pending)
     assert (len(net.router._at_hand), net.router._where) == (0, {})
 
 
+async def test_payloads_for_apps_without_a_link_take_no_memory(net: Net) -> None:
+    """They would take the room of those that can leave."""
+    await net.run("a", *(event_to("there", number, app=f"gone{number}") for number in range(1, 20)), end())
+    await until(lambda: len(net.router._where) == 19)
+    await net.run("a2", event_to("there", 20, app="gone1"), end())
+    await until(lambda: len(net.router._where) == 20)
+    assert len(net.router._at_hand) == 0
+
+
+def outbox_tasks() -> list[str]:
+    return sorted(task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("outbox"))
+
+
+@pytest.fixture
+def reads(net: Net, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Lets reads of what waits for an app come to an end while it is set."""
+    gate, read = asyncio.Event(), net.world.store.outbound
+
+    async def slow(*args: Any) -> list[Reminder]:
+        found: list[Reminder] = await read(*args)
+        await gate.wait()
+        return found
+
+    monkeypatch.setattr(net.world.store, "outbound", slow, raising=False)
+    return gate
+
+
+async def test_apps_that_nobody_can_reach_cost_no_task(net: Net, reads: asyncio.Event) -> None:
+    link = net.connect()
+    link.open.clear()
+    await net.run("a", *(call(number, app=f"made-of-data{number}") for number in range(1, 500)), call(500, app="ml"))
+    assert len(outbox_tasks()) == 2, "one that sends, and one for all others"
+    reads.set()
+    await until(lambda: len(net.router._where) == 500)
+    await until(lambda: all(queue.cause for (_, app), queue in net.router.queues.items() if app != "ml"))
+    assert len(outbox_tasks()) <= 2
+    back = net.connect("made-of-data77")
+    await net.router.link_up(back)
+    await until(lambda: back.messages)
+    link.open.set()
+
+
+async def test_a_link_that_comes_up_while_it_is_seen_that_there_is_none_is_used_at_once(
+    net: Net, reads: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PeerQueue, "failed", lambda *_: 1_000.0)
+    await net.run("a", event_to("there", 1), end())
+    await net.world.quiet()
+    link = net.connect()
+    net.router.wake(net.router.queue(ML))
+    reads.set()
+    await until(lambda: link.messages)
+
+
+async def test_what_was_read_before_a_session_was_over_does_not_count(net: Net, reads: asyncio.Event) -> None:
+    """It lacks what the loss brought back, and what came behind that must not overtake it."""
+    reads.set()
+    first = net.connect()
+    await net.run("a", call(1, app="ml"))
+    await until(lambda: first.messages and not net.router.queue(ML).pending)
+    net.links.up.clear()
+    reads.clear()
+    net.router._begin_anew(net.router.queue(ML))
+    await net.run("b", event_to("there", 2), end())
+    link = PlayedLink()
+    link.session = "another start of one of the two"
+    await net.router.link_up(link)
+    net.links.up[ML] = link
+    reads.set()
+    await until(lambda: len(link.messages) == 2)
+    assert [message.kind for message in link.messages] == [Kind.ACTIVITY, Kind.EVENT]
+
+
+async def test_of_apps_that_were_never_met_a_number_is_waited_for_and_others_are_refused(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apps_unmet, "MOST_UNMET", 5)
+    with structlog.testing.capture_logs() as logged:
+        await net.run("a", *(call(number, app=f"made-of-data{number}") for number in range(1, 6)))
+        await net.run("b", call(1, app="made-of-data1"), call(2, app="ml"), call(3, app="one-more"))
+        failed = (await net.last_turn("b", 2))[1]
+        await net.run("c", event_to("there", 4, app="another"), end())
+        await net.world.quiet()
+    assert failed.task_failed.task_scheduled_id == 3
+    details = failed.task_failed.failure
+    assert (details.error_type, details.is_non_retriable) == ("TooManyApps", True)
+    assert details.error_message.startswith("'one-more' is one app too many: messages wait for 5 apps already")
+    assert [one["app"] for one in logged if one["event"] == "message refused"] == ["one-more", "another"]
+    assert len(await net.undelivered()) == 1, "one that is listed is never too many"
+    assert len(await net.world.store.real.outbound("default", "made-of-data1", 0, 10)) == 2
+    assert ("default", "another") not in net.router.queues
+
+    link = net.connect("made-of-data2")
+    await net.router.link_up(link)
+    await net.run("d", call(1, app="one-more"))
+    await until(lambda: ("default", "one-more") in net.router.queues)
+
+
+async def test_a_result_for_an_app_that_was_not_met_since_the_start_is_never_one_too_many(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apps_unmet, "MOST_UNMET", 0)
+    await answered(net, "away")
+    await until(lambda: net.router.queue(("default", "away")).pending)
+
+
+async def test_what_waits_for_all_apps_without_a_link_is_in_memory_up_to_a_number(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_queue, "MOST_WAITING", 40)
+    monkeypatch.setattr(peer_queue, "LEAST_ROOM", 2)
+    for app in range(10):
+        await net.run(f"a{app}", *(event_to("there", number, app=f"gone{app}") for number in range(1, 21)), end())
+        await net.world.quiet()
+    assert len(net.router._where) <= 40 + 10 * 2
+    assert all(queue.pending for queue in net.router.queues.values())
+    link = net.connect("gone9")
+    await net.router.link_up(link)
+    await until(lambda: len(link.messages) == 20)
+    assert _numbers(link.messages, "there") == list(range(1, 21))
+
+
+async def test_what_the_peer_does_not_take_holds_up_nothing_behind_it_however_much_that_is(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of the store has less than the queue holds when its messages are large."""
+    read = net.world.store.outbound
+
+    async def three(namespace: str, app: str, after: int, limit: int) -> list[Reminder]:
+        found: list[Reminder] = await read(namespace, app, after, min(limit, 3))
+        return found
+
+    monkeypatch.setattr(net.world.store, "outbound", three, raising=False)
+    await net.run("a", *(event_to("busy", number) for number in range(1, 8)), end())
+    await net.run("b", event_to("free", 8), end())
+    await net.router.stop()
+    again = Net(net.world, net.hand)
+    link = again.connect()
+    link.rule = lambda message: BUSY if message.target.id == "busy" else OK
+    await again.router.start()
+    try:
+        await until(lambda: _numbers(link.messages, "free") == [8])
+    finally:
+        await again.router.stop()
+
+
+async def test_each_message_is_read_once_however_many_batches_it_takes(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more than fits into a page of the store."""
+    monkeypatch.setattr(pages, "PAGE_BYTES", 20_000)
+    for number in range(100):
+        action = event_to("there", number + 1)
+        action.send_event.data.value = "x" * 1_000
+        await net.run(f"a{number}", action, end())
+    await net.router.stop()
+    rows = 0
+    outbound, reminder = net.world.store.outbound, net.world.store.reminder
+
+    async def page(*args: Any) -> list[Reminder]:
+        nonlocal rows
+        found: list[Reminder] = await outbound(*args)
+        rows += len(found)
+        return found
+
+    async def one(*args: Any) -> Reminder | None:
+        nonlocal rows
+        rows += 1
+        found: Reminder | None = await reminder(*args)
+        return found
+
+    monkeypatch.setattr(net.world.store, "outbound", page, raising=False)
+    monkeypatch.setattr(net.world.store, "reminder", one, raising=False)
+    again = Net(net.world, net.hand)
+    link = again.connect()
+    await again.router.start()
+    try:
+        await until(lambda: len(link.messages) == 100)
+    finally:
+        await again.router.stop()
+    assert rows <= 110, rows
+    assert len(link.batches) >= 10
+
+
 async def test_ids_that_were_named_once_leave_nothing_behind(failing_net: Net) -> None:
-    """Each costs a queue and a task while something waits for it, and no longer."""
+    """Each costs a queue while something waits for it, and no longer."""
     net = failing_net
     await net.run("a", *(call(number, app=f"typo{number}") for number in range(1, 31)), end())
     await until(lambda: not any(app.startswith("typo") for _, app in net.router.queues))
     assert net.router._where == {}
-    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("outbox typo")]
+    await until(lambda: not outbox_tasks())
 
 
 async def test_the_floor_is_below_every_message_that_may_still_come(net: Net) -> None:
@@ -669,6 +856,4 @@ async def test_a_caller_that_cannot_be_read_ends_nothing_for_the_app_that_it_cal
     await until(lambda: any(reminder.name == "fine" for reminder in link.messages))
     queue = net.router.queues[ML]
     await until(lambda: not queue.pending)
-    assert queue.task is not None
-    assert not queue.task.done()
     assert [reminder.name for reminder in await net.undelivered()] == ["work"], "it is found again after a repair"

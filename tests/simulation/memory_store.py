@@ -177,6 +177,8 @@ class MemoryStore:
         calls.update({call.call.task: call for call in changes.opened})
         children = data.children.setdefault(key, {})
         children.update({call: (children[call][0], True) for call in changes.ended if call in children})
+        for call in [call for call, (_, ended) in children.items() if ended and call.turn < changes.forgets_before]:
+            del children[call]
         children.update({child.call: (child, False) for child in changes.children})
         log = data.log.setdefault(key, {})
         if changes.truncate is not None:

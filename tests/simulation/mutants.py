@@ -291,17 +291,17 @@ BY_SIMULATION = (
         "router-forgets-after-a-broken-link",
         "router",
         "peers/outbox.py",
-        "        answers = await link.deliver(sent, min(queue.pending))\n",
-        "        floor = min(queue.pending)\n"
-        "        for reminder in batch:\n            queue.pending.pop(reminder.id)\n"
-        "        answers = await link.deliver(sent, floor)\n",
+        "            answers = await link.deliver(sent, queue.floor)\n",
+        "            floor = queue.floor\n"
+        "            for reminder in batch:\n                queue.pending.pop(reminder.id)\n"
+        "            answers = await link.deliver(sent, floor)\n",
     ),
     Mutant(
-        "wake-up-lost-during-a-batch",
+        "no-try-after-a-pause",
         "router",
-        "peers/outbox.py",
-        "causes.unanswered(queue.peer[1], str(error)))\n",
-        "causes.unanswered(queue.peer[1], str(error)))\n            queue.wake.clear()\n",
+        "peers/rounds.py",
+        "        elif pause is not None:\n",
+        "        elif pause == 0.5:\n",
     ),
     Mutant(
         "new-store-of-a-peer-not-noticed",

@@ -19,7 +19,7 @@ from tests.simulation.world import simulate
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("seed", [5, 51])
+@pytest.mark.parametrize("seed", [5, 51, 1047])
 def test_a_deployment_keeps_all_promises(seed: int) -> None:
     result = simulate(plans.make(seed))
     assert not result.violation
@@ -28,6 +28,7 @@ def test_a_deployment_keeps_all_promises(seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.fault(34, "A commit that fails, written or not, leaves no trace in memory; nothing is lost or doubled")
 @pytest.mark.fault(35, "What a crash between a commit and its wake-up has left is found at the start")
 @pytest.mark.fault(32, "Purge, terminate and reuse race with everything else, and nothing is left behind")
@@ -61,6 +62,7 @@ def test_a_seed_gives_the_same_trace_in_every_process() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_bug_is_found_and_its_plan_made_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a worker had is not given back when it hangs up, and no time-out helps."""
     monkeypatch.setattr(TurnWork, "left", lambda self, worker, lost: None)

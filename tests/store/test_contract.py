@@ -490,6 +490,18 @@ async def test_close_all_spares_the_calls_of_its_own_step(store: Store) -> None:
     assert [state and list(state.open) for state in loaded] == [[2], [0]]
 
 
+async def test_children_that_ended_and_were_called_long_ago_are_forgotten(store: Store) -> None:
+    calls = [CallId("execution-1", turn, 0) for turn in (1, 2, 3, 4)]
+    children = [Child(workflow("c"), one) for one in calls]
+    await done(store, created(1, children=tuple(children)), created(2, "b", children=tuple(children)))
+    ended = step(instance(1), ended=tuple(calls[1:]))
+    await done(store, ended)
+    assert ended.instance is not None
+    await done(store, step(ended.instance, forgets_before=4))
+    assert sorted(await store.children(1)) == [children[0], children[3]], "one that lives is known however old it is"
+    assert len(await store.children(2)) == 4
+
+
 async def test_children_that_ended_are_not_live_but_are_children(store: Store) -> None:
     own, far = child(0), child(1, workflow("c0", ML))
     await done(store, created(1, children=(own, far)), created(2, "b", children=(own,)))

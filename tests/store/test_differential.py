@@ -248,7 +248,9 @@ class Author:
         turn = row.last_completed_turn + self.dice.randint(1, 2)
         rows = tuple(Row(turn + 1, index, self.event()) for index in range(1, self.dice.randint(2, 4)))
         fields = {"last_completed_turn": turn, "execution": f"execution {self.event()!r}"}
-        return self.step(row, fields, append=rows, truncate=Position(0, 0), close_all=True, **self.let_go(row))
+        last = self.dice.choice([0, turn - 1, turn + 2])
+        ends = {"forgets_before": max(0, last), "close_all": True} | self.let_go(row)
+        return self.step(row, fields, append=rows, truncate=Position(0, 0), **ends)
 
     def cut(self) -> Changes | None:
         """A rewind: the end of the log goes, and something else comes in its place."""

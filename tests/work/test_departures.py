@@ -3,6 +3,7 @@
 import pytest
 
 from sidecar.core.attempts import NONE
+from sidecar.work import departures
 from sidecar.work.departures import RETURN_SECONDS, SHORTEST_PAUSE
 from tests.inprocess.world import COMPLETED, DONE, MOST, STALE, Hand, World, at, call, end, until
 from tests.work.test_crashes import ask_for_work, crashes, failure_in
@@ -19,7 +20,7 @@ class Machine:
     def connect(self) -> Hand:
         self.count += 1
         hand = Hand(f"{id(self)}.{self.count}", origin="here", **self.room)
-        hand.worker.is_alive = lambda: self.alive
+        hand.worker.process = lambda: self.alive
         self.world.dispatch.add_worker(hand.worker)
         self.hand = hand
         return hand
@@ -169,3 +170,22 @@ async def test_what_a_worker_was_only_to_get_goes_to_another_at_once(world: Worl
     instance = await world.clients.instance(at("a"))
     assert instance is not None
     assert instance.crashes == NONE
+
+
+async def test_of_all_that_are_away_is_looked_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of the machine's sockets may be long."""
+    looks: list[int] = []
+
+    def living(processes: list[object]) -> list[bool | None]:
+        looks.append(len(processes))
+        return [True] * len(processes)
+
+    monkeypatch.setattr(world.dispatch.departures, "_living", living)
+    await ask_for_work(world, *(f"slow{number}" for number in range(50)))
+    machines = [Machine(world, True, turns=0, activities=1) for _ in range(50)]
+    await until(lambda: all(machine.hand.activities for machine in machines))
+    for machine in machines:
+        world.dispatch.departures.lose(machine.hand.worker)
+    await world.quiet()
+    assert set(looks) == {50}
+    assert world.clock.slept.count(departures._DYING_SECONDS) == 1, "nor one after the other when they are lost"

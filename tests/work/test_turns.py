@@ -7,6 +7,7 @@ import pytest
 
 from sidecar.actors.residents import Actor
 from sidecar.core.model import Changes, Outcome, Row, Turn
+from sidecar.core.workflow import turn as turn_rules
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal
 from sidecar.work.leases import Overdue
@@ -570,3 +571,30 @@ def test_what_is_kept_for_late_answers_is_bounded_in_bytes() -> None:
     for number in kept:
         overdue.pop(f"t.{number}.default")
     assert overdue._bytes == 0
+
+
+async def test_an_instance_that_continues_as_new_for_ever_keeps_no_more_rows_than_a_number(
+    world: World, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each execution has a child and sends a message."""
+    monkeypatch.setattr(turn_rules, "_KEPT_TURNS", 10)
+    send = pb.Action(id=2, send_event=pb.SendEvent(instance=pb.WorkflowInstance(instance_id="nobody"), name="e"))
+    await world.start("a")
+    taken = 0
+    number = 0
+    while number < 60:
+        await until(lambda taken=taken: len(hand.turns) > taken)
+        item = hand.turns[taken]
+        taken += 1
+        if item.instance_id != "a":
+            await world.complete(item, end())
+        elif "execution_started" in kinds(item.new):
+            number += 1
+            await world.complete(item, child(1, f"kid{number}"), send)
+        else:
+            await world.complete(item, end('"again"', CONTINUED_AS_NEW))
+    await world.quiet()
+    stored = await world.store.real.load("default", "a")
+    assert stored is not None
+    assert len(await world.store.real.children(stored.instance.key)) <= 11
+    assert len(stored.open) <= 2

@@ -26,9 +26,14 @@ def carry_out(draft: Draft, action: pb.Action) -> None:
     handler = HANDLERS.get(kind or "")
     if handler is None:
         raise UnsupportedActionError(f"this sidecar cannot carry out the action {kind or 'without a kind'!r} yet")
-    if action.id not in draft.done and not draft.is_open(action.id):
+    if action.id not in draft.done and not (draft.is_open(action.id) or _was_sent(draft, action.id, kind)):
         draft.done.add(action.id)
         handler(draft, action)
+
+
+def _was_sent(draft: Draft, task: int, kind: str | None) -> bool:
+    """Whether this is a message that nobody answers and that was sent so long ago that its call is closed."""
+    return kind in ("send_event", "create_detached") and task < draft.sent_before
 
 
 def _app_of(draft: Draft, action: pb.Action, kind: str, name: str, tags: Mapping[str, str]) -> str:

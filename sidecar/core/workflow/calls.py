@@ -26,6 +26,8 @@ from sidecar.core.model import (
 from sidecar.core.workflow import state as states
 from sidecar.schema import taskhub_pb2 as pb
 
+MOST_SENT = 1_000  # messages without an answer whose calls stay open; up to twice as many between two turns
+
 
 class Lineage(NamedTuple):
     """What a workflow may pass on to those it calls: its own events, and the encoded history of its own callers."""
@@ -41,6 +43,7 @@ class Draft:
     at: Context
     state: State
     turn: int = 0
+    sent_before: int = -1  # tasks of messages without an answer that are below this were sent
     ending: bool = False  # the execution ends with this step: calls are sent, but nobody waits for their results
     done: set[int] = field(default_factory=set)  # IDs of the actions that were carried out
     confirmed: list[bytes] = field(default_factory=list)
@@ -119,6 +122,26 @@ class Draft:
         """Open a call: an answer to it is expected."""
         if not self.ending:
             self.opened[call.task] = OpenCall(call, kind, name, target, reminder, entities, task_execution)
+
+
+def _sent(state: State) -> list[int]:
+    return [task for task, call in state.open.items() if call.kind is CallKind.EVENT]
+
+
+def sent_long_ago(state: State) -> list[int]:
+    """Return the tasks of messages without an answer whose calls can be closed: very many were sent since."""
+    if len(state.open) < 2 * MOST_SENT:
+        return []
+    sent = sorted(_sent(state))
+    return sent[:-MOST_SENT] if len(sent) >= 2 * MOST_SENT else []
+
+
+def first_sent(state: State) -> int:
+    """Return the task below which all messages without an answer were sent: SDKs count tasks upwards."""
+    if len(state.open) < MOST_SENT:
+        return -1
+    sent = _sent(state)
+    return min(sent) if len(sent) >= MOST_SENT else -1
 
 
 def end_all(draft: Draft, *, withdraw: bool) -> None:

@@ -1,9 +1,13 @@
 """How changes are applied to the state of an instance in memory."""
 
+from bisect import bisect_left
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from sidecar.core.model import FIRST_ARRIVAL, Changes, Instance, Position, Row, State, Status
+
+POSITION = itemgetter(slice(2))  # of a row, as fast as it gets: an inbox is in the order of these
 
 
 def new(instance: Instance) -> State:
@@ -60,8 +64,7 @@ def _calls(state: State, changes: Changes) -> None:
 def _log(state: State, changes: Changes) -> None:
     last_completed_turn = state.instance.last_completed_turn
     if changes.truncate is not None:
-        cut = changes.truncate
-        state.inbox = [row for row in state.inbox if row.position < cut]
+        state.inbox = state.inbox[: bisect_left(state.inbox, changes.truncate, key=POSITION)]
     if changes.removed:
         gone = set(changes.removed)
         state.inbox = [row for row in state.inbox if row.position not in gone]

@@ -1,5 +1,6 @@
 """A turn: what is handed to a worker (`begin`), and what its answer changes (`complete`)."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from sidecar.schema import taskhub_pb2 as pb
 
 _STARTED_AND_ONE = 2
 _MOST_TRACE_BYTES = 1024  # an ID and a time take some thirty
+_KEPT_TURNS = 100  # of children that have ended: an execution that continues as new forgets those of earlier turns
 _PART_BYTES = 1024 * 1024  # of events that are moved together: small beside what any worker receives
 _ENDS = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED, Status.CONTINUED_AS_NEW})
 
@@ -95,6 +97,7 @@ def complete(
         if ending is not None and ending.complete.status not in _ENDS:
             raise UnsupportedActionError(f"an execution cannot end with status {ending.complete.status}")
         draft.ending = ending is not None
+        draft.sent_before = calls.first_sent(state)
         for action in response.actions:
             if action.WhichOneof("kind") != "complete":  # of several the first one counts
                 carry_out(draft, action)
@@ -124,7 +127,7 @@ def _processed(turn: Turn, response: pb.OrchestratorResponse) -> Turn:
 def _behind(state: State, turn: Turn) -> tuple[Row, ...]:
     """Return what waits that is no part of a turn."""
     end = turn.rows[-1].position if turn.rows else Position(turn.number, FIRST_ARRIVAL - 1)
-    return tuple(row for row in state.inbox if row.position > end)
+    return tuple(state.inbox[bisect_right(state.inbox, end, key=states.POSITION) :])
 
 
 def _check_current(instance: Instance, turn: Turn) -> None:
@@ -178,6 +181,7 @@ def _go_on(draft: Draft, turn: Turn, response: pb.OrchestratorResponse) -> Chang
     for task in waits.met(draft.state.open, turn.rows, draft.waiting):
         draft.closed.append(task)
         draft.dropped.extend([draft.state.open[task].reminder] if draft.state.open[task].reminder else [])
+    draft.closed.extend(calls.sent_long_ago(draft.state))
     cut, moved = _moved(draft, turn)
     if cut is None:
         moved = states.arrive(draft.state, draft.arrivals)
@@ -266,7 +270,7 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
     instance = replace(draft.state.instance, execution=next_execution.id_after(draft.state.instance.execution))
     if complete_.HasField("new_version"):
         instance = replace(instance, version=complete_.new_version.value)
-    carried = [events.stamped(events.encode(event), draft.now) for event in complete_.carryover_events]
+    carried = list(events.carried_over(complete_.carryover_events, draft.now))
     carried += [row.event for row in draft.waiting if events.belongs_to_no_call(row.event)]
     trace = next_execution.new_root(instance, draft.at.ids)
     new_input = complete_.result if complete_.HasField("result") else None
@@ -289,5 +293,6 @@ def _continue_as_new(draft: Draft, turn: Turn, complete_: pb.Complete, response:
         truncate=Position(0, 0),
         close_all=True,
         continues=draft.state.instance,
+        forgets_before=max(0, turn.number - _KEPT_TURNS),
         lineage=propagated_history.of_next(draft),
     )

@@ -172,6 +172,7 @@ class PeerLink:
             for future in waiting:
                 if not future.done():
                     future.set_exception(LinkBrokenError(f"the link to app '{self.peer[1]}' broke"))
+                    future.exception()  # one whose frame could not even be sent does not wait for it
 
     async def _send(self, frame: pb.Frame) -> None:
         async with self._sending:

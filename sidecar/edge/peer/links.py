@@ -15,22 +15,23 @@ from sidecar.core import causes
 from sidecar.core.causes import Cause
 from sidecar.core.errors import MalformedError
 from sidecar.core.ids import PeerId
+from sidecar.edge.peer.dial_line import DialLine
+from sidecar.edge.peer.endings import why_ended
 from sidecar.edge.peer.forward import Served
 from sidecar.edge.peer.handshake import check_hello, hello, read_hello
 from sidecar.edge.peer.hellos import Hellos
 from sidecar.edge.peer.link import METHOD, Incoming, PeerLink, Wire
 from sidecar.edge.peer.reports import PeerReports
 from sidecar.edge.peer.troubles import Troubles
-from sidecar.edge.transport.ports import Call, Channel, Closed, DuplexCall, Outflow, PeerNames, Refused, StatusCode
-from sidecar.peers.outbox import LONGEST_PAUSE, SHORTEST_PAUSE, Outbox
+from sidecar.edge.transport.ports import Call, Channel, Closed, Outflow, PeerNames, Refused, StatusCode
+from sidecar.peers.outbox import Outbox
+from sidecar.peers.peer_queue import LONGEST_PAUSE, SHORTEST_PAUSE
 from sidecar.schema import peer_pb2 as pb
 from sidecar.services.peer_messages import PeerMessages
 from sidecar.store.protocol import UnavailableError
 
 HANDSHAKE_SECONDS = 10.0
 KNOCK_PAUSE = 0.5  # seconds between two attempts, however many callers ask for one at once
-_ENDING_SECONDS = 1.0  # how long to wait for the reason of an end that has come
-_NO_PEER_PORT = "a gRPC server answers that is no sidecar's peer port: is it the port for apps?"
 _STARTS = 16  # of an app that are remembered
 MOST_LINKS = 16  # with one app: it needs one or two, and those that have broken are found out in seconds
 LOOK_SECONDS = 5.0  # how often the directory is asked for apps that are new
@@ -87,6 +88,7 @@ class Peers:
         self._opened: dict[PeerId, PeerLink] = {}
         self._accepted: dict[PeerId, PeerLink] = {}
         self._dialers: dict[str, _Dialer] = {}
+        self._line = DialLine(lambda app: self._want((self._me.namespace, app)))
         self._since: dict[PeerLink, int] = {}
         engine = messages.engine
         self._hello: Callable[[PeerId], bytes] = lambda peer: hello(
@@ -94,6 +96,7 @@ class Peers:
         )
         self._starts: dict[PeerId, deque[str]] = {}  # the processes that each app's sidecar was, oldest first
         self._looking: asyncio.Task[None] | None = None
+        self._stopped = False
         self._hellos = Hellos(self._me.namespace)
         self._troubles = Troubles(messages.engine.clock)
 
@@ -118,6 +121,7 @@ class Peers:
         waiting = self._waiting.setdefault(peer, [])
         ready: asyncio.Future[PeerLink] = asyncio.get_running_loop().create_future()
         waiting.append(ready)
+        self._want(peer, at_once=True)
         self.knock(*peer)
         try:
             return await ready
@@ -163,6 +167,7 @@ class Peers:
 
     async def stop(self) -> None:
         """Close the links that this side opened."""
+        self._stopped = True
         tasks = [dialer.task for dialer in self._dialers.values()]
         tasks += [] if self._looking is None else [self._looking]
         for task in tasks:
@@ -177,10 +182,15 @@ class Peers:
 
     # ------------------------------------------------------------ the side that opens
 
-    def _want(self, peer: PeerId) -> None:
-        """Dial an app unless that is being done; one without an address has nowhere to dial."""
+    def _want(self, peer: PeerId, *, at_once: bool = False) -> None:
+        """Dial an app unless that is being done; one without an address has nowhere to dial.
+
+        Somebody may wait who must be answered `at_once`.
+        """
         app = peer[1]
-        if app in self._dialers or app == self._me.app or not self._directory.addresses(*peer):
+        if self._stopped or app in self._dialers or app == self._me.app or not self._directory.addresses(*peer):
+            return
+        if not (at_once or self._directory.lists(app) or self._line.enter(app)):
             return
         task = asyncio.create_task(self._keep(app), name=f"link to {app}")
         self._dialers[app] = _Dialer(task)
@@ -189,6 +199,7 @@ class Peers:
 
     def _dialed(self, app: str, task: asyncio.Task[None]) -> None:
         del self._dialers[app]
+        self._line.leave(app)
         if not task.cancelled() and task.exception() is not None:
             log.error("dialling failed", app=app, exc_info=task.exception())
 
@@ -231,9 +242,10 @@ class Peers:
             self._admit(greeting)
             if await self._went_back(greeting):
                 raise Closed("the hello was that of an earlier store")
+            self._line.leave(app)
             await self._serve(call, greeting, self._opened)
         except (Refused, Closed, TimeoutError, MalformedError, DecodeError, UnavailableError) as error:
-            return await _reason(call, error)
+            return await why_ended(call, error, HANDSHAKE_SECONDS)
         else:
             return "the link ended"
         finally:
@@ -323,18 +335,3 @@ class Peers:
             await self._serve(Incoming(requests, out), greeting, self._accepted)
         except (TimeoutError, Closed, DecodeError, UnavailableError) as error:
             raise Refused(StatusCode.UNAVAILABLE, str(error) or "the link fell silent") from None
-
-
-async def _reason(call: DuplexCall, error: Exception) -> str:
-    """Return what a link to an address has failed of. If it was closed, how the call has ended says more."""
-    if isinstance(error, Closed):
-        try:
-            async with asyncio.timeout(_ENDING_SECONDS):
-                await call.receive()
-        except TimeoutError:
-            return str(error)
-        except Refused as refused:
-            return await _reason(call, refused)
-    if isinstance(error, Refused):
-        return _NO_PEER_PORT if error.status is StatusCode.UNIMPLEMENTED else error.message
-    return str(error) or f"no answer within {HANDSHAKE_SECONDS:.0f} s"

@@ -10,6 +10,7 @@ from sidecar.core import causes
 from sidecar.core.causes import Cause
 
 LASTING = 3_000_000  # microseconds: sidecars that start together meet within that
+_MOST_APPS = 2_000  # that something is known of; of more, nothing of those that came first
 _MOST_REFUSALS = 100
 log = structlog.get_logger(__name__)
 
@@ -34,6 +35,8 @@ class Troubles:
     def begin(self, app: str) -> None:
         """Take note that there is no link to an app, from now on."""
         self._of.setdefault(app, _Trouble(self._clock.now()))
+        if len(self._of) > _MOST_APPS:
+            del self._of[next(iter(self._of))]
 
     def failed(self, app: str, addresses: Sequence[str], address: str, error: str) -> None:
         """Take note of what the last attempt at one of its addresses failed of."""

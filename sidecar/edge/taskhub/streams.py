@@ -197,9 +197,7 @@ class Streams:
         return farewell
 
     async def _find_process(self, worker: Worker) -> None:
-        found = await self._processes.find(worker.peer)
-        if found is not None:
-            worker.is_alive = found.is_alive
+        worker.process = await self._processes.find(worker.peer)
 
     def _forget(self, peer: str, stream: WorkerStream) -> None:
         self._last = [stream]

@@ -8,7 +8,7 @@ import asyncio
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +29,17 @@ class Remote:
     pid: int = 0
     started: str = ""
 
-    def is_alive(self) -> bool | None:
-        """Whether the process lives; None if that cannot be told."""
-        if self.pid:
-            return _started(self.pid) == self.started
-        return True if _inodes({self.address}).get(self.address) == self.inode else None
+
+def living(remotes: Sequence[Remote]) -> list[bool | None]:
+    """Say of each whether its process lives, None if that cannot be told; the sockets are looked at once for all."""
+    unseen = {remote.address for remote in remotes if not remote.pid}
+    inodes = _inodes(unseen) if unseen else {}
+    return [
+        _started(remote.pid) == remote.started
+        if remote.pid
+        else (True if inodes.get(remote.address) == remote.inode else None)
+        for remote in remotes
+    ]
 
 
 def find(peers: Iterable[str]) -> dict[str, Remote]:

@@ -39,6 +39,7 @@ _WRITE_INSTANCE = (
 )
 _WRITE_CALL = f"INSERT OR REPLACE INTO open_calls ({_CALL}) VALUES ({_CALL_MARKS})"
 _WRITE_CHILD = f"INSERT OR REPLACE INTO children (key, ended, {_CHILD}) VALUES (?, 0, {_CHILD_MARKS})"
+_FORGET_CHILDREN = "DELETE FROM children WHERE key = ? AND ended = 1 AND turn < ?"
 _END_CHILD = "UPDATE children SET ended = 1 WHERE key = ? AND execution = ? AND turn = ? AND task = ?"
 _APPEND = "INSERT INTO history (key, turn, place, event) VALUES (?, ?, ?, ?)"
 _TRUNCATE = "DELETE FROM history WHERE key = ? AND (turn, place) >= (?, ?)"
@@ -175,6 +176,8 @@ def _write_instance(connection: sqlite3.Connection, changes: Changes, instance: 
     if changes.ended:
         ended = [(key, *call) for call in changes.ended]
         connection.executemany(_END_CHILD, ended)
+    if changes.forgets_before:
+        connection.execute(_FORGET_CHILDREN, (key, changes.forgets_before))
     if changes.children:
         connection.executemany(_WRITE_CHILD, [(key, *rows.from_child(child)) for child in changes.children])
     _write_log(connection, changes)

@@ -1,17 +1,18 @@
 """An app that cannot be reached: everybody who waits for it is told why, and the log once when it begins and ends."""
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
 
-from sidecar.edge.peer import troubles
+from sidecar.edge.peer import dial_line, links, troubles
 from sidecar.edge.transport.ports import StatusCode
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.sidecars import Node, PlayedPeer, Start, hello
-from tests.inprocess.world import call, until
+from tests.inprocess.world import FakeClock, call, until
 from tests.ports import free_port
 
 ABOUT = (
@@ -102,3 +103,66 @@ async def test_an_app_without_an_address_is_told_once(start: Start, logged: list
     await until(lambda: len(about(logged)) == 2)
     assert about(logged)[1]["event"] == "messages for an app leave again"
     await mistyped.close()
+
+
+def dialling() -> list[str]:
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("link to made-of-data")]
+
+
+async def test_apps_that_have_an_address_by_a_pattern_alone_are_dialled_in_turn(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A port that accepts and says nothing costs an attempt its full time."""
+    monkeypatch.setattr(dial_line, "MOST_UNLISTED", 4)
+    monkeypatch.setattr(links, "HANDSHAKE_SECONDS", 0.5)
+    heard: set[str] = set()
+    silent = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{silent.getsockname()[1]}"
+    there = await start("there")
+    orders = await start("orders", peer_pattern=address, peers={"listed": (address,)})
+    connect = orders.sidecar.peers._connect
+
+    def noted(at: str, peer: tuple[str, str]) -> Any:
+        heard.add(peer[1])
+        return connect(there.peer_address if peer[1] == "there" else at, peer)
+
+    orders.sidecar.peers._connect = noted
+    names = [*(f"made-of-data{number}" for number in range(12)), "there"]
+    orders.worker(lambda events: [call(number, "score", app=name) for number, name in enumerate(names)])
+    await orders.begin("a")
+    await until(dialling, 20.0)
+    assert len(dialling()) <= 4
+    request = pb.GetInstanceRequest(instance_id="x", router=pb.Router(target_app_id="made-of-data77"))
+    asked = asyncio.create_task(orders.refusal("GetInstance", request, 3.0))
+    await until(lambda: "made-of-data77" in heard, 2.0)
+    await until(lambda: heard >= {*names, "listed"}, 60.0)
+    await until(lambda: "there" in orders.sidecar.peers.connected(), 20.0)
+    assert len(dialling()) <= 5, "a client that waits goes before the others"
+    assert (await asked)[0] is StatusCode.UNAVAILABLE
+    silent.close()
+
+
+def test_a_link_that_is_up_takes_no_place_among_those_that_are_dialled() -> None:
+    turns: list[str] = []
+    line = dial_line.DialLine(turns.append)
+    entered = [f"app{number}" for number in range(dial_line.MOST_UNLISTED)]
+    assert all(line.enter(app) for app in entered)
+    assert not line.enter("one-more")
+    assert not line.enter("another")
+    line.leave("listed")
+    assert turns == []
+    line.leave("app3")
+    assert turns == ["one-more"]
+    assert line.enter("one-more")
+    line.leave("one-more")
+    assert turns == ["one-more", "another"]
+    line.leave("one-more")
+    assert len(turns) == 2
+
+
+async def test_of_apps_without_number_no_more_than_some_are_remembered() -> None:
+    troubled = troubles.Troubles(FakeClock())
+    for number in range(5_000):
+        troubled.failed(f"made-of-data{number}", ("here",), "here", "no such host")
+    assert len(troubled._of) == 2_000
+    assert troubled.error("made-of-data4999")

@@ -7,13 +7,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 
 import pytest
 
 from sidecar.edge.transport import processes
 
 _CLIENT = "import socket, sys, time; s = socket.create_connection((sys.argv[1], int(sys.argv[2]))); time.sleep(60)"
+
+
+def alive(remote: processes.Remote) -> bool | None:
+    [found] = processes.living([remote])
+    return found
 
 
 def found_at(peer: str) -> processes.Remote | None:
@@ -40,12 +45,12 @@ def test_a_process_that_was_killed_is_seen_to_be_dead(client: tuple[subprocess.P
     process, peer = client
     found = found_at(peer)
     assert found is not None
-    assert (found.pid, found.is_alive()) == (process.pid, True)
+    assert (found.pid, alive(found)) == (process.pid, True)
     process.kill()
     time.sleep(0.2)
-    assert found.is_alive() is False, "a zombie is dead, before anybody has waited for it"
+    assert alive(found) is False, "a zombie is dead, before anybody has waited for it"
     process.wait()
-    assert (found.is_alive(), found_at(peer)) == (False, None)
+    assert (alive(found), found_at(peer)) == (False, None)
 
 
 def test_a_process_that_stands_still_lives(client: tuple[subprocess.Popen[bytes], str]) -> None:
@@ -53,7 +58,7 @@ def test_a_process_that_stands_still_lives(client: tuple[subprocess.Popen[bytes]
     found = found_at(peer)
     os.kill(process.pid, signal.SIGSTOP)
     assert found is not None
-    assert found.is_alive()
+    assert alive(found)
 
 
 def test_one_whose_process_cannot_be_seen_lives_while_its_socket_is_held(
@@ -63,10 +68,10 @@ def test_one_whose_process_cannot_be_seen_lives_while_its_socket_is_held(
     found = found_at(peer)
     assert found is not None
     unseen = processes.Remote(found.address, found.inode)
-    assert unseen.is_alive() is True
+    assert alive(unseen) is True
     process.kill()
     process.wait()
-    assert unseen.is_alive() is None, "a connection that was closed tells nothing of its process"
+    assert alive(unseen) is None, "a connection that was closed tells nothing of its process"
 
 
 @pytest.mark.parametrize("peer", ["ipv4:192.0.2.1:1", "unix:/tmp/x", "", "app ml", "ipv4:x:1", "ipv4:127.0.0.1:1"])
@@ -102,3 +107,30 @@ async def test_one_that_goes_while_it_looks_for_all_leaves_the_others_an_answer(
     await asyncio.sleep(0)
     first.cancel()
     assert await second is None
+
+
+def test_the_table_of_sockets_is_read_once_for_all_whose_process_cannot_be_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, reads = processes._inodes, 0
+
+    def counted(addresses: Set[str]) -> dict[str, str]:
+        nonlocal reads
+        reads += 1
+        return real(addresses)
+
+    monkeypatch.setattr(processes, "_inodes", counted)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        clients = [socket.create_connection(listening.getsockname()) for _ in range(20)]
+        found = processes.find([f"ipv4:127.0.0.1:{client.getsockname()[1]}" for client in clients])
+        unseen = [processes.Remote(one.address, one.inode) for one in found.values()]
+        reads = 0
+        assert processes.living(unseen) == [True] * 20
+        assert reads == 1
+        for client in clients:
+            client.close()
+    assert processes.living(unseen) == [None] * 20
+    seen = [processes.Remote(one.address, one.inode, one.pid, one.started) for one in found.values()]
+    reads = 0
+    assert processes.living(seen) == [True] * 20
+    assert reads == 0, "whose process is seen needs no table"
