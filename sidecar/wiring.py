@@ -18,8 +18,9 @@ from sidecar.core.policy import Policy
 from sidecar.edge.admin import inspection
 from sidecar.edge.admin.inspection import Admin
 from sidecar.edge.dialects import Limits
-from sidecar.edge.peer.forward import ROUTER_FIELDS, Forwarder, Served
+from sidecar.edge.peer.forward import Forwarder, Served
 from sidecar.edge.peer.links import Peers, Proof
+from sidecar.edge.peer.passed_on import ROUTER_FIELDS
 from sidecar.edge.peer.reports import PeerReports
 from sidecar.edge.peer.trees import LOOK, PeerTrees
 from sidecar.edge.taskhub.service import TaskHub

@@ -462,6 +462,7 @@ class GetStatusResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     NOW_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    PASSED_ON_FIELD_NUMBER: _builtins.int
     app_id: _builtins.str
     namespace: _builtins.str
     version: _builtins.str
@@ -471,6 +472,10 @@ class GetStatusResponse(_message.Message):
     def now(self) -> _timestamp_pb2.Timestamp:
         """by its clock"""
 
+    @_builtins.property
+    def passed_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the calls of clients that it sends on to other apps"""
+
     def __init__(
         self,
         *,
@@ -479,10 +484,11 @@ class GetStatusResponse(_message.Message):
         version: _builtins.str = ...,
         now: _timestamp_pb2.Timestamp | None = ...,
         metadata: _builtins.str = ...,
+        passed_on: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "metadata", b"metadata", "namespace", b"namespace", "now", b"now", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "metadata", b"metadata", "namespace", b"namespace", "now", b"now", "passed_on", b"passed_on", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -162,7 +162,6 @@ def rewind(client: Client, chosen: Chosen, reason: str | None) -> None:
     """Let workflows that have failed go on from before their failures."""
 
     def change(reached: Client, instance_id: str) -> Awaitable[None]:
-        reached.own_only("a rewind")
         return reached.command(
             f"{methods.TASKHUB}RewindInstance", pb.RewindInstanceRequest(instance_id=instance_id, reason=_text(reason))
         )
@@ -174,7 +173,6 @@ def restart(client: Client, chosen: Chosen, *, new_id: bool) -> None:
     """Start once more what workflows were started with."""
 
     async def change(reached: Client, instance_id: str) -> None:
-        reached.own_only("a restart")
         request = pb.RestartInstanceRequest(instance_id=instance_id, with_new_instance_id=new_id)
         made = await reached.call(f"{methods.TASKHUB}RestartInstance", request, pb.RestartInstanceResponse)
         typer.echo(made.instance_id)
