@@ -12,8 +12,7 @@ import termios
 
 import pytest
 
-from sidecar.cli import screen
-from tests.cli.live import Command, Terminal
+from tests.cli.live import Command
 from tests.inprocess.sidecars import Node
 from tests.inprocess.world import until
 
@@ -53,21 +52,6 @@ async def test_what_is_done_at_once_shows_no_bar(shop: Node, run: Command) -> No
     arguments = ["workflow", "terminate", "--all", "--grpc-port", str(shop.ports.grpc[0]), "--yes"]
     code, written = await asyncio.to_thread(at_terminal, arguments, 80)
     assert (code, written) == (0, "sidecar: 2 workflows terminated\r\n")
-
-
-def test_what_takes_long_shows_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal(is_terminal=True)
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(screen, "_BAR_AFTER", 0.0)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "80")
-    with screen.progress("workflows purged") as told:
-        for done in range(0, 101, 25):
-            told(done, 100)
-    written = terminal.written()
-    assert "workflows purged" in written
-    assert "100/100" in written
-    assert written.endswith("\x1b[2K")  # it is gone at the end
 
 
 @pytest.mark.slow
