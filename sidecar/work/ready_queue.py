@@ -190,6 +190,10 @@ class ReadyQueue(Generic[K]):
     def _items(self, group: Group) -> dict[K, int]:
         return self._groups.get(group) or self._idle.get(group) or {}
 
+    def first_since(self, group: Group) -> int:
+        """Return since when the oldest item of a group waits, 0 if there is none."""
+        return next(iter(self._items(group).values()), 0)
+
     def take(self, group: Group) -> K | None:
         """Take the oldest item of a group out, or None; it is the turn of the other groups then."""
         item = self.first(group)
