@@ -3,6 +3,7 @@
 Locks of files are left: only a library takes them, which has its own ways on each platform.
 """
 
+import asyncio.selector_events  # noqa: F401 - from 3.13 on, where sockets can `sendmsg`, it asks `sysconf` how much
 import builtins
 import enum
 import io
