@@ -106,9 +106,10 @@ class Pool:
                 if not room.admits(group.name):
                     continue
                 worker = free.best(group, partial(kind.suits, group))
-                since, item = waiting.first_since(group), None if worker is None else waiting.take(group)
-                if worker is None or item is None:
+                taken = None if worker is None else waiting.take(group)
+                if worker is None or taken is None:
                     continue
+                item, since = taken
                 kind.held(worker)[item] = group.name
                 self._give(worker, item, group)
                 room.take(group.name)

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,19 @@ def test_shells_complete_commands_and_options() -> None:
         assert f'"{verb}"' in completed("sidecar workflow re")
     assert '"--filter-status"' in completed("sidecar workflow list --filter")
     assert '"yaml"' in completed("sidecar workflow list -o ")
+
+
+@pytest.mark.slow
+def test_a_shell_that_was_set_up_by_install_completion_completes(tmp_path: Path) -> None:
+    environ = os.environ | {"HOME": str(tmp_path), "SIDECAR": f"{Path(sys.executable).parent}/sidecar"}
+    script = (
+        '"$SIDECAR" --install-completion bash > /dev/null && source ~/.bashrc && complete -p sidecar && '
+        'COMP_WORDS=(sidecar workflow sus) COMP_CWORD=2 && _sidecar_completion "$SIDECAR" && echo "${COMPREPLY[@]}"'
+    )
+    command = ["bash", "--norc", "-c", script]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == ["complete -o default -F _sidecar_completion sidecar", "suspend"]
 
 
 def process(*arguments: str | bytes, **variables: str) -> subprocess.CompletedProcess[bytes]:

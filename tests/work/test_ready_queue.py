@@ -136,7 +136,7 @@ def test_what_waited_for_a_worker_that_came_keeps_its_order() -> None:
     taken.add(("default", "late"))
     backlog.workers_changed(more=True)
     [group] = backlog.takeable()
-    assert [backlog.take(group) for _ in range(4)] == [0, 1, 2, None]
+    assert [backlog.take(group) for _ in range(4)] == [(0, 0), (1, 0), (2, 0), None]
     assert len(backlog) == 0
 
 
@@ -146,7 +146,9 @@ def test_the_name_that_was_served_is_last_the_next_time() -> None:
     fill(backlog, "b", range(10, 13))
     taken = []
     for _ in range(6):
-        taken.append(backlog.take(backlog.takeable()[0]))
+        found = backlog.take(backlog.takeable()[0])
+        assert found is not None
+        taken.append(found[0])
     assert taken == [0, 10, 1, 11, 2, 12]
 
 
