@@ -48,8 +48,11 @@ class SqlDisk:
     """A `Disk` that is an SQLite database."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect(":memory:", isolation_level=None, cached_statements=256, factory=Failing)
-        self._closing = weakref.finalize(self, self._database.close)  # from 3.13 on one that is not closed is a warning
+        self._database = sqlite3.connect(
+            ":memory:", isolation_level=None, cached_statements=256, factory=Failing, check_same_thread=False
+        )
+        # From Python 3.13 on one that is not closed is a warning; whichever thread finds that nobody has it any more.
+        self._closing = weakref.finalize(self, self._database.close)
         for _, statements in schema.migrations():
             self._database.executescript(statements)
 

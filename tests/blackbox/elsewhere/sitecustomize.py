@@ -39,6 +39,8 @@ for module in MODULES:
 sys.meta_path.insert(0, Missing())
 for name in FUNCTIONS:
     delattr(os, name)
+if hasattr(os, "process_cpu_count"):  # from 3.13 on; it is this where there is no affinity
+    os.process_cpu_count = os.cpu_count
 for name in ("listdir", "scandir", "readlink", "stat"):
     setattr(os, name, without_folders(getattr(os, name)))
 builtins.open = io.open = without_folders(open)
