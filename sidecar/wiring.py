@@ -93,7 +93,7 @@ def assemble(
     pool, trees = Pool(settings.limits, clock.now), Trees(engine)
     reminders = Reminders(engine, trees)
     dispatch = engine.effects = _dispatch(engine, pool, reminders, outbox, settings)
-    engine.observers = (lifecycle.tell,)
+    engine.observers = (lifecycle.tell, lifecycle.Standstills().tell)
     served_by = services.build(dispatch, reminders, trees, policy)
     outbox.calls = served_by.messages.calls
     served = Served(served_by.messages.dedup_keys.release)
