@@ -23,7 +23,7 @@ OR_NONE     := $(if $(PYTEST_ARGS),|| [ $$? -eq 5 ])
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test test-hard demo multi-app chaos lock \
+.PHONY: help setup setup-sdks proto proto-check fmt fmt-check lint types imports check test test-hard newcomer demo multi-app chaos lock \
         lock-check image-lint sim soak mutants sdks sdks-pairs sdks-daprd sdks-record sdks-idle sdks-stops sdks-newest reliability metrics fuzz fuzz-sockets sbom audit \
         bench-memory bench-timers clean
 
@@ -122,6 +122,9 @@ sdks-stops: $(SETUP) ## all SDKs at once, whose sidecars stop while an activity 
 
 sdks-newest: $(SETUP) ## say which registry serves an SDK that is newer than the newest in the matrix (needs the network)
 	$(BIN)/python -m tests.sdks.newest
+
+newcomer: $(SETUP) ## the README's small example from nothing but Python, as it says, with the time of each step (needs bash)
+	$(BIN)/python -m tests.newcomer
 
 demo: $(SETUP) $(SETUP_SDKS) ## one workflow across three apps, with a crash in the middle
 	@$(BIN)/python examples/demo.py

@@ -18,8 +18,9 @@ from sidecar.core.policy import Policy
 from sidecar.edge.admin import inspection
 from sidecar.edge.admin.inspection import Admin
 from sidecar.edge.dialects import Limits
-from sidecar.edge.peer.forward import ROUTER_FIELDS, Forwarder, Served
+from sidecar.edge.peer.forward import Forwarder, Served
 from sidecar.edge.peer.links import Peers, Proof
+from sidecar.edge.peer.passed_on import ROUTER_FIELDS
 from sidecar.edge.peer.reports import PeerReports
 from sidecar.edge.peer.trees import LOOK, PeerTrees
 from sidecar.edge.taskhub.service import TaskHub
@@ -93,7 +94,7 @@ def assemble(
     pool, trees = Pool(settings.limits, clock.now), Trees(engine)
     reminders = Reminders(engine, trees)
     dispatch = engine.effects = _dispatch(engine, pool, reminders, outbox, settings)
-    engine.observers = (lifecycle.tell,)
+    engine.observers = (lifecycle.tell, lifecycle.Standstills().tell)
     served_by = services.build(dispatch, reminders, trees, policy)
     outbox.calls = served_by.messages.calls
     served = Served(served_by.messages.dedup_keys.release)

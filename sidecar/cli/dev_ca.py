@@ -18,6 +18,17 @@ from sidecar.edge.transport.listening import LOOPBACK
 CA_CERTIFICATE, CA_KEY = "ca.crt", "ca.key"
 _CA_DAYS = 3650
 _CLOCK_SKEW = timedelta(minutes=5)
+_SIGNS = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def issue(directory: Path, apps: list[str], namespace: str, trust_domain: str, days: int) -> list[Path]:
@@ -45,6 +56,8 @@ def issue(directory: Path, apps: list[str], namespace: str, trust_domain: str, d
             builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+            builder = builder.add_extension(issuer, critical=False)
             written += _write(directory, app, builder.sign(ca_key, hashes.SHA256()), key)
     except OSError as error:
         raise StartError(f"cannot write {directory}: {error.strerror or error}") from error
@@ -61,7 +74,9 @@ def _authority(
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"sidecar development CA of {trust_domain}"[:64])])
     builder = _builder("", name, key, now, _CA_DAYS).subject_name(name)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    ca = builder.sign(key, hashes.SHA256())
+    # RFC 5280 asks for these, and so does Python from 3.13 on.
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    ca = builder.add_extension(_SIGNS, critical=True).sign(key, hashes.SHA256())
     return _write(directory, "ca", ca, key), ca, key
 
 

@@ -2,6 +2,11 @@
 
 from enum import IntEnum
 
+TEXT = (
+    "Exit codes: 0 done; 1 done, and the answer is no (it has failed, or some were refused, or something is wrong); "
+    "2 a wrong option or setting; 3 no such workflow; 4 refused by the sidecar; 5 no sidecar answers; 6 not in time."
+)
+
 
 class Exit(IntEnum):
     """The exit codes. Scripts compare them: never change one."""

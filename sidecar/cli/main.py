@@ -4,17 +4,15 @@ Owns options, output and exit codes. The settings are read in `config`; the work
 `sidecar run` imports, because a health check must be cheap.
 """
 
-import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
-from sidecar.cli import health, workflow
+from sidecar.cli import exits, health, workflow
 from sidecar.cli.exits import Failure
 from sidecar.cli.flags import CONFIG_FILE, with_reach, with_settings
 from sidecar.cli.forms import Form
@@ -23,19 +21,12 @@ from sidecar.config import settings as config
 from sidecar.config.run_file import Restart
 from sidecar.config.settings import ConfigError, StartError
 
-_PLAIN_WIDTH = 160
-
-
-class _Output(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
 app = typer.Typer(
     name="sidecar",
     help="Durable workflows that span several apps, for unchanged workflow SDKs: one sidecar an app.",
     no_args_is_help=True,
     rich_markup_mode=None,
+    epilog=exits.TEXT,
     pretty_exceptions_enable=False,
 )
 
@@ -45,7 +36,6 @@ app.add_typer(workflow.app, name="workflow", no_args_is_help=True)
 
 T = TypeVar("T")
 _AnswerForm = Annotated[Form, typer.Option("--output", "-o", help="Form of the answer.")]
-_OutputForm = Annotated[_Output, typer.Option("--output", "-o", help="Form of the list.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,15 +181,16 @@ def _doctor(flags: dict[str, object], *, output: _AnswerForm = Form.SHORT) -> No
 
 @app.command("config")
 @with_settings
-def _config(flags: dict[str, object], *, output: _OutputForm = _Output.TABLE) -> None:
+def _config(flags: dict[str, object], *, output: _AnswerForm = Form.SHORT) -> None:
     """Print every setting and where its value comes from, without starting anything."""
     resolved = config.resolve(flags, os.environ)
-    values = {name: getattr(resolved.settings, name) for name in resolved.sources}
-    if output is _Output.JSON:
-        rows = {name: {"value": value, "source": resolved.sources[name]} for name, value in values.items()}
-        typer.echo(json.dumps(rows, indent=2, default=_as_json))
+    from sidecar.cli import screen  # noqa: PLC0415 - it draws, which few commands do
+    from sidecar.cli.show import settings as shown  # noqa: PLC0415 - as above
+
+    if output.is_data:
+        screen.write(shown.data(resolved), output)
     else:
-        _print_table([(name, config.shown(value), resolved.sources[name]) for name, value in values.items()])
+        screen.show(shown.listed(resolved, screen.width()))
 
 
 @_store.command("check")
@@ -285,16 +276,3 @@ def _dev_ca(
         raise ConfigError(str(error)) from error
     for file in written:
         typer.echo(str(file))
-
-
-def _as_json(value: object) -> object:
-    return dict(value) if isinstance(value, Mapping) else str(value)
-
-
-def _print_table(rows: list[tuple[str, str, str]]) -> None:
-    from rich import box, console, table, text  # noqa: PLC0415 - only this command draws a table
-
-    grid = table.Table("setting", "value", "source", box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        grid.add_row(*(text.Text(cell) for cell in row))
-    console.Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH).print(grid)

@@ -1,40 +1,106 @@
-"""Says on stderr, every few seconds, that a command which takes long is still at work, and on what."""
+"""Says on stderr how far a command is that takes long: a bar on a terminal, else a line every few seconds."""
 
+import sys
 import threading
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
 
 import typer
 
-_FIRST, _EVERY = 2.0, 5.0  # seconds
+_FIRST, _EVERY = 2.0, 5.0  # seconds of lines
+_BAR_AFTER = 1.0  # seconds: what is done sooner shows none
 
 
-class Progress:
-    """Lines while the block runs: none if it is done in `first` seconds."""
+class Steps(Protocol):
+    """Is told how far something has come."""
 
-    def __init__(self, first: float = _FIRST, every: float = _EVERY) -> None:
-        self._pauses = (first, every)
-        self._what = "waiting for the sidecar that has the store open"
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+    def __call__(self, done: int, total: int | None, what: str = "") -> None:
+        """So many of so many are done; None: it is not known of how many. `what`: something else is being done."""
 
-    def at(self, what: str) -> None:
-        """Take note of what is being done."""
-        self._what = what
 
-    def __enter__(self) -> "Progress":
-        self._thread.start()
-        return self
+class _Far(NamedTuple):
+    what: str
+    done: int = 0
+    total: int | None = None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
+    def told(self, done: int, total: int | None, what: str) -> "_Far":
+        return _Far(what or self.what, done, total)
 
-    def _run(self) -> None:
-        pause, every = self._pauses
-        seconds = 0.0
-        while not self._over.wait(pause):
+    @property
+    def so_far(self) -> str:
+        return f"{self.done:,} of {self.total:,}" if self.total else f"{self.done:,}" if self.done else ""
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Steps]:
+    """Show how far something has come, if it takes long; nothing is written of what is done at once."""
+    with (_bar if sys.stderr.isatty() else _lines)(_Far(what)) as told:
+        yield told
+
+
+@contextmanager
+def _lines(far: _Far) -> Iterator[Steps]:
+    seconds = 0.0
+    over = threading.Event()
+
+    def write() -> None:
+        nonlocal seconds
+        pause = _FIRST
+        while not over.wait(pause):
             seconds += pause
-            typer.echo(f"sidecar: {seconds:.0f} s: {self._what}", err=True)
-            pause = every
+            text = f"{far.what}: {far.so_far}" if far.so_far else far.what
+            typer.echo(f"sidecar: {seconds:.0f} s: {text}", err=True)
+            pause = _EVERY
+
+    def told(done: int, total: int | None, what: str = "") -> None:
+        nonlocal far
+        far = far.told(done, total, what)
+
+    with _beside(write, over.set):
+        yield told
+
+
+@contextmanager
+def _bar(far: _Far) -> Iterator[Steps]:
+    from rich import progress as bars  # noqa: PLC0415 - only what takes long on a terminal draws one
+
+    from sidecar.cli import screen  # noqa: PLC0415 - as above
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(bar_width=None),
+        bars.TextColumn("{task.fields[count]}"),
+        bars.TimeRemainingColumn(),
+    )
+    bar = bars.Progress(*columns, console=screen.console(sys.stderr, screen.columns()), transient=True, expand=True)
+    task, over = bar.add_task(far.what, total=None, count=far.so_far), threading.Event()
+
+    def draw() -> None:
+        if not over.wait(_BAR_AFTER):
+            bar.start()
+
+    def told(done: int, total: int | None, what: str = "") -> None:
+        nonlocal far
+        before, far = far, far.told(done, total, what)
+        if far.what != before.what:
+            bar.reset(task, description=far.what)
+        bar.update(task, completed=done, total=total, count=far.so_far)
+
+    try:
+        with _beside(draw, over.set):
+            yield told
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def _beside(work: Callable[[], None], end: Callable[[], object]) -> Iterator[None]:
+    """Do something in a thread while the block runs."""
+    thread = threading.Thread(target=work, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end()
+        thread.join()

@@ -7,28 +7,26 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import typer
 import yaml
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
-from sidecar.actors.clock import Clock
 from sidecar.cli.forms import Form
-from sidecar.cli.progress import Progress
 
 _ENDLESS = 100_000  # columns of what goes into a pipe
 _NARROWEST = 40
-_BAR_AFTER = 1.0  # seconds: what is done sooner shows none
 
 
 def width() -> int | None:
     """Return the columns of the terminal; None if stdout is none."""
-    return max(_NARROWEST, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
+    return columns() if sys.stdout.isatty() else None
+
+
+def columns() -> int:
+    """Return the columns of the terminal that there is."""
+    return max(_NARROWEST, shutil.get_terminal_size().columns)
 
 
 def in_ascii() -> bool:
@@ -77,34 +75,3 @@ def note(text: str) -> None:
 def is_asked_by_a_person() -> bool:
     """Whether somebody is there who can answer a question."""
     return sys.stdin.isatty() and sys.stderr.isatty()
-
-
-class Steps(Protocol):
-    """Is told how far something has come."""
-
-    def __call__(self, done: int, total: int | None) -> None:
-        """So many of so many are done; None: it is not known of how many."""
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Steps]:
-    """Show how far something has come: by a bar on a terminal, else a line every few seconds, if it takes long."""
-    if not sys.stderr.isatty():
-        with Progress() as lines:
-            lines.at(what)
-            yield lambda done, total: lines.at(f"{what}: {done:,}" + ("" if total is None else f" of {total:,}"))
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Bar(*columns, console=console(sys.stderr, shutil.get_terminal_size().columns), transient=True)
-    task, clock = bar.add_task(what, total=None), Clock()
-    began = clock.monotonic()
-
-    def told(done: int, total: int | None) -> None:
-        bar.update(task, completed=done, total=total)
-        if clock.monotonic() - began >= _BAR_AFTER:
-            bar.start()
-
-    try:
-        yield told
-    finally:
-        bar.stop()

@@ -4,26 +4,30 @@ With the SQLite of many systems, a second process that opens a database in use c
 """
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from sidecar.actors.clock import Clock
-from sidecar.cli import dial
-from sidecar.cli.progress import Progress
+from sidecar.cli import dial, progress
 from sidecar.config.settings import Settings, StartError
 from sidecar.core.identity import AppIdentity
-from sidecar.edge.admin.store import BACKUP, CHECK
+from sidecar.edge.admin.store import BACKUP, CHECK, WORK
 from sidecar.edge.transport.ports import Refused, StatusCode
 from sidecar.schema import admin_pb2 as pb
+from sidecar.store.progress import At, Progress
 from sidecar.store.protocol import Copied, CopyError
 from sidecar.store.sqlite import restore as offline
 from sidecar.store.sqlite import schema
+
+_LOOK_SECONDS = 0.5  # between two questions how far it is
 
 
 def check(settings: Settings) -> list[str]:
     """Return what is wrong with the store. Raises CopyError: it could not be checked."""
     try:
-        with Progress() as progress:
-            return offline.check(path(settings), progress.at)
+        with _told() as tell:
+            return offline.check(path(settings), tell)
     except offline.RunningError:
         request = pb.CheckStoreRequest(namespace=settings.namespace, app_id=settings.app_id)
         answer = _ask(settings, CHECK, request.SerializeToString())
@@ -33,8 +37,8 @@ def check(settings: Settings) -> list[str]:
 def backup(settings: Settings, name: str) -> Copied:
     """Make a backup. Raises CopyError."""
     try:
-        with Progress() as progress:
-            return offline.backup(path(settings), name, Clock().now(), progress.at)
+        with _told() as tell:
+            return offline.backup(path(settings), name, Clock().now(), tell)
     except offline.RunningError:
         request = pb.BackupStoreRequest(namespace=settings.namespace, app_id=settings.app_id, name=name)
         answer = _ask(settings, BACKUP, request.SerializeToString())
@@ -45,8 +49,8 @@ def backup(settings: Settings, name: str) -> Copied:
 def restore(settings: Settings, source: Path) -> Path | None:
     """Replace the store by a backup. Return where the old store is kept, if there was one. Raises CopyError."""
     try:
-        with Progress() as progress:
-            return offline.restore(_me(settings), settings.data_dir, source, Clock().now(), progress.at)
+        with _told() as tell:
+            return offline.restore(_me(settings), settings.data_dir, source, Clock().now(), tell)
     except offline.RunningError:
         text = f"the sidecar of app '{settings.app_id}' has the store open"
         raise CopyError(f"{text}: stop it first, and start it when the backup is in place") from None
@@ -68,8 +72,8 @@ def path(settings: Settings) -> Path:
 
 def _ask(settings: Settings, method: str, request: bytes) -> bytes:
     try:
-        with Progress():
-            return asyncio.run(_call(settings, method, request))
+        with _told() as tell:
+            return asyncio.run(_call(settings, method, request, tell))
     except StartError as error:
         raise CopyError(str(error)) from error
     except Refused as refused:
@@ -80,10 +84,22 @@ def _ask(settings: Settings, method: str, request: bytes) -> bytes:
         raise CopyError(refused.message) from refused
 
 
-async def _call(settings: Settings, method: str, request: bytes) -> bytes:
+async def _call(settings: Settings, method: str, request: bytes, tell: Progress) -> bytes:
     shown = dial.credentials(settings.api_token, settings.api_token_file)
     channel = dial.channel(settings.listen_host, settings.grpc_port[0], settings.app_cert)
+    asking = asyncio.create_task(channel.unary(method, request, shown))
     try:
-        return await channel.unary(method, request, shown)
+        while not (await asyncio.wait([asking], timeout=_LOOK_SECONDS))[0]:
+            with contextlib.suppress(Refused):  # one of an older version does not say how far it is
+                at = pb.GetStoreWorkResponse.FromString(await channel.unary(WORK, b"", shown, timeout=_LOOK_SECONDS))
+                tell(At(at.what, at.done, at.total))
+        return await asking
     finally:
         await channel.close()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[Progress]:
+    """Show how far work on the store is."""
+    with progress.progress("the store") as told:
+        yield lambda at: told(at.done, at.total or None, at.what)

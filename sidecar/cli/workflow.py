@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sidecar.cli import exits
 from sidecar.cli.flags import with_choice, with_filter, with_sidecar
 from sidecar.cli.forms import Form
 
@@ -17,14 +18,8 @@ if TYPE_CHECKING:
     from sidecar.cli.operate.client import Client
     from sidecar.cli.operate.filters import Filter
 
-_EXITS = (
-    "Exit codes: 0 done; 1 done, and the answer is no (it has failed, or some were refused); 2 a wrong option or "
-    "setting; 3 no such workflow; 4 refused by the sidecar; 5 no sidecar answers; 6 not in time."
-)
-
-
 app = typer.Typer(
-    help="List, see, start and steer the workflows of an app, by its sidecar.", rich_markup_mode=None, epilog=_EXITS
+    help="List, see, start and steer the workflows of an app, by its sidecar.", rich_markup_mode=None, epilog=exits.TEXT
 )
 _Id = Annotated[str, typer.Argument(metavar="ID", help="ID of the workflow.", show_default=False)]
 _Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="IDs of the workflows.", show_default=False)]

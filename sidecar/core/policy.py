@@ -70,10 +70,14 @@ class Rule:
     requires: tuple[Required, ...] = ()
     in_order: bool = True
 
+    def is_about(self, caller: str, kind: str, operation: Operation) -> bool:
+        """Whether the rule is about an operation, whatever the name."""
+        return self.kind == kind and operation in self.operations and fnmatchcase(caller, self.caller)
+
     def fits(self, caller: str, kind: str, name: str | None, operation: Operation) -> bool:
         """Whether the rule is about an operation. `name` None, no such instance: only a rule about all names fits."""
         named = self.name == "*" if name is None else fnmatchcase(name, self.name)
-        return self.kind == kind and named and operation in self.operations and fnmatchcase(caller, self.caller)
+        return named and self.is_about(caller, kind, operation)
 
     def met_by(self, past: CallerHistory) -> bool:
         """Whether all that the rule requires has happened."""
@@ -89,6 +93,10 @@ class Policy:
     """Rules, each of which may allow a call. Calls inside this app are always allowed and are not checked."""
 
     rules: tuple[Rule, ...]
+
+    def about(self, caller: str, kind: str, operation: Operation) -> list[Rule]:
+        """Return the rules that are about an operation of an app of this namespace, whatever the name."""
+        return [rule for rule in self.rules if rule.is_about(caller, kind, operation)]
 
     def fitting(self, caller: str, kind: str, name: str | None, operation: Operation) -> list[Rule]:
         """Return the rules that allow an app of this namespace an operation, if what they require has happened."""

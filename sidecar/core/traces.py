@@ -67,6 +67,13 @@ def of_start(instance: Instance) -> Span:
     return Span(found[1], own, found[2] or context.span_id, found[3] or "01")
 
 
+def of_timer(instance: Instance, timer_id: int) -> Span:
+    """Return the span of a timer of the present execution of an instance."""
+    execution = of_execution(instance)
+    own = _span("timer", instance.id, f"{instance.execution}/{timer_id}")
+    return execution._replace(id=own, parent=execution.id)
+
+
 def new_root(trace: str, instance_id: str, execution: str, flags: str) -> Span:
     """Return the span of an execution that is the root of a trace of its own."""
     return Span(trace, _span("execution", instance_id, execution), "", flags)

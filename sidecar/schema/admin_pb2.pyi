@@ -462,6 +462,7 @@ class GetStatusResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     NOW_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    PASSED_ON_FIELD_NUMBER: _builtins.int
     app_id: _builtins.str
     namespace: _builtins.str
     version: _builtins.str
@@ -471,6 +472,10 @@ class GetStatusResponse(_message.Message):
     def now(self) -> _timestamp_pb2.Timestamp:
         """by its clock"""
 
+    @_builtins.property
+    def passed_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the calls of clients that it sends on to other apps"""
+
     def __init__(
         self,
         *,
@@ -479,14 +484,60 @@ class GetStatusResponse(_message.Message):
         version: _builtins.str = ...,
         now: _timestamp_pb2.Timestamp | None = ...,
         metadata: _builtins.str = ...,
+        passed_on: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "metadata", b"metadata", "namespace", b"namespace", "now", b"now", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "metadata", b"metadata", "namespace", b"namespace", "now", b"now", "passed_on", b"passed_on", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class GetStoreWorkRequest(_message.Message):
+    """How far a check or a backup of the store is, for who has asked for one and waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStoreWorkRequest: _TypeAlias = GetStoreWorkRequest  # noqa: Y015
+
+@_typing.final
+class GetStoreWorkResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    what: _builtins.str
+    """"": none runs"""
+    done: _builtins.int
+    """so many"""
+    total: _builtins.int
+    """of so many; 0: nobody knows"""
+    def __init__(
+        self,
+        *,
+        what: _builtins.str = ...,
+        done: _builtins.int = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "total", b"total", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStoreWorkResponse: _TypeAlias = GetStoreWorkResponse  # noqa: Y015
 
 @_typing.final
 class CheckStoreRequest(_message.Message):

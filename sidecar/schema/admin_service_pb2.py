@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sidecar.schema import admin_pb2 as sidecar_dot_schema_dot_admin__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sidecar/schema/admin_service.proto\x12\rsidecar.admin\x1a\x1asidecar/schema/admin.proto2\xc8\x05\n\x0c\x41\x64minService\x12N\n\tGetStatus\x12\x1f.sidecar.admin.GetStatusRequest\x1a .sidecar.admin.GetStatusResponse\x12T\n\x0bListWaiting\x12!.sidecar.admin.ListWaitingRequest\x1a\".sidecar.admin.ListWaitingResponse\x12\x42\n\x05Retry\x12\x1b.sidecar.admin.RetryRequest\x1a\x1c.sidecar.admin.RetryResponse\x12\x45\n\x06Unpark\x12\x1c.sidecar.admin.UnparkRequest\x1a\x1d.sidecar.admin.UnparkResponse\x12N\n\tTerminate\x12\x1f.sidecar.admin.TerminateRequest\x1a .sidecar.admin.TerminateResponse\x12K\n\x08\x46\x61ilCall\x12\x1e.sidecar.admin.FailCallRequest\x1a\x1f.sidecar.admin.FailCallResponse\x12\x41\n\x07GetTree\x12\x1d.sidecar.admin.GetTreeRequest\x1a\x17.sidecar.admin.TreeNode\x12Q\n\nCheckStore\x12 .sidecar.admin.CheckStoreRequest\x1a!.sidecar.admin.CheckStoreResponse\x12T\n\x0b\x42\x61\x63kupStore\x12!.sidecar.admin.BackupStoreRequest\x1a\".sidecar.admin.BackupStoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sidecar/schema/admin_service.proto\x12\rsidecar.admin\x1a\x1asidecar/schema/admin.proto2\xa1\x06\n\x0c\x41\x64minService\x12N\n\tGetStatus\x12\x1f.sidecar.admin.GetStatusRequest\x1a .sidecar.admin.GetStatusResponse\x12T\n\x0bListWaiting\x12!.sidecar.admin.ListWaitingRequest\x1a\".sidecar.admin.ListWaitingResponse\x12\x42\n\x05Retry\x12\x1b.sidecar.admin.RetryRequest\x1a\x1c.sidecar.admin.RetryResponse\x12\x45\n\x06Unpark\x12\x1c.sidecar.admin.UnparkRequest\x1a\x1d.sidecar.admin.UnparkResponse\x12N\n\tTerminate\x12\x1f.sidecar.admin.TerminateRequest\x1a .sidecar.admin.TerminateResponse\x12K\n\x08\x46\x61ilCall\x12\x1e.sidecar.admin.FailCallRequest\x1a\x1f.sidecar.admin.FailCallResponse\x12\x41\n\x07GetTree\x12\x1d.sidecar.admin.GetTreeRequest\x1a\x17.sidecar.admin.TreeNode\x12Q\n\nCheckStore\x12 .sidecar.admin.CheckStoreRequest\x1a!.sidecar.admin.CheckStoreResponse\x12T\n\x0b\x42\x61\x63kupStore\x12!.sidecar.admin.BackupStoreRequest\x1a\".sidecar.admin.BackupStoreResponse\x12W\n\x0cGetStoreWork\x12\".sidecar.admin.GetStoreWorkRequest\x1a#.sidecar.admin.GetStoreWorkResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sidecar.schema.admin_servic
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ADMINSERVICE']._serialized_start=82
-  _globals['_ADMINSERVICE']._serialized_end=794
+  _globals['_ADMINSERVICE']._serialized_end=883
 # @@protoc_insertion_point(module_scope)

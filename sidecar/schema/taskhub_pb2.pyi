@@ -3011,20 +3011,26 @@ class GetInstanceHistoryRequest(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     EXECUTION_ID_FIELD_NUMBER: _builtins.int
     FOR_WORK_ITEM_PROCESSING_FIELD_NUMBER: _builtins.int
+    ROUTER_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     for_work_item_processing: _builtins.bool
     @_builtins.property
     def execution_id(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def router(self) -> Global___Router:
+        """ours, as all numbers above 1000"""
+
     def __init__(
         self,
         *,
         instance_id: _builtins.str = ...,
         execution_id: _wrappers_pb2.StringValue | None = ...,
         for_work_item_processing: _builtins.bool = ...,
+        router: Global___Router | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "router", b"router"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "for_work_item_processing", b"for_work_item_processing", "instance_id", b"instance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "for_work_item_processing", b"for_work_item_processing", "instance_id", b"instance_id", "router", b"router"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3101,16 +3107,20 @@ class QueryInstancesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     QUERY_FIELD_NUMBER: _builtins.int
+    ROUTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def query(self) -> Global___InstanceQuery: ...
+    @_builtins.property
+    def router(self) -> Global___Router: ...
     def __init__(
         self,
         *,
         query: Global___InstanceQuery | None = ...,
+        router: Global___Router | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query", "router", b"router"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query", "router", b"router"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3263,18 +3273,22 @@ class RewindInstanceRequest(_message.Message):
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ROUTER_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     @_builtins.property
     def reason(self) -> _wrappers_pb2.StringValue: ...
+    @_builtins.property
+    def router(self) -> Global___Router: ...
     def __init__(
         self,
         *,
         instance_id: _builtins.str = ...,
         reason: _wrappers_pb2.StringValue | None = ...,
+        router: Global___Router | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "router", b"router"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "reason", b"reason", "router", b"router"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3286,17 +3300,25 @@ class RestartInstanceRequest(_message.Message):
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     WITH_NEW_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    ROUTER_FIELD_NUMBER: _builtins.int
+    NEW_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     with_new_instance_id: _builtins.bool
+    new_instance_id: _builtins.str
+    """chosen by the sidecar that sends the call on, which may have to send it twice"""
+    @_builtins.property
+    def router(self) -> Global___Router: ...
     def __init__(
         self,
         *,
         instance_id: _builtins.str = ...,
         with_new_instance_id: _builtins.bool = ...,
+        router: Global___Router | None = ...,
+        new_instance_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["router", b"router"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "with_new_instance_id", b"with_new_instance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "new_instance_id", b"new_instance_id", "router", b"router", "with_new_instance_id", b"with_new_instance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,6 +41,19 @@ class Access:
             log.warning("denied by the policy", app=app, rule_that_would_allow_it=rule)
         raise DeniedError(f"access denied by workflow access policy: app '{app}' may not {operation.value} that here")
 
+    def shows(self, app: str, name: str) -> bool:
+        """Whether the policy lets an app (the own one: "") see a workflow of this name."""
+        if self.policy is None or not app:
+            return True
+        return any(rule.met_by(no_past) for rule in self.policy.fitting(app, "workflow", name, Operation.GET))
+
+    def check_listing(self, app: str) -> None:
+        """See that there may be workflows which the policy lets an app see. Raises DeniedError."""
+        if self.policy is None or not app:
+            return
+        if all(rule.requires for rule in self.policy.about(app, "workflow", Operation.GET)):
+            self.check(app, Operation.GET, None)
+
     def allows(self, app: str, operation: Operation, name: str, kind: str) -> bool:
         """Whether the policy may let an app do that, whatever else must have happened before."""
         return self.policy is None or bool(self.policy.fitting(app, kind, name, operation))

@@ -14,7 +14,8 @@ from sidecar.actors.trees import in_groups
 from sidecar.core import events, operations
 from sidecar.core.identity import Context
 from sidecar.core.model import Decision, Instance, Outcome, Reply, State, Status
-from sidecar.services.clients import InstanceView, input_of
+from sidecar.services.access import Access
+from sidecar.services.clients import OWN, Caller, InstanceView, input_of
 from sidecar.services.purge import Purge, Purging
 from sidecar.services.waiting import Memo, Waiting
 from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Page
@@ -63,14 +64,21 @@ def _has_tags(instance: Instance, criteria: Criteria) -> bool:
 class Queries:
     """Operations over the instances of one sidecar."""
 
-    def __init__(self, engine: Engine, purging: Purging, waiting: Waiting) -> None:
+    def __init__(self, engine: Engine, purging: Purging, waiting: Waiting, access: Access) -> None:
         self._engine = engine
+        self._access = access
         self._waiting = waiting
         self._purging = purging
 
-    async def page(self, criteria: Criteria, order: Order, after: Cursor, limit: int) -> Page:
-        """See `page_of`."""
-        return await page_of(self._engine, criteria, order, after, limit)
+    async def page(self, criteria: Criteria, order: Order, after: Cursor, limit: int, caller: Caller = OWN) -> Page:
+        """See `page_of`. What the caller may not see is left out, so that a page may be empty and not the last.
+
+        Raises:
+            DeniedError: the policy lets the caller's app see nothing here.
+        """
+        self._access.check_listing(caller.app)
+        page = await page_of(self._engine, criteria, order, after, limit)
+        return page._replace(found=[one for one in page.found if self._access.shows(caller.app, one.name)])
 
     async def view(self, instance: Instance, payloads: bool, memo: Memo) -> InstanceView:
         """Return an instance as a client sees it. `memo`: see `Waiting.of_row`."""

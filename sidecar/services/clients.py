@@ -194,13 +194,19 @@ class ClientService:
                     finally:
                         changed.cancel()
 
-    async def history(self, address: Address, *, for_turn: bool = False, execution: str = "") -> list[bytes] | None:
+    async def history(
+        self, address: Address, *, for_turn: bool = False, execution: str = "", caller: Caller = OWN
+    ) -> list[bytes] | None:
         """Return the log of an instance as its worker saw it, with its end, or None.
 
         What has arrived since the last turn is not in it while the instance runs: a worker that asks during a turn
         has that already. `for_turn`: only what the turn that is out stands on. `execution`: of this one or none.
+
+        Raises:
+            DeniedError: the caller may not see it.
         """
-        instance = await self.instance(address)
+        state = await self._shown(address, caller)
+        instance = None if state is None else as_shown(self.engine, state.instance)
         if instance is None or execution not in ("", instance.execution):
             return None
         ended = instance.status.terminal and not for_turn

@@ -6,7 +6,8 @@ from sidecar.actors.id_reuse import replacing
 from sidecar.actors.reminders import Reminders
 from sidecar.actors.residents import Address
 from sidecar.core import events, operations
-from sidecar.core.model import Outcome, Reply
+from sidecar.core.identity import Context
+from sidecar.core.model import Decision, Instance, Outcome, Reply, State
 from sidecar.core.operations import Start
 from sidecar.core.policy import Operation
 from sidecar.core.workflow import rerun, rewind
@@ -25,42 +26,66 @@ class Administration:
         self._engine = service.engine
         self._reminders = reminders
 
-    async def rewind(self, address: Address, reason: StringValue | None) -> Reply:
-        """Let an instance that has failed run again from before its failures, and its children with it."""
+    async def rewind(self, address: Address, reason: StringValue | None, caller: Caller = OWN) -> Reply:
+        """Let an instance that has failed run again from before its failures, and its children with it.
+
+        Raises:
+            DeniedError: the policy does not let the caller's app do that.
+        """
         for _ in range(_MOST_TRIES):
-            reply = await self._rewind_once(address, reason)
+            reply = await self._rewind_once(address, reason, caller)
             if reply.outcome is not Outcome.UNAVAILABLE:
                 return reply
         return rewind.MOVED
 
-    async def _rewind_once(self, address: Address, reason: StringValue | None) -> Reply:
-        record = await self._reminders.record(address)
-        return await self._engine.submit(address, lambda at, state: rewind.rewind(at, state, reason, record))
+    async def _rewind_once(self, address: Address, reason: StringValue | None, caller: Caller) -> Reply:
+        self._check(caller, await self._service.instance(address))
+        record, execution = await self._reminders.record(address), self._execution_for(caller)
 
-    async def restart(self, address: Address, new_id: bool) -> tuple[Reply, str]:
+        def decide(at: Context, state: State | None) -> Decision:
+            return rewind.rewind(at, state, reason, record, execution)
+
+        return await self._engine.submit(address, with_dedup_keys(caller, decide))
+
+    def _check(self, caller: Caller, instance: Instance | None) -> None:
+        """See that the caller's app may let an instance run again. Raises DeniedError."""
+        self._service.access.check(caller.app, Operation.RERUN, None if instance is None else instance.name)
+
+    def _execution_for(self, caller: Caller) -> str:
+        """Return the ID of a new execution. Of a call that was sent on, which may come twice, it is always the same."""
+        return "-".join(f"{key.store}-{key.id}" for key in caller.dedup_keys) or self._engine.ids.new_id()
+
+    async def restart(self, address: Address, new_id: str | None, caller: Caller = OWN) -> tuple[Reply, str]:
         """Start what an instance does once more, under a new ID or, when it has ended, its own; return that ID too.
 
         Name, version, tags and the input of its last execution are the same. It is nobody's child, and starts at once.
+
+        Raises:
+            DeniedError: the policy does not let the caller's app do that, or take the place of the one that has ended.
         """
         instance = await self._service.instance(address)
+        self._check(caller, instance)
         if instance is None:
             return rewind.MISSING, ""
-        if not new_id and not instance.status.terminal:
+        identity = Identity(instance.hub, new_id or instance.id, self._execution_for(caller))
+        if instance.origin == identity.execution:
+            return Reply(Outcome.DUPLICATE), identity.id
+        if new_id is None and not instance.status.terminal:
             text = f"workflow '{instance.id}' is {instance.status.name}: its ID is free for that when it has ended"
             return Reply(Outcome.WRONG_STATE, text), ""
         begun, _ = await self._engine.store.payloads(instance.key)
         if begun is None:
             return rewind.MOVED, ""
-        ids = self._engine.ids
-        identity = Identity(instance.hub, ids.new_id() if new_id else instance.id, ids.new_id())
         started = _anew(events.decode(begun).execution_started, identity, self._engine.me.app)
-        if new_id:
-            return await self._service.start(Start(identity, started, None, unique=True)), identity.id
+        if new_id is not None:
+            request = Start(identity, started, None, unique=True)
+            return await self._service.start(request, caller._replace(app="")), new_id  # asked of the policy above
+        self._service.access.check_replacing(caller.app, instance)
         reply = await replacing(
             self._service.trees,
             address,
             lambda existing: existing.status.terminal,
-            lambda at, state: operations.restart(at, state, instance.key, identity, started),
+            with_dedup_keys(caller, lambda at, state: operations.restart(at, state, instance.key, identity, started)),
         )
         return reply, identity.id
 
@@ -71,7 +96,7 @@ class Administration:
             DeniedError: the policy does not let the caller's app do that.
         """
         source = await self._service.instance(address)
-        self._service.access.check(caller.app, Operation.RERUN, None if source is None else source.name)
+        self._check(caller, source)
         record = await self._reminders.record(address, log=True)
         if source is None:
             return Reply(Outcome.MISSING, f"workflow instance does not exist with ID '{address[1]}'")
@@ -80,9 +105,7 @@ class Administration:
         if new_id == source.id:
             text = "rerun workflow instance ID must be different from the original instance ID"
             return Reply(Outcome.INVALID, text)
-        # A call that was sent on may come twice: its execution ID says that it is the same one.
-        execution = "-".join(f"{key.store}-{key.id}" for key in caller.dedup_keys) or self._engine.ids.new_id()
-        identity, of = Identity(source.hub, new_id, execution), rerun.Source(source, record.log)
+        identity, of = Identity(source.hub, new_id, self._execution_for(caller)), rerun.Source(source, record.log)
         decide = with_dedup_keys(caller, lambda at, state: rerun.rerun(at, state, of, identity, request))
         return await self._engine.submit((source.hub, new_id), decide)
 

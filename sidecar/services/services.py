@@ -44,7 +44,7 @@ def build(dispatch: Dispatch, reminders: Reminders, trees: Trees, policy: Policy
         EntityService(clients),
         Administration(clients, reminders),
         purging,
-        Queries(engine, purging, waiting),
+        Queries(engine, purging, waiting, access),
         WorkerAnswers(dispatch, reminders),
         PeerMessages(engine, reminders, access),
         waiting,

@@ -87,12 +87,9 @@ class Waiting:
 
     def of_instance(self, instance: Instance, memo: Memo | None = None) -> Cause | None:
         """Say why an instance itself gets no worker, None if it has one, gets one in a moment, or wants none."""
-        if instance.status.terminal:
-            return None
-        if instance.crashes.quarantined or instance.stall is not None:
-            return stalls.cause(instance)
-        if instance.suspended:
-            return causes.suspended()
+        standstill = stalls.standstill(instance)
+        if instance.status.terminal or standstill is not None:
+            return standstill
         actor = self._engine.residents.find((instance.hub, instance.id))
         if not instance.ready or (actor is not None and is_running(actor)):
             return None

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from sidecar.core.attempts import NONE, DeliveryAttempts
 from sidecar.core.model import ActorId, CallId, Changes, Child, Instance, Kind, Lock, Position, Reminder, State, Status
+from sidecar.store.progress import At
 
 Timed = Callable[[int], AbstractContextManager[object]]  # is around each commit of so many changes
 PAGE_BYTES = 4 * 1024 * 1024  # of the payloads in a page of reminders; one may be larger by its last
@@ -248,6 +249,9 @@ class Maintenance(Protocol):
         Raises:
             CopyError: there is no copy: the name cannot be used, the store has faults, or it could not be written.
         """
+
+    def at(self) -> At | None:
+        """Return how far a check or a backup is; None while there is none."""
 
     def sizes(self) -> Mapping[str, int]:
         """Return the bytes of what it keeps, by part."""

@@ -59,6 +59,19 @@ SCHEDULING_LATENCY = Metric(
     ("workflow_name",),
     _MILLISECONDS,
 )
+ACTIVITY_OPERATIONS = Metric(
+    "dapr_runtime_workflow_activity_operation_count",
+    "counter",
+    "Activities that were handed to own workers; success is the only status, since what no worker takes waits.",
+    ("activity_name", "status"),
+)
+ACTIVITY_OPERATION_LATENCY = Metric(
+    "dapr_runtime_workflow_activity_operation_latency",
+    "histogram",
+    "Milliseconds that they waited in the ready queue for a worker.",
+    ("activity_name", "status"),
+    _MILLISECONDS,
+)
 ACTIVITIES = Metric(
     "dapr_runtime_workflow_activity_execution_count",
     "counter",
@@ -124,7 +137,8 @@ CERTIFICATE = Metric(
 )
 
 COUNTED = (
-    *(OPERATIONS, OPERATION_LATENCY, EXECUTIONS, EXECUTION_LATENCY, SCHEDULING_LATENCY, ACTIVITIES, ACTIVITY_LATENCY),
+    *(OPERATIONS, OPERATION_LATENCY, EXECUTIONS, EXECUTION_LATENCY, SCHEDULING_LATENCY),
+    *(ACTIVITY_OPERATIONS, ACTIVITY_OPERATION_LATENCY, ACTIVITIES, ACTIVITY_LATENCY),
     *(STARTED, STALLS, CALLS, COMMITS, COMMIT_CHANGES, LAG),
 )
 LOOKED_AT = (

@@ -14,7 +14,7 @@ import structlog
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OtlpOverGrpc
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OtlpOverHttp
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -24,7 +24,7 @@ from sidecar.telemetry.spans import Finished
 
 _SECONDS = 5.0  # that a collector has to take a batch, and that the end of the sidecar waits for the last one
 _SCOPE = InstrumentationScope("durabletask")
-_KINDS = {"client": SpanKind.CLIENT, "server": SpanKind.SERVER}
+_KINDS = {"client": SpanKind.CLIENT, "server": SpanKind.SERVER, "internal": SpanKind.INTERNAL}
 log = structlog.get_logger(__name__)
 
 
@@ -73,6 +73,7 @@ def _readable(span: Finished, resource: Resource) -> ReadableSpan:
         resource=resource,
         attributes=dict(span.attributes),
         links=follows,
+        events=[Event(one.name, dict(one.attributes), one.at * 1_000) for one in span.moments],
         kind=_KINDS[span.kind],
         status=Status(StatusCode.ERROR, span.error) if span.error else Status(StatusCode.UNSET),
         start_time=span.began * 1_000,
@@ -111,7 +112,8 @@ def _zipkin(span: ReadableSpan) -> dict[str, Any]:
         "id": f"{context.span_id:016x}",
         **({"parentId": f"{parent.span_id:016x}"} if parent is not None else {}),
         "name": span.name,
-        "kind": span.kind.name,
+        **({} if span.kind is SpanKind.INTERNAL else {"kind": span.kind.name}),
+        "annotations": [{"timestamp": one.timestamp // 1_000, "value": one.name} for one in span.events],
         "timestamp": began // 1_000,
         "duration": max(1, ((span.end_time or began) - began) // 1_000),
         "localEndpoint": {"serviceName": str(span.resource.attributes["service.name"])},

@@ -37,6 +37,8 @@ class Measures:
         self._executions = meters.counter(catalog.EXECUTIONS)
         self._execution_latency = meters.histogram(catalog.EXECUTION_LATENCY)
         self._scheduling_latency = meters.histogram(catalog.SCHEDULING_LATENCY)
+        self._activity_operations = meters.counter(catalog.ACTIVITY_OPERATIONS)
+        self._activity_operation_latency = meters.histogram(catalog.ACTIVITY_OPERATION_LATENCY)
         self._activities = meters.counter(catalog.ACTIVITIES)
         self._activity_latency = meters.histogram(catalog.ACTIVITY_LATENCY)
         self._started = meters.counter(catalog.STARTED)
@@ -63,6 +65,11 @@ class Measures:
             self._scheduling_latency.of(instance.name).observe(waited / 1e3)
         if instance.stall is not None and instance.status is Status.STALLED:
             self._stalls.of(instance.name).inc()
+
+    def handed_out(self, name: str, seconds: float) -> None:
+        """Count that an activity went to a worker, after it has waited so long."""
+        self._activity_operations.of(name, "success").inc()
+        self._activity_operation_latency.of(name, "success").observe(seconds * 1e3)
 
     def attempted(self, attempt: Attempt) -> None:
         """Count a delivery of an activity that has ended."""

@@ -42,6 +42,7 @@ class Telemetry:
         """Count and trace what is committed and worked on, and look at what waits."""
         dispatch.engine.observers += (self.measures.committed,)
         dispatch.activities.observers += (self.measures.attempted,)
+        dispatch.activities.queue_observers += (self.measures.handed_out,)
         if self._exporter is not None:
             spans = Spans(self._exporter.send)
             dispatch.engine.observers += (spans.committed,)

@@ -86,6 +86,7 @@ class ActivityWork:
         self.refusals: Refusals[int] = Refusals(engine.clock)
         self.leases: dict[int, ActivityLease] = {}
         self.observers: tuple[Callable[[Attempt], None], ...] = ()
+        self.queue_observers: tuple[Callable[[str, float], None], ...] = ()  # name, and seconds until a worker has it
 
     def queue(self, reminder: Reminder) -> None:
         """Take an activity that was committed, or that came back from a worker."""
@@ -134,15 +135,15 @@ class ActivityWork:
         self._pool.activities.discard(reminder_id)
         self._end(reminder_id)
 
-    def hand_out(self, worker: Worker, reminder_id: int) -> None:
-        """Send an activity to the worker that it was assigned to."""
+    def hand_out(self, worker: Worker, reminder_id: int, since: int) -> None:
+        """Send an activity, which waits since a time, to the worker that it was assigned to."""
         reminder = self.at_hand.pop(reminder_id)
         if reminder is None:
-            self._spawn(self._fetch(worker, reminder_id), "fetch activity")
+            self._spawn(self._fetch(worker, reminder_id, since), "fetch activity")
         else:
-            self._send(worker, reminder)
+            self._send(worker, reminder, since)
 
-    async def _fetch(self, worker: Worker, reminder_id: int) -> None:
+    async def _fetch(self, worker: Worker, reminder_id: int, since: int) -> None:
         reminder = None
         try:
             reminder = await self._store.reminder(reminder_id)
@@ -153,11 +154,11 @@ class ActivityWork:
             worker.activities.pop(reminder_id, None)
             self._pump()
         elif worker in self._pool.workers:
-            self._send(worker, reminder)
+            self._send(worker, reminder, since)
         else:
             self.queue(reminder)
 
-    def _send(self, worker: Worker, reminder: Reminder) -> None:
+    def _send(self, worker: Worker, reminder: Reminder, since: int) -> None:
         number, span, clock = next(self._numbers), self._clock.new_id(), self._clock
         token = f"a.{reminder.id}.{number}.{self._store.identity}"
         self.leases[reminder.id] = ActivityLease(worker, reminder, clock.monotonic(), number, span, clock.now())
@@ -165,6 +166,9 @@ class ActivityWork:
         if too_large:
             self._end(reminder.id, attempted=False)
             self._too_large(reminder, too_large)
+            return
+        for observe in self.queue_observers:
+            observe(reminder.name, max(0, clock.now() - since) / 1e6)
 
     def _too_large(self, reminder: Reminder, size: int) -> None:
         """Let an activity wait for a worker that can receive it; when there is none, let it fail, and say why."""

@@ -191,9 +191,9 @@ class Dispatch:
         self._pumping = False
         if self.engine.store.trouble:
             return  # what is done now could not be stored; all is read again afterwards
-        for worker, item in self.pool.assign():
+        for worker, item, since in self.pool.assign():
             if isinstance(item, int):
-                self.activities.hand_out(worker, item)
+                self.activities.hand_out(worker, item, since)
             elif item in worker.entities:
                 self.entities.assign(item, worker)
             else:

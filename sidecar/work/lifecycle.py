@@ -1,16 +1,20 @@
 """Starts, ends and failures of workflows, for the log: a logger of their own, whose level says which of them are told.
 
-Pure but for the log. It must not know how a line looks.
+And that one stands still: stalled, parked or suspended. Pure but for the log. It must not know how a line looks.
 """
 
 import logging
+from collections import OrderedDict
 
 import structlog
 
+from sidecar.core.causes import Cause, Reason
 from sidecar.core.model import Changes, Instance, Status
+from sidecar.core.workflow import stalls
 from sidecar.schema import taskhub_pb2 as pb
 
 LOGGER = "sidecar.workflows"
+_MOST_REMEMBERED = 10_000
 _logger = logging.getLogger(LOGGER)
 log = structlog.wrap_logger(_logger, wrapper_class=structlog.stdlib.BoundLogger)
 
@@ -58,3 +62,31 @@ def _ended(instance: Instance) -> None:
         log.warning("workflow failed", **fields, error=f"{failure.error_type}: {failure.error_message}")
     else:
         log.info("workflow ended", **fields, status=instance.status.name)
+
+
+class Standstills:
+    """Tells once that a workflow or an entity stands still, in the words that all use, and once that it goes on.
+
+    Which have been told is kept in memory, as far as there is room: after a restart one may be told again.
+    """
+
+    def __init__(self) -> None:
+        self._told: OrderedDict[int, Cause] = OrderedDict()
+
+    def tell(self, changes: Changes) -> None:
+        """See `engine.Observer`."""
+        instance = changes.instance
+        found = None if instance is None else stalls.standstill(instance)
+        before = self._told.get(changes.key)
+        if found is None and before is None:
+            return
+        if found is None or instance is None:
+            del self._told[changes.key]
+            if instance is not None and not instance.status.terminal and before is not None:
+                log.info("workflow goes on", workflow=instance.name, instance=instance.id, waited=before.text)
+        elif before is None or before.reason is not found.reason:
+            self._told[changes.key] = found
+            if len(self._told) > _MOST_REMEMBERED:
+                self._told.popitem(last=False)
+            write = log.info if found.reason is Reason.SUSPENDED else log.warning
+            write("workflow waits", workflow=instance.name, instance=instance.id, why=found.text, advice=found.advice)

@@ -23,10 +23,11 @@ log = structlog.get_logger(__name__)
 
 
 class Assignment(NamedTuple):
-    """Work that was given to a worker; its slot is taken."""
+    """Work that was given to a worker, after it has waited since a time; its slot is taken."""
 
     worker: Worker
     item: Key
+    since: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +106,14 @@ class Pool:
                 if not room.admits(group.name):
                     continue
                 worker = free.best(group, partial(kind.suits, group))
-                item = None if worker is None else waiting.take(group)
-                if worker is None or item is None:
+                taken = None if worker is None else waiting.take(group)
+                if worker is None or taken is None:
                     continue
+                item, since = taken
                 kind.held(worker)[item] = group.name
                 self._give(worker, item, group)
                 room.take(group.name)
-                given.append(Assignment(worker, item))
+                given.append(Assignment(worker, item, since))
                 served.append(group)
             groups = served
         return given

@@ -183,18 +183,14 @@ class ReadyQueue(Generic[K]):
             (next(iter(items.values())) for items in (*self._groups.values(), *self._idle.values())), default=None
         )
 
-    def first(self, group: Group) -> K | None:
-        """Return the oldest item of a group, or None."""
-        return next(iter(self._items(group)), None)
-
     def _items(self, group: Group) -> dict[K, int]:
         return self._groups.get(group) or self._idle.get(group) or {}
 
-    def take(self, group: Group) -> K | None:
-        """Take the oldest item of a group out, or None; it is the turn of the other groups then."""
-        item = self.first(group)
-        if item is not None:
-            self.discard(item)
+    def take(self, group: Group) -> tuple[K, int] | None:
+        """Take the oldest item of a group out, with since when it waits, or None; it is the others' turn then."""
+        found = next(iter(self._items(group).items()), None)
+        if found is not None:
+            self.discard(found[0])
             if group in self._groups:
                 self._groups[group] = self._groups.pop(group)
-        return item
+        return found

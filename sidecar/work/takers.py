@@ -132,6 +132,18 @@ def untaken(pool: Pool) -> list[Untaken]:
     return list(found.values())
 
 
+def held_back(pool: Pool) -> dict[str, Cause]:
+    """Return by their patterns the limits of the settings for which work waits that a connected worker takes."""
+    found: dict[str, Cause] = {}
+    for kind in (WORKFLOW, ACTIVITY):
+        room = _room(pool, kind)
+        for group in queue_of(pool, kind).takeable()[:MOST_SHOWN]:
+            limit = room.full(group.name)
+            if limit is not None:
+                found[f"{kind}:{limit.pattern}"] = causes.over_limit(limit.pattern, limit.most)
+    return found
+
+
 def useless(worker: Worker, left: Sequence[Untaken]) -> str:
     """Say why a worker is of no use here, "" if it is; `left` is what no worker takes."""
     none = worker.turn_filter.names == {} and worker.activity_filter.names == {}
@@ -150,7 +162,8 @@ def taken_names(accepted: Filter) -> list[str]:
 class Watch:
     """Knows since when work is taken by no worker, and logs it and workers of no use: once, and work again at its end.
 
-    `patience` is at how many looks in a row no worker must be connected, until that is told: apps restart.
+    `patience` is at how many looks in a row no worker must be connected, until that is told: apps restart. The same
+    goes for a limit that holds work back, which is there to do that for a while.
     """
 
     def __init__(self, now: Callable[[], int], logger: Any = log, patience: int = 10) -> None:
@@ -176,8 +189,13 @@ class Watch:
             why = useless(worker, left)
             if why and self._is_due(seen, ("worker", worker.name, why), 2):
                 self._log.warning("worker is of no use", worker=worker.name, peer=worker.peer, why=why, **names(worker))
+        for pattern, cause in held_back(pool).items():
+            if self._is_due(seen, ("limit", pattern), self._patience):
+                self._log.warning("work waits for a limit", limit=pattern, why=cause.text, advice=cause.advice)
         for ended in self._told - seen.keys():
-            if ended[0] != "worker":
+            if ended[0] == "limit":
+                self._log.info("work waits no longer for a limit", limit=ended[1])
+            elif ended[0] != "worker":
                 fields = dict(zip(_FIELDS, ended, strict=False))
                 self._log.info("work waits no longer for a worker that takes it", **fields)
         self._told &= seen.keys()

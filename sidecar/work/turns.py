@@ -268,10 +268,7 @@ async def _read_past(store: Store, pasts: HistoryCache, instance: Instance) -> N
 
 def stall(at: Context, state: State | None, why: pb.ExecutionStalled) -> Decision:
     """Decide that an instance cannot go on with the workers that are there."""
-    changes = None if state is None else stalls.stalled(at, state, why)
-    if changes is not None and state is not None:
-        log.warning("workflow is stalled", instance=state.instance.id, why=why.description)
-    return Decision(changes, DONE)
+    return Decision(None if state is None else stalls.stalled(at, state, why), DONE)
 
 
 def as_shown(engine: Engine, instance: Instance) -> Instance:

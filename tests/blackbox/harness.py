@@ -367,6 +367,12 @@ def memory(process: Process) -> int:
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
 
 
+def cpu_seconds(process: Process) -> float:
+    """What a process has had of the processors."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def attempt(app: App, op: str, seconds: float = 60.0, **arguments: Any) -> Any:
     """A command, tried again while its sidecar is down; a start that finds its id taken had worked before."""
     end = time.monotonic() + seconds

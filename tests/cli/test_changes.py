@@ -6,6 +6,7 @@ import re
 import pytest
 
 from sidecar.cli.operate import changes
+from tests.cli.conftest import _break, flow
 from tests.cli.live import Command
 from tests.inprocess.sidecars import Node, Start, get
 from tests.inprocess.world import COMPLETED, RUNNING, SUSPENDED, TERMINATED, child, end
@@ -63,9 +64,20 @@ async def test_commands_to_a_workflow_of_another_app_are_passed_on(shop: Node, r
         assert (await run("workflow", "get", "there", "-a", "ml", "-o", "json")).data["runtimeStatus"] == word
     assert (await run("workflow", "purge", "there", "-a", "ml")).code == 0
     assert (await run("workflow", "get", "there", "-a", "ml")).code == 3
-    for verb in ("rewind", "restart"):
-        ended = await run("workflow", verb, "there", "-a", "ml")
-        assert (ended.code, "name its port with --grpc-port" in ended.err) == (4, True)
+
+
+async def test_what_has_ended_in_another_app_runs_again_there(start: Start, run: Command) -> None:
+    ml = await start("ml")
+    run.node = await start("orders", peers={"ml": (ml.peer_address,)})
+    ml.worker(flow, {"break": _break})
+    await ml.begin("b", "bad")
+    await ml.outcome("b", 20)
+    assert (await run("workflow", "rewind", "b", "-a", "ml")).err == "sidecar: workflow 'b' of app 'ml' rewound\n"
+    assert (await ml.outcome("b", 20)).status == 3
+    assert (await run("workflow", "restart", "b", "-a", "ml")).out == "b\n"
+    await ml.outcome("b", 20)
+    fresh = (await run("workflow", "restart", "--all", "-a", "ml", "--new-instance-id")).out.strip()
+    assert (await get(ml, fresh)).state.name == "bad"
 
 
 async def test_of_several_each_is_done_and_those_that_are_refused_are_named(shop: Node, run: Command) -> None:

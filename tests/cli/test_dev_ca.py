@@ -1,5 +1,7 @@
 """`sidecar dev-ca`."""
 
+import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,19 @@ def test_names_that_cannot_exist_are_refused(
     assert code == 2
     assert err.startswith("sidecar: ")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_client_that_looks_closely_takes_the_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As every program in Python from 3.13 on does, by its defaults."""
+    run(capsys, "--out", str(tmp_path), "orders")
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.load_cert_chain(tmp_path / "orders.crt", tmp_path / "orders.key")
+    theirs = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+    theirs.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = theirs.wrap_bio(to_client, to_server, server_hostname="localhost")
+    server = ours.wrap_bio(to_server, to_client, server_side=True)
+    for side in (client, server, client, server):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    assert client.getpeercert()

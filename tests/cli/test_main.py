@@ -172,7 +172,7 @@ def test_config_prints_json_for_programs(capsys: pytest.CaptureFixture[str]) -> 
     assert written["activity_timeout"] == {"value": None, "source": "default"}
 
 
-@pytest.mark.parametrize("form", ["table", "json"])
+@pytest.mark.parametrize("form", ["short", "wide", "json", "yaml"])
 def test_config_does_not_print_the_token(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:

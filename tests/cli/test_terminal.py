@@ -9,11 +9,11 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
-from sidecar.cli import screen
-from tests.cli.live import Command, Terminal
+from tests.cli.live import Command
 from tests.inprocess.sidecars import Node
 from tests.inprocess.world import until
 
@@ -55,21 +55,6 @@ async def test_what_is_done_at_once_shows_no_bar(shop: Node, run: Command) -> No
     assert (code, written) == (0, "sidecar: 2 workflows terminated\r\n")
 
 
-def test_what_takes_long_shows_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal(is_terminal=True)
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(screen, "_BAR_AFTER", 0.0)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "80")
-    with screen.progress("workflows purged") as told:
-        for done in range(0, 101, 25):
-            told(done, 100)
-    written = terminal.written()
-    assert "workflows purged" in written
-    assert "100/100" in written
-    assert written.endswith("\x1b[2K")  # it is gone at the end
-
-
 @pytest.mark.slow
 def test_shells_complete_commands_and_options() -> None:
     def completed(line: str) -> str:
@@ -81,6 +66,19 @@ def test_shells_complete_commands_and_options() -> None:
         assert f'"{verb}"' in completed("sidecar workflow re")
     assert '"--filter-status"' in completed("sidecar workflow list --filter")
     assert '"yaml"' in completed("sidecar workflow list -o ")
+
+
+@pytest.mark.slow
+def test_a_shell_that_was_set_up_by_install_completion_completes(tmp_path: Path) -> None:
+    environ = os.environ | {"HOME": str(tmp_path), "SIDECAR": f"{Path(sys.executable).parent}/sidecar"}
+    script = (
+        '"$SIDECAR" --install-completion bash > /dev/null && source ~/.bashrc && complete -p sidecar && '
+        'COMP_WORDS=(sidecar workflow sus) COMP_CWORD=2 && _sidecar_completion "$SIDECAR" && echo "${COMPREPLY[@]}"'
+    )
+    command = ["bash", "--norc", "-c", script]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == ["complete -o default -F _sidecar_completion sidecar", "suspend"]
 
 
 def process(*arguments: str | bytes, **variables: str) -> subprocess.CompletedProcess[bytes]:

@@ -160,13 +160,33 @@ async def test_the_app_of_another_sidecar_is_asked_where_it_can_be_and_else_the_
     await settled(lambda: run("workflow", "tree", "c"), "kid sub")
     assert "in namespace" not in (await run("workflow", "get", "kid", "--app-id", "ml")).out
     assert (await run("workflow", "get", "kid", "--app-id", "ml", "-o", "json")).data["appID"] == "ml"
-    for view in (["list"], ["history", "kid"]):
-        ended = await run("workflow", *view, "-a", "ml")
-        assert (ended.code, ended.out) == (4, ""), view
-        assert "ask the sidecar of 'ml' itself: name its port with --grpc-port" in ended.err
+    rows = (await run("workflow", "list", "-a", "ml", "-o", "json")).data
+    assert [(row["appID"], row["instanceID"]) for row in rows] == [("ml", "kid")]
+    assert (await run("workflow", "history", "kid", "-a", "ml")).out.startswith("kid  sub  RUNNING")
+    assert {row["appID"] for row in (await run("workflow", "history", "kid", "-a", "ml", "-o", "json")).data} == {"ml"}
+    forced = await run("workflow", "terminate", "kid", "-a", "ml", "--force")
+    assert (forced.code, "ask the sidecar of 'ml' itself: name its port with --grpc-port" in forced.err) == (4, True)
     assert (await run("workflow", "list", "-a", "orders")).code == 0
     missing = await run("workflow", "get", "a", "-a", "ml")
     assert (missing.code, missing.err) == (3, "sidecar: app 'ml' has no workflow 'a': is the app ID right?\n")
+
+
+async def test_a_sidecar_of_an_older_version_is_not_asked_for_what_it_would_take_for_its_own(
+    start: Start, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the two it is."""
+    ml = await start("ml")
+    run.node = await start("orders", peers={"ml": (ml.peer_address,)})
+    with monkeypatch.context() as patch:
+        patch.setattr("sidecar.edge.admin.status.ROUTER_FIELDS", {"GetInstance": 3})
+        own = await run("workflow", "list", "-a", "ml")
+    assert (own.code, own.out) == (4, "")
+    assert re.search(r"is of version \S+, which does not pass that on: ask the sidecar of 'ml' itself", own.err)
+    del ml.sidecar.peers._served.methods["QueryInstances"]  # type: ignore[attr-defined]
+    theirs = await run("workflow", "list", "-a", "ml")
+    assert (theirs.code, theirs.out) == (4, "")
+    assert "the sidecar of app 'ml' does that for its own clients alone" in theirs.err
+    assert "ask the sidecar of 'ml' itself: name its port with --grpc-port" in theirs.err
 
 
 async def test_wait_ends_with_the_workflow_and_its_exit_code_says_how(shop: Node, run: Command) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sidecar.edge.client_api.workflows import Workflows
 from sidecar.edge.methods import TASKHUB as SERVICE
-from sidecar.edge.peer.forward import ROUTER_FIELDS
+from sidecar.edge.peer.passed_on import ROUTER_FIELDS
 from sidecar.schema import admin_pb2, peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from tests.edge.test_corpus import MESSAGES, kinds, served

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,8 +179,9 @@ async def get(node: Node, instance_id: str) -> pb.GetInstanceResponse:
 async def work_items(channel: GrpcChannel, request: bytes = b"", metadata: Metadata = ()) -> DuplexCall:
     """Open a stream of work items."""
     stream = channel.duplex(SERVICE + "GetWorkItems", metadata)
-    await stream.send(request)
-    await stream.done_sending()
+    with suppress(Closed):  # it is refused before anything of it is read: `receive` says why
+        await stream.send(request)
+        await stream.done_sending()
     return stream
 
 

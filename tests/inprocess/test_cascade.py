@@ -27,8 +27,9 @@ def family(*made: pb.Action) -> Callable[[list[pb.HistoryEvent]], list[pb.Action
 
 
 async def becomes(node: Node, instance_id: str, status: int) -> None:
-    async with asyncio.timeout(5.0):
-        while (await get(node, instance_id)).state.status != status:  # noqa: ASYNC110 (asked over the wire)
+    async with asyncio.timeout(20.0):
+        # One that is not there yet has a status of 0, as one that runs.
+        while (found := await get(node, instance_id)).state.status != status or not found.exists:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 

@@ -230,7 +230,7 @@ class World:
             living=lambda processes: [alive() for alive in processes],
         )
         self.engine.effects = self.dispatch
-        self.engine.observers = (lifecycle.tell,)
+        self.engine.observers = (lifecycle.tell, lifecycle.Standstills().tell)
         self.services = services.build(self.dispatch, self.reminders, trees)
         self.clients, self.answers = self.services.clients, self.services.answers
         self.messages, self.entities = self.services.messages, self.services.entities

@@ -104,6 +104,42 @@ async def test_a_denied_detached_workflow_is_not_started_and_its_caller_complete
     assert [event.detached_created.instance_id for event in events if event.HasField("detached_created")] == ["r", "o"]
 
 
+async def test_a_list_for_another_app_has_what_that_may_see_and_goes_on_behind_what_it_may_not(start: Start) -> None:
+    orders, ml = await pair(start, "allow: [{caller: orders, workflow: 'open*', operations: [get]}]")
+    for number in range(9):
+        await ml.begin(f"w{number}", "open-door" if number == 7 else "secret")
+    found: list[str] = []
+    query, pages = pb.InstanceQuery(max_instance_count=3), 0
+    while not pages or query.continuation_token.value:
+        answer = await orders.call("QueryInstances", pb.QueryInstancesRequest(query=query, router=ML))
+        page = pb.QueryInstancesResponse.FromString(answer)
+        found += [state.instance_id for state in page.states]
+        query.continuation_token.value = page.continuation_token.value
+        pages += 1
+    assert (found, pages) == (["w7"], 3)
+
+
+@pytest.mark.parametrize(
+    "rule", ["workflow: '*', operations: [raise]", "activity: '*'", "workflow: '*', requires: [{event: ok}]"]
+)
+async def test_a_list_for_an_app_that_may_see_nothing_is_denied(start: Start, rule: str) -> None:
+    orders, _ = await pair(start, f"allow: [{{caller: orders, {rule}}}]")
+    status, text = await orders.refusal("QueryInstances", pb.QueryInstancesRequest(router=ML))
+    assert (status, "app 'orders' may not get that here" in text) == (StatusCode.PERMISSION_DENIED, True)
+
+
+async def test_a_restart_in_the_place_of_the_old_one_needs_more_than_rerun(start: Start) -> None:
+    """Under the same ID what was there is gone: that is a purge."""
+    orders, ml = await pair(start, "allow: [{caller: orders, workflow: '*', operations: [rerun]}]")
+    await ml.begin("a")
+    await ml.outcome("a")
+    restart = pb.RestartInstanceRequest(instance_id="a", router=ML)
+    status, text = await orders.refusal("RestartInstance", restart)
+    assert (status, "may not purge that here" in text) == (StatusCode.PERMISSION_DENIED, True)
+    restart.with_new_instance_id = True
+    assert await orders.refusal("RestartInstance", restart) == (StatusCode.OK, "")
+
+
 async def test_a_rewind_is_no_way_to_create_what_may_not_be_scheduled(start: Start) -> None:
     """M81"""
     ml = await start("ml", "allow: [{caller: evil, workflow: other}]")

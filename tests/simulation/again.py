@@ -71,7 +71,7 @@ class Again(Clients):
         if await self._ended(node, instance_id) is None:
             return
         self.wanted[instance_id].runs += 1
-        ask = lambda: node.middle.services.administration.restart((HUB, instance_id), False)  # noqa: E731
+        ask = lambda: node.middle.services.administration.restart((HUB, instance_id), None)  # noqa: E731
         await self._insist(node, f"restart {instance_id}", ask)
 
     async def do_rerun(self, node: Node, instance_id: str) -> None:

@@ -461,9 +461,9 @@ MUTANTS = (
         "activity-is-sent-to-who-has-left",
         "activities",
         "work/activities.py",
-        "        elif worker in self._pool.workers:\n            self._send(worker, reminder)\n"
+        "        elif worker in self._pool.workers:\n            self._send(worker, reminder, since)\n"
         "        else:\n            self.queue(reminder)\n",
-        "        else:\n            self._send(worker, reminder)\n",
+        "        else:\n            self._send(worker, reminder, since)\n",
         "tests/work/test_queues.py",
     ),
     Mutant(

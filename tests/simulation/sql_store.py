@@ -5,6 +5,7 @@ Only what stands between the store and its file is replaced: a call takes simula
 
 import random
 import sqlite3
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -47,7 +48,11 @@ class SqlDisk:
     """A `Disk` that is an SQLite database."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect(":memory:", isolation_level=None, cached_statements=256, factory=Failing)
+        self._database = sqlite3.connect(
+            ":memory:", isolation_level=None, cached_statements=256, factory=Failing, check_same_thread=False
+        )
+        # From Python 3.13 on one that is not closed is a warning; whichever thread finds that nobody has it any more.
+        self._closing = weakref.finalize(self, self._database.close)
         for _, statements in schema.migrations():
             self._database.executescript(statements)
 
@@ -65,7 +70,7 @@ class SqlDisk:
 
     def close(self) -> None:
         """See `Disk`."""
-        self._database.close()
+        self._closing()
 
     def _read(self, names: tuple[str, ...], rest: str, values: tuple[Any, ...] = ()) -> list[Any]:
         return self._database.execute(f"SELECT {', '.join(names)} FROM {rest}", values).fetchall()  # noqa: S608

@@ -71,5 +71,5 @@ class Collector:
         return found
 
 
-def attributes(span: Sent) -> dict[str, Any]:
+def attributes(span: Sent | Sent.Event) -> dict[str, Any]:
     return {one.key: one.value.int_value or one.value.string_value for one in span.attributes}

@@ -21,9 +21,9 @@ the first {catalog.MOST_VALUES} values of its first label are kept apart; what c
 [docker/monitoring](../docker/monitoring) has a configuration and alert rules for Prometheus, and a dashboard for
 Grafana.
 
-Not here, since they are about what this sidecar does not have: Dapr's `…_workflow_activity_operation_*` (its call of
-another actor), `…_local_wake_*`, `…_local_activity_*`, `…_completions_fold_*`, `…_lock_wait` (its fast path),
-`…_completion_route_count` (its clusters), `…_attestation_*`, and `…_payload_size_ratio`.
+Not here, since they are about what this sidecar does not have: Dapr's `…_local_wake_*`, `…_local_activity_*`,
+`…_completions_fold_*`, `…_lock_wait` (its fast path), `…_completion_route_count` (its clusters), `…_attestation_*`, and
+`…_payload_size_ratio`.
 """
 
 

@@ -33,6 +33,7 @@ async def measured(tmp_path: Path) -> AsyncIterator[Measured]:
     measures = Measures(world.meters, world.clock)
     world.engine.observers += (measures.committed,)
     world.dispatch.activities.observers += (measures.attempted,)
+    world.dispatch.activities.queue_observers += (measures.handed_out,)
     world.meters.looks(levels.of_work(world.dispatch))
     await world.dispatch.refill()
     world.run()
@@ -107,6 +108,23 @@ async def test_each_delivery_of_an_activity_is_counted_by_how_it_ended(measured:
     for status in ("success", "recoverable", "failed"):
         assert value(shown, count, activity_name="work", status=status) == 1, status
     assert value(shown, RUNTIME + "activity_execution_latency_sum", activity_name="work", status="success") == 500
+
+
+async def test_each_activity_that_goes_to_a_worker_is_counted_with_how_long_it_waited(
+    measured: Measured, hand: Hand
+) -> None:
+    await measured.start("w")
+    turn = await hand.turn(1)
+    measured.dispatch.remove_worker(hand.worker)
+    await measured.complete(turn, call(1, "work"))
+    await measured.quiet()
+    measured.clock.wall += 3_000_000
+    other = Hand("other")
+    measured.dispatch.add_worker(other.worker)
+    await other.activity(1)
+    shown, labels = measured.shown(), {"activity_name": "work", "status": "success"}
+    assert value(shown, RUNTIME + "activity_operation_count", **labels) == 1
+    assert value(shown, RUNTIME + "activity_operation_latency_sum", **labels) == 3_000
 
 
 async def test_an_activity_whose_worker_is_lost_came_back_unanswered(measured: Measured, hand: Hand) -> None:

@@ -3,17 +3,19 @@
 import asyncio
 import itertools
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 
 from sidecar import app
 from sidecar.config.settings import Settings, StartError
 from sidecar.schema import taskhub_pb2 as pb
 from tests.inprocess.sidecars import Node, Start
-from tests.inprocess.world import CONTINUED_AS_NEW, call, child, end
+from tests.inprocess.world import CONTINUED_AS_NEW, call, child, end, timer
 from tests.telemetry.collector import Collector, attributes
 
 TRACE, CLIENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -177,6 +179,37 @@ async def test_each_attempt_of_an_activity_is_a_span_and_says_how_it_failed(
     assert (first.status.code, first.status.message) == (2, "ValueError")
     assert second.status.code == 0
     assert "1234" not in str(collector.spans)
+
+
+async def test_a_timer_is_a_span_and_what_reaches_a_workflow_is_an_event_of_its_span(
+    traced: Start, collector: Collector
+) -> None:
+    """As in Dapr's runtime, but for reasons: they may be anything."""
+    orders = await traced("orders")
+
+    def flow(events: Events) -> Sequence[pb.Action]:
+        if answered(events, "event_raised") and answered(events, "timer_fired"):
+            return [end()]
+        return [] if answered(events, "timer_created") else [timer(1, time.time_ns() // 1_000)]
+
+    orders.worker(flow)
+    await orders.begin("w")
+    await orders.call("SuspendInstance", pb.ReasonRequest(instance_id="w", reason=StringValue(value="secret")))
+    await orders.call("ResumeInstance", pb.ReasonRequest(instance_id="w"))
+    await orders.call("RaiseEvent", pb.RaiseEventRequest(instance_id="w", name="paid", input=StringValue(value="1234")))
+    await orders.outcome("w")
+    await stopped(orders)
+    fired, run = collector.one("timer"), collector.one("orchestration||flow")
+    assert (fired.trace_id, fired.parent_span_id, fired.kind) == (run.trace_id, run.span_id, 1)
+    assert attributes(fired).keys() >= {"durabletask.fire_at", "durabletask.task.task_id", "durabletask.type"}
+    assert fired.start_time_unix_nano <= fired.end_time_unix_nano <= run.end_time_unix_nano
+    happened = {event.name: attributes(event) for event in run.events}
+    assert happened == {
+        "Execution suspended": {},
+        "Execution resumed": {},
+        "Received external event": {"name": "paid", "size": 4},
+    }
+    assert "secret" not in str(collector.spans)
 
 
 async def test_zipkin_gets_the_same_spans(start: Start, collector: Collector) -> None:

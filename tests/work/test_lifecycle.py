@@ -9,8 +9,11 @@ import pytest
 import structlog
 
 from sidecar import log
+from sidecar.core.model import Changes
 from sidecar.schema import taskhub_pb2 as pb
+from sidecar.work import lifecycle
 from tests.inprocess.world import Hand, World, end, until
+from tests.store.builders import instance
 
 FAILED, CONTINUED = 3, 2
 
@@ -68,3 +71,36 @@ async def test_they_can_be_switched_off_by_themselves(
     world: World, hand: Hand, capsys: pytest.CaptureFixture[str], level: str, events: list[str]
 ) -> None:
     assert [line["event"] for line in await lines_of(world, hand, capsys, level)] == events
+
+
+async def test_a_workflow_that_stands_still_is_told_once_and_that_it_goes_on(
+    world: World, hand: Hand, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not again for what arrives meanwhile; and one that has ended goes on no more."""
+    await world.start("a")
+    await world.start("b")
+    log.configure("json", "error", app_id="orders", workflows="info")
+    for name in "ab":
+        await world.clients.suspend(("default", name), "a reason that may be anything")
+        await world.clients.raise_event(("default", name), "e", None)
+    await world.clients.resume(("default", "a"), None)
+    await world.clients.terminate(("default", "b"), None, False)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = [(line["event"], line["instance"], line.get("why")) for line in lines]
+    assert told == [
+        ("workflow waits", "a", "it is suspended"),
+        ("workflow waits", "b", "it is suspended"),
+        ("workflow goes on", "a", None),
+        ("workflow ended", "b", None),
+    ]
+    assert lines[0]["advice"] == "resume it"
+
+
+def test_what_stands_still_is_remembered_as_far_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "_MOST_REMEMBERED", 3)
+    told = lifecycle.Standstills()
+    for key in range(1, 9):
+        told.tell(Changes(key=key, instance=instance(key, suspended=True)))
+    assert list(told._told) == [6, 7, 8]
+    told.tell(Changes(key=7, purged=True))
+    assert list(told._told) == [6, 8]

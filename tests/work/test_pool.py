@@ -44,7 +44,7 @@ def offer(pool: Pool, name: str, count: int, version: str = "") -> None:
 
 
 def given(pool: Pool) -> list[tuple[str, Any]]:
-    return [(found.name, item[1] if isinstance(item, tuple) else item) for found, item in pool.assign()]
+    return [(found.name, item[1] if isinstance(item, tuple) else item) for found, item, _ in pool.assign()]
 
 
 def test_names_take_turns_so_that_many_of_one_do_not_hold_up_another() -> None:
@@ -154,9 +154,9 @@ def test_an_item_that_is_too_large_for_a_worker_waits_for_one_that_can_receive_i
     pool = pool_of(worker("small", max_bytes=1_000))
     pool.activities.offer(1, Group("work", "", 1_001))
     pool.activities.offer(2, Group("work", "", 1_000))
-    assert [item for _, item in pool.assign()] == [2]
+    assert [given.item for given in pool.assign()] == [2]
     pool.add(worker("larger", max_bytes=1_001))
-    assert [(taker.name, item) for taker, item in pool.assign()] == [("larger", 1)]
+    assert [(given.worker.name, given.item) for given in pool.assign()] == [("larger", 1)]
 
 
 def test_work_of_a_hub_goes_to_the_workers_of_that_hub_alone() -> None:

@@ -23,10 +23,10 @@ def test_an_item_waits_once_however_often_it_is_offered() -> None:
     assert len(backlog) == 2
     backlog.discard(1)
     backlog.discard(1)
-    assert (1 in backlog, backlog.first(Group("a", ""))) == (False, 2)
-    backlog.discard(2)
+    assert 1 not in backlog
+    assert backlog.take(Group("a", "")) == (2, 0)
     assert list(backlog.groups()) == []
-    assert backlog.first(Group("a", "")) is None
+    assert backlog.take(Group("a", "")) is None
 
 
 def test_a_backlog_that_overflows_wants_more_once_it_has_room() -> None:
@@ -136,7 +136,7 @@ def test_what_waited_for_a_worker_that_came_keeps_its_order() -> None:
     taken.add(("default", "late"))
     backlog.workers_changed(more=True)
     [group] = backlog.takeable()
-    assert [backlog.take(group) for _ in range(4)] == [0, 1, 2, None]
+    assert [backlog.take(group) for _ in range(4)] == [(0, 0), (1, 0), (2, 0), None]
     assert len(backlog) == 0
 
 
@@ -146,7 +146,9 @@ def test_the_name_that_was_served_is_last_the_next_time() -> None:
     fill(backlog, "b", range(10, 13))
     taken = []
     for _ in range(6):
-        taken.append(backlog.take(backlog.takeable()[0]))
+        found = backlog.take(backlog.takeable()[0])
+        assert found is not None
+        taken.append(found[0])
     assert taken == [0, 10, 1, 11, 2, 12]
 
 

@@ -112,6 +112,24 @@ def test_that_no_worker_is_connected_is_logged_once_when_it_lasts() -> None:
     assert lines.events == [NOBODY, TAKEN]
 
 
+def test_a_limit_that_holds_work_back_is_logged_once_when_it_lasts_and_once_at_its_end() -> None:
+    pool, lines = Pool({"activity:a*": 1}), Lines()
+    watch, one = takers.Watch(lambda: 1_000_000, lines, patience=4), worker("w", max_activities=9)
+    pool.add(one)
+    one.activities[1] = "act"
+    pool.activities.offer(2, Group("act", ""))
+    for _ in range(3):
+        watch.look(pool)
+    assert lines.all == [], "it is there to do that"
+    for _ in range(3):
+        watch.look(pool)
+    waits = {"why": "the limit for 'a*' is reached: 1 at once", "advice": "wait, or raise the limit (--limit)"}
+    assert lines.all == [{"event": "work waits for a limit", "limit": "activity:a*", **waits}]
+    del one.activities[1]
+    watch.look(pool)
+    assert lines.all[1:] == [{"event": "work waits no longer for a limit", "limit": "activity:a*"}]
+
+
 def why(pool: Pool, **fields: Any) -> tuple[str, str]:
     found = takers.cause(pool, "activity", Group("act", "", **fields))
     return ("", "") if found is None else (found.reason.value, found.text)

@@ -14,6 +14,7 @@ from sidecar.cli.forms import Form
 from sidecar.cli.operate import reads
 from sidecar.cli.operate.client import Client, asking
 from sidecar.cli.operate.filters import Filter, found
+from sidecar.cli.progress import progress
 from sidecar.cli.show import words
 from sidecar.core.model import Status
 from sidecar.edge import methods
@@ -66,7 +67,7 @@ def each(client: Client, chosen: Chosen, verb: Verb, change: Change) -> None:
     async def ask(reached: Client) -> list[tuple[str, Failure]]:
         ids = await _ids(reached, chosen, verb)
         refused: list[tuple[str, Failure]] = []
-        with screen.progress(f"workflows {verb.done}") as told:
+        with progress(f"workflows {verb.done}") as told:
             for start in range(0, len(ids), _AT_ONCE):
                 part = ids[start : start + _AT_ONCE]
                 ends = await asyncio.gather(*(_ended(change, reached, one) for one in part))
@@ -106,7 +107,7 @@ async def _ids(client: Client, chosen: Chosen, verb: Verb) -> Sequence[str]:
         return list(dict.fromkeys(chosen.ids))
     wanted = chosen.wanted if chosen.wanted.statuses else chosen.wanted._replace(statuses=verb.statuses)
     ids: list[str] = []
-    with screen.progress("workflows found") as told:
+    with progress("workflows found") as told:
         async for state in found(client, wanted, Clock().now()):
             ids.append(state.instance_id)
             told(len(ids), None)
@@ -162,7 +163,6 @@ def rewind(client: Client, chosen: Chosen, reason: str | None) -> None:
     """Let workflows that have failed go on from before their failures."""
 
     def change(reached: Client, instance_id: str) -> Awaitable[None]:
-        reached.own_only("a rewind")
         return reached.command(
             f"{methods.TASKHUB}RewindInstance", pb.RewindInstanceRequest(instance_id=instance_id, reason=_text(reason))
         )
@@ -174,7 +174,6 @@ def restart(client: Client, chosen: Chosen, *, new_id: bool) -> None:
     """Start once more what workflows were started with."""
 
     async def change(reached: Client, instance_id: str) -> None:
-        reached.own_only("a restart")
         request = pb.RestartInstanceRequest(instance_id=instance_id, with_new_instance_id=new_id)
         made = await reached.call(f"{methods.TASKHUB}RestartInstance", request, pb.RestartInstanceResponse)
         typer.echo(made.instance_id)
@@ -193,7 +192,7 @@ def purge(client: Client, chosen: Chosen, *, recursive: bool, force: bool) -> No
     async def ask(reached: Client) -> tuple[int, bool]:
         ids = await _ids(reached, chosen, verb)
         removed, complete = 0, True
-        with screen.progress("workflows purged") as told:
+        with progress("workflows purged") as told:
             for start in range(0, len(ids), _PURGED_AT_ONCE):
                 part = ids[start : start + _PURGED_AT_ONCE]
                 gone, reached_all = await reached.purge(part, recursive=recursive, force=force)

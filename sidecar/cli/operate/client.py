@@ -85,29 +85,45 @@ class Client:
         return found
 
     def own_only(self, what: str) -> None:
-        """Raise Failure if another app is meant, of whose workflows this sidecar cannot do that."""
+        """Raise Failure if another app is meant, of whose workflows a sidecar cannot do that."""
         if self.home != self.own:
             text = f"the sidecar at {self.address} is that of app '{self.own.app}', and {what} of another app's"
-            hint = f"ask the sidecar of '{self.home.app}' itself: name its port with --grpc-port"
-            raise Failure(Exit.REFUSED, f"{text} workflows is not passed on", hint)
+            raise self._ask_itself(f"{text} workflows is not passed on")
+
+    def _ask_itself(self, text: str) -> Failure:
+        hint = f"ask the sidecar of '{self.home.app}' itself: name its port with --grpc-port"
+        return Failure(Exit.REFUSED, text, hint)
 
     # ------------------------------------------------------------ calls
 
-    async def call(self, method: str, request: Message | bytes, kind: type[M], seconds: float | None = _SECONDS) -> M:
-        """Ask, for the app that is meant. Raises Failure."""
-        body = request if isinstance(request, bytes) else self._routed(request).SerializeToString()
+    async def call(
+        self, method: str, request: Message, kind: type[M], seconds: float | None = _SECONDS, more: bytes = b""
+    ) -> M:
+        """Ask, for the app that is meant; `more` are fields of the request that the schema has as something else.
+
+        Raises Failure.
+        """
+        body = self._routed(method, request).SerializeToString() + more
         try:
             return kind.FromString(await self._channel.unary(method, body, self._shown, timeout=seconds))
         except Refused as refused:
-            named = "" if isinstance(request, bytes) else _instance_of(request)
+            named = _instance_of(request)
             if refused.status is StatusCode.NOT_FOUND and named:
                 raise self.missing(named) from refused
+            if refused.status is StatusCode.UNIMPLEMENTED and self.home != self.own:
+                text = f"the sidecar of app '{self.home.app}' does that for its own clients alone ({refused.message})"
+                raise self._ask_itself(text) from refused
             raise Failure(_EXITS.get(refused.status, Exit.REFUSED), refused.message) from refused
 
-    def _routed(self, request: Message) -> Message:
-        if self.home != self.own and "router" in request.DESCRIPTOR.fields_by_name:
-            router = request.router  # type: ignore[attr-defined]
-            router.target_app_id, router.target_namespace = self.home.app, self.home.namespace
+    def _routed(self, method: str, request: Message) -> Message:
+        """Return a request with the app that is meant. Raises Failure: the sidecar would take it as one of its own."""
+        if self.home == self.own or "router" not in request.DESCRIPTOR.fields_by_name:
+            return request
+        if method.rpartition("/")[2] not in self.status.passed_on:
+            text = f"the sidecar at {self.address} is of version {self.status.version}, which does not pass that on"
+            raise self._ask_itself(text)
+        router = request.router  # type: ignore[attr-defined]
+        router.target_app_id, router.target_namespace = self.home.app, self.home.namespace
         return request
 
     async def start(self, request: pb.CreateInstanceRequest) -> str:
@@ -135,7 +151,6 @@ class Client:
 
     async def pages(self, query: pb.InstanceQuery) -> AsyncIterator[Sequence[pb.InstanceState]]:
         """Yield the workflows that a query finds, in pages, the oldest first."""
-        self.own_only("a list")
         query.max_instance_count = _PAGE
         while True:
             request = pb.QueryInstancesRequest(query=query)
@@ -147,7 +162,6 @@ class Client:
 
     async def history(self, instance_id: str) -> Sequence[pb.HistoryEvent]:
         """Return the history of a workflow."""
-        self.own_only("the history")
         request = pb.GetInstanceHistoryRequest(instance_id=instance_id)
         return (await self.call(f"{methods.TASKHUB}GetInstanceHistory", request, pb.GetInstanceHistoryResponse)).events
 
@@ -159,10 +173,10 @@ class Client:
 
     async def purge(self, ids: Sequence[str], *, recursive: bool, force: bool) -> tuple[int, bool]:
         """Purge workflows; return how many went, in all apps, and whether every app that has a part was reached."""
-        request = self._routed(pb.PurgeInstancesRequest(recursive=recursive, force=force))
+        request = pb.PurgeInstancesRequest(recursive=recursive, force=force)
         batch = wire.frame(_BATCH_FIELD, pb.InstanceBatch(instance_ids=ids).SerializeToString())
-        body = request.SerializeToString() + batch
-        answer = await self.call(f"{methods.TASKHUB}PurgeInstances", body, pb.PurgeInstancesResponse, _PURGE_SECONDS)
+        method, kind = f"{methods.TASKHUB}PurgeInstances", pb.PurgeInstancesResponse
+        answer = await self.call(method, request, kind, _PURGE_SECONDS, batch)
         return answer.deleted_instance_count, answer.is_complete.value
 
     async def purge_one(self, instance_id: str, *, recursive: bool, force: bool) -> int:

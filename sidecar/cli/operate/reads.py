@@ -6,6 +6,7 @@ from sidecar.cli.exits import Exit, Failure
 from sidecar.cli.forms import Form
 from sidecar.cli.operate.client import Client, asking
 from sidecar.cli.operate.filters import Filter, found
+from sidecar.cli.progress import progress
 from sidecar.cli.show import history, instances, tree, words
 from sidecar.schema import taskhub_pb2 as pb
 
@@ -32,7 +33,7 @@ def listing(client: Client, wanted: Filter, form: Form, limit: int | None) -> No
 
 async def _found(client: Client, wanted: Filter, most: int) -> tuple[list[pb.InstanceState], bool]:
     states: list[pb.InstanceState] = []
-    with screen.progress("workflows") as told:
+    with progress("workflows") as told:
         async for state in found(client, wanted, Clock().now()):
             if most and len(states) == most:
                 return states, True
@@ -57,7 +58,6 @@ def past(client: Client, instance_id: str, form: Form) -> None:
     """Write the history of a workflow: as a timeline, as a table of events (wide), or as data."""
 
     async def ask(reached: Client) -> tuple[pb.InstanceState, list[pb.HistoryEvent]]:
-        reached.own_only("the history")
         return await reached.get(instance_id, payloads=False), list(await reached.history(instance_id))
 
     state, log = asking(client, ask)

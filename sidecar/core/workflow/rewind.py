@@ -66,16 +66,23 @@ class Record(NamedTuple):
 # ---------------------------------------------------------------- who asks for it
 
 
-def rewind(at: Context, state: State | None, reason: StringValue | None, record: Record | None) -> Decision:
-    """Decide a client's rewind: only an instance that has failed is rewound."""
+def rewind(
+    at: Context, state: State | None, reason: StringValue | None, record: Record | None, execution: str
+) -> Decision:
+    """Decide a client's rewind: only an instance that has failed is rewound, into an execution with this ID.
+
+    One that has this execution already was rewound by the same call, which was sent twice.
+    """
     if state is None:
         return Decision(None, MISSING)
+    if state.instance.execution == execution:
+        return Decision(None, Reply(Outcome.DUPLICATE))
     if state.instance.status is not Status.FAILED:
         text = f"workflow '{state.instance.id}' is {state.instance.status.name}: only one that has failed is rewound"
         return Decision(None, Reply(Outcome.WRONG_STATE, text))
     if record is None or not record.is_of(state.instance):
         return Decision(None, MOVED)
-    return Decision(_begin(Draft(at, state), pb.ExecutionRewound(reason=reason), record), DONE)
+    return Decision(_begin(Draft(at, state), pb.ExecutionRewound(reason=reason), record, execution), DONE)
 
 
 def of_child(at: Context, state: State, order: Reminder, record: Record | None) -> Decision:
@@ -96,7 +103,7 @@ def of_child(at: Context, state: State, order: Reminder, record: Record | None) 
         rewound = pb.ExecutionRewound(
             parent_execution_id=wanted.parent_execution_id, **events.given(wanted, "reason", "parent_trace_context")
         )
-        changes = _begin(draft, rewound, record)
+        changes = _begin(draft, rewound, record, at.ids.new_id())
         parent = instance.parent and calls.asking(instance.parent, order.call)
         again = None if changes.instance is None else replace(changes.instance, parent=parent)
         return Decision(replace(changes, instance=again), DONE)
@@ -140,8 +147,11 @@ _RUNS_AGAIN: dict[str, Any] = {
 }
 
 
-def _begin(draft: Draft, rewound: pb.ExecutionRewound, record: Record) -> Changes:
-    """Replace the log up to this turn, open the calls that the new log leaves open, and let a worker replay it."""
+def _begin(draft: Draft, rewound: pb.ExecutionRewound, record: Record, execution: str) -> Changes:
+    """Replace the log up to this turn, open the calls that the new log leaves open, and let a worker replay it.
+
+    `execution` is a new ID: those of calls have it in them.
+    """
     instance = draft.state.instance
     turn, time = instance.last_completed_turn + 1, max(draft.now, instance.workflow_time)
     failure = None if instance.failure is None else pb.FailureDetails.FromString(instance.failure)
@@ -149,7 +159,6 @@ def _begin(draft: Draft, rewound: pb.ExecutionRewound, record: Record) -> Change
     kept = cut.before_failure([events.decode(event) for event in record.log], waiting, failure)
     event = pb.HistoryEvent(event_id=-1, timestamp=events.timestamp(draft.now), execution_rewound=rewound)
     history = [*kept.history, events.decode(events.orchestrator_started(time)), event]
-    execution = draft.at.ids.new_id()  # call IDs have it in them: it must be a new one
     history[1] = _of_execution(history[1], execution, rewound.parent_execution_id.value)
     again = Draft(draft.at, State(replace(instance, execution=execution), {}, draft.state.children), turn)
     again.lineage = Lineage(list(map(events.encode, history)), record.lineage)

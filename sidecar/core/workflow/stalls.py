@@ -154,6 +154,15 @@ def end_quarantine(at: Context, state: State) -> Changes:
     return Changes(key=after.key, expected=state.instance.revision, instance=after)
 
 
+def standstill(instance: Instance) -> Cause | None:
+    """Say why an instance stands still whatever workers there are: it is stalled, parked or suspended; else None."""
+    if instance.status.terminal:
+        return None
+    if instance.crashes.quarantined or instance.stall is not None:
+        return cause(instance)
+    return causes.suspended() if instance.suspended else None
+
+
 def cause(instance: Instance) -> Cause:
     """Say why an instance is stalled or parked."""
     why = pb.ExecutionStalled.FromString(instance.stall or b"").description or instance.crashes.error

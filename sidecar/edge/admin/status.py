@@ -8,6 +8,7 @@ from sidecar.config.settings import version
 from sidecar.core import events
 from sidecar.core.identity import AppIdentity
 from sidecar.edge import methods
+from sidecar.edge.peer.passed_on import ROUTER_FIELDS
 from sidecar.edge.rpc import guarded, parsed
 from sidecar.edge.transport.ports import Call, Handlers
 from sidecar.schema import admin_pb2 as pb
@@ -32,4 +33,5 @@ class StatusAdmin:
             version=version(),
             now=events.timestamp(self._clock.now()),
             metadata=json.dumps(self._metadata()),
+            passed_on=sorted(ROUTER_FIELDS),
         ).SerializeToString()

@@ -12,6 +12,7 @@ from sidecar.schema import admin_pb2 as pb
 from sidecar.store.protocol import CopyError, Maintenance
 
 CHECK, BACKUP = f"{methods.ADMIN}CheckStore", f"{methods.ADMIN}BackupStore"
+WORK = f"{methods.ADMIN}GetStoreWork"
 _Request = pb.CheckStoreRequest | pb.BackupStoreRequest
 
 
@@ -26,7 +27,8 @@ class StoreAdmin:
     def handlers(self) -> Handlers:
         """Return the handlers by path."""
         check, backup = parsed(pb.CheckStoreRequest, self._check), parsed(pb.BackupStoreRequest, self._backup)
-        return Handlers(unary={CHECK: guarded(check), BACKUP: guarded(backup)})
+        work = parsed(pb.GetStoreWorkRequest, self._work)
+        return Handlers(unary={CHECK: guarded(check), BACKUP: guarded(backup), WORK: guarded(work)})
 
     async def _check(self, call: Call, request: pb.CheckStoreRequest) -> bytes:
         maintenance = self._maintenance_for(request)
@@ -42,6 +44,10 @@ class StoreAdmin:
         except CopyError as error:
             raise Refused(StatusCode.FAILED_PRECONDITION, str(error)) from error
         return pb.BackupStoreResponse(path=made.path, bytes=made.bytes).SerializeToString()
+
+    async def _work(self, call: Call, request: pb.GetStoreWorkRequest) -> bytes:
+        at = None if self._maintenance is None else self._maintenance.at()
+        return b"" if at is None else pb.GetStoreWorkResponse(**at._asdict()).SerializeToString()
 
     def _maintenance_for(self, request: _Request) -> Maintenance:
         """Raises Refused: the request is for another app, or the store makes no copies."""

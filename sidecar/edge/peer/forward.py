@@ -18,32 +18,18 @@ from sidecar.actors.clock import usable
 from sidecar.actors.engine import Engine
 from sidecar.actors.tasks import log_failure
 from sidecar.core.causes import Cause
-from sidecar.core.ids import Ids, PeerId
+from sidecar.core.ids import PeerId
 from sidecar.core.names import invalid_app_id
 from sidecar.core.receipts import Forgotten, Received
 from sidecar.edge.dialects import wire
+from sidecar.edge.peer.passed_on import READS, ROUTER_FIELDS, named
 from sidecar.edge.peer.shares import Shares
-from sidecar.edge.rpc import Forwarded, parse
+from sidecar.edge.rpc import Forwarded
 from sidecar.edge.transport.ports import NO_NAMES, Call, Refused, StatusCode, UnaryHandler
 from sidecar.peers.limits import Limit
 from sidecar.peers.ports import LinkBrokenError
 from sidecar.schema import peer_pb2, taskhub_pb2
 
-# The field of each request that names the app it is for (Dapr's SDKs from 1.19).
-ROUTER_FIELDS = {
-    "StartInstance": 11,
-    "GetInstance": 3,
-    "WaitForInstanceStart": 3,
-    "WaitForInstanceCompletion": 3,
-    "RaiseEvent": 4,
-    "TerminateInstance": 4,
-    "SuspendInstance": 3,
-    "ResumeInstance": 3,
-    "PurgeInstances": 5,
-    "RerunWorkflowFromEvent": 7,
-}
-# What changes nothing: asked again it is answered again, so nothing of it is kept once nobody waits.
-READS = frozenset({"GetInstance", "WaitForInstanceStart", "WaitForInstanceCompletion"})
 REACH_SECONDS = 60.0  # how long an app is tried for a caller without a deadline
 KEPT_SECONDS = 60.0  # how long a call outlives the link that it came over
 MOST_CALLS = 10_000
@@ -138,7 +124,7 @@ class Forwarder:
             raise Refused(StatusCode.UNAVAILABLE, text) from None
 
     async def _forward(self, peer: PeerId, call: Call, name: str, body: bytes) -> bytes:
-        request = peer_pb2.Request(id=self.engine.ids.new_id(), method=name, body=_named(name, body, self.engine.ids))
+        request = peer_pb2.Request(id=self.engine.ids.new_id(), method=name, body=named(name, body, self.engine.ids))
         return await self._send(peer, call.deadline, request, REACH_SECONDS if call.deadline is None else call.deadline)
 
     async def _send(self, peer: PeerId, deadline: float | None, request: peer_pb2.Request, reach: float) -> bytes:
@@ -194,20 +180,6 @@ def bounded(response: peer_pb2.Response, limit: Limit) -> peer_pb2.Response:
         return response
     text = limit.refusal("the reply", len(response.body))
     return _refusal(response.id, Refused(StatusCode.RESOURCE_EXHAUSTED, text))
-
-
-def _named(name: str, body: bytes, ids: Ids) -> bytes:
-    """Choose the IDs that the receiver would choose, so that a call that is tried again is the same one."""
-    if name == "StartInstance":
-        start = parse(taskhub_pb2.CreateInstanceRequest, body)
-        start.instance_id = start.instance_id or ids.new_id()
-        start.execution_id.value = start.execution_id.value or ids.new_id()
-        return start.SerializeToString()
-    if name == "RerunWorkflowFromEvent":
-        rerun = parse(taskhub_pb2.RerunRequest, body)
-        rerun.new_instance_id = rerun.new_instance_id or ids.new_id()
-        return rerun.SerializeToString()
-    return body
 
 
 class _Key(NamedTuple):

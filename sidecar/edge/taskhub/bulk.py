@@ -142,7 +142,8 @@ class Many:
 
     async def _page(self, call: Call, criteria: Criteria, order: Order, token: str, size: int) -> Page:
         after = page_tokens.read(self._store_id(), criteria.hub, call.method, token)
-        return await self._queries.page(criteria, order, after, min(size, LARGEST_PAGE) if size > 0 else DEFAULT_PAGE)
+        limit = min(size, LARGEST_PAGE) if size > 0 else DEFAULT_PAGE
+        return await self._queries.page(criteria, order, after, limit, caller_of(call))
 
     def _store_id(self) -> str:
         """Return what tokens hold for: they outlive the restore of a backup."""

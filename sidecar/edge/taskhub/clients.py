@@ -130,7 +130,7 @@ class Clients:
         return done(await self._service.resume(address, request.reason.value or None, caller_of(call)))
 
     async def _history(self, call: Call, request: pb.GetInstanceHistoryRequest) -> bytes:
-        log_ = await self._service.history(address_of(call, request.instance_id))
+        log_ = await self._service.history(address_of(call, request.instance_id), caller=caller_of(call))
         if log_ is None:
             raise Refused(StatusCode.NOT_FOUND, "no such instance exists")
         # A worker that reads what it has lost must find the events that it would have been sent.

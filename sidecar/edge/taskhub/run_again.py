@@ -26,11 +26,15 @@ class Again:
 
     async def _rewind(self, call: Call, request: pb.RewindInstanceRequest) -> bytes:
         address = address_of(call, request.instance_id)
-        return done(await self._administration.rewind(address, request.reason if request.HasField("reason") else None))
+        reason = request.reason if request.HasField("reason") else None
+        return done(await self._administration.rewind(address, reason, caller_of(call)))
 
     async def _restart(self, call: Call, request: pb.RestartInstanceRequest) -> bytes:
         address = address_of(call, request.instance_id)
-        reply, instance_id = await self._administration.restart(address, request.with_new_instance_id)
+        new_id = (request.new_instance_id or self._ids.new_id()) if request.with_new_instance_id else None
+        if new_id is not None:
+            new_address(call, new_id)
+        reply, instance_id = await self._administration.restart(address, new_id, caller_of(call))
         done(reply)
         return pb.RestartInstanceResponse(instance_id=instance_id).SerializeToString()
 

@@ -15,7 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sidecar import system
+from sidecar.store.progress import At, Progress
 from sidecar.store.protocol import Copied, CopyError, UnavailableError
+from sidecar.store.sqlite import check
 from sidecar.store.sqlite.connection import File
 
 FOLDER = "backups"
@@ -63,6 +65,7 @@ class Backups:
         self._file = file
         self._folder = file.path.parent / FOLDER
         self._busy = asyncio.Lock()
+        self.at: At | None = None  # how far a copy or its check is; None: there is none
 
     async def backup(self, name: str, now: int) -> Copied:
         """Make a backup; "" for a name made of the time. Raises CopyError."""
@@ -89,27 +92,37 @@ class Backups:
             try:
                 self._folder.mkdir(mode=0o700, exist_ok=True)
                 make(part)
-                await self._file.copy(part)
-                yield part, await checked(part)
+                await self._file.copy(part, self._tell)
+                yield part, await checked(part, self._tell)
             except UnavailableError as error:
                 raise CopyError(f"the store could not be copied: {error}") from error
             except OSError as error:
                 raise CopyError(f"cannot write to {self._folder}: {error.strerror or error}") from error
             finally:
+                self.at = None
                 with contextlib.suppress(OSError):
                     part.unlink(missing_ok=True)
 
+    def _tell(self, at: At) -> None:
+        self.at = at
 
-async def checked(path: Path) -> list[str]:
+
+async def checked(path: Path, progress: Progress) -> list[str]:
     """Return what is wrong with a file, looked at by a process of its own. Raises CopyError."""
     command = [sys.executable, "-m", "sidecar.store.sqlite.check", str(path)]
     # Not by the event loop: uvloop forks, and gRPC, which is told of it, may crash in the new process before its exec.
     process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: ASYNC220, S603 (a moment; a command of ours)
     try:
-        found, _ = await asyncio.to_thread(process.communicate)
+        found = await asyncio.to_thread(_said, process, progress)
     except asyncio.CancelledError:
         process.kill()
         raise
     if process.returncode not in (0, 1) or bool(found) != bool(process.returncode):
         raise CopyError(f"the check of {path} ended with {process.returncode} before it was done")
-    return found.decode().splitlines()
+    return found
+
+
+def _said(process: "subprocess.Popen[bytes]", progress: Progress) -> list[str]:
+    with process:
+        assert process.stdout is not None  # noqa: S101 - a pipe
+        return check.read(process.stdout, progress)

@@ -1,27 +1,29 @@
 """Whether a database file is whole and makes sense: what `sidecar store check` says, and what every copy must pass.
 
-`python -m sidecar.store.sqlite.check FILE` prints what is wrong, a line each, in a process of its own: it reads the
-whole file, and a sidecar that serves has better things to do. Nothing is changed but what a log beside the file holds.
+`python -m sidecar.store.sqlite.check FILE` writes how far it is and what is wrong, a line of JSON each, in a process of
+its own: it reads the whole file, and a sidecar that serves has better things to do. Nothing is changed but what a log
+beside the file holds.
 What is checked takes time that grows with the file and not with its square.
 """
 
 import contextlib
+import json
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sidecar.core.model import CallKind, Kind, Status
+from sidecar.store.progress import At, Progress, unseen
 from sidecar.store.sqlite import rows, schema
 
 _SHOWN = 20  # findings of one kind
+_TOLD_EVERY = 1_000  # rows
 _ENDED = ", ".join(str(int(status)) for status in Status if status.terminal)
 _CAUSED = ", ".join(str(int(kind)) for kind in (CallKind.ACTIVITY, CallKind.CHILD, CallKind.TIMER))
 _OF_INSTANCES = ("outputs", "lineages", "history", "open_calls", "children")
-
-Progress = Callable[[str], None]  # is told what is looked at
 
 # ruff: noqa: S608 (every statement is built from constants of this package)
 _ANSWERS = f"SELECT execution, turn, task FROM reminders WHERE kind = {int(Kind.RESULT)}"
@@ -62,6 +64,7 @@ _RULES = {
 class _Table(NamedTuple):
     """How the sidecar reads the rows of a table; the first column of the statement names the row."""
 
+    table: str
     name: str
     statement: str
     read: Callable[[Any], object]
@@ -74,23 +77,27 @@ def _columns(names: Sequence[str]) -> str:
 
 _TABLES = (
     _Table(
+        "instances",
         "instance",
         f"SELECT id, {_columns(rows.INSTANCE)} FROM instances",
         lambda raw: rows.to_instance(rows.checked(rows.InstanceRow, raw)),
     ),
     _Table(
+        "open_calls",
         "a call of instance",
         f"SELECT instances.id, {', '.join(f'open_calls.{name}' for name in rows.CALL)} FROM open_calls JOIN instances "
         "USING (key)",
         lambda raw: rows.to_call(rows.checked(rows.CallRow, raw)),
     ),
     _Table(
+        "children",
         "a child of instance",
         f"SELECT instances.id, {', '.join(f'children.{name}' for name in rows.CHILD)} FROM children JOIN instances "
         "USING (key)",
         lambda raw: rows.to_child(rows.checked(rows.ChildRow, raw)),
     ),
     _Table(
+        "reminders",
         "reminder",
         f"SELECT id, {_columns(rows.REMINDER)} FROM reminders",
         lambda raw: rows.to_reminder(rows.checked(rows.ReminderRow, raw)),
@@ -98,16 +105,12 @@ _TABLES = (
 )
 
 
-def unseen(what: str) -> None:
-    """Nobody watches."""
-
-
 def problems(path: Path, progress: Progress = unseen) -> list[str]:
     """Return what is wrong with a file, all of it read; empty if nothing is."""
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
             connection.text_factory = rows.text
-            progress("the pages of the file")
+            progress(At("the pages of the file"))
             found = schema.strangeness(connection) or _damage(connection)
             return found or [*_unreadable(connection, progress), *broken_rules(connection, progress)]
     except sqlite3.Error as error:
@@ -117,12 +120,14 @@ def problems(path: Path, progress: Progress = unseen) -> list[str]:
 def _unreadable(connection: sqlite3.Connection, progress: Progress) -> Iterator[str]:
     """Yield which rows the sidecar would leave out, or refuse, since it cannot read them."""
     for table in _TABLES:
-        progress(f"each {table.name}")
-        yield from islice(_unreadable_of(connection, table), _SHOWN)
+        yield from islice(_unreadable_of(connection, table, progress), _SHOWN)
 
 
-def _unreadable_of(connection: sqlite3.Connection, table: _Table) -> Iterator[str]:
-    for number, *raw in connection.execute(table.statement):
+def _unreadable_of(connection: sqlite3.Connection, table: _Table, progress: Progress) -> Iterator[str]:
+    what, [(total,)] = f"each {table.name}", connection.execute(f"SELECT count(*) FROM {table.table}")
+    for done, (number, *raw) in enumerate(connection.execute(table.statement)):
+        if not done % _TOLD_EVERY:
+            progress(At(what, done, total))
         try:
             table.read(raw)
         except rows.UNREADABLE as error:
@@ -138,17 +143,34 @@ def _damage(connection: sqlite3.Connection) -> list[str]:
 def broken_rules(connection: sqlite3.Connection, progress: Progress = unseen) -> list[str]:
     """Return which rules between the rows do not hold; each must at every moment."""
     found: list[str] = []
-    for number, (text, statement) in enumerate(_RULES.items(), start=1):
-        progress(f"rule {number} of {len(_RULES)} between the rows")
+    for done, (text, statement) in enumerate(_RULES.items()):
+        progress(At("rules between the rows", done, len(_RULES)))
         found += [text.format(*row) for row in connection.execute(statement).fetchmany(_SHOWN)]
     return found
 
 
 def main(path: str) -> int:
-    """Print what is wrong with a file; return 1 if something is."""
-    found = problems(Path(path))
-    sys.stdout.writelines(f"{line}\n" for line in found)
+    """Write how far it is, and what is wrong with a file; return 1 if something is. `read` is the other end."""
+
+    def write(line: object) -> None:
+        sys.stdout.write(f"{json.dumps(line)}\n")
+        sys.stdout.flush()
+
+    found = problems(Path(path), write)
+    for text in found:
+        write(text)
     return 1 if found else 0
+
+
+def read(lines: Iterable[bytes], progress: Progress) -> list[str]:
+    """Return what is wrong with a file, as a process says that checks it."""
+    found: list[str] = []
+    for line in map(json.loads, lines):
+        if isinstance(line, str):
+            found.append(line)
+        else:
+            progress(At(*line))
+    return found
 
 
 if __name__ == "__main__":

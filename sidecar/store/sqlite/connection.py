@@ -18,6 +18,7 @@ import structlog
 from filelock import FileLock
 
 from sidecar import system
+from sidecar.store.progress import Progress, unseen
 from sidecar.store.protocol import RejectedError, UnavailableError
 from sidecar.store.sqlite import rows, schema
 from sidecar.store.sqlite.schema import Opened, OpenError
@@ -98,11 +99,11 @@ class File:
             raise UnavailableError(f"{self.path.name}: {schema.advice(error)}") from error
         return result
 
-    async def copy(self, target: Path) -> None:
+    async def copy(self, target: Path, progress: Progress = unseen) -> None:
         """Copy the file as it is at one moment; other calls go on meanwhile. Raises UnavailableError."""
         async with self._copying:
             steps = Steps()
-            copying = asyncio.ensure_future(self.call(steps.copy, target))
+            copying = asyncio.ensure_future(self.call(steps.copy, target, progress))
             await asyncio.sleep(0)  # it is on the thread: what comes now would wait for all of it
             self._steps = steps
             try:

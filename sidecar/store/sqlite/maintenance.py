@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from sidecar.store.progress import At
 from sidecar.store.protocol import Copied
 from sidecar.store.sqlite.backup import Backups
 from sidecar.store.sqlite.connection import File
@@ -25,6 +26,10 @@ class SqliteMaintenance:
     async def backup(self, name: str, now: int) -> Copied:
         """See `Maintenance.backup`."""
         return await self._backups.backup(name, now)
+
+    def at(self) -> At | None:
+        """See `Maintenance.at`."""
+        return self._backups.at
 
     def sizes(self) -> Mapping[str, int]:
         """See `Maintenance.sizes`: the database, and its write-ahead log."""

@@ -11,11 +11,11 @@ from filelock import FileLock, Timeout
 
 from sidecar import system
 from sidecar.core.identity import AppIdentity
+from sidecar.store.progress import At, Progress, unseen
 from sidecar.store.protocol import Copied, CopyError
 from sidecar.store.sqlite import backup as backups
 from sidecar.store.sqlite import check as checks
-from sidecar.store.sqlite import schema
-from sidecar.store.sqlite.check import Progress
+from sidecar.store.sqlite import schema, steps
 
 
 class RunningError(Exception):
@@ -34,31 +34,28 @@ def held(path: Path) -> Iterator[None]:
         raise RunningError from None
 
 
-def check(path: Path, progress: Progress = checks.unseen) -> list[str]:
+def check(path: Path, progress: Progress = unseen) -> list[str]:
     """Return what is wrong with a store. Raises CopyError, RunningError."""
     with held(path):
         return checks.problems(_existing(path), progress)
 
 
-def backup(path: Path, name: str, now: int, progress: Progress = checks.unseen) -> Copied:
+def backup(path: Path, name: str, now: int, progress: Progress = unseen) -> Copied:
     """Make a backup of a store. Raises CopyError, RunningError."""
     with held(path):
         if found := checks.problems(_existing(path), progress):
             raise CopyError(backups.faults(found))
-        progress("the copy")
         target = backups.target_of(path, name, now)
         with (
             _written(target) as part,
             contextlib.closing(sqlite3.connect(path)) as store,
             contextlib.closing(sqlite3.connect(part)) as into,
         ):
-            store.backup(into)
+            steps.copy(store, into, progress)
         return Copied(str(target), target.stat().st_size)
 
 
-def restore(
-    me: AppIdentity, directory: Path, source: Path, now: int, progress: Progress = checks.unseen
-) -> Path | None:
+def restore(me: AppIdentity, directory: Path, source: Path, now: int, progress: Progress = unseen) -> Path | None:
     """Put a backup in the place of a store, under a new generation; return where the old one is kept, if there was one.
 
     Raises:
@@ -115,7 +112,7 @@ def _take(source: Path, part: Path, progress: Progress) -> None:
     if beside(source)[0].exists() and beside(source)[0].stat().st_size:
         raise CopyError(f"{source} has a write-ahead log beside it: it is in use, or was copied by other means")
     try:
-        progress("the copy")
+        progress(At("the copy"))
         part.unlink(missing_ok=True)
         backups.make(part)
         shutil.copyfile(source, part)

@@ -8,6 +8,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from sidecar.store.progress import At, Progress
+
 T = TypeVar("T")
 _Call = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 PAGES = 128  # a step; some milliseconds of the connection's thread
@@ -26,10 +28,15 @@ class Steps:
         self._calls.put((done, function, args))
         return await done
 
-    def copy(self, connection: sqlite3.Connection, target: Path) -> None:
+    def copy(self, connection: sqlite3.Connection, target: Path, progress: Progress) -> None:
         """Copy the database into a file. Runs on the connection's thread."""
+
+        def step(at: At) -> None:
+            progress(at)
+            self.catch_up(connection)
+
         with contextlib.closing(sqlite3.connect(target)) as into:
-            connection.backup(into, pages=PAGES, progress=lambda *_: self.catch_up(connection))
+            copy(connection, into, step)
 
     def catch_up(self, connection: sqlite3.Connection) -> None:
         """Run the calls that wait. Runs on the connection's thread."""
@@ -44,6 +51,15 @@ class Steps:
                 self._loop.call_soon_threadsafe(_settle, done, error, None)
             else:
                 self._loop.call_soon_threadsafe(_settle, done, None, result)
+
+
+def copy(store: sqlite3.Connection, into: sqlite3.Connection, progress: Progress) -> None:
+    """Copy a database, telling after each step how many of its pages are copied."""
+
+    def step(_status: int, remaining: int, total: int) -> None:
+        progress(At("pages copied", total - remaining, total))
+
+    store.backup(into, pages=PAGES, progress=step)
 
 
 def _settle(done: "asyncio.Future[Any]", error: BaseException | None, result: Any) -> None:

@@ -3,6 +3,7 @@
 Locks of files are left: only a library takes them, which has its own ways on each platform.
 """
 
+import asyncio.selector_events  # noqa: F401 - from 3.13 on, where sockets can `sendmsg`, it asks `sysconf` how much
 import builtins
 import enum
 import io
@@ -38,6 +39,8 @@ for module in MODULES:
 sys.meta_path.insert(0, Missing())
 for name in FUNCTIONS:
     delattr(os, name)
+if hasattr(os, "process_cpu_count"):  # from 3.13 on; it is this where there is no affinity
+    os.process_cpu_count = os.cpu_count
 for name in ("listdir", "scandir", "readlink", "stat"):
     setattr(os, name, without_folders(getattr(os, name)))
 builtins.open = io.open = without_folders(open)

@@ -65,7 +65,7 @@ class Kept(Flow):
         )
 
     def rewind(self, *, reason: str | None = "mended") -> Decision:
-        return self.take(rewind.rewind(self.at, self.live, text(reason), self.record()))
+        return self.take(rewind.rewind(self.at, self.live, text(reason), self.record(), self.at.ids.new_id()))
 
     def reload(self) -> None:
         """Read it from what is stored, as after a crash."""
@@ -111,7 +111,7 @@ KEPT = [
 def test_only_an_instance_that_has_failed_is_rewound(status: Status | None) -> None:
     flow = broken()
     state = None if status is None else State(replace(flow.instance, status=status))
-    decision = rewind.rewind(flow.at, state, None, flow.record())
+    decision = rewind.rewind(flow.at, state, None, flow.record(), "new")
     assert decision.changes is None
     assert decision.reply.outcome is (Outcome.MISSING if state is None else Outcome.WRONG_STATE)
 
@@ -119,7 +119,7 @@ def test_only_an_instance_that_has_failed_is_rewound(status: Status | None) -> N
 def test_what_was_read_of_an_instance_that_has_gone_on_is_not_used() -> None:
     flow = broken()
     for old in (None, flow.record()._replace(last_completed_turn=1), flow.record()._replace(execution="other")):
-        assert rewind.rewind(flow.at, flow.live, None, old).reply.outcome is Outcome.UNAVAILABLE
+        assert rewind.rewind(flow.at, flow.live, None, old, "new").reply.outcome is Outcome.UNAVAILABLE
 
 
 # ---------------------------------------------------------------- the new history
@@ -182,7 +182,7 @@ def test_a_call_that_is_made_again_passes_on_the_new_history_as_it_was_asked_to(
     flow.turn(task(1, "asks", app="ml", history_propagation_scope=2))
     flow.turn(end(Status.FAILED, failure=events.failure("Boom", "no luck")))
     record = flow.record()._replace(lineage=given.SerializeToString())
-    flow.take(rewind.rewind(flow.at, flow.live, None, record))
+    flow.take(rewind.rewind(flow.at, flow.live, None, record, "new"))
     request = pb.ActivityRequest.FromString(one(flow.last.set, Kind.ACTIVITY).payload)
     caller, own = pb.PropagatedHistory.FromString(request.lineage).chunks
     assert caller == given.chunks[0]

@@ -4,9 +4,10 @@ import pytest
 
 from sidecar.actors.clock import Clock
 from sidecar.core.identity import AppIdentity
-from sidecar.edge.admin.store import BACKUP, CHECK, StoreAdmin
+from sidecar.edge.admin.store import BACKUP, CHECK, WORK, StoreAdmin
 from sidecar.edge.transport.ports import Call, Refused, StatusCode
 from sidecar.schema import admin_pb2 as pb
+from sidecar.store.progress import At
 from sidecar.store.protocol import Copied, Maintenance
 
 ME = AppIdentity("default", "orders")
@@ -22,6 +23,9 @@ class Able(Maintenance):
     async def backup(self, name: str, now: int) -> Copied:
         return Copied(f"/backups/{name}", 7)
 
+    def at(self) -> At | None:
+        return At("pages copied", 3, 9)
+
 
 async def ask(maintenance: Maintenance | None, method: str, app: str = ME.app) -> bytes:
     handler = StoreAdmin(ME, maintenance, Clock()).handlers().unary[method]
@@ -33,6 +37,13 @@ async def test_a_store_that_can_is_checked_and_copied() -> None:
     assert pb.CheckStoreResponse.FromString(await ask(Able(), CHECK)).problems == ["a page is damaged"]
     made = pb.BackupStoreResponse.FromString(await ask(Able(), BACKUP))
     assert (made.path, made.bytes) == ("/backups/", 7)
+
+
+@pytest.mark.parametrize(("maintenance", "expected"), [(Able(), ("pages copied", 3, 9)), (None, ("", 0, 0))])
+async def test_how_far_it_is_can_be_asked(maintenance: Maintenance | None, expected: tuple[str, int, int]) -> None:
+    handler = StoreAdmin(ME, maintenance, Clock()).handlers().unary[WORK]
+    work = pb.GetStoreWorkResponse.FromString(await handler(Call(WORK, {}, None, "", ()), b""))
+    assert (work.what, work.done, work.total) == expected
 
 
 @pytest.mark.parametrize("method", REQUESTS)

@@ -24,6 +24,7 @@ from tests.ports import free_port
 
 Pair = tuple[Node, Node]
 ML = pb.Router(target_app_id="ml")
+FAILED = 3
 
 
 @pytest.fixture
@@ -92,6 +93,37 @@ async def test_every_command_reaches_the_instance_at_the_other_app_and_no_namesa
     await begin(orders, "b")
     await orders.call("TerminateInstance", pb.TerminateRequest(instance_id="b", router=ML))
     assert (await get(ml, "b")).state.status == 5
+
+
+def failing(events: list[pb.HistoryEvent]) -> list[pb.Action]:
+    """A workflow that fails."""
+    return [pb.Action(id=1, complete=pb.Complete(status=FAILED))]
+
+
+async def test_lists_histories_rewinds_and_restarts_reach_the_other_app_and_no_namesake_here(pair: Pair) -> None:
+    orders, ml = pair
+    ml.worker(failing)
+    await orders.begin("a", "own")
+    await ml.begin("a", "theirs")
+    await ml.outcome("a")
+
+    async def listed(node: Node, **given: Any) -> list[str]:
+        answer = await node.call("QueryInstances", pb.QueryInstancesRequest(query=pb.InstanceQuery(), **given))
+        return [state.name for state in pb.QueryInstancesResponse.FromString(answer).states]
+
+    assert (await listed(orders, router=ML), await listed(orders)) == (["theirs"], ["own"])
+    asked = pb.GetInstanceHistoryRequest(instance_id="a", router=ML)
+    log = pb.GetInstanceHistoryResponse.FromString(await orders.call("GetInstanceHistory", asked)).events
+    assert next(event.execution_started.name for event in log if event.HasField("execution_started")) == "theirs"
+    executions = {(await get(ml, "a")).state.execution_id.value}
+    for method, again in (("Rewind", pb.RewindInstanceRequest), ("Restart", pb.RestartInstanceRequest)):
+        await orders.call(f"{method}Instance", again(instance_id="a", router=ML))
+        executions.add((await ml.outcome("a")).execution_id.value)
+    assert len(executions) == 3
+    anew = pb.RestartInstanceRequest(instance_id="a", with_new_instance_id=True, router=ML)
+    made = pb.RestartInstanceResponse.FromString(await orders.call("RestartInstance", anew)).instance_id
+    assert ((await get(ml, made)).state.name, (await get(orders, made)).exists) == ("theirs", False)
+    assert (await get(orders, "a")).state.name == "own"
 
 
 async def test_refusals_come_back_with_their_status_and_text(pair: Pair) -> None:
@@ -247,6 +279,40 @@ async def test_a_call_that_comes_again_has_its_effect_once(start: Start, tmp_pat
     assert (await ask(peer, other)).status == 0
     ml.worker(counting)
     assert (await ml.outcome("a")).output.value == "1"
+    await peer.close()
+
+
+AGAIN: dict[str, Message] = {
+    "RewindInstance": pb.RewindInstanceRequest(instance_id="a"),
+    "RestartInstance": pb.RestartInstanceRequest(instance_id="a"),
+    "RestartInstance, under a new ID": pb.RestartInstanceRequest(
+        instance_id="a", with_new_instance_id=True, new_instance_id="b"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", AGAIN)
+async def test_what_runs_again_does_so_once_though_the_call_comes_twice(start: Start, what: str) -> None:
+    """Also if the sidecar was started anew in between, and the reply is no longer kept."""
+    ml = await start("ml")
+    worker = ml.worker(failing)
+    await ml.begin("a")
+    await ml.outcome("a")
+    await worker.stop()
+    again = request("ab" * 16, what.partition(",")[0], AGAIN[what])
+    peer = PlayedPeer(ml)
+    assert await peer.introduce(hello("orders", store="s")) == ""
+    first = await ask(peer, again)
+    assert (first.status, first.text) == (0, "")
+    await peer.close()
+    await ml.stop()
+    ml = await start("ml")
+    peer = PlayedPeer(ml)
+    await peer.introduce(hello("orders", store="s"))
+    before = [(await get(ml, one)).state.execution_id.value for one in "ab"]
+    second = await ask(peer, again)
+    assert (second.status, second.body) == (0, first.body)
+    assert [(await get(ml, one)).state.execution_id.value for one in "ab"] == before
     await peer.close()
 
 

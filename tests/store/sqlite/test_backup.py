@@ -14,6 +14,7 @@ from filelock import FileLock
 from sidecar.core.identity import AppIdentity
 from sidecar.core.model import CallKind, Changes, Kind
 from sidecar.core.names import MAX_ID_LENGTH
+from sidecar.store.progress import At
 from sidecar.store.protocol import CopyError
 from sidecar.store.sqlite import check, restore, schema
 from sidecar.store.sqlite.backup import Backups
@@ -64,6 +65,25 @@ async def test_a_backup_of_a_store_that_serves_is_whole_and_private(store: Sqlit
     assert again.identity == f"fresh.{NOW}", "another generation: other apps are told that work may be gone"
     assert again.identity != store.identity
     await again.close()
+
+
+async def test_who_waits_for_a_backup_is_told_how_far_it_is(store: Sqlite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the copy, and of its check, which another process does."""
+    await store.commit([created(number, f"id-{number}") for number in range(1, 30)])
+    backups, told = Backups(store.file), list[At]()
+    tell = backups._tell
+    monkeypatch.setattr(backups, "_tell", lambda at: (told.append(at), tell(at)))
+    await backups.backup("", NOW)
+    assert list(dict.fromkeys(at.what for at in told)) == [
+        "pages copied",
+        "the pages of the file",
+        "each instance",
+        "rules between the rows",
+    ]
+    copied = [at for at in told if at.what == "pages copied"][-1]
+    assert copied.done == copied.total > 0
+    assert At("each instance", 0, 29) in told
+    assert backups.at is None
 
 
 @pytest.mark.slow
@@ -303,7 +323,7 @@ async def test_the_check_of_a_busy_store_takes_no_time_that_grows_with_its_squar
         await store.commit([created(parents + number, f"child-{number}")])
     await store.commit([Changes(set=tuple(reminder(number) for number in range(1, sent + 1)))])
     await store.close()
-    looked_at: list[str] = []
+    looked_at: list[At] = []
     steps = 0
 
     def step() -> int:
@@ -316,4 +336,4 @@ async def test_the_check_of_a_busy_store_takes_no_time_that_grows_with_its_squar
         assert check.broken_rules(connection, looked_at.append) == []
     print(f"{steps} steps of the database")  # noqa: T201
     assert steps < 50 * (parents + sent), "each parent that reads all reminders would be 20 times as many"
-    assert looked_at[0] == "rule 1 of 10 between the rows"
+    assert looked_at[:2] == [At("rules between the rows", 0, 10), At("rules between the rows", 1, 10)]
