@@ -19,6 +19,7 @@ from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import PeerId
 from sidecar.core.policy import Policy
 from sidecar.edge import app_port
+from sidecar.edge.admin.schedules import ScheduleAdmin
 from sidecar.edge.admin.status import StatusAdmin
 from sidecar.edge.admin.store import StoreAdmin
 from sidecar.edge.client_api.runtime import Extended, Runtime
@@ -80,6 +81,7 @@ class Sidecar:
         self.admin, self.retention, self.memory = middle.admin, middle.retention, middle.memory
         telemetry.observe(self.dispatch, self.outbox, self.peers)
         telemetry.look_at(self, self.memory, maintenance, trust)
+        self.services.schedules.steps.told = telemetry.measures.scheduled
         each = descriptors.connections_each(settings.max_connections, 2 * (len(settings.grpc_port) + 2))
         most = most_answer_bytes(limit, settings.memory_limit)
         handlers = self._app_handlers()
@@ -103,7 +105,9 @@ class Sidecar:
         runtime = Runtime(self.extended, self.metadata, self.end)
         copies = StoreAdmin(self.me, self.maintenance, self.engine.clock)
         status = StatusAdmin(self.me, self.engine.clock, self.metadata)
-        others = merged(runtime.handlers(), self.admin.handlers(), copies.handlers(), status.handlers())
+        schedules = ScheduleAdmin(self.services.schedules)
+        admin = (self.admin.handlers(), copies.handlers(), status.handlers(), schedules.handlers())
+        others = merged(runtime.handlers(), *admin)
         timed = self.telemetry.measures.timed
         return app_port.handlers(self.settings, self.trust.tokens, self.taskhub, others, timed=timed, ready=self.ready)
 
@@ -182,6 +186,7 @@ class Sidecar:
         http_port = await self.http.start(host, settings.http_port)
         await self.outbox.start()
         await self.dispatch.refill()
+        await self.services.schedules.steps.start()
         await self.app_server.start()
         await self.peer_server.start()
         self.peers.start()

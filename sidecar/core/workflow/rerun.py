@@ -79,7 +79,7 @@ def _missing(source: Instance, number: int) -> Reply:
 
 
 def _no_target(kind: str, number: int) -> Reply:
-    name = kind.title().replace("_", "")  # as Dapr's runtime names it, whose own tests compare the text
+    name = kind.title().replace("_", "")  # suites of SDKs compare the text
     text = f"target event '*protos.HistoryEvent_{name}' with ID '{number}' is not an event that can be rerun"
     return Reply(Outcome.MISSING, text)
 
