@@ -1,6 +1,5 @@
 """Input that no SDK sends: each gets the status that SDKs can live with, and the sidecar goes on."""
 
-import time
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -134,10 +133,8 @@ def test_a_service_that_does_not_exist(raw_sidecar: Sidecar) -> None:
 
 
 def test_a_question_about_an_instance_that_is_not_there(caller: Caller) -> None:
-    begin = time.monotonic()
-    answer = caller.call("GetInstance", {1: "nobody", 2: 1})
+    answer = caller.call("GetInstance", {1: "nobody", 2: 1})  # it waits for nothing, or its deadline would come
     assert answer.get(1, [0]) == [0]
-    assert time.monotonic() - begin < 1
 
 
 @pytest.mark.parametrize("method", ["WaitForInstanceStart", "WaitForInstanceCompletion"])
