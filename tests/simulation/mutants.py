@@ -256,7 +256,7 @@ BY_SIMULATION = (
         "rest-of-a-turn-lost",
         "core",
         "core/workflow/turn.py",
-        "    return tuple(row for row in state.inbox if row.position > end)",
+        "    return tuple(state.inbox[bisect_right(state.inbox, end, key=states.POSITION) :])",
         "    return tuple(row for row in state.inbox if row.turn > turn.number)",
     ),
     Mutant(
