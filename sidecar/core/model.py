@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from sidecar.core.attempts import NONE, Crash, DeliveryAttempts
 from sidecar.core.receipts import Delivered, Forgotten, Lost, Received
+from sidecar.core.schedule_row import ScheduleStep
 
 ACTOR_TYPE_PREFIX = "dapr.internal"
 DEFAULT_HUB = "default"
@@ -49,6 +50,7 @@ class Kind(enum.IntEnum):
     DETACHED = 10  # start a workflow that has no parent and answers nobody
     REWIND = 11  # the parent runs again: so must a child that has failed
     PAUSE = 12  # the parent was paused, or goes on: so does a child, with its children
+    SCHEDULE = 13  # the next step of an own schedule
 
 
 class Rewind(enum.IntEnum):
@@ -242,10 +244,10 @@ class Instance:
 class Changes:
     """What one step changes, committed as a whole or not at all.
 
-    The commit is refused when the instance `key` is not at revision `expected` (0: it is new) or when a reminder of
-    `required` has been deleted. It is refused as a duplicate when a message of `received` was accepted before, or when
-    `set` has an activity of another app that is stored here already or whose result is on its way home, or when the
-    answer to a call of `unanswered` (namespace and app of the caller, and the call) is on its way there.
+    The commit is refused when the instance `key` is not at revision `expected` (0: it is new), when a reminder of
+    `required` is gone, or the schedule at another revision. It is a duplicate when a message of `received` was accepted
+    before, when `set` has an activity of another app that is stored here already or whose result is on its way home, or
+    when the answer to a call of `unanswered` (namespace and app of the caller, and the call) is on its way there.
     `key` 0: no instance takes part. `instance` is the row to write; None with a key and `purged` removes the instance.
     `replaces` is the key of an instance at revision `replaced_at` that is removed in the same commit.
     """
@@ -280,6 +282,7 @@ class Changes:
     lost: tuple[Lost, ...] = ()
     crashed: tuple[Crash, ...] = ()
     generation: str = ""  # the store goes on as another one, of this generation
+    schedule: ScheduleStep | None = None
     continues: Instance | None = None  # the execution that ends in a continue-as-new; not stored, for those who watch
 
 

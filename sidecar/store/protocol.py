@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from sidecar.core.attempts import NONE, DeliveryAttempts
 from sidecar.core.model import ActorId, CallId, Changes, Child, Instance, Kind, Lock, Position, Reminder, State, Status
+from sidecar.core.schedule_row import ScheduleRow
 from sidecar.store.progress import At
 
 Timed = Callable[[int], AbstractContextManager[object]]  # is around each commit of so many changes
@@ -22,7 +23,7 @@ class Refusal(enum.Enum):
     """Why changes were left out; nothing of them was written."""
 
     CONFLICT = "the instance is at another revision: load it again and decide anew"
-    GONE = "a reminder that was to be used up is gone"
+    GONE = "a reminder that was to be used up is gone, or a schedule is at another revision"
     DUPLICATE = "the message, or the activity of another app, was accepted before"
 
 
@@ -225,6 +226,12 @@ class Store(Protocol):
 
     async def hubs(self) -> list[str]:
         """Return the names of the hubs that have instances, in order."""
+
+    async def schedule(self, hub: str, schedule_id: str) -> ScheduleRow | None:
+        """Return a schedule, or None."""
+
+    async def schedules(self, after: tuple[str, str], limit: int) -> list[ScheduleRow]:
+        """Return schedules by (hub, ID), from behind `after`."""
 
     async def foreign_activity(self, namespace: str, app: str, call: CallId) -> Reminder | None:
         """Return the activity that was taken in for a call of another app, if it is not done."""

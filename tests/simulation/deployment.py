@@ -156,6 +156,7 @@ class Node:
     async def _boot(self, middle: Middle) -> None:
         await middle.outbox.start()
         await middle.dispatch.refill()
+        await middle.services.schedules.steps.start()
         middle.peers.start()
         self.on_up()
         await asyncio.gather(middle.dispatch.timers.run(), middle.dispatch.sweep(), middle.retention.run())

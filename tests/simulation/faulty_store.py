@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from sidecar.core.identity import AppIdentity
 from sidecar.core.model import CallId, Changes, Child, Instance, Kind, OpenCall, Position, Reminder, Row, State
+from sidecar.core.schedule_row import ScheduleRow
 from sidecar.store.protocol import (
     Criteria,
     Cursor,
@@ -299,6 +300,15 @@ class FaultyStore:
     async def hubs(self) -> list[str]:
         """See `Store`."""
         return list(await self._read("hubs"))
+
+    async def schedule(self, hub: str, schedule_id: str) -> ScheduleRow | None:
+        """See `Store`."""
+        found: ScheduleRow | None = await self._read("schedule", hub, schedule_id)
+        return found
+
+    async def schedules(self, after: tuple[str, str], limit: int) -> list[ScheduleRow]:
+        """See `Store`."""
+        return list(await self._read("schedules", after, limit))
 
     async def foreign_activity(self, namespace: str, app: str, call: CallId) -> Reminder | None:
         """See `Store`."""

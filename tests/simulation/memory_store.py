@@ -13,6 +13,7 @@ from typing import Any
 from sidecar.core.identity import AppIdentity
 from sidecar.core.model import CallId, Changes, Child, Instance, Kind, OpenCall, Position, Reminder, Row, State
 from sidecar.core.receipts import Lost
+from sidecar.core.schedule_row import ScheduleRow, ScheduleStep
 from sidecar.core.workflow.state import load as load_state
 from sidecar.store.protocol import (
     PAGE_BYTES,
@@ -41,6 +42,7 @@ class Data:
     reminders: dict[int, Reminder] = field(default_factory=dict)
     accepted: dict[int, str] = field(default_factory=dict)  # held reminder -> the session in which it was accepted
     received: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)  # (store, ID) -> its app
+    schedules: dict[tuple[str, str], ScheduleRow] = field(default_factory=dict)
     last_key: int = 0
     last_order: int = 0
 
@@ -115,7 +117,8 @@ class MemoryStore:
         seen = any((message.store, message.id) in data.received for message in changes.received)
         if seen or any(self._taken_in(new) for new in changes.set) or any(map(self._answers, changes.unanswered)):
             return Refusal.DUPLICATE
-        if any(reminder not in data.reminders for reminder in changes.required):
+        moved = changes.schedule is not None and self._has_moved(changes.schedule)
+        if moved or any(reminder not in data.reminders for reminder in changes.required):
             return Refusal.GONE
         if changes.key and self._revision(changes.key) != changes.expected:
             return Refusal.CONFLICT
@@ -126,6 +129,10 @@ class MemoryStore:
             if holder is not None and holder.key != changes.replaces:
                 return Refusal.CONFLICT
         return None
+
+    def _has_moved(self, step: ScheduleStep) -> bool:
+        found = self.data.schedules.get((step.hub, step.id))
+        return (found.revision if found else 0) != step.expected
 
     def _taken_in(self, reminder: Reminder) -> bool:
         """Whether it is an activity of another app that is here already, or whose result is on its way home."""
@@ -154,6 +161,10 @@ class MemoryStore:
             self._write_instance(changes, changes.instance)
         self._write_reminders(changes)
         self._write_links(changes)
+        if changes.schedule is not None:
+            self.data.schedules.pop((changes.schedule.hub, changes.schedule.id), None)
+            if changes.schedule.row is not None:
+                self.data.schedules[changes.schedule.hub, changes.schedule.id] = changes.schedule.row
 
     def _purge(self, key: int) -> None:
         data = self.data
@@ -363,6 +374,16 @@ class MemoryStore:
         """See `Store.hubs`."""
         self._check_open()
         return sorted({one.hub for one in self.data.instances.values()})
+
+    async def schedule(self, hub: str, schedule_id: str) -> ScheduleRow | None:
+        """See `Store.schedule`."""
+        self._check_open()
+        return self.data.schedules.get((hub, schedule_id))
+
+    async def schedules(self, after: tuple[str, str], limit: int) -> list[ScheduleRow]:
+        """See `Store.schedules`."""
+        self._check_open()
+        return [row for address, row in sorted(self.data.schedules.items()) if address > after][:limit]
 
     async def foreign_activity(self, namespace: str, app: str, call: CallId) -> Reminder | None:
         """See `Store.foreign_activity`."""

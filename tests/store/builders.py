@@ -20,6 +20,7 @@ from sidecar.core.model import (
     Row,
     Status,
 )
+from sidecar.core.schedule_row import ScheduleRow, ScheduleStep
 from sidecar.store.protocol import Store
 
 ME = AppIdentity("default", "orders")
@@ -121,3 +122,9 @@ def child(task: int, actor: ActorId | None = None) -> Child:
 
 def open_call(task: int, kind: CallKind = CallKind.ACTIVITY, **fields: Any) -> OpenCall:
     return OpenCall(CallId("execution-1", 1, task), kind, "Score", activity(), 7)._replace(**fields)
+
+
+def schedule_step(revision: int, schedule_id: str = "nightly", hub: str = "default", **fields: Any) -> ScheduleStep:
+    """A step of a schedule to this revision from the one before."""
+    row = ScheduleRow(hub, schedule_id, revision, b"definition", b"progress", 0)
+    return ScheduleStep(hub, schedule_id, revision - 1, row._replace(**fields))

@@ -5,6 +5,7 @@ from collections import defaultdict
 from typing import Any
 
 from sidecar.core.model import Position
+from sidecar.core.schedule_row import ScheduleRow
 from sidecar.store.sqlite import rows
 from sidecar.store.sqlite.store import Sqlite
 
@@ -35,5 +36,6 @@ def _contents(connection: sqlite3.Connection) -> dict[str, Any]:
     found["accepted"] = {row[0]: row[-1] for row in reminders if row[-1]}
     received = all_of("received", ("store", "message", "namespace", "app"))
     found["received"] = {(row[0], row[1]): (row[2], row[3]) for row in received}
+    found["schedules"] = {row[:2]: ScheduleRow(*row) for row in all_of("schedules", ScheduleRow._fields)}
     last = dict(all_of("sqlite_sequence", ("name", "seq")))
     return found | {"last_key": last.get("instances", 0), "last_order": last.get("reminders", 0)}

@@ -24,6 +24,7 @@ from sidecar.core.model import (
     Status,
 )
 from sidecar.core.receipts import Delivered, Forgotten, Lost, Received
+from sidecar.core.schedule_row import ScheduleStep
 from sidecar.store.protocol import PAGE_BYTES, EntityRow, Ready, Refusal, Store, UnavailableError, Waiting
 from tests.store.builders import (
     EVERYTHING,
@@ -42,6 +43,7 @@ from tests.store.builders import (
     open_call,
     reminder,
     result_for,
+    schedule_step,
     step,
     workflow,
 )
@@ -226,6 +228,58 @@ async def test_a_duplicate_is_called_one_even_where_the_rest_fits_no_more(store:
 async def test_a_reminder_that_is_gone_is_named_before_a_revision_that_moved(store: Store) -> None:
     await done(store, created(1))
     await refused(store, replace(step(instance(1, revision=9)), required=(77,)), Refusal.GONE)
+
+
+# --- schedules -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_schedule_comes_back_as_it_was_written_also_after_a_restart(store: Store, reopen: Reopen) -> None:
+    assert await store.schedule("default", "nightly") is None
+    await done(store, Changes(schedule=schedule_step(1)))
+    changed = schedule_step(2, definition=b"other", progress=b"", reminder=7)
+    await done(store, Changes(schedule=changed))
+    again = await reopen()
+    assert await again.schedule("default", "nightly") == changed.row
+    assert await again.schedule("other", "nightly") is None
+
+
+@pytest.mark.parametrize("revision", [1, 3])
+async def test_a_step_of_a_schedule_at_another_revision_is_refused_with_all_that_goes_with_it(
+    store: Store, revision: int
+) -> None:
+    first = schedule_step(1)
+    await done(store, Changes(schedule=first))
+    late = created(1, set=(reminder(1),), schedule=schedule_step(revision))
+    await refused(store, late, Refusal.GONE)
+    assert await store.load("default", "a") is None
+    assert await store.reminder(1) is None
+    assert await store.schedule("default", "nightly") == first.row
+
+
+async def test_a_run_and_the_step_of_its_schedule_are_one_commit(store: Store) -> None:
+    await done(store, Changes(schedule=schedule_step(1, reminder=1), set=(reminder(1, Kind.SCHEDULE),)))
+    moved = schedule_step(2, reminder=2)
+    await done(store, created(1, schedule=moved, dropped=(1,), set=(reminder(2, Kind.SCHEDULE, due=9),)))
+    assert await store.load("default", "a") is not None
+    assert await store.schedule("default", "nightly") == moved.row
+    assert [one.id for one in await store.due(9, Position(-1, 0), MANY)] == [2]
+
+
+async def test_a_schedule_that_is_removed_is_gone_and_may_be_made_anew(store: Store) -> None:
+    await done(store, Changes(schedule=schedule_step(1)))
+    removed = ScheduleStep("default", "nightly", 1, None)
+    await done(store, Changes(schedule=removed))
+    assert await store.schedule("default", "nightly") is None
+    await refused(store, Changes(schedule=removed), Refusal.GONE)
+    await done(store, Changes(schedule=schedule_step(1)))
+
+
+async def test_schedules_are_read_by_hub_and_id_in_pages(store: Store) -> None:
+    places = [("default", "a"), ("default", "b"), ("other", "a")]
+    for hub, schedule_id in reversed(places):
+        await done(store, Changes(schedule=schedule_step(1, schedule_id, hub)))
+    assert [(one.hub, one.id) for one in await store.schedules(("", ""), 2)] == places[:2]
+    assert [(one.hub, one.id) for one in await store.schedules(places[1], 2)] == places[2:]
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------

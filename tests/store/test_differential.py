@@ -35,6 +35,7 @@ from sidecar.core.model import (
     Status,
 )
 from sidecar.core.receipts import Delivered, Forgotten, Lost, Received
+from sidecar.core.schedule_row import ScheduleRow, ScheduleStep
 from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order, Refusal, Store
 from sidecar.store.sqlite.store import Sqlite, open_store
 from tests.simulation.memory_store import MemoryStore
@@ -337,6 +338,19 @@ class Author:
         store = self.dice.choice(STORES[self.dice.choice(OTHERS)])
         return Changes(forgotten=(Forgotten(store, self.dice.randint(1, 31)),))
 
+    def plan(self) -> Changes | None:
+        """A step of a schedule, its first or its last, sometimes with what it starts, sometimes too late."""
+        schedule_id = self.dice.choice(IDS[:2])
+        found = self.store.data.schedules.get(("default", schedule_id))
+        revision = found.revision if found else 0
+        row = ScheduleRow("default", schedule_id, revision + 1, self.event(), self.event(), self.order)
+        last = bool(found) and self.maybe(0.3)
+        step = ScheduleStep("default", schedule_id, revision, None if last else row)
+        if self.maybe(0.1):
+            step = step._replace(expected=revision + 1_000)
+        started = self.start() if self.maybe() else None
+        return replace(started or Changes(), schedule=step)
+
     def nothing(self) -> Changes:
         """A message that comes too late is remembered, and a reminder that finds nobody is used up."""
         own = self.any_reminder(lambda one: one.target[:3] == (*OWN, "workflow"))
@@ -361,6 +375,7 @@ AUTHORS: list[tuple[str, Callable[[Author], Changes | None]]] = [
         ),
         *(Author.purge, Author.take_in, Author.take_in, Author.finish, Author.withdraw, Author.deliver),
         *(Author.deliver, Author.crash, Author.give_up, Author.lose, Author.forget, Author.nothing),
+        *(Author.plan, Author.plan),
     )
 ]
 
@@ -389,6 +404,7 @@ async def reads(store: Store, dice: random.Random, keys: int, orders: int) -> li
         answers.append(await store.foreign_activity(*app, dice.choice(CALLS)))
     answers.append(sorted(await store.destinations()))
     answers += [await store.hubs(), await queried(store, dice)]
+    answers += [await store.schedule("default", IDS[0]), await store.schedules(("default", dice.choice(IDS)), limit)]
     answers += [await store.reminder(dice.randrange(orders + 2)) for _ in range(3)]
     return answers
 

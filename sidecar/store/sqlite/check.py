@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sidecar.core.model import CallKind, Kind, Status
+from sidecar.core.schedule_row import ScheduleRow
 from sidecar.store.progress import At, Progress, unseen
 from sidecar.store.sqlite import rows, schema
 
@@ -55,6 +56,14 @@ _RULES = {
         "SELECT name FROM sqlite_sequence WHERE (name = 'instances' AND seq < (SELECT max(key) FROM instances)) "
         "OR (name = 'reminders' AND seq < (SELECT max(id) FROM reminders))"
     ),
+    "schedule {0} has no next step: its reminder is gone": (
+        "SELECT id FROM schedules WHERE reminder <> 0 AND NOT EXISTS "
+        f"(SELECT 1 FROM reminders WHERE id = schedules.reminder AND kind = {int(Kind.SCHEDULE)})"
+    ),
+    "reminder {0} is for no schedule": (
+        f"SELECT id FROM reminders WHERE kind = {int(Kind.SCHEDULE)} AND NOT EXISTS "
+        "(SELECT 1 FROM schedules WHERE hub = target_hub AND id = target_id AND reminder = reminders.id)"
+    ),
     "reminder {0} goes nowhere: its place is {1}": (
         f"SELECT id, place FROM reminders WHERE place NOT IN ({rows.OWN_WORKFLOW}, {rows.OWN_WORKER}, {rows.OTHER_APP})"
     ),
@@ -71,8 +80,9 @@ class _Table(NamedTuple):
 
 
 def _columns(names: Sequence[str]) -> str:
-    # A payload may be large, and has no form that the store knows.
-    return ", ".join("substr(payload, 1, 1)" if name == "payload" else name for name in names)
+    # A payload may be large, and has no form that the store knows; a part of an empty one is no blob any more.
+    part = "iif(length(payload) > 1, substr(payload, 1, 1), payload)"
+    return ", ".join(part if name == "payload" else name for name in names)
 
 
 _TABLES = (
@@ -101,6 +111,12 @@ _TABLES = (
         "reminder",
         f"SELECT id, {_columns(rows.REMINDER)} FROM reminders",
         lambda raw: rows.to_reminder(rows.checked(rows.ReminderRow, raw)),
+    ),
+    _Table(
+        "schedules",
+        "schedule",
+        f"SELECT id, {_columns(rows.SCHEDULE)} FROM schedules",
+        lambda raw: rows.checked(ScheduleRow, raw),
     ),
 )
 

@@ -81,6 +81,11 @@ def readable(source: Source[T], raw: Iterable[Any]) -> tuple[list[T], list[LeftO
     return found, left_out
 
 
+def fetch_all(connection: sqlite3.Connection, statement: str, values: Values) -> list[Any]:
+    """Return all that a statement gives. Runs on the connection's thread."""
+    return connection.execute(statement, values).fetchall()
+
+
 class Damage:
     """Logs each row that was left out, once."""
 

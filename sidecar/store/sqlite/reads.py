@@ -4,14 +4,13 @@ A row of a page that cannot be read is left out and logged; the others of the pa
 """
 
 import sqlite3
-from typing import Any
 
 from sidecar.core.model import CallId, Child, Instance, Position, Reminder, Row, State
 from sidecar.core.workflow.state import load as load_state
 from sidecar.store.protocol import Criteria, Cursor, DamagedError, EntityRow, Order, Page, Ready, Waiting
 from sidecar.store.sqlite import pages, queries, rows, writes
-from sidecar.store.sqlite.connection import File
-from sidecar.store.sqlite.pages import Damage, Source, T
+from sidecar.store.sqlite.pages import Source, fetch_all
+from sidecar.store.sqlite.schedule_reads import ScheduleReads
 
 _EVENTS = "SELECT event FROM history WHERE key = ? AND (turn, place) > (?, ?) AND turn <= ? ORDER BY turn, place"
 _STARTED = (
@@ -56,17 +55,8 @@ _CALLS = Source(_WAITING, "reminder", _waiting)
 _INSTANCES = Source(_READY, "instance", _ready)
 
 
-class SqliteReads:
+class SqliteReads(ScheduleReads):
     """The reads of `Store`, over one file."""
-
-    def __init__(self, file: File) -> None:
-        self.file = file
-        self._damage = Damage()
-
-    async def _page(self, source: Source[T], values: rows.Values, after: rows.Values, limit: int) -> list[T]:
-        found, left_out = await self.file.call(pages.read, source, values, after, limit)
-        self._damage.note(left_out)
-        return found
 
     async def load(self, hub: str, instance_id: str) -> State | None:
         """See `Store.load`."""
@@ -153,11 +143,6 @@ class SqliteReads:
         found, left_out = pages.readable(_TO_WORKERS, await self.file.call(fetch_all, _REMINDERS + where, values))
         self._damage.note(left_out)
         return found[0] if found else None
-
-
-def fetch_all(connection: sqlite3.Connection, statement: str, values: rows.Values) -> list[Any]:
-    """Return all that a statement gives. Runs on the connection's thread."""
-    return connection.execute(statement, values).fetchall()
 
 
 def _load(connection: sqlite3.Connection, hub: str, instance_id: str) -> State | None:

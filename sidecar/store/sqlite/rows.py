@@ -23,6 +23,7 @@ from sidecar.core.model import (
     Rewind,
     Status,
 )
+from sidecar.core.schedule_row import ScheduleRow
 from sidecar.store.protocol import EntityRow, Waiting
 
 OWN_WORKFLOW, OWN_WORKER, OTHER_APP = 0, 1, 2
@@ -210,6 +211,7 @@ class WaitingRow(NamedTuple):
 
 INSTANCE, CALL, CHILD = InstanceRow._fields, CallRow._fields, ChildRow._fields
 REMINDER, WAITING = ReminderRow._fields, WaitingRow._fields
+SCHEDULE = ScheduleRow._fields
 
 
 def destination(me: AppIdentity, reminder: Reminder) -> int:

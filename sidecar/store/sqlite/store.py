@@ -16,7 +16,8 @@ from sidecar.core.model import Changes
 from sidecar.store.protocol import FullError, Refusal, Timed, UnavailableError
 from sidecar.store.sqlite import schema, writes
 from sidecar.store.sqlite.connection import File
-from sidecar.store.sqlite.reads import SqliteReads, fetch_all
+from sidecar.store.sqlite.pages import fetch_all
+from sidecar.store.sqlite.reads import SqliteReads
 
 _Waiting = tuple[Sequence[Changes], asyncio.Future[list[Refusal | None]]]
 log = structlog.get_logger(__name__)
@@ -97,7 +98,8 @@ class Sqlite(SqliteReads):
 
 
 def _only_removes(changes: Changes) -> bool:
-    return changes.purged or not (changes.instance or changes.set or changes.received)
+    kept = changes.schedule is not None and changes.schedule.row is not None
+    return changes.purged or not (changes.instance or changes.set or changes.received or kept)
 
 
 async def open_store(me: AppIdentity, directory: Path, fresh: str, timed: Timed = nullcontext) -> Sqlite:

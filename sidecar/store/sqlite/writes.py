@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from sidecar.core.identity import AppIdentity
 from sidecar.core.model import Changes, Instance, Reminder
+from sidecar.core.schedule_row import ScheduleStep
 from sidecar.store.protocol import Refusal
 from sidecar.store.sqlite import rows
 
@@ -18,6 +19,7 @@ _INSTANCE, _INSTANCE_MARKS = _columns(rows.INSTANCE)
 _CALL, _CALL_MARKS = _columns(rows.CALL)
 _CHILD, _CHILD_MARKS = _columns(rows.CHILD)
 _REMINDER, _REMINDER_MARKS = _columns(rows.REMINDER)
+_SCHEDULE, _SCHEDULE_MARKS = _columns(rows.SCHEDULE)
 _SET_INSTANCE = ", ".join(f"{name} = excluded.{name}" for name in rows.INSTANCE if name not in ("key", "hub", "id"))
 
 # ruff: noqa: S608 (every statement is built from constants of this package)
@@ -31,6 +33,9 @@ CREATIONS = (
 )
 SELECT_INBOX = "SELECT turn, place, event FROM history WHERE key = ? AND turn > ? ORDER BY turn, place"
 _REVISION = "SELECT revision FROM instances WHERE key = ?"
+_SCHEDULE_REVISION = "SELECT revision FROM schedules WHERE hub = ? AND id = ?"
+_WRITE_SCHEDULE = f"INSERT OR REPLACE INTO schedules ({_SCHEDULE}) VALUES ({_SCHEDULE_MARKS})"
+_REMOVE_SCHEDULE = "DELETE FROM schedules WHERE hub = ? AND id = ?"
 _TAKEN = "SELECT 1 FROM instances WHERE hub = ? AND id = ? AND key <> ?"
 _HAS_REMINDER = "SELECT 1 FROM reminders WHERE id = ?"
 _RECEIVED = "SELECT 1 FROM received WHERE store = ? AND message = ?"
@@ -115,6 +120,8 @@ def _one(connection: sqlite3.Connection, me: AppIdentity, changes: Changes) -> R
             _write_instance(connection, changes, changes.instance)
         _write_reminders(connection, me, changes)
         _write_links(connection, changes)
+        if changes.schedule is not None:
+            _write_schedule(connection, changes.schedule)
         if changes.generation:
             connection.execute("UPDATE meta SET value = ? WHERE name = 'generation'", (changes.generation,))
     return refusal
@@ -127,6 +134,8 @@ def _check(connection: sqlite3.Connection, me: AppIdentity, changes: Changes) ->
     for reminder in changes.required:
         if connection.execute(_HAS_REMINDER, (reminder,)).fetchone() is None:
             return Refusal.GONE
+    if changes.schedule is not None and _has_moved(connection, changes.schedule):
+        return Refusal.GONE
     for key, expected in ((changes.key, changes.expected), (changes.replaces, changes.replaced_at)):
         found = connection.execute(_REVISION, (key,)).fetchone() if key else None
         if key and (found[0] if found else 0) != expected:
@@ -137,6 +146,18 @@ def _check(connection: sqlite3.Connection, me: AppIdentity, changes: Changes) ->
         if taken:
             return Refusal.CONFLICT
     return None
+
+
+def _has_moved(connection: sqlite3.Connection, step: ScheduleStep) -> bool:
+    found = connection.execute(_SCHEDULE_REVISION, (step.hub, step.id)).fetchone()
+    return bool((found[0] if found else 0) != step.expected)
+
+
+def _write_schedule(connection: sqlite3.Connection, step: ScheduleStep) -> None:
+    if step.row is None:
+        connection.execute(_REMOVE_SCHEDULE, (step.hub, step.id))
+    else:
+        connection.execute(_WRITE_SCHEDULE, step.row)
 
 
 def _known(connection: sqlite3.Connection, me: AppIdentity, changes: Changes) -> bool:

@@ -17,7 +17,7 @@ from sidecar.peers.limits import Limit
 from sidecar.peers.ports import LinkBrokenError
 from sidecar.schema import peer_pb2
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.store.sqlite.reads import fetch_all
+from sidecar.store.sqlite.pages import fetch_all
 from tests.inprocess.sidecars import Node, PlayedPeer, Start, hello
 from tests.inprocess.world import COMPLETED, until
 from tests.ports import free_port

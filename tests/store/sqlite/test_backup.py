@@ -336,4 +336,4 @@ async def test_the_check_of_a_busy_store_takes_no_time_that_grows_with_its_squar
         assert check.broken_rules(connection, looked_at.append) == []
     print(f"{steps} steps of the database")  # noqa: T201
     assert steps < 50 * (parents + sent), "each parent that reads all reminders would be 20 times as many"
-    assert looked_at[:2] == [At("rules between the rows", 0, 10), At("rules between the rows", 1, 10)]
+    assert looked_at[:2] == [At("rules between the rows", 0, 12), At("rules between the rows", 1, 12)]

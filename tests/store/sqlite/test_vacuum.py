@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.core.model import Changes
 from sidecar.store.sqlite import vacuum
-from sidecar.store.sqlite.reads import fetch_all
+from sidecar.store.sqlite.pages import fetch_all
 from sidecar.store.sqlite.store import Sqlite, open_store
 from sidecar.store.sqlite.vacuum import Upkeep
 from tests.store.builders import ME, created
