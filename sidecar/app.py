@@ -182,6 +182,7 @@ class Sidecar:
         http_port = await self.http.start(host, settings.http_port)
         await self.outbox.start()
         await self.dispatch.refill()
+        await self.services.schedules.steps.start()
         await self.app_server.start()
         await self.peer_server.start()
         self.peers.start()

@@ -5,7 +5,9 @@ read first, or that has failed, those for the same actor wait.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
@@ -45,9 +47,12 @@ class Reminders:
         self._trees = trees
         self._held: dict[Address, list[Reminder]] = {}  # what waits behind another, by target
         self._reading: dict[Address, int] = {}  # the one that something is read for, by target
+        self.others: dict[Kind, Callable[[Reminder], asyncio.Future[None]]] = {}  # who takes what is for no instance
 
-    def deliver(self, reminder: Reminder) -> "asyncio.Future[Reply] | None":
-        """Deliver a reminder for an own workflow that is due; return the outcome to come, if it is soon there."""
+    def deliver(self, reminder: Reminder) -> "asyncio.Future[Any] | None":
+        """Deliver a reminder of this app that is due; return the outcome to come, if it is soon there."""
+        if reminder.kind in self.others:
+            return self.others[reminder.kind](reminder)
         arrival, address = Arrival(reminder, consumed=(reminder.id,)), _address(reminder)
         if self._reading.get(address) == reminder.id:
             return None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sidecar.actors.reminders import Reminders
 from sidecar.actors.trees import Trees
+from sidecar.core.model import Kind
 from sidecar.core.policy import Policy
 from sidecar.services.access import Access
 from sidecar.services.bulk import Queries
@@ -12,6 +13,8 @@ from sidecar.services.entities import EntityService
 from sidecar.services.peer_messages import PeerMessages
 from sidecar.services.purge import Purging
 from sidecar.services.run_again import Administration
+from sidecar.services.schedule_steps import Steps
+from sidecar.services.schedules import Schedules
 from sidecar.services.waiting import Waiting
 from sidecar.services.worker_answers import WorkerAnswers
 from sidecar.work.dispatch import Dispatch
@@ -30,6 +33,7 @@ class Services:
     answers: WorkerAnswers
     messages: PeerMessages
     waiting: Waiting
+    schedules: Schedules
 
 
 def build(dispatch: Dispatch, reminders: Reminders, trees: Trees, policy: Policy | None = None) -> Services:
@@ -37,7 +41,8 @@ def build(dispatch: Dispatch, reminders: Reminders, trees: Trees, policy: Policy
     engine, access = dispatch.engine, Access(policy)
     waiting = Waiting(dispatch, access)
     clients = ClientService(engine, trees, access, waiting)
-    purging = Purging(clients)
+    purging, steps = Purging(clients), Steps(engine, clients)
+    reminders.others[Kind.SCHEDULE] = steps.deliver
     return Services(
         access,
         clients,
@@ -48,4 +53,5 @@ def build(dispatch: Dispatch, reminders: Reminders, trees: Trees, policy: Policy
         WorkerAnswers(dispatch, reminders),
         PeerMessages(engine, reminders, access),
         waiting,
+        Schedules(steps),
     )
