@@ -19,6 +19,7 @@ from sidecar.core.identity import AppIdentity
 from sidecar.core.ids import PeerId
 from sidecar.core.policy import Policy
 from sidecar.edge import app_port
+from sidecar.edge.admin.schedules import ScheduleAdmin
 from sidecar.edge.admin.status import StatusAdmin
 from sidecar.edge.admin.store import StoreAdmin
 from sidecar.edge.client_api.runtime import Extended, Runtime
@@ -103,7 +104,9 @@ class Sidecar:
         runtime = Runtime(self.extended, self.metadata, self.end)
         copies = StoreAdmin(self.me, self.maintenance, self.engine.clock)
         status = StatusAdmin(self.me, self.engine.clock, self.metadata)
-        others = merged(runtime.handlers(), self.admin.handlers(), copies.handlers(), status.handlers())
+        schedules = ScheduleAdmin(self.services.schedules)
+        admin = (self.admin.handlers(), copies.handlers(), status.handlers(), schedules.handlers())
+        others = merged(runtime.handlers(), *admin)
         timed = self.telemetry.measures.timed
         return app_port.handlers(self.settings, self.trust.tokens, self.taskhub, others, timed=timed, ready=self.ready)
 

@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from sidecar.cli import exits, health, workflow
+from sidecar.cli import exits, health, schedule, workflow
 from sidecar.cli.exits import Failure
 from sidecar.cli.flags import CONFIG_FILE, with_reach, with_settings
 from sidecar.cli.forms import Form
@@ -33,6 +33,7 @@ app = typer.Typer(
 _store = typer.Typer(help="Check the store of an app, make a backup of it, put one back.", rich_markup_mode=None)
 app.add_typer(_store, name="store", no_args_is_help=True)
 app.add_typer(workflow.app, name="workflow", no_args_is_help=True)
+app.add_typer(schedule.app, name="schedule", no_args_is_help=True)
 
 T = TypeVar("T")
 _AnswerForm = Annotated[Form, typer.Option("--output", "-o", help="Form of the answer.")]

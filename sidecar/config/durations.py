@@ -17,3 +17,12 @@ def duration(text: str) -> int:
     if found > _LONGEST:
         raise ValueError(f"{text[:80]!r} is longer than a hundred years")
     return round(found)
+
+
+def written(micros: int) -> str:
+    """Return microseconds as `duration` reads them: 36h, 1h30m; 90 seconds are 1m30s."""
+    parts = []
+    for unit in ("h", "m", "s", "ms", "us"):
+        whole, micros = divmod(micros, _MICROSECONDS[unit])
+        parts += [f"{whole}{unit}"] if whole else []
+    return "".join(parts) or "0s"

@@ -45,11 +45,15 @@ class Edit(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """How a step came out: the reply, the ID of the run that it has started, "" if none, and why it could not."""
+    """How a step came out: the reply, the ID of the run that it has started, "" if none, and why there is none.
+
+    `queued` is how many times wait behind it.
+    """
 
     reply: Reply
     instance_id: str = ""
     error: str = ""
+    queued: int = 0
 
 
 Change = Callable[[Found | None, int], Edit | Reply]
@@ -62,7 +66,7 @@ class Steps:
 
     def __init__(self, engine: Engine, clients: ClientService) -> None:
         self.engine = engine
-        self._clients = clients
+        self.clients = clients
         self._locks: WeakValueDictionary[Address, asyncio.Lock] = WeakValueDictionary()
         self._watched: dict[Address, bool] = {}  # those that wait for a run; True: to be looked at once more
         self.told: Told = lambda schedule_id, outcome, number: None
@@ -188,7 +192,7 @@ class Steps:
 
     async def _runs(self, hub: str, plan: Plan, run: pb.Run) -> bool:
         """Whether a run has not ended; one of the same ID that somebody else has started is none."""
-        instance = await self._clients.instance((hub, run.instance_id))
+        instance = await self.clients.instance((hub, run.instance_id))
         started = definition.execution_id(plan.me, hub, plan.schedule, run.time)
         return instance is not None and not instance.status.terminal and instance.origin == started
 
@@ -200,7 +204,8 @@ class Steps:
             if await engine.commit(firing.moved(engine.context(), hub, before, step)) is not None:
                 return None
             self._tell(address, old, step)
-            return Taken(DONE, "" if step.start is None else step.start.instance_id)
+            started = "" if step.start is None else step.start.instance_id
+            return Taken(DONE, started, queued=len(step.progress.queue))
         decided: list[Step] = []
 
         def decide(at: Context, state: State | None) -> Decision:

@@ -13,8 +13,10 @@ from sidecar.core.schedule_row import ScheduleRow
 from sidecar.schema import schedule_pb2 as pb
 from sidecar.services.schedule_steps import MISSING, Edit, Found, Steps, Taken, decoded, plan_of
 
-MOST_BACKFILLED = 10_000
+MOST_BACKFILLED = 2_000  # times of one range: the next ones are counted in a blink
 _PAGE = 500
+_WAITS = "a run is active: this one starts when that has ended"
+_SKIPPED = "a run is active: by the overlap policy of the schedule this one is skipped"
 _MOVES = ("cron", "time_zone", "every", "offset", "start", "end")  # fields by which times become others
 
 
@@ -47,6 +49,18 @@ class Schedules:
         """Return a schedule with so many of its next times, None if there is none."""
         row = await self._engine.store.schedule(*address)
         return None if row is None else self._shown(row, upcoming)
+
+    async def statuses(self, found: Found, hub: str) -> Sequence[str]:
+        """Return the status of each recent run of this app, "" of one that is not here."""
+        elsewhere = definition.is_elsewhere(self._engine.me, found.schedule)
+        return [
+            "" if elsewhere or run.error else await self._status((hub, run.instance_id))
+            for run in found.progress.recent
+        ]
+
+    async def _status(self, address: Address) -> str:
+        instance = await self.steps.clients.instance(address)
+        return "" if instance is None else instance.status.name
 
     async def list(self, hub: str, after: str, limit: int) -> Sequence[Found]:
         """Return schedules of a hub, by ID, from behind `after`, each with its next time."""
@@ -81,15 +95,21 @@ class Schedules:
         return await self._edit(address, lambda one, now: one._replace(progress=progress.resumed(one.progress, now)))
 
     async def trigger(self, address: Address, overlap: int) -> Taken:
-        """Start a run now, or as the overlap policy says; 0: that of the schedule."""
+        """Start a run now, or as the overlap policy says; 0: that of the schedule. `error` says why there is none."""
+        queued = 0
 
         def change(found: Found | None, now: int) -> Edit | Reply:
             if found is None:
                 return MISSING
             _refuse(definition.wrong_overlap(self._engine.me, found.schedule, overlap))
+            nonlocal queued
+            queued = len(found.progress.queue)
             return Edit(found.schedule, found.progress, overlap)
 
-        return await self.steps.change(address, change)
+        taken = await self.steps.change(address, change)
+        if taken.reply is not DONE or taken.instance_id or taken.error:
+            return taken
+        return taken._replace(error=_WAITS if taken.queued > queued else _SKIPPED)
 
     async def backfill(self, address: Address, first: int, last: int, overlap: int) -> Reply:
         """Deal with the times from `first` to `last` once more, as if they came one after the other."""

@@ -46,3 +46,12 @@ def test_a_moment_may_be_a_date(text: str, micros: int) -> None:
 def test_what_is_neither_says_what_to_write(text: str) -> None:
     with pytest.raises(ValueError, match=r"no moment: give a time such as 90s|no time: give such as|hundred years"):
         when.moment(text, NOW, 1)
+
+
+@pytest.mark.parametrize(
+    ("micros", "text"),
+    [(0, "0s"), (90 * SECOND, "1m30s"), (129_600 * SECOND, "36h"), (1, "1us"), (61_000_500, "1m1s500us")],
+)
+def test_a_time_is_written_as_it_is_read(micros: int, text: str) -> None:
+    assert durations.written(micros) == text
+    assert durations.duration(text) == micros

@@ -238,7 +238,10 @@ async def test_a_trigger_starts_a_run_now_or_says_that_it_does_not(world: World)
     await put(world)
     first = await world.services.schedules.trigger(at("s"), 0)
     assert await world.status(first.instance_id) == Status.PENDING
-    assert (await world.services.schedules.trigger(at("s"), 0)).instance_id == ""
+    skipped = await world.services.schedules.trigger(at("s"), 0)
+    assert (skipped.instance_id, "skipped" in skipped.error) == ("", True)
+    waits = await world.services.schedules.trigger(at("s"), ONE)
+    assert (waits.instance_id, "starts when that has ended" in waits.error) == ("", True)
     assert (await world.services.schedules.trigger(at("s"), ALLOW)).instance_id != ""
     assert await counted(world) == (2, 1, 0, 0)
 
@@ -255,7 +258,7 @@ async def test_a_backfill_runs_the_times_of_a_range_and_once_only(world: World) 
 
 @pytest.mark.parametrize(
     ("first", "last", "words"),
-    [(START, START - 1, "before its end"), (START + 1, START + 2, "no times"), (0, START, "more than 10,000")],
+    [(START, START - 1, "before its end"), (START + 1, START + 2, "no times"), (0, START, "more than 2,000")],
 )
 async def test_a_range_that_makes_no_sense_is_refused(world: World, first: int, last: int, words: str) -> None:
     await put(world)

@@ -14,7 +14,7 @@ from sidecar.schema import schedule_pb2 as pb
 
 MOST_QUEUED = 1_000
 MOST_RECENT = 20
-MOST_AT_ONCE = 500  # times that one step takes
+MOST_AT_ONCE = 200  # times that one step takes: some milliseconds
 _QUEUES: Mapping[int, int] = {pb.OVERLAP_QUEUE_ONE: 1, pb.OVERLAP_QUEUE_ALL: MOST_QUEUED}
 
 
