@@ -81,6 +81,7 @@ class Sidecar:
         self.admin, self.retention, self.memory = middle.admin, middle.retention, middle.memory
         telemetry.observe(self.dispatch, self.outbox, self.peers)
         telemetry.look_at(self, self.memory, maintenance, trust)
+        self.services.schedules.steps.told = telemetry.measures.scheduled
         each = descriptors.connections_each(settings.max_connections, 2 * (len(settings.grpc_port) + 2))
         most = most_answer_bytes(limit, settings.memory_limit)
         handlers = self._app_handlers()

@@ -92,6 +92,12 @@ STALLS = Metric(
     "Commits that left a workflow STALLED: it needs another worker, or a person.",
     ("workflow_name",),
 )
+TIMES = Metric(
+    "sidecar_schedule_times_total",
+    "counter",
+    "Times of schedules: started; skipped, since a run was active; missed, since it was too late; failed to start.",
+    ("schedule", "outcome"),
+)
 CALLS = Metric(
     "sidecar_call_seconds",
     "histogram",
@@ -139,7 +145,7 @@ CERTIFICATE = Metric(
 COUNTED = (
     *(OPERATIONS, OPERATION_LATENCY, EXECUTIONS, EXECUTION_LATENCY, SCHEDULING_LATENCY),
     *(ACTIVITY_OPERATIONS, ACTIVITY_OPERATION_LATENCY, ACTIVITIES, ACTIVITY_LATENCY),
-    *(STARTED, STALLS, CALLS, COMMITS, COMMIT_CHANGES, LAG),
+    *(STARTED, STALLS, TIMES, CALLS, COMMITS, COMMIT_CHANGES, LAG),
 )
 LOOKED_AT = (
     *(BUILD, READY, STORE_WORKS, STORE_BYTES, MEMORY_SHORT, ACTORS, WORKERS, WAITING, UNTAKEN, OLDEST, OUT),

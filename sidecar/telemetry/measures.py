@@ -43,6 +43,7 @@ class Measures:
         self._activity_latency = meters.histogram(catalog.ACTIVITY_LATENCY)
         self._started = meters.counter(catalog.STARTED)
         self._stalls = meters.counter(catalog.STALLS)
+        self._times = meters.counter(catalog.TIMES)
         self._calls = meters.histogram(catalog.CALLS)
         self._commits = meters.histogram(catalog.COMMITS).of()
         self._commit_changes = meters.histogram(catalog.COMMIT_CHANGES).of()
@@ -78,6 +79,10 @@ class Measures:
             status = "failed" if events.decode(attempt.answer).HasField("task_failed") else "success"
         self._activities.of(name, status).inc()
         self._activity_latency.of(name, status).observe(attempt.seconds * 1e3)
+
+    def scheduled(self, schedule: str, outcome: str, number: int) -> None:
+        """Count what became of so many times of a schedule; see `schedule_steps.Told`."""
+        self._times.of(schedule, outcome).inc(number)
 
     @contextmanager
     def commit(self, changes: int) -> Iterator[None]:

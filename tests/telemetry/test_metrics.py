@@ -1,6 +1,7 @@
 """`/metrics` of whole sidecars: what two apps show of a workflow over both, who may ask, that nothing is left out."""
 
 from sidecar.config.parsers import Secret
+from sidecar.schema import schedule_pb2
 from sidecar.telemetry import catalog
 from tests.edge.http.test_surface import ask
 from tests.inprocess.sidecars import Start
@@ -59,6 +60,17 @@ async def test_a_call_counts_by_whichever_way_it_comes(start: Start) -> None:
     shown = await scraped(orders)
     for operation in ("create_workflow", "get_workflow"):
         assert value(shown, RUNTIME + "operation_count", operation=operation, status="success") == 1, operation
+
+
+async def test_what_becomes_of_the_times_of_a_schedule_is_counted(start: Start) -> None:
+    orders = await start("orders")
+    schedules = orders.sidecar.services.schedules
+    await schedules.put("default", schedule_pb2.Schedule(id="hourly", every=3_600_000_000, workflow="flow"))
+    for _ in range(2):
+        await schedules.trigger(("default", "hourly"), 0)
+    shown = await scraped(orders)
+    for outcome in ("started", "skipped"):
+        assert value(shown, "sidecar_schedule_times_total", schedule="hourly", outcome=outcome) == 1
 
 
 async def test_the_lag_of_the_event_loop_is_measured_while_it_serves(start: Start) -> None:
