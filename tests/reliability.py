@@ -63,6 +63,7 @@ FAULTS = {
     41: "A token or certificate is wrong, missing, expired or renewed",
     42: "One ID is started many times at once",
     43: "A store is restored, wiped, or goes back with the disk or machine under it",
+    44: "Times of schedules come while the sidecar is killed, away, or its clock or store goes back",
 }
 
 

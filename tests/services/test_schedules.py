@@ -1,6 +1,7 @@
 """Schedules over a real store and a clock that the test moves."""
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ async def test_a_run_and_the_step_of_its_schedule_are_one_commit(world: World) -
 
 
 @pytest.mark.slow
+@pytest.mark.fault(44, "A thousand times over restarts and jumps of the clock start a thousand runs")
 async def test_a_thousand_times_start_a_thousand_runs_over_restarts_and_jumps_of_the_clock(tmp_path: Path) -> None:
     world = await World.open(tmp_path)
     await put(world, overlap=ALLOW)
@@ -136,6 +138,7 @@ async def restart(tmp_path: Path) -> Restart:
     return again
 
 
+@pytest.mark.fault(44, "Ten times that come while it is down are dealt with as the overlap policy says")
 @pytest.mark.parametrize(
     ("overlap", "counts", "queued"),
     [(SKIP, (1, 9, 0, 0), 0), (ONE, (1, 8, 0, 0), 1), (ALL, (1, 0, 0, 0), 9), (ALLOW, (10, 0, 0, 0), 0)],
@@ -158,6 +161,7 @@ async def test_ten_times_that_come_while_it_is_down_follow_the_policy(
         await world.close()
 
 
+@pytest.mark.fault(44, "A clock that is set forward and back brings no time twice; what is too late is counted")
 async def test_what_is_too_late_after_a_jump_is_missed_and_not_run_when_the_clock_comes_back(world: World) -> None:
     await put(world, overlap=ALLOW, catch_up=5 * MINUTE)
     await move(world, 100 * MINUTE)
@@ -354,6 +358,30 @@ async def test_a_run_of_another_app_is_sent_there_as_a_detached_start_in_the_sam
     steps = [one for batch in world.store.batches for one in batch if one.schedule is not None]
     assert [sent.id in [one.id for one in step.set] for step in steps] == [True]
     assert await counted(world) == (1, 0, 0, 0)
+
+
+@pytest.mark.fault(44, "A store that is restored fires the times since then again, and none that it has fired")
+async def test_a_store_that_is_put_back_deals_once_more_with_what_it_has_forgotten_alone(tmp_path: Path) -> None:
+    clock = FakeClock()
+    world = await World.open(tmp_path / "now", clock)
+    world.run()
+    await put(world, overlap=ALLOW)
+    await move(world, 3 * MINUTE)
+    await world.close()
+    shutil.copytree(tmp_path / "now", tmp_path / "then")
+    world = await World.open(tmp_path / "now", clock)
+    world.run()
+    await move(world, 4 * MINUTE)
+    later = sorted(await instances(world))
+    await world.close()
+    world = await World.open(tmp_path / "then", clock)
+    world.run()
+    try:
+        await move(world, 0)
+        assert sorted(await instances(world)) == later == sorted(run_id(minutes) for minutes in range(1, 8))
+        assert await counted(world) == (7, 0, 0, 0)
+    finally:
+        await world.close()
 
 
 async def test_a_time_is_sent_to_another_app_under_the_same_execution_by_a_store_that_was_restored(

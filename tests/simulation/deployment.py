@@ -115,6 +115,7 @@ class Node:
         self.signatures: set[tuple[Any, ...]] = set()
         self.on_up: Callable[[], None] = lambda: None
         self.on_detached: Callable[[Reminder], None] = lambda reminder: None
+        self.on_scheduled: Callable[[Changes], None] = lambda changes: None
         self._note = note
         self.retention = retention
         self._most = most
@@ -228,6 +229,8 @@ class Node:
                 for reminder in changes.set:
                     if reminder.kind is Kind.DETACHED:
                         self.on_detached(reminder)
+                if changes.schedule is not None and changes.instance is not None:
+                    self.on_scheduled(changes)
         try:
             self.watch.check(written)
         except Violation as violation:
@@ -245,6 +248,7 @@ def _describe(changes: Changes, now: int) -> str:
     elif changes.purged:
         parts.append(f"purge of {changes.key}")
     parts += [f"+{_kinds(changes, now)}"] if changes.append else []
+    parts += [f"schedule {changes.schedule.id}"] if changes.schedule is not None else []
     parts += ["truncated"] if changes.truncate is not None else []
     parts += [f"replaces {changes.replaces}"] if changes.replaces else []
     parts += [f"set {r.kind.name} #{r.id} > {r.target.app}" for r in changes.set]
@@ -280,4 +284,5 @@ def _signature(changes: Changes, outcome: Refusal | None) -> tuple[Any, ...]:
 _FLAGS = (
     "purged", "reopened", "replaces", "output", "truncate", "append", "opened", "closed", "close_all", "children",
     "ended", "dropped", "released", "required", "received", "delivered", "forgotten", "lost", "crashed",
+    "schedule",
 )  # fmt: skip

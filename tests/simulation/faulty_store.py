@@ -111,6 +111,9 @@ class Disk(Protocol):
     def reminders(self) -> list[Reminder]:
         """Return all reminders."""
 
+    def schedules(self) -> list[ScheduleRow]:
+        """Return all schedules."""
+
     def owners(self) -> set[int]:
         """Return the keys of all instances of which anything is left beside the instance itself."""
 
@@ -166,6 +169,10 @@ class MemoryDisk:
     def reminders(self) -> list[Reminder]:
         """See `Disk`."""
         return list(self.data.reminders.values())
+
+    def schedules(self) -> list[ScheduleRow]:
+        """See `Disk`."""
+        return list(self.data.schedules.values())
 
     def owners(self) -> set[int]:
         """See `Disk`."""

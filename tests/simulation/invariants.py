@@ -17,7 +17,7 @@ from sidecar.core.model import (
     State,
     Status,
 )
-from tests.simulation import entities
+from tests.simulation import entities, ledger
 from tests.simulation.faulty_store import Disk
 from tests.simulation.programs import Violation
 
@@ -46,6 +46,7 @@ class Watch:
         self._pauses: dict[int, tuple[bool, int]] = {}
         self._made: dict[int, dict[int, tuple[int, int]]] = {}  # turn and task of the children it waits for
         self._commits = 0
+        self._ledger = ledger.Ledger(disk)
         self.ends: dict[str, tuple[int, str | None]] = {}  # status and output of the last end of each instance ID
 
     def check(self, changes: Iterable[Changes]) -> None:
@@ -55,6 +56,7 @@ class Watch:
             raise Violation(f"`store check` would say: {broken[:5]}")
         for one in changes:
             self._check_pause(one)
+            self._ledger.check(one)
             instance = self._disk.instance(one.key) if one.key else None
             if instance is not None and instance.entity:
                 self._check_entity(instance)
@@ -173,6 +175,7 @@ def _walk(instance: Instance, rows: list[Row]) -> set[int]:
 
 def at_rest(name: str, disk: Disk) -> None:
     """Check that nothing is left when all work has finished. Raises Violation."""
+    ledger.at_rest(name, disk)
     instances = disk.instances()
     for instance in instances:
         if instance.entity and (instance.lock is not None or disk.log(instance.key)):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.core.model import Status
+from sidecar.schema import schedule_pb2 as pb
 from sidecar.store.protocol import Order
 from tests.simulation import programs
 from tests.simulation.programs import Program
@@ -18,6 +19,9 @@ _ON_INSTANCES = (
     *("start", "raise", "pause", "terminate", "purge", "get", "again", "mend", "restart", "rerun"),
     *("strike", "burst", "disarm"),
 )
+FILLED = "b"  # what the ID of a schedule begins with if past times of it are dealt with again
+_POLICIES = [number for number in pb.Overlap.values() if number]
+_MICROS = 1_000_000
 _APPS = ("orders", "ml", "ship", "bank")
 
 
@@ -82,9 +86,47 @@ def make(seed: int, workflows: int = 67) -> Plan:
         operations = [one for one in operations if one.kind not in ("list", "sweep", "lose disk")]
         operations = _without_events(operations) + _losses(rng, apps)
         kept = None  # else clients would start again what was removed since
+    # With dice of their own, so that all else of a seed is what it is without them.
+    operations += _schedules(random.Random(f"schedules {seed}"), apps, hosts)
     operations.sort(key=lambda operation: operation.at)
-    sql = seed % 2 == 0
-    return Plan(seed, apps, hosts, tuple(operations), calm, kept, sql=sql, cascade=cascade, poison=poison, loses=loses)
+    return Plan(
+        seed, apps, hosts, tuple(operations), calm, kept, sql=seed % 2 == 0, cascade=cascade, poison=poison, loses=loses
+    )
+
+
+def _schedules(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...]) -> list[Operation]:
+    """Draw some schedules for half of the deployments, and what is done with each."""
+    found: list[Operation] = []
+    if rng.random() < 0.5:
+        return found
+    for number in range(rng.randint(1, 3)):
+        app, at = rng.choice(hosts), rng.uniform(0, SECONDS / 2)
+        filled = rng.random() < 0.2
+        schedule_id = f"{FILLED if filled else 's'}{number}"
+        target = rng.choice(hosts) if rng.random() < 0.3 else app
+        fields = {
+            "every": rng.choice([2, 5, 13]) * _MICROS,
+            "offset": rng.choice([0, _MICROS // 3]),
+            "jitter": rng.choice([0, 0, 1]) * _MICROS,
+            "catch_up": rng.choice([3, 60, 3_600]) * _MICROS,
+            "overlap": pb.OVERLAP_ALLOW if target != app else rng.choice(_POLICIES),
+            "app_id": "" if target == app else target,
+        }
+        found.append(Operation(at, "schedule", app, (schedule_id, fields, _steps(rng, apps))))
+        later = at + rng.expovariate(0.1)
+        if rng.random() < 0.4:
+            found.append(Operation(later, "hold", app, (schedule_id, rng.choice([1.0, 9.0]))))
+        if rng.random() < 0.4:
+            found.append(Operation(later + rng.uniform(0, 5), "trigger", app, (schedule_id,)))
+        if filled:
+            found.append(Operation(later + 1.0, "fill", app, (schedule_id, rng.choice([20, 60]))))
+    return found
+
+
+def _steps(rng: random.Random, apps: tuple[str, ...]) -> Program:
+    """Return a program that needs nobody, which may take longer than the time until the next run."""
+    steps: Program = [["act", rng.choice(apps), rng.randint(1, 9)]]
+    return [["timer", rng.choice([0.5, 3, 20])], *steps] if rng.random() < 0.6 else steps
 
 
 def _workflow(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...], number: int) -> list[Operation]:

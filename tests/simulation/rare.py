@@ -60,6 +60,14 @@ RARE = {
     "locks of entities are granted": r"\+entity_lock_granted",
     "an entity is purged": r"shed at .*: DONE",
     "a call of an entity that is purged fails": r"entity_failed",
+    "a schedule starts a run": r"schedule has started a workflow",
+    "times of a schedule are skipped": r"times of a schedule skipped",
+    "times of a schedule are missed": r"times of a schedule missed",
+    "a run of a schedule is ended for the next": r"set TERMINATE .*set SCHEDULE",
+    "a run of a schedule leaves for another app": r"set DETACHED .*set SCHEDULE",
+    "a schedule is paused and goes on": r"go on \S+ at .*: DONE",
+    "a schedule is triggered": r"trigger \S+ at .*: DONE",
+    "past times of a schedule are run": r"fill \S+ at .*: DONE",
     "a start that was repeated is recognised": r"start .*: DUPLICATE",
 }
 _PATTERNS = {name: re.compile(pattern) for name, pattern in RARE.items()}

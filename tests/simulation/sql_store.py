@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from sidecar.core.identity import AppIdentity
 from sidecar.core.model import Instance, Kind, OpenCall, Reminder, Row
+from sidecar.core.schedule_row import ScheduleRow
 from sidecar.store.sqlite import check, rows, schema, store, writes
 from sidecar.store.sqlite.connection import File
 from tests.simulation.faulty_store import Faults
@@ -104,6 +105,10 @@ class SqlDisk:
     def reminders(self) -> list[Reminder]:
         """See `Disk`."""
         return [rows.to_reminder(rows.ReminderRow._make(row)) for row in self._read(rows.REMINDER, "reminders")]
+
+    def schedules(self) -> list[ScheduleRow]:
+        """See `Disk`."""
+        return [ScheduleRow(*row) for row in self._read(rows.SCHEDULE, "schedules")]
 
     def owners(self) -> set[int]:
         """See `Disk`."""

@@ -7,21 +7,22 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
 
 from sidecar.core import events
-from sidecar.core.model import Instance, Reminder, Status
+from sidecar.core.model import Changes, Instance, Reminder, Status
 from tests.simulation import entities, invariants, programs
 from tests.simulation import loop as loops
-from tests.simulation.again import Again
 from tests.simulation.clients import Wanted
 from tests.simulation.deployment import Node, track_tasks
 from tests.simulation.faulty_store import MemoryDisk, Trouble
 from tests.simulation.network import Network
 from tests.simulation.plan import LONGEST_JUMP, SECONDS, Operation, Plan
 from tests.simulation.programs import Program, Violation
+from tests.simulation.schedules import Schedulers
 from tests.simulation.sql_store import SqlDisk
 from tests.simulation.workers import Manners, Seen, SimWorker
 
@@ -64,10 +65,11 @@ class World:
             )
             for app in plan.apps
         }
-        self.clients = Again(self.nodes, self.rng, self.note, self._help)
+        self.clients = Schedulers(self.nodes, self.rng, self.note, self._help)
         self.clients.pauses_reach = plan.cascade and plan.calm
         self.seen: Seen = {}
         self.detached: dict[str, tuple[str, Program]] = {}
+        self.scheduled: dict[str, Wanted] = {}
         self.manners = Manners()
         self.workers: dict[str, list[SimWorker]] = {app: [] for app in plan.apps}
         self.numbers = 0
@@ -89,6 +91,7 @@ class World:
         for node in self.nodes.values():
             node.on_up = lambda node=node: self._staff(node)  # type: ignore[misc]
             node.on_detached = self._note_detached
+            node.on_scheduled = partial(self._note_scheduled, node.name)
             node.start()
         clients = [asyncio.create_task(self._do(operation)) for operation in self.plan.possible()]
         violation = ""
@@ -137,6 +140,13 @@ class World:
         """Remember what is to be started for good, also if the worker that asked for it never hears of it."""
         started = events.decode(reminder.payload).execution_started
         self.detached[reminder.target.id] = (reminder.target.app, json.loads(started.input.value)["steps"])
+
+    def _note_scheduled(self, app: str, changes: Changes) -> None:
+        """Remember a run of a schedule, also if the schedule or its app goes: it may be ended for the next one."""
+        assert changes.instance is not None
+        started = events.decode(changes.append[0].event).execution_started
+        steps = json.loads(started.input.value)["steps"]
+        self.scheduled[changes.instance.id] = Wanted(app, steps, terminated=True)
 
     def _help(self, node: Node) -> None:
         """Somebody who is told that a workflow is stalled sees to it, after a while, that it can run."""
@@ -322,6 +332,8 @@ class World:
             self._check_workflow(instance_id, wanted)
         for instance_id, (app, steps) in {} if self._lost else self.detached.items():
             self._check_workflow(instance_id, Wanted(app, steps))
+        for instance_id, wanted in {} if self._lost else self.scheduled.items():
+            self._check_workflow(instance_id, wanted)
         self._check_costs()
         self._check_entities()
         for node in self.nodes.values():
