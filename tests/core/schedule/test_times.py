@@ -168,3 +168,5 @@ def test_a_jitter_spreads_times_and_schedules() -> None:
     other = times.of(pb.Schedule(id="other", every=HOUR, jitter=10 * MINUTE), UTC)
     assert any(found.moment(number * HOUR) != other.moment(number * HOUR) for number in range(5))
     assert made(every=HOUR).moment(HOUR) == HOUR
+    longer = made(every=HOUR, jitter=DAY)
+    assert all(longer.moment(number * HOUR) < (number + 1) * HOUR for number in range(100))
