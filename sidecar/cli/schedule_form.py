@@ -116,7 +116,12 @@ def _set_text(field: str) -> Callable[[pb.Schedule, Any, int], None]:
 
 
 def _set_length(field: str) -> Callable[[pb.Schedule, Any, int], None]:
-    return lambda schedule, value, now: setattr(schedule, field, durations.duration(_text(value)))
+    def write(schedule: pb.Schedule, value: Any, now: int) -> None:
+        setattr(schedule, field, durations.duration(_text(value)))
+        if field == "catch_up" and not schedule.catch_up:
+            raise ValueError("give 10s at least: so late may any time be on a machine that is busy")
+
+    return write
 
 
 def _set_moment(field: str) -> Callable[[pb.Schedule, Any, int], None]:

@@ -22,7 +22,7 @@ from sidecar.schema import schedule_pb2 as pb
 from sidecar.services.clients import ClientService
 from sidecar.store.protocol import DamagedError, UnavailableError
 
-_PAGE = 500
+_PAGE = 50  # each may have a large input
 _MOST_TRIES = 8
 _AGAIN_SECONDS = 1.0
 log = structlog.get_logger(__name__)
@@ -116,6 +116,8 @@ class Steps:
                 try:
                     waits = await self._waited(address)
                 except UnavailableError:
+                    if self.engine.closing.is_set():
+                        return
                     await self.engine.clock.sleep(_AGAIN_SECONDS)
                     continue
                 if not waits and not self._watched[address]:

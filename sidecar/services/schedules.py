@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
+
 from sidecar.actors.residents import Address
 from sidecar.core.errors import MalformedError
 from sidecar.core.identity import AppIdentity
@@ -14,7 +16,8 @@ from sidecar.schema import schedule_pb2 as pb
 from sidecar.services.schedule_steps import MISSING, Edit, Found, Steps, Taken, decoded, plan_of
 
 MOST_BACKFILLED = 2_000  # times of one range: the next ones are counted in a blink
-_PAGE = 500
+_PAGE = 50
+log = structlog.get_logger(__name__)
 _WAITS = "a run is active: this one starts when that has ended"
 _SKIPPED = "a run is active: by the overlap policy of the schedule this one is skipped"
 _MOVES = ("cron", "time_zone", "every", "offset", "start", "end")  # fields by which times become others
@@ -84,15 +87,23 @@ class Schedules:
 
     async def delete(self, address: Address) -> Reply:
         """Remove a schedule; what it has started goes on."""
-        return await self.steps.remove(address)
+        return _noted(address, "deleted", await self.steps.remove(address))
 
     async def pause(self, address: Address, reason: str) -> Reply:
         """Let no times come until it is resumed."""
-        return await self._edit(address, lambda one, now: one._replace(progress=progress.paused(one.progress, reason)))
+
+        def edit(one: Edit, now: int) -> Edit:
+            return one._replace(progress=progress.paused(one.progress, reason))
+
+        return _noted(address, "paused", await self._edit(address, edit))
 
     async def resume(self, address: Address) -> Reply:
         """Let times come again; those of the pause are none."""
-        return await self._edit(address, lambda one, now: one._replace(progress=progress.resumed(one.progress, now)))
+
+        def edit(one: Edit, now: int) -> Edit:
+            return one._replace(progress=progress.resumed(one.progress, now))
+
+        return _noted(address, "resumed", await self._edit(address, edit))
 
     async def trigger(self, address: Address, overlap: int) -> Taken:
         """Start a run now, or as the overlap policy says; 0: that of the schedule. `error` says why there is none."""
@@ -121,7 +132,7 @@ class Schedules:
             given = definition.overlap_of(me, one.schedule, overlap)
             return one._replace(progress=progress.backfilled(one.progress, first, last, given))
 
-        return await self._edit(address, edit)
+        return _noted(address, "filled in", await self._edit(address, edit))
 
     async def _edit(self, address: Address, edit: Callable[[Edit, int], Edit]) -> Reply:
         def change(found: Found | None, now: int) -> Edit | Reply:
@@ -155,7 +166,15 @@ class Schedules:
 
     async def put(self, hub: str, wanted: pb.Schedule) -> Reply:
         """Write a definition that `differences` has found to be right."""
-        return (await self.steps.change((hub, wanted.id), partial(_put, wanted))).reply
+        reply = (await self.steps.change((hub, wanted.id), partial(_put, wanted))).reply
+        return _noted((hub, wanted.id), "defined", reply)
+
+
+def _noted(address: Address, what: str, reply: Reply) -> Reply:
+    """Log what somebody did with a schedule, if it was done."""
+    if reply is DONE:
+        log.info(f"schedule {what}", schedule=address[1])
+    return reply
 
 
 def _put(wanted: pb.Schedule, found: Found | None, now: int) -> Edit | Reply:

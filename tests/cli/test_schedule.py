@@ -72,6 +72,7 @@ async def test_a_schedule_is_made_shown_changed_and_deleted(orders: Node, run: C
         (["--every", "1h", "--overlap", "sometimes"], "no overlap policy"),
         (["--every", "1h", "--app-id", "ml", "--overlap", "skip"], "can only be allow"),
         (["--every", "1h", "--tag", "x"], "is no tag"),
+        (["--every", "1h", "--catch-up", "0s"], "catchUp: give 10s at least"),
         ([], "no times"),
     ],
 )

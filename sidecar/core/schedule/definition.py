@@ -12,6 +12,7 @@ from sidecar.schema import schedule_pb2 as pb
 
 DAY = 86_400 * SECOND
 DEFAULT_CATCH_UP = DAY  # a nightly run that is missed while a machine is off runs in the morning
+SHORTEST_CATCH_UP = 10 * SECOND  # so late may any time be on a machine that is busy
 DEFAULT_ID = "{schedule}-{time}"
 MOST_CRONS = 20
 LARGEST_INPUT = 256 * 1024  # bytes: a schedule is written anew with each of its times
@@ -95,8 +96,8 @@ def _wrong_times(schedule: pb.Schedule) -> Iterator[str]:
         yield "an offset is shorter than its interval, and not below zero"
     if not 0 <= schedule.jitter <= DAY:
         yield "a jitter is between zero and a day"
-    if not 0 <= schedule.catch_up <= _LONGEST_SPAN:
-        yield "a catch-up window is between zero and a hundred years"
+    if schedule.catch_up and not SHORTEST_CATCH_UP <= schedule.catch_up <= _LONGEST_SPAN:
+        yield "a catch-up window is between 10 seconds and a hundred years"
     if not (0 <= schedule.start < LATEST and 0 <= schedule.end < LATEST):
         yield "start and end are between 1970 and 8900"
     if schedule.end and schedule.end < schedule.start:

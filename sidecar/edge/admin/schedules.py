@@ -9,7 +9,7 @@ from sidecar.schema import admin_pb2 as pb
 from sidecar.services.schedule_steps import MISSING, Found
 from sidecar.services.schedules import Difference, Schedules
 
-_PAGE, _LARGEST_PAGE = 100, 1_000
+_PAGE, _LARGEST_PAGE = 100, 100  # each may have a large input
 _UPCOMING, _MOST_UPCOMING = 5, 50
 _MOST_BYTES = 3 * 1024 * 1024  # of an answer: its caller receives 4 MiB
 _NEW, _EXISTING = pb.ApplySchedulesRequest.NEW, pb.ApplySchedulesRequest.EXISTING

@@ -1,12 +1,16 @@
 """What a schedule may be, and the IDs of its runs."""
 
+from datetime import UTC
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.core.identity import AppIdentity
-from sidecar.core.schedule import definition
-from sidecar.core.schedule.times import SECOND
+from sidecar.core.schedule import definition, times
+from sidecar.core.schedule.times import LATEST, SECOND
 from sidecar.schema import schedule_pb2 as pb
 
 ME = AppIdentity("default", "orders")
@@ -19,7 +23,7 @@ def schedule(**fields: Any) -> pb.Schedule:
 
 def test_a_plain_definition_is_right() -> None:
     assert definition.wrong(ME, schedule()) is None
-    assert definition.wrong(ME, schedule(cron=[], every=SECOND, jitter=5, catch_up=3)) is None
+    assert definition.wrong(ME, schedule(cron=[], every=SECOND, jitter=5, catch_up=10 * SECOND)) is None
     assert definition.wrong(ME, schedule(app_id="ml")) is None
 
 
@@ -38,6 +42,7 @@ def test_a_plain_definition_is_right() -> None:
         ({"every": SECOND, "offset": SECOND}, "offset is shorter"),
         ({"jitter": -1}, "jitter"),
         ({"catch_up": -1}, "catch-up"),
+        ({"catch_up": 10 * SECOND - 1}, "catch-up"),
         ({"start": -1}, "start and end"),
         ({"end": 1 << 62}, "start and end"),
         ({"start": 10, "end": 9}, "ends before"),
@@ -76,3 +81,40 @@ def test_another_apps_runs_overlap_unless_it_is_said_otherwise() -> None:
     assert definition.overlap_of(ME, schedule(app_id="ml")) == pb.OVERLAP_ALLOW
     assert definition.overlap_of(ME, schedule(overlap=pb.OVERLAP_QUEUE_ONE)) == pb.OVERLAP_QUEUE_ONE
     assert definition.overlap_of(ME, schedule(overlap=pb.OVERLAP_QUEUE_ONE), pb.OVERLAP_ALLOW) == pb.OVERLAP_ALLOW
+
+
+_NUMBERS = st.one_of(
+    st.integers(-(1 << 63), (1 << 63) - 1), st.integers(0, 10**12), st.sampled_from([0, 1, LATEST - 1])
+)
+_FIELDS = st.text("0123456789*/,-#L W@adily", max_size=12)
+
+
+@given(
+    st.builds(
+        pb.Schedule,
+        id=st.text(max_size=3),
+        cron=st.lists(st.one_of(_FIELDS, st.lists(_FIELDS, min_size=5, max_size=6).map(" ".join)), max_size=2),
+        **dict.fromkeys(("every", "offset", "jitter", "start", "end", "catch_up"), _NUMBERS),
+        workflow=st.just("w"),
+        instance_id=st.sampled_from(["", "{time}", "{x}", "{{time}}", "{time"]),
+    ),
+    st.integers(0, 1 << 53),
+)
+@hypothesis.settings(max_examples=150, deadline=None)
+def test_whatever_is_given_is_refused_with_a_reason_or_has_times_that_can_be_counted(
+    given_: pb.Schedule, now: int
+) -> None:
+    if definition.wrong(ME, given_) is not None:
+        return
+    try:
+        found = times.of(given_, UTC)
+    except ValueError:
+        return
+    time = found.after(now)
+    for _ in range(3):
+        if time is None:
+            return
+        assert now < time <= (given_.end or LATEST)
+        assert time <= found.moment(time)
+        assert definition.run_id(given_, time)
+        time = found.after(time)
