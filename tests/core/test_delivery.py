@@ -141,7 +141,7 @@ def test_each_message_does_what_the_table_says_and_counts_once(
 
 
 def test_the_table_has_every_kind_that_an_instance_gets() -> None:
-    elsewhere = {Kind.ACTIVITY, Kind.WITHDRAW, Kind.REWIND}  # the last in test_rewind.py
+    elsewhere = {Kind.ACTIVITY, Kind.WITHDRAW, Kind.SCHEDULE, Kind.REWIND}  # the last in test_rewind.py
     assert {reminder.kind for reminder in ARRIVALS.values()} == set(Kind) - elsewhere
     assert TABLE.keys() == ARRIVALS.keys()
 

@@ -7,7 +7,7 @@ from typing import Any
 from sidecar.edge.client_api.workflows import Workflows
 from sidecar.edge.methods import TASKHUB as SERVICE
 from sidecar.edge.peer.passed_on import ROUTER_FIELDS
-from sidecar.schema import admin_pb2, peer_pb2
+from sidecar.schema import admin_pb2, peer_pb2, schedule_pb2
 from sidecar.schema import taskhub_pb2 as pb
 from tests.edge.test_corpus import MESSAGES, kinds, served
 from tests.fuzz import mutate, seeds
@@ -19,7 +19,16 @@ ADMIN = {
     "Retry": admin_pb2.RetryRequest,
     "FailCall": admin_pb2.FailCallRequest,
     "GetTree": admin_pb2.GetTreeRequest,
+    "ApplySchedules": admin_pb2.ApplySchedulesRequest,
+    "ListSchedules": admin_pb2.ListSchedulesRequest,
+    "GetSchedule": admin_pb2.GetScheduleRequest,
+    "DeleteSchedule": admin_pb2.DeleteScheduleRequest,
+    "PauseSchedule": admin_pb2.PauseScheduleRequest,
+    "ResumeSchedule": admin_pb2.ResumeScheduleRequest,
+    "TriggerSchedule": admin_pb2.TriggerScheduleRequest,
+    "BackfillSchedule": admin_pb2.BackfillScheduleRequest,
 }
+SCHEDULES = ("s", "t")
 # Of the workflow API beside the SDKs', whose calls become those of the service.
 BESIDE = {path: kind for path, handler in Workflows({}).handlers().unary.items() for kind in kinds(handler)}
 TURNS = ("CompleteOrchestratorTask", "CompleteWorkflowTask")
@@ -47,9 +56,22 @@ def request(name: str, rng: random.Random) -> bytes:
     for where in ("instance_id", "source_instance_id"):
         if where in kind.DESCRIPTOR.fields_by_name and rng.random() < 0.8:
             body += kind(**{where: rng.choice(INSTANCES)}).SerializeToString()
+    if "Schedule" in name and "id" in kind.DESCRIPTOR.fields_by_name and rng.random() < 0.8:
+        body += kind(id=rng.choice(SCHEDULES)).SerializeToString()
+    if name == "ApplySchedules" and rng.random() < 0.8:
+        body = admin_pb2.ApplySchedulesRequest(schedules=[_schedule(rng)]).SerializeToString()
     if name in ROUTER_FIELDS and rng.random() < 0.1:
         body += mutate.field(ROUTER_FIELDS[name], pb.Router(target_app_id="ml").SerializeToString())
     return body
+
+
+def _schedule(rng: random.Random) -> schedule_pb2.Schedule:
+    """Return a schedule that may be, with a part of one that may not."""
+    schedule = schedule_pb2.Schedule(id=rng.choice(SCHEDULES), workflow="flow", every=rng.choice((1, 60)) * 1_000_000)
+    schedule.overlap = rng.choice(schedule_pb2.Overlap.values())
+    if rng.random() < 0.3:
+        schedule.MergeFrom(made(schedule_pb2.Schedule, rng))
+    return schedule
 
 
 def call(rng: random.Random, name: str = "") -> Step:

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from sidecar.core.model import Changes
 from sidecar.core.model import Status as Life
+from sidecar.edge.admin.schedules import ScheduleAdmin
 from sidecar.edge.client_api.workflows import Workflows
 from sidecar.edge.dialects import wire
 from sidecar.edge.methods import TASKHUB as SERVICE
@@ -202,7 +203,9 @@ class Told:
         await asyncio.sleep(0.1)
         handlers = self.node.middle.taskhub.handlers()
         beside = Workflows(handlers.unary).handlers()
-        self.unary = {**handlers.unary, **beside.unary, **self.node.middle.admin.handlers().unary}
+        schedules = ScheduleAdmin(self.node.middle.services.schedules).handlers()
+        admin = self.node.middle.admin.handlers()
+        self.unary = {**handlers.unary, **beside.unary, **admin.unary, **schedules.unary}
         self.stream = handlers.stream
         for step in steps:
             self._take(step)

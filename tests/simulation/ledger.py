@@ -1,13 +1,12 @@
 """What must hold of every step of a schedule: its times are accounted for, and runs begin in the commits of theirs."""
 
-from datetime import UTC
-
 from sidecar.core.model import Changes, Kind
 from sidecar.core.schedule import times
 from sidecar.core.schedule_row import ScheduleRow
 from sidecar.schema import schedule_pb2 as pb
+from sidecar.services.schedule_steps import zone_of
 from tests.simulation.faulty_store import Disk
-from tests.simulation.plan import FILLED
+from tests.simulation.plan import EXACT
 from tests.simulation.programs import Violation
 
 
@@ -30,7 +29,7 @@ class Ledger:
         old = pb.Progress() if before is None else pb.Progress.FromString(before.progress)
         new = pb.Progress.FromString(after.progress)
         self._check_run(changes, old, new)
-        if before is not None:
+        if before is not None and before.definition == after.definition:
             _check_times(after, old, new)
 
     def _check_run(self, changes: Changes, old: pb.Progress, new: pb.Progress) -> None:
@@ -51,12 +50,17 @@ def _check_times(row: ScheduleRow, old: pb.Progress, new: pb.Progress) -> None:
     """See that each time between two steps is accounted for, and no other but one that was asked for."""
     if new.upto < old.upto:
         raise Violation(f"schedule {row.id} has gone back")
-    of_it = times.of(pb.Schedule.FromString(row.definition), UTC)
+    of_it = _times_of(row)
     wanted = 0 if old.paused and not new.paused else _between(of_it, old.upto, new.upto)
     wanted += new.triggered != old.triggered
     taken = _taken(new) - _taken(old)
-    if taken < wanted or (taken > wanted and not row.id.startswith(FILLED)):
+    if taken < wanted or (taken > wanted and row.id.startswith(EXACT)):
         raise Violation(f"schedule {row.id}: {taken} times are accounted for, of {wanted}")
+
+
+def _times_of(row: ScheduleRow) -> times.Times:
+    schedule = pb.Schedule.FromString(row.definition)
+    return times.of(schedule, zone_of(schedule.time_zone))
 
 
 def _between(of_it: times.Times, after: int, upto: int) -> int:
@@ -74,6 +78,6 @@ def at_rest(name: str, disk: Disk) -> None:
     """See that all times have come, and nothing waits. Raises Violation."""
     for row in disk.schedules():
         progress = pb.Progress.FromString(row.progress)
-        of_it = times.of(pb.Schedule.FromString(row.definition), UTC)
+        of_it = _times_of(row)
         if row.reminder or progress.queue or progress.backfills or of_it.after(progress.upto) is not None:
             raise Violation(f"{name}: schedule {row.id} still has something to do: {progress}")

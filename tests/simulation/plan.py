@@ -19,7 +19,7 @@ _ON_INSTANCES = (
     *("start", "raise", "pause", "terminate", "purge", "get", "again", "mend", "restart", "rerun"),
     *("strike", "burst", "disarm"),
 )
-FILLED = "b"  # what the ID of a schedule begins with if past times of it are dealt with again
+EXACT = "exact"  # what the ID of a schedule begins with of which no past times are dealt with again
 _POLICIES = [number for number in pb.Overlap.values() if number]
 _MICROS = 1_000_000
 _APPS = ("orders", "ml", "ship", "bank")
@@ -102,7 +102,7 @@ def _schedules(rng: random.Random, apps: tuple[str, ...], hosts: tuple[str, ...]
     for number in range(rng.randint(1, 3)):
         app, at = rng.choice(hosts), rng.uniform(0, SECONDS / 2)
         filled = rng.random() < 0.2
-        schedule_id = f"{FILLED if filled else 's'}{number}"
+        schedule_id = f"{'filled' if filled else EXACT}{number}"
         target = rng.choice(hosts) if rng.random() < 0.3 else app
         fields = {
             "every": rng.choice([2, 5, 13]) * _MICROS,
