@@ -88,6 +88,7 @@ async def test_a_file_is_applied_after_the_difference_is_shown(orders: Node, run
     file.write_text(FILE)
     dry = await run("schedule", "apply", "-f", str(file), "--dry-run")
     assert "+ nightly" in dry.out
+    assert 'input: {"days": 1}' in dry.out
     assert (await run("schedule", "list", "-o", "json")).data == []
     applied = await run("schedule", "apply", "-f", str(file), "--yes")
     assert (applied.code, "2 schedules changed" in applied.err) == (0, True)
@@ -191,3 +192,5 @@ async def test_lists_fit_their_terminal_and_say_the_same_in_a_pipe(orders: Node,
             assert max(map(len, plain.splitlines())) <= width, (view, width)
         assert "\x1b" not in (await run("schedule", *view)).out
     assert "30 2 * * * (Europe/Berlin)" in (await run("schedule", "list")).out
+    wide = (await run("schedule", "list", "-o", "wide")).out.splitlines()
+    assert ["queue-one" in wide[2], "orders" in wide[2], "allow" in wide[1], " ml " in wide[1]] == [True] * 4

@@ -26,14 +26,14 @@ _PAGE = 100
 def listing(client: Client, form: Form) -> None:
     """Write all schedules."""
     views = asking(client, _all)
-    now = Clock().now()
     if form.is_data:
         screen.write([schedules.data(one) for one in views], form)
     elif not views:
         screen.note(f"app '{client.home.app}' has no schedules: `sidecar schedule create` makes one")
+    elif form is Form.WIDE:
+        screen.show(schedules.wide(views, client.home.app, screen.width()))
     else:
-        shown = schedules.wide if form is Form.WIDE else schedules.short
-        screen.show(shown(views, now, screen.width()))
+        screen.show(schedules.short(views, Clock().now(), screen.width()))
 
 
 async def _all(client: Client) -> list[admin.ScheduleView]:

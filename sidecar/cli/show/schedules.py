@@ -1,5 +1,6 @@
 """Schedules in lists, one by one, as data, and what applying a file changes. Pure."""
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def short(views: Sequence[admin.ScheduleView], now: int, width: int | None) -> R
     return table(columns, rows, width)
 
 
-def wide(views: Sequence[admin.ScheduleView], now: int, width: int | None) -> RenderableType:
+def wide(views: Sequence[admin.ScheduleView], app: str, width: int | None) -> RenderableType:
     """Return a list with all that fits a line."""
     columns = [Column("ID", 12, True), Column("APP ID"), Column("WORKFLOW", 10), Column("TIMES", 12, True)]
     columns += [Column("OVERLAP", 9), Column("STATE", 6), Column("NEXT", 20), Column("LAST RUN", 20, True)]
@@ -64,8 +65,8 @@ def wide(views: Sequence[admin.ScheduleView], now: int, width: int | None) -> Re
         counts = (progress.started, progress.skipped, progress.missed, progress.failed, len(progress.queue))
         rows.append(
             (
-                *(words.clean(schedule.id), words.clean(schedule.app_id), words.clean(schedule.workflow)),
-                *(rule(schedule), schedule_form.overlap_word(schedule.overlap), _state(one)),
+                *(words.clean(schedule.id), words.clean(schedule.app_id or app), words.clean(schedule.workflow)),
+                *(rule(schedule), _overlap(schedule, app), _state(one)),
                 *(schedule_form.shown(one.upcoming[0]) if one.upcoming else "", words.clean(last)),
                 *(f"{count:,}" for count in counts),
             )
@@ -83,7 +84,8 @@ def single(view: admin.ScheduleView, app: str, now: int, *, whole: bool) -> Rend
         ("workflow", words.clean(schedule.workflow + (f" ({schedule.version.value})" * schedule.HasField("version")))),
         ("app", words.clean(schedule.app_id or app)),
         ("times", rule(schedule)),
-        *((key, str(found[key])) for key in ("start", "end", "overlap", "catchUp", "instanceID") if key in found),
+        ("overlap", _overlap(schedule, app)),
+        *((key, str(found[key])) for key in ("start", "end", "catchUp", "instanceID") if key in found),
         ("tags", words.clean(", ".join(f"{key}={value}" for key, value in sorted(schedule.tags.items())))),
         ("input", words.cut(given, len(given) if whole else _LONGEST)),
         ("state", _state(view)),
@@ -182,7 +184,13 @@ def _changed(one: admin.ScheduleDifference) -> Iterator[str]:
 def _value(value: object) -> str:
     if value is None:
         return "(none)"
-    return words.cut(", ".join(value) if isinstance(value, list) else str(value), _LONGEST)
+    shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return words.cut(shown, _LONGEST)
+
+
+def _overlap(schedule: pb.Schedule, app: str) -> str:
+    usual = "skip" if schedule.app_id in ("", app) else "allow"
+    return schedule_form.overlap_word(schedule.overlap) or usual
 
 
 def _state(view: admin.ScheduleView) -> Cell:
