@@ -244,10 +244,10 @@ class Instance:
 class Changes:
     """What one step changes, committed as a whole or not at all.
 
-    The commit is refused when the instance `key` is not at revision `expected` (0: it is new), a reminder of `required`
-    has been deleted, or the schedule of `schedule` is at another revision. It is refused as a duplicate when a message
-    of `received` was accepted before, `set` has an activity of another app that is here or whose result is on its way
-    home, or the answer to a call of `unanswered` (namespace and app of the caller, and the call) is on its way there.
+    The commit is refused when the instance `key` is not at revision `expected` (0: it is new), when a reminder of
+    `required` is gone, or the schedule at another revision. It is a duplicate when a message of `received` was accepted
+    before, when `set` has an activity of another app that is stored here already or whose result is on its way home, or
+    when the answer to a call of `unanswered` (namespace and app of the caller, and the call) is on its way there.
     `key` 0: no instance takes part. `instance` is the row to write; None with a key and `purged` removes the instance.
     `replaces` is the key of an instance at revision `replaced_at` that is removed in the same commit.
     """
