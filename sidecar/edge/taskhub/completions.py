@@ -18,6 +18,7 @@ from sidecar.edge.transport.ports import Call, Outflow, UnaryHandler
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.services.worker_answers import WorkerAnswers
 
+_BY_DAPR = "/CompleteWorkflowTask"  # Go's since 0.12, which says nothing else of itself if it has no patches
 # The fields that say what is answered, of a message whose others are not read.
 _TOLD_BY_TURN, _TOLD_BY_ACTIVITY, _TOLD_BY_BATCH = (1, 4), (1, 2, 5), (5,)
 log = structlog.get_logger(__name__)
@@ -99,7 +100,8 @@ class Answers:
         await self._streams.serve(call, request, out, self._closing)
 
     async def _complete_turn(self, call: Call, body: bytes) -> bytes:
-        response, family = completion.read(body, self._streams.family(call.peer), inputs.form_of(call.metadata))
+        known = self._streams.family(call.peer) or (dialects.DAPR if call.method.endswith(_BY_DAPR) else None)
+        response, family = completion.read(body, known, inputs.form_of(call.metadata))
         self._streams.learn(call.peer, family)
         if dialects.is_microsoft_dotnet(call.metadata) and not response.HasField("custom_status"):
             response.without_custom_status = True  # others say nothing of a status that stays as it is

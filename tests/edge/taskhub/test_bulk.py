@@ -21,7 +21,7 @@ from sidecar.services.clients import InstanceView
 from sidecar.services.purge import Purging
 from sidecar.store.protocol import BEGINNING, Criteria, Cursor, Order
 from sidecar.store.sqlite import restore, schema
-from tests.inprocess.sidecars import SERVICE, Node
+from tests.inprocess.sidecars import SERVICE, Node, fields, work_items
 from tests.inprocess.world import COMPLETED, TERMINATED, end
 from tests.store.builders import instance
 
@@ -490,3 +490,15 @@ async def test_a_client_that_cannot_be_told_is_taken_for_what_the_workers_are_or
         while node.sidecar.dispatch.pool.workers:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert await status() == STALLED, "while its worker is away too"
+
+
+async def test_a_worker_is_told_by_the_call_that_only_one_family_makes(node: Node) -> None:
+    """Dapr's Go before 0.13 says nothing of itself, and nothing in its answers if it has no patches."""
+    await stored(node, instance(1, "s", status=model.Status.STALLED))
+    await node.begin("a")
+    stream = await work_items(node.channel)
+    token = fields(await stream.receive() or b"")[10][0].decode()
+    await node.call("CompleteWorkflowTask", pb.OrchestratorResponse(instance_id="a", completion_token=token))
+    answer = await node.call("GetInstance", pb.GetInstanceRequest(instance_id="s"))
+    assert pb.GetInstanceResponse.FromString(answer).state.status == STALLED
+    stream.cancel()
