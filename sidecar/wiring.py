@@ -121,7 +121,7 @@ def _ids(store: Store, clock: Clock) -> Ids:
     A store that went back has forgotten some that it gave. Order numbers grow slower than microseconds pass, so those
     that were given before now are smaller than the time.
     """
-    return Ids(store.next_key, max(store.next_order, clock.now()), clock.new_id)
+    return Ids(store.next_key, max(store.next_order, clock.now()), clock.new_id, store.next_order - 1)
 
 
 def _dispatch(engine: Engine, pool: Pool, reminders: Reminders, outbox: Outbox, settings: Settings) -> Dispatch:

@@ -239,6 +239,7 @@ class Engine:
         for reminder_id in changes.dropped:
             self.effects.reminder_dropped(reminder_id)
         for reminder in changes.set:
+            self.ids.stored = max(self.ids.stored, reminder.id)
             self.effects.reminder_set(reminder)
         if actor is not None and changes.key:
             self.effects.committed(actor, changes)

@@ -245,7 +245,7 @@ class PeerLink:
         finally:
             self._batches -= 1
         replies = {number: reply for lane in accepted for number, reply in lane.items()}
-        answers = pb.Answers(sequence=batch.sequence, order=self._messages.engine.ids.order())
+        answers = pb.Answers(sequence=batch.sequence, order=self._messages.engine.ids.stored)
         longest = longest_text(self.limit.room, len(batch.messages))
         answers.answers.extend(answer_of(message.id, replies[message.id], longest) for message in batch.messages)
         try:

@@ -319,6 +319,26 @@ async def test_what_is_sent_after_going_back_is_new(
     assert orders.node.sidecar.store.identity == before
 
 
+async def test_a_clock_that_goes_back_is_no_store_that_does(
+    apps: tuple[App, App], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a start has told others of itself, none of which it has stored, the next one does not miss."""
+    orders, ml = apps
+    await ml.node.begin("listener", "hears")
+    orders.work()
+    await orders.node.begin("first", "tell")
+    queue = orders.node.sidecar.outbox.queue(("default", "ml"))
+    await until(lambda: not queue.pending)
+    before = ml.node.sidecar.engine.identity
+    await ml.down()
+    behind = ml.node.sidecar.store.next_order
+    monkeypatch.setattr(wiring, "_ids", lambda store, clock: Ids(store.next_key, behind, clock.new_id, behind - 1))
+    await ml.up()
+    await until(lambda: orders.node.sidecar.peers.link("default", "ml") is not None)
+    await asyncio.sleep(0.3)
+    assert ml.node.sidecar.engine.identity == before
+
+
 async def test_an_app_that_says_it_has_seen_more_than_there_is_does_little_harm(apps: tuple[App, App]) -> None:
     engine = apps[0].node.sidecar.engine
     first = engine.identity
