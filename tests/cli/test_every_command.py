@@ -29,6 +29,14 @@ def own(node: Node, *more: str) -> list[str]:
     return [*where, "--http-port", str(node.ports.http), *more]
 
 
+def file_of_schedules(folder: Path, one: str) -> str:
+    """A file with one schedule."""
+    file = folder / f"{one}.yaml"
+    file.write_text(f"schedules: [{{id: {one}-f, every: 1h, workflow: idle}}]")
+    return str(file)
+
+
+SCHEDULE, HOURLY = "hourly", ["--workflow", "idle", "--every", "1h"]
 # What is written is a table, a tree, a timeline: it fits the terminal. `one` is an instance of that name that runs.
 DRAWN: dict[str, Arguments] = {
     "workflow list": lambda node, one, folder: [],
@@ -40,6 +48,8 @@ DRAWN: dict[str, Arguments] = {
     "workers": lambda node, one, folder: [],
     "version": lambda node, one, folder: [],
     "doctor": lambda node, one, folder: own(node),
+    "schedule list": lambda node, one, folder: [],
+    "schedule get": lambda node, one, folder: [SCHEDULE],
     "config": lambda node, one, folder: own(node),
 }
 # One line for each thing that was done, or nothing but a word on stderr.
@@ -53,6 +63,14 @@ TOLD: dict[str, Arguments] = {
     "workflow run": lambda node, one, folder: ["idle", "-i", f"{one}-new"],
     "workflow rerun": lambda node, one, folder: ["a", "-e", "1", "--new-instance-id", f"{one}-again"],
     "workflow rewind": lambda node, one, folder: ["b"],
+    "schedule create": lambda node, one, folder: [f"{one}-s", *HOURLY],
+    "schedule pause": lambda node, one, folder: [f"{one}-s"],
+    "schedule resume": lambda node, one, folder: [f"{one}-s"],
+    "schedule trigger": lambda node, one, folder: [f"{one}-s"],
+    "schedule backfill": lambda node, one, folder: [f"{one}-s", "--from", "2h", "--to", "1m"],
+    "schedule update": lambda node, one, folder: [f"{one}-s", "--every", "2h"],
+    "schedule apply": lambda node, one, folder: ["-f", file_of_schedules(folder, one), "--yes"],
+    "schedule delete": lambda node, one, folder: [f"{one}-s"],
     "store check": lambda node, one, folder: own(node),
     "store backup": lambda node, one, folder: own(node, "--name", f"{one}.db"),
     "store restore": lambda node, one, folder: [
@@ -82,6 +100,7 @@ def test_the_tables_have_every_command() -> None:
 async def every(node: Node, run: Command, folder: Path, one: str, width: int) -> dict[str, Ended]:
     """How each command ends at a width; those that change something have an instance of their own."""
     await node.begin(one, "idle")
+    await run("schedule", "create", SCHEDULE, *HOURLY)
     ended = {}
     for name, arguments in {**DRAWN, **TOLD}.items():
         if name == "workflow rewind":
@@ -120,6 +139,7 @@ async def test_each_form_of_an_answer_is_there_for_every_command_that_lists(
     shop: Node, run: Command, tmp_path: Path
 ) -> None:
     """JSON and YAML say the same."""
+    await run("schedule", "create", SCHEDULE, *HOURLY)
     for name, arguments in DRAWN.items():
         given = arguments(shop, "", tmp_path)
         forms = {

@@ -183,6 +183,8 @@ MESSAGES: dict[str, tuple[peer_pb2.Message, int]] = {
     "a withdrawal": (message(Kind.WITHDRAW, b"", "w::1::1", "activity"), DONE),
     "a timer": (message(Kind.TIMER, pb.HistoryEvent(timer_fired=pb.TimerFired(timer_id=1))), INVALID),
     "a scheduled start": (message(Kind.START, started()), INVALID),
+    "a step of a schedule": (message(Kind.SCHEDULE, b"", "daily", "schedule"), INVALID),
+    "a step of a schedule, as for a workflow": (message(Kind.SCHEDULE, b""), INVALID),
 }
 
 

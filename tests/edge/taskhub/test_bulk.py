@@ -397,15 +397,15 @@ async def test_a_purge_that_runs_out_of_time_says_that_there_is_more(
     clock, whole = node.sidecar.engine.clock, Purging.purge
 
     async def slow(*given: Any) -> Any:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         return await whole(*given)
 
     monkeypatch.setattr(Purging, "purge", slow)
-    wanted = pb.PurgeFilter(timeout=Duration(nanos=150_000_000)) if by == "filter" else pb.PurgeFilter()
+    wanted = pb.PurgeFilter(timeout=Duration(nanos=750_000_000)) if by == "filter" else pb.PurgeFilter()
     begin = clock.monotonic()
-    answer = await node.call("PurgeInstances", pb.PurgeInstancesRequest(filter=wanted), 10.0 if by == "filter" else 0.4)
+    answer = await node.call("PurgeInstances", pb.PurgeInstancesRequest(filter=wanted), 10.0 if by == "filter" else 2.0)
     response = pb.PurgeInstancesResponse.FromString(answer)
-    assert clock.monotonic() - begin < 5.0
+    assert clock.monotonic() - begin < 8.0
     assert 0 < response.deleted_instance_count < 399
     assert response.HasField("is_complete")
     assert not response.is_complete.value
