@@ -9,7 +9,7 @@ from typing import Any
 from sidecar.config.settings import Settings
 from sidecar.core import events
 from sidecar.core.identity import AppIdentity
-from sidecar.core.model import Changes, Kind, Reminder
+from sidecar.core.model import Changes, Instance, Kind, Reminder
 from sidecar.edge.transport.ports import Call
 from sidecar.schema import taskhub_pb2 as pb
 from sidecar.store.protocol import Refusal
@@ -116,6 +116,7 @@ class Node:
         self.on_up: Callable[[], None] = lambda: None
         self.on_detached: Callable[[Reminder], None] = lambda reminder: None
         self.on_scheduled: Callable[[Changes], None] = lambda changes: None
+        self.on_begun: Callable[[Instance], None] = lambda instance: None
         self._note = note
         self.retention = retention
         self._most = most
@@ -231,6 +232,8 @@ class Node:
                         self.on_detached(reminder)
                 if changes.schedule is not None and changes.instance is not None:
                     self.on_scheduled(changes)
+                if changes.instance is not None and (not changes.expected or changes.continues is not None):
+                    self.on_begun(changes.instance)
         try:
             self.watch.check(written)
         except Violation as violation:

@@ -176,7 +176,7 @@ def _losses(rng: random.Random, apps: tuple[str, ...]) -> list[Operation]:
     operations: list[Operation] = []
     for _ in range(rng.randint(1, 3)):
         kept, at = sorted(rng.uniform(0, SECONDS) for _ in range(2))
-        how = rng.choice(["rollback", "rollback", "restore", "wipe"])
+        how = rng.choice(["rollback", "rollback, clock too", "restore", "wipe"])
         for app in rng.sample(apps, rng.choice([1, 2])):
             operations.append(Operation(kept + rng.uniform(0, 1), "keep", app))
             operations.append(

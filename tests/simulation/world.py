@@ -92,6 +92,7 @@ class World:
             node.on_up = lambda node=node: self._staff(node)  # type: ignore[misc]
             node.on_detached = self._note_detached
             node.on_scheduled = partial(self._note_scheduled, node.name)
+            node.on_begun = partial(self._begins, node.name)
             node.start()
         clients = [asyncio.create_task(self._do(operation)) for operation in self.plan.possible()]
         violation = ""
@@ -254,6 +255,10 @@ class World:
         node.lose_disk()
         await self._come_back(node, lasting)
 
+    def _begins(self, name: str, instance: Instance) -> None:
+        """Forget what was seen of an execution that begins: a start that a client repeats may bring the same again."""
+        self.seen.pop((name, instance.id, instance.execution), None)
+
     async def _do_keep(self, node: Node) -> None:
         node.keep()
 
@@ -263,6 +268,8 @@ class World:
             node.lose_disk()
         else:
             node.go_back(restored=how == "restore")
+        if how == "rollback, clock too":  # as with the machine under it; it is right again when the world heals
+            node.clock.jump = -LONGEST_JUMP
         node.lost_time = True
         for one in [one for one in self.seen if one[0] == node.name]:
             del self.seen[one]
