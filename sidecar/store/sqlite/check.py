@@ -127,8 +127,10 @@ def problems(path: Path, progress: Progress = unseen) -> list[str]:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
             connection.text_factory = rows.text
             progress(At("the pages of the file"))
-            found = schema.strangeness(connection) or _damage(connection)
-            return found or [*_unreadable(connection, progress), *broken_rules(connection, progress)]
+            if found := schema.strangeness(connection) or _damage(connection):
+                return found
+            with schema.seen_as_new(connection):
+                return [*_unreadable(connection, progress), *broken_rules(connection, progress)]
     except sqlite3.Error as error:
         return [str(error)]
 

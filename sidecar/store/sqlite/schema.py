@@ -6,6 +6,7 @@ Runs on the connection's thread, but for the lock.
 import hashlib
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -143,6 +144,27 @@ def _migrate(connection: sqlite3.Connection, found: int) -> None:
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {number}")
             connection.execute("COMMIT")
+
+
+@contextmanager
+def seen_as_new(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read a store of an earlier schema as it will be when a sidecar has opened it; the file stays as it is.
+
+    Raises sqlite3.Error.
+    """
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    missing = [script for number, script in migrations() if number > found]
+    connection.isolation_level = None
+    if missing:
+        connection.execute("BEGIN IMMEDIATE")
+    try:
+        for script in missing:
+            for statement in _statements(script):
+                connection.execute(statement)
+        yield
+    finally:
+        if missing:
+            connection.execute("ROLLBACK")
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -20,7 +20,7 @@ from sidecar.core.model import Kind, Outcome, Status
 from sidecar.core.receipts import Received
 from sidecar.core.workflow import calls
 from sidecar.schema import taskhub_pb2 as pb
-from sidecar.store.sqlite import check, schema
+from sidecar.store.sqlite import check, restore, schema
 from sidecar.store.sqlite.store import Sqlite, open_store
 from tests.inprocess.world import START, FakeClock, Hand, World, end, kinds, operations
 from tests.store.builders import ME
@@ -50,6 +50,22 @@ def test_a_released_schema_is_as_it_was_and_its_store_is_kept() -> None:
     found = {number: digest(script) for number, script in schema.migrations()}
     assert {number: found[number] for number in FROZEN} == FROZEN
     assert [int(path.stem.split("_")[1]) for path in RELEASED][: len(FROZEN)] == sorted(FROZEN)
+
+
+@pytest.mark.parametrize("fixture", RELEASED, ids=lambda path: path.stem)
+def test_a_store_of_an_earlier_version_is_checked_and_put_back_as_one_of_this(fixture: Path, tmp_path: Path) -> None:
+    """The check changes nothing of it, and finds what is wrong with its rows."""
+    file = database(tmp_path / "data", fixture)
+    before = file.read_bytes()
+    assert check.problems(file) == []
+    assert file.read_bytes() == before
+    restore.restore(ME, tmp_path / "other", fixture, 1)
+    with closing(sqlite3.connect(schema.path_of(ME, tmp_path / "other"))) as connection:
+        assert connection.execute("SELECT count(*) FROM instances").fetchone()[0] > 0
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE reminders SET kind = 99")
+        connection.commit()
+    assert any("cannot be read" in problem for problem in check.problems(file))
 
 
 @pytest.mark.fault(36, "A store of each earlier version opens, and its workflows finish")
