@@ -59,67 +59,73 @@ _CatchUp = Annotated[
 ]
 
 
-@app.command("create")
-@with_reach
-def _create(  # noqa: PLR0913 - its options
-    flags: dict[str, object],
-    *,
-    schedule_id: _Id,
-    workflow: _Workflow = None,
-    cron: _Cron = None,
-    time_zone: _Zone = None,
-    every: _Every = None,
-    offset: _Offset = None,
-    jitter: _Jitter = None,
-    start: _Start = None,
-    end: _End = None,
-    version: _Version = None,
-    data: _Input = None,
-    tags: _Tags = None,
-    target: _App = None,
-    instance_id: _Template = None,
-    overlap: _Overlap = None,
-    catch_up: _CatchUp = None,
-    output: _Output = Form.SHORT,
-) -> None:
-    """Make a schedule."""
-    from sidecar.cli.operate import schedules  # noqa: PLC0415 - gRPC takes most of the import time
+def _defines(name: str, does: str) -> None:
+    """Add the command of a name, which is given a definition, or what is to change of one."""
 
-    given = _given(locals())
-    schedules.create(_client(flags), given, output)
+    @app.command(name, help=does)
+    @with_reach
+    def command(  # noqa: PLR0913 - its options
+        flags: dict[str, object],
+        *,
+        schedule_id: _Id,
+        workflow: _Workflow = None,
+        cron: _Cron = None,
+        time_zone: _Zone = None,
+        every: _Every = None,
+        offset: _Offset = None,
+        jitter: _Jitter = None,
+        start: _Start = None,
+        end: _End = None,
+        version: _Version = None,
+        data: _Input = None,
+        tags: _Tags = None,
+        target: _App = None,
+        instance_id: _Template = None,
+        overlap: _Overlap = None,
+        catch_up: _CatchUp = None,
+        output: _Output = Form.SHORT,
+    ) -> None:
+        given = _given(locals())
+        from sidecar.cli.operate import schedules  # noqa: PLC0415 - gRPC takes most of the import time
+
+        do = {"create": schedules.create, "update": schedules.update}[name]
+        do(_client(flags), given, output)
 
 
-@app.command("update")
-@with_reach
-def _update(  # noqa: PLR0913 - its options
-    flags: dict[str, object],
-    *,
-    schedule_id: _Id,
-    workflow: _Workflow = None,
-    cron: _Cron = None,
-    time_zone: _Zone = None,
-    every: _Every = None,
-    offset: _Offset = None,
-    jitter: _Jitter = None,
-    start: _Start = None,
-    end: _End = None,
-    version: _Version = None,
-    data: _Input = None,
-    tags: _Tags = None,
-    target: _App = None,
-    instance_id: _Template = None,
-    overlap: _Overlap = None,
-    catch_up: _CatchUp = None,
-    output: _Output = Form.SHORT,
-) -> None:
-    """Change what is given of a schedule.
+_KEYS = {
+    "schedule_id": "id",
+    "workflow": "workflow",
+    "cron": "cron",
+    "time_zone": "timeZone",
+    "every": "every",
+    "offset": "offset",
+    "jitter": "jitter",
+    "start": "start",
+    "end": "end",
+    "version": "version",
+    "data": "inputText",
+    "target": "appID",
+    "instance_id": "instanceID",
+    "overlap": "overlap",
+    "catch_up": "catchUp",
+}
 
-    An empty text takes away what there was.
-    """
-    from sidecar.cli.operate import schedules  # noqa: PLC0415 - as above
 
-    given = _given(locals())
-    schedules.update(_client(flags), given, output)
+def _given(options: Mapping[str, object]) -> dict[str, object]:
+    """Return the options of a definition by the keys that files have for them."""
+    given = {key: options[name] for name, key in _KEYS.items()}
+    tags = options["tags"]
+    if isinstance(tags, list):
+        pairs = [str(one).partition("=") for one in tags]
+        wrong = next((key for key, equals, _ in pairs if not key or not equals), None)
+        if wrong is not None:
+            raise Failure(Exit.WRONG, f"--tag: {wrong[:80]!r} is no tag: give KEY=VALUE")
+        given["tags"] = {key: value for key, _, value in pairs}
+    return given
+
+
+_defines("create", "Make a schedule.")
+_defines("update", "Change what is given of a schedule.\n\nAn empty text takes away what there was.")
 
 
 @app.command("apply")
@@ -235,35 +241,3 @@ def _client(flags: Mapping[str, object]) -> "Client":
     from sidecar.cli.operate.client import Client  # noqa: PLC0415 - as above
 
     return Client(flags, os.environ)
-
-
-_KEYS = {
-    "schedule_id": "id",
-    "workflow": "workflow",
-    "cron": "cron",
-    "time_zone": "timeZone",
-    "every": "every",
-    "offset": "offset",
-    "jitter": "jitter",
-    "start": "start",
-    "end": "end",
-    "version": "version",
-    "data": "inputText",
-    "target": "appID",
-    "instance_id": "instanceID",
-    "overlap": "overlap",
-    "catch_up": "catchUp",
-}
-
-
-def _given(options: Mapping[str, object]) -> dict[str, object]:
-    """Return the options of a definition by the keys that files have for them."""
-    given = {key: options[name] for name, key in _KEYS.items()}
-    tags = options["tags"]
-    if isinstance(tags, list):
-        pairs = [str(one).partition("=") for one in tags]
-        wrong = next((key for key, equals, _ in pairs if not key or not equals), None)
-        if wrong is not None:
-            raise Failure(Exit.WRONG, f"--tag: {wrong[:80]!r} is no tag: give KEY=VALUE")
-        given["tags"] = {key: value for key, _, value in pairs}
-    return given

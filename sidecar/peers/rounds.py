@@ -5,7 +5,7 @@ So a destination that nobody can reach costs what is stored of it in memory, and
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from sidecar.peers.peer_queue import PeerQueue
 from sidecar.peers.ports import Link
@@ -49,20 +49,17 @@ class Rounds:
         queue.busy = True
         link = self._find(*queue.peer)
         if link is not None:
-            self._start(self._linked(queue, link), f"outbox {queue.peer[1]}")
+            self._start(self._round(queue, link), f"outbox {queue.peer[1]}")
             return
         self._alone.append(queue)
         if not self._shared:
             self._shared = True
             self._start(self._one_after_the_other(), "outbox, apps without a link")
 
-    def _start(self, work: "asyncio._CoroutineLike[None]", name: str) -> None:
+    def _start(self, work: Coroutine[object, object, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def _linked(self, queue: PeerQueue, link: Link) -> None:
-        await self._round(queue, link)
 
     async def _one_after_the_other(self) -> None:
         try:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OtlpOverGrpc
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OtlpOverHttp
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -55,6 +54,10 @@ class Exporting:
 def _otlp(url: str) -> SpanExporter:
     scheme, _, address = url.partition("://")
     if scheme in ("grpc", "grpcs"):
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415 - few need it
+            OTLPSpanExporter as OtlpOverGrpc,
+        )
+
         return OtlpOverGrpc(address, insecure=scheme == "grpc", timeout=_SECONDS)
     return OtlpOverHttp(url, timeout=_SECONDS)
 

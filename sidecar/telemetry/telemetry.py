@@ -74,11 +74,12 @@ def exporter(settings: Settings) -> Exporter | None:
     """
     if not settings.traces:
         return None
+    names = {"name": settings.app_id, "namespace": settings.namespace, "version": config.version()}
+    resource = {f"service.{key}": value for key, value in names.items()}
     try:
         from sidecar.telemetry.exporting import Exporting  # noqa: PLC0415 - an extra, and slow to import
+
+        return Exporting(resource, settings.trace_otlp, settings.trace_zipkin)
     except ImportError as error:
         text = "traces need an extra of the package: pip install 'multiapp-workflow-sidecar[otel]'"
         raise StartError(text) from error
-    names = {"name": settings.app_id, "namespace": settings.namespace, "version": config.version()}
-    resource = {f"service.{key}": value for key, value in names.items()}
-    return Exporting(resource, settings.trace_otlp, settings.trace_zipkin)

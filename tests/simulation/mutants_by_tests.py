@@ -186,8 +186,8 @@ MUTANTS = (
         "an-app-without-a-link-has-a-task",
         "outbox",
         "peers/rounds.py",
-        "        if link is not None:\n            self._start(self._linked(queue, link), ",
-        "        if True:\n            self._start(self._linked(queue, link), ",
+        "        if link is not None:\n            self._start(self._round(queue, link), ",
+        "        if True:\n            self._start(self._round(queue, link), ",
         "tests/peers/test_outbox.py",
     ),
     Mutant(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sidecar.core.errors import MalformedError
-from sidecar.core.work_items import ActivityItem, EntityItem, TurnItem, fitting
+from sidecar.core.work_items import ActivityItem, EntityItem, Frames, TurnItem, fitting
 from sidecar.edge.dialects import dapr, inputs, microsoft, older_entities, wire
 from sidecar.edge.dialects.inputs import InputForm
 from sidecar.schema import taskhub_pb2 as pb
@@ -259,7 +259,7 @@ def encode_turn(family: Family, item: TurnItem, *, streamed: bool = False) -> by
     Of the past that the worker keeps only the number of its events is sent (`cachedHistory`); nothing of it when it is
     `streamed`: the worker then asks for it (`requiresHistoryStreaming`).
     """
-    past = item.past.frames(family.name, lambda event: encode_event(family, _PAST, event))
+    past = _past(family, item)
     known, start = past.upto(item.known)
     end = None if item.shown is None else past.upto(item.shown)[1]
     # Dapr has the history of callers at this number: who gave no trace is not given one.
@@ -280,6 +280,10 @@ def encode_turn(family: Family, item: TurnItem, *, streamed: bool = False) -> by
     return wire.frame(1, b"".join(parts)) + wire.frame(10, item.token.encode())
 
 
+def _past(family: Family, item: TurnItem) -> Frames:
+    return item.past.frames(family.name, lambda event: encode_event(family, _PAST, event))
+
+
 def fitting_events(family: Family, item: TurnItem, most_bytes: int, *, streams: bool) -> int:
     """Return how many of the new events of a turn a worker of this family can receive in one message.
 
@@ -287,7 +291,7 @@ def fitting_events(family: Family, item: TurnItem, most_bytes: int, *, streams: 
     """
     if item.past.size + sum(map(len, item.new)) < most_bytes // _LONGER:
         return len(item.new)
-    past = item.past.frames(family.name, lambda event: encode_event(family, _PAST, event))
+    past = _past(family, item)
     beside = 0 if streams else len(past.joined) - past.upto(item.known)[1]
     around = len(encode_turn(family, replace(item, new=[]), streamed=True)) + _LENGTHS
     sizes = (len(encode_event(family, _NEW, event)) for event in item.new)
@@ -299,7 +303,7 @@ def fitting_past(family: Family, item: TurnItem, most_bytes: int) -> int:
 
     Those that the worker has kept count among them and need no room.
     """
-    past = item.past.frames(family.name, lambda event: encode_event(family, _PAST, event))
+    past = _past(family, item)
     around = len(encode_turn(family, replace(item, new=item.new[:1]), streamed=True)) + _LENGTHS
     return max(item.known, past.within(past.upto(item.known)[1] + most_bytes - around))
 

@@ -139,8 +139,7 @@ def _migrate(connection: sqlite3.Connection, found: int) -> None:
     for number, script in migrations():
         if number > found:
             connection.execute("BEGIN IMMEDIATE")
-            for statement in _statements(script):
-                connection.execute(statement)
+            _run(connection, script)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {number}")
             connection.execute("COMMIT")
@@ -159,12 +158,16 @@ def seen_as_new(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("BEGIN IMMEDIATE")
     try:
         for script in missing:
-            for statement in _statements(script):
-                connection.execute(statement)
+            _run(connection, script)
         yield
     finally:
         if missing:
             connection.execute("ROLLBACK")
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    for statement in _statements(script):
+        connection.execute(statement)
 
 
 def _statements(script: str) -> Iterator[str]:
